@@ -1,0 +1,48 @@
+"""What an agent is to the loop and to the observers."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from agents.updater import Updater
+from envs.experience import Experience
+from interventions.base import Logs
+
+
+class Agent(Protocol):
+    """Acts and learns. Agents share functions and parts, not a base class.
+
+    Attributes:
+        parts: The trained parts by name: ``q``; ``actor`` and ``critic``; ``learner``.
+    """
+
+    parts: dict[str, Updater]
+
+    def act(self, observations: Tensor) -> Tensor:
+        """Returns one action per environment: (N,) int64 or (N, A) float32."""
+        ...
+
+    def learn(self, experience: Experience) -> Logs:
+        """Takes in one experience and makes zero, one or many updates."""
+        ...
+
+    def switch_task(self, task: int) -> Logs:
+        """Learns that ``task`` begins, before its first experience is learned from."""
+        ...
+
+    def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
+        """Returns up to ``count`` inputs of a part's network as it sees them in training, or None when there are none yet.
+
+        Draws from ``generator`` alone, so that measuring disturbs nothing.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that the next call depends on."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` returned."""
+        ...

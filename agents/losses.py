@@ -1,0 +1,49 @@
+"""Losses and their targets, as pure functions of tensors."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def td_targets(rewards: Tensor, terminated: Tensor, next_values: Tensor, discount: float) -> Tensor:
+    """Returns one-step temporal-difference targets r + discount * (1 - terminated) * v(s'), (B,).
+
+    A truncated transition bootstraps from its true next observation; only termination stops the sum.
+    """
+    return rewards + discount * torch.where(terminated, 0.0, next_values)
+
+
+def two_hot(values: Tensor, atoms: Tensor) -> Tensor:
+    """Encodes scalars as a categorical over the two nearest atoms, with the right mean.
+
+    Args:
+        values: (B,); values outside the atoms are clipped to the nearest end.
+        atoms: (Z,), evenly spaced and increasing, Z >= 2.
+
+    Returns:
+        (B, Z), rows sum to 1, with expectation equal to the clipped value.
+    """
+    clipped = values.clamp(atoms[0], atoms[-1])
+    position = (clipped - atoms[0]) / (atoms[1] - atoms[0])
+    lower = position.floor().clamp(max=atoms.shape[0] - 2).long()
+    weight = (position - lower).unsqueeze(1)
+    encoded = torch.zeros(values.shape[0], atoms.shape[0], device=values.device, dtype=atoms.dtype)
+    encoded.scatter_(1, lower.unsqueeze(1), 1 - weight)
+    return encoded.scatter_(1, lower.unsqueeze(1) + 1, weight)
+
+
+def smooth(probabilities: Tensor, smoothing: float) -> Tensor:
+    """Mixes a categorical (..., Z) with the uniform one: (1 - smoothing) * p + smoothing / Z (Szegedy et al. 2016)."""
+    return (1 - smoothing) * probabilities + smoothing / probabilities.shape[-1]
+
+
+def categorical_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns -sum over z of targets * log softmax(logits) for each row, (B,)."""
+    return -(targets * functional.log_softmax(logits, dim=-1)).sum(-1)
+
+
+def regression_error(predictions: Tensor, targets: Tensor, huber: bool) -> Tensor:
+    """Returns (p - t)^2, or Huber's loss with threshold 1: quadratic inside, linear outside, (B,)."""
+    if huber:
+        return functional.huber_loss(predictions, targets, reduction="none")
+    return (predictions - targets).square()

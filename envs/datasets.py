@@ -1,0 +1,96 @@
+"""Image data sets by name, as tensors.
+
+``digits`` comes with scikit-learn. ``mnist``, ``fashion_mnist`` and ``cifar10`` are kept under ``$PLASTICITY_DATA`` or
+``~/.cache/plasticity``, verified at every load and fetched at the first.
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from envs.cifar10 import CIFAR10
+from envs.dataset_files import data_root
+from envs.idx import FASHION_MNIST, MNIST
+from envs.image_set import Split, load_image_set
+
+IMAGE_SETS = {image_set.name: image_set for image_set in (MNIST, FASHION_MNIST, CIFAR10)}
+DATASETS = ("digits", *IMAGE_SETS)
+DIGITS_TRAIN_EXAMPLES = 1500
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A labelled image data set in memory.
+
+    Attributes:
+        name: what it is called.
+        inputs: (N, C, H, W); uint8 from 0 to 255, or float32 in [0, 1].
+        targets: (N,) int64 class labels from 0 to ``classes`` - 1.
+        classes: number of classes.
+    """
+
+    name: str
+    inputs: Tensor
+    targets: Tensor
+    classes: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if the tensors do not fit together."""
+        if self.inputs.ndim != 4 or self.inputs.dtype not in (torch.uint8, torch.float32):
+            raise ValueError(
+                f"inputs of {self.name!r} must be (N, C, H, W) uint8 or float32, got {tuple(self.inputs.shape)} "
+                f"{self.inputs.dtype}"
+            )
+        if self.targets.shape != self.inputs.shape[:1] or self.targets.dtype != torch.int64:
+            raise ValueError(
+                f"targets of {self.name!r} must be ({len(self.inputs)},) int64, got {tuple(self.targets.shape)} "
+                f"{self.targets.dtype}"
+            )
+        if len(self.targets) == 0:
+            raise ValueError(f"data set {self.name!r} is empty")
+        low, high = int(self.targets.min()), int(self.targets.max())
+        if low < 0 or high >= self.classes:
+            raise ValueError(f"targets of {self.name!r} must lie in 0..{self.classes - 1}, got {low}..{high}")
+
+
+def load_dataset(name: str, split: Split | None = None, root: Path | None = None) -> Dataset:
+    """Loads a data set.
+
+    Args:
+        name: ``digits`` (1,797 float32 images (1, 8, 8) in [0, 1]), ``mnist`` or ``fashion_mnist`` (60,000 + 10,000 uint8
+            images (1, 28, 28)), ``cifar10`` (50,000 + 10,000 uint8 images (3, 32, 32)); ten classes each.
+        split: ``train``, ``test``, or ``all`` (the training set, then the test set). None is ``train`` where there is an
+            official test set and ``all`` for digits, which has none; its ``train`` is the first 1,500 images and its
+            ``test`` the last 297.
+        root: the folder that holds one folder per data set; None is ``$PLASTICITY_DATA`` or ``~/.cache/plasticity``.
+
+    Raises:
+        ValueError: an unknown name or split.
+        DatasetError: (a ValueError) the data are missing, damaged, or cannot be stored.
+    """
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}{hint}")
+    if split is not None and split not in get_args(Split):
+        raise ValueError(f"split must be one of {', '.join(get_args(Split))}, got {split!r}")
+    if name == "digits":
+        return _digits(split or "all")
+    image_set = IMAGE_SETS[name]
+    images, labels = load_image_set(image_set, split or "train", data_root() if root is None else root)
+    targets = torch.from_numpy(labels.astype("int64"))
+    return Dataset(name, torch.from_numpy(images.copy()), targets, image_set.classes)
+
+
+def _digits(split: Split) -> Dataset:
+    from sklearn.datasets import load_digits  # takes a second to import, and only this data set needs it
+
+    digits = load_digits()
+    inputs = torch.from_numpy(digits.images).to(torch.float32).div(16).unsqueeze(1)
+    targets = torch.from_numpy(digits.target).to(torch.int64)
+    rows = {"all": slice(None), "train": slice(DIGITS_TRAIN_EXAMPLES), "test": slice(DIGITS_TRAIN_EXAMPLES, None)}[split]
+    return Dataset("digits", inputs[rows], targets[rows], 10)

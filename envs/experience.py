@@ -1,0 +1,55 @@
+"""What a stream hands to an agent: a batch of transitions or of labelled examples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Transitions(NamedTuple):
+    """One step of N environments, as CPU tensors; treat them as read-only, consecutive steps may share memory.
+
+    Attributes:
+        observations: (N, *observation_shape) in the observation space's dtype; what the action was chosen from.
+        actions: (N,) int64 for discrete actions, (N, A) float32 for continuous ones.
+        rewards: (N,) float32.
+        terminated: (N,) bool; the episode reached a terminal state, so its next observation has value zero.
+        truncated: (N,) bool; the episode was cut by a limit, so its next observation is still bootstrapped from.
+        next_observations: as ``observations``; at the end of an episode the true final observation, never the first
+            one of the following episode.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    next_observations: Tensor
+
+
+class Examples(NamedTuple):
+    """One minibatch of labelled examples on the stream's device; treat it as read-only.
+
+    Attributes:
+        inputs: (B, *input_shape) in the data set's dtype (uint8 images stay uint8).
+        targets: (B,) int64 class labels, or (B, K) float32 regression targets.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Experience:
+    """The result of one ``Stream.advance``.
+
+    Attributes:
+        batch: what was collected.
+        task: the task the batch belongs to, as far as the stream announces it (0 when it does not).
+        stats: named numbers to log about the stream itself, such as ``rollout/return``; often empty.
+    """
+
+    batch: Transitions | Examples
+    task: int
+    stats: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,134 @@
+"""The base class of interventions and the view of one update that their hooks receive."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from networks.network import Network
+from networks.spec import NetworkSpec
+from networks.taps import Taps
+
+Logs = dict[str, Tensor | float]
+
+
+class Update(NamedTuple):
+    """What a hook may see of one update: a part's network and optimizer, never the agent, the environment or the loop.
+
+    Attributes:
+        step: Updates of this part so far, this one included: 1 in the first. 0 in ``attach``.
+        network: The network that is trained; its values may be changed in place, its structure may not.
+        optimizer: Its optimizer.
+        batch: What the agent learns from in this update, a named tuple; None in ``attach`` and before the first update.
+        taps: Activations of the training forward, made with the weights before this update.
+        generator: Private to (seed, part, intervention), on the network's device.
+        copies: Other networks that belong to the part, by name: ``target`` for a target network.
+    """
+
+    step: int
+    network: Network
+    optimizer: Optimizer
+    batch: Any
+    taps: Taps
+    generator: torch.Generator
+    copies: Mapping[str, Network]
+
+
+@dataclass
+class Intervention:
+    """A method that keeps or restores plasticity. Subclass it as a dataclass, register it, and override what it needs.
+
+    Fields are the method's settings, with the paper's values as defaults; they become the config keys
+    ``interventions.<name>.<field>``. Raise ValueError in ``__post_init__`` for a setting that makes no sense. One instance
+    belongs to one part of an agent. Whatever it must remember goes into ``self.state`` in ``attach``: that is what a checkpoint
+    holds.
+
+    Hooks run in the order of the config, and those that return logs see them appear as ``<name>/<key>``:
+
+        build -> [network built] -> [optimizer built] -> wrap_optimizer -> attach
+        every update: loss -> [backward] -> after_backward -> [clip, finite check, optimizer.step] -> after_step
+        at a task switch: task_switch
+
+    Attributes:
+        parts: Names of the parts to act on (``q``, ``learner``, ...); empty for every part.
+        name: The registered name.
+        needs_taps: Whether the activations of the training forward must be recorded.
+        conflicts: Names of methods that this one refuses to run beside, with the reason.
+        no_effect: Settings at which the method changes nothing, bit for bit; None for a method that changes the structure.
+    """
+
+    parts: list[str] = field(default_factory=list)
+
+    name: ClassVar[str] = ""
+    needs_taps: ClassVar[bool] = False
+    conflicts: ClassVar[Mapping[str, str]] = {}
+    no_effect: ClassVar[Mapping[str, Any] | None] = None
+
+    def build(self, spec: NetworkSpec) -> NetworkSpec:
+        """Returns the specification of the network to build. Runs before any parameter exists."""
+        return spec
+
+    def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
+        """Returns the optimizer to use, over the same parameters."""
+        return optimizer
+
+    def attach(self, u: Update) -> None:
+        """Prepares ``self.state`` for a network that has its initial weights.
+
+        Raises:
+            ValueError: If the method cannot work on this network or optimizer.
+        """
+
+    def loss(self, u: Update) -> Tensor | None:
+        """Returns a scalar to add to the loss, or None."""
+        return None
+
+    def after_backward(self, u: Update) -> Logs:
+        """May edit ``.grad`` of the network's parameters; the clipping and the finite check come after it."""
+        return {}
+
+    def after_step(self, u: Update) -> Logs:
+        """May edit values of parameters and buffers in place, and the optimizer's state through ``interventions.surgery``."""
+        return {}
+
+    def task_switch(self, u: Update, task: int) -> Logs:
+        """May edit what ``after_step`` may. Runs before the first update on ``task``, with the last batch of the old one."""
+        return {}
+
+    def evaluation_network(self, u: Update) -> Network:
+        """Returns the network to evaluate and act with when it is not the trained one."""
+        return u.network
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values that the method remembers, by name."""
+        values: dict[str, Any] = self.__dict__.setdefault("_state", {})
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps."""
+        return dict(self.state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` returned; tensors are written in place.
+
+        Raises:
+            ValueError: If the names differ from those of this method's state.
+        """
+        if state.keys() != self.state.keys():
+            raise ValueError(
+                f"{self.name}: the checkpoint holds state {sorted(state)}, this run's method has {sorted(self.state)}"
+            )
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                self.state[key].copy_(value)
+            else:
+                self.state[key] = value
+
+
+def due(step: int, every: int) -> bool:
+    """Tells whether something that happens every ``every`` steps happens at ``step`` (1, 2, ...); 0 means never."""
+    return every > 0 and step % every == 0

@@ -1,0 +1,31 @@
+"""Layer normalisation before every activation."""
+
+from dataclasses import dataclass, replace
+
+from interventions.base import Intervention
+from interventions.registry import register
+from networks.spec import NetworkSpec
+
+
+@register("layer_norm")
+@dataclass
+class LayerNorm(Intervention):
+    """Normalises the pre-activations of every hidden layer over the layer's units (Ba et al. 2016).
+
+    Paper: Ba, Kiros & Hinton 2016, equation 4; as a remedy, "Towards perpetually trainable neural networks", section 3.
+    Equation: z' = gain * (z - mean(z)) / sqrt(var(z) + 1e-5) + offset, over units of one example; before the activation of every
+    hidden layer, never on the output. In a convolution the statistics run over channels and positions, gain and offset over
+    channels.
+    Deviations: none. State: gain and offset are ordinary parameters. Optimizer: untouched.
+    Does not work with: unit resets stay possible, but resetting one unit changes the statistics of its whole layer, so the
+    network's function is not preserved.
+
+    Attributes:
+        affine: Whether there are a gain and an offset.
+    """
+
+    affine: bool = True
+
+    def build(self, spec: NetworkSpec) -> NetworkSpec:
+        """Adds the normalisation behind whatever normalisation the network already has."""
+        return replace(spec, normalisation=[*spec.normalisation, "layer" if self.affine else "layer_non_affine"])

@@ -1,0 +1,49 @@
+"""What happens to the optimizer's state of entries that were reset: kept, cleared, or as a fresh optimizer would have it."""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from interventions.unit_adam import RESTARTED_AT, UnitAdam
+
+POLICIES: Final = ("keep", "zero", "restart")
+
+
+def require_restart(method: str, policy: str, optimizer: Optimizer) -> None:
+    """Raises ValueError if ``policy`` is ``restart`` and the optimizer cannot restart single units."""
+    counts_steps = isinstance(optimizer, torch.optim.Adam) and not isinstance(optimizer, UnitAdam)
+    if policy == "restart" and counts_steps:
+        raise ValueError(
+            f"{method}.optimizer_state=restart needs UnitAdam or an optimizer without a step count; choose zero or keep"
+        )
+
+
+@torch.no_grad()
+def reset_entries(optimizer: Optimizer, parameter: Tensor, mask: Tensor | None, policy: str) -> None:
+    """Applies a policy to the optimizer's state of some entries of one parameter.
+
+    ``zero`` clears every moment (any state tensor of the parameter's shape) and leaves the step count, so Adam's next steps of
+    these entries are up to 6.6 times too long. ``restart`` also counts these entries' steps anew.
+
+    Args:
+        optimizer: Its state is changed in place.
+        parameter: A parameter of the optimizer.
+        mask: Boolean, broadcastable to the parameter; None for all of it.
+        policy: ``keep``, ``zero`` or ``restart``.
+    """
+    state = optimizer.state.get(parameter, {})
+    if policy == "keep" or not state:
+        return
+    if mask is None and policy == "restart":
+        state.clear()
+        return
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim > 0 and name != RESTARTED_AT:
+            if mask is None:
+                value.zero_()
+            else:
+                value.masked_fill_(mask, 0.0)
+    if policy == "restart" and mask is not None and isinstance(optimizer, UnitAdam):
+        optimizer.restart(parameter, mask)

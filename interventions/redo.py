@@ -1,0 +1,112 @@
+"""ReDo: recycling dormant units."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from interventions.base import Intervention, Logs, Update, due
+from interventions.optimizer_state import POLICIES, require_restart
+from interventions.registry import register
+from interventions.surgery import ResetPolicy, reset_units
+from networks.spec import require_choice, require_range
+from networks.units import UnitLayer
+
+
+def mean_activity(post: Tensor, copies: int) -> Tensor:
+    """Returns the mean |h| of each unit over batch, positions and, for CReLU, both halves.
+
+    Args:
+        post: Post-activations (B, copies * U) or (B, copies * U, H, W).
+        copies: Channels per unit.
+
+    Returns:
+        (U,), float32.
+    """
+    axes = [axis for axis in range(post.ndim) if axis != 1]
+    return post.abs().float().mean(axes).view(copies, -1).mean(0)
+
+
+def dormant(activity: Tensor, threshold: float) -> Tensor:
+    """Marks units whose share of the layer's mean activity is at most ``threshold``: equation 1 of Sokar et al. 2023.
+
+    The comparison is multiplied out, activity <= threshold * mean, so a layer that is silent altogether is dormant altogether.
+
+    Args:
+        activity: Mean |h| per unit, (U,).
+        threshold: tau, at least 0.
+
+    Returns:
+        Boolean (U,).
+    """
+    return activity <= threshold * activity.mean()
+
+
+@register("redo")
+@dataclass
+class ReDo(Intervention):
+    """Resets dormant units: incoming weights are drawn anew, outgoing weights become 0.
+
+    Paper: Sokar et al. 2023, "The Dormant Neuron Phenomenon in Deep Reinforcement Learning", equation 1 and algorithm 1:
+    tau 0.025 (0.1 at high replay ratios), every 1,000 updates.
+    Equation: unit i of a layer is dormant if E|h_i| <= tau * mean over k of E|h_k|, over the training batch (and positions).
+    Deviations: the activations are those of the training forward, made just before the step; the consumer's bias is untouched.
+    The published code draws fresh weights from Xavier's distribution whatever the network's; here each tensor's own is used.
+    State: running sums of activity while an average over several updates is made. Optimizer: moments of every entry written are
+    cleared and the step count kept, as published; ``restart`` counts anew.
+    Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer.
+
+    Attributes:
+        threshold: tau, at least 0.
+        every_updates: Period in updates, 0 for never.
+        average_updates: Updates before the reset whose batches are averaged, for small batches; 1 in the paper.
+        bias: What happens to the unit's bias: ``resample`` or ``zero``.
+        optimizer_state: ``keep``, ``zero`` or ``restart``.
+    """
+
+    threshold: float = 0.025
+    every_updates: int = 1000
+    average_updates: int = 1
+    bias: str = "resample"
+    optimizer_state: str = "zero"
+
+    needs_taps: ClassVar = True
+    no_effect: ClassVar = {"every_updates": 0}
+
+    def __post_init__(self) -> None:
+        require_range("redo.threshold", self.threshold, 0)
+        require_range("redo.every_updates", self.every_updates, 0)
+        require_range("redo.average_updates", self.average_updates, 1, max(1, self.every_updates))
+        require_choice("redo.bias", self.bias, ("resample", "zero"))
+        require_choice("redo.optimizer_state", self.optimizer_state, POLICIES)
+
+    def attach(self, u: Update) -> None:
+        """Makes the sums."""
+        require_units(self.name, u)
+        require_restart(self.name, self.optimizer_state, u.optimizer)
+        self._policy = ResetPolicy(bias=self.bias, optimizer_state=self.optimizer_state)
+        for layer in u.network.units.layers:
+            self.state[layer.name] = torch.zeros(layer.units, device=u.generator.device)
+
+    @torch.no_grad()
+    def after_step(self, u: Update) -> Logs:
+        """Sums activities over the last updates of a period, then resets."""
+        if self.every_updates == 0 or -u.step % self.every_updates >= self.average_updates:
+            return {}
+        layers = u.network.units.layers
+        for layer in layers:
+            self.state[layer.name] += mean_activity(u.taps.post[layer.name], layer.copies)
+        return self._reset(u, layers) if due(u.step, self.every_updates) else {}
+
+    def _reset(self, u: Update, layers: tuple[UnitLayer, ...]) -> Logs:
+        masks = {layer.name: dormant(self.state[layer.name], self.threshold) for layer in layers}
+        for layer in layers:
+            self.state[layer.name].zero_()
+        return {"units_reset": reset_units(u.network, u.optimizer, masks, self._policy, u.generator)}
+
+
+def require_units(method: str, u: Update) -> None:
+    """Raises ValueError if the network has no hidden unit that could be reset."""
+    if not u.network.units.layers:
+        raise ValueError(f"intervention {method} resets hidden units, and this network has none; give network.widths or a torso")

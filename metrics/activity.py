@@ -1,0 +1,235 @@
+"""What the units of one layer do on a set of inputs: dormant, dead, linearised, and how often they fire.
+
+Shapes, for every function of activations: ``(B, U)`` or ``(B, U, *spatial)`` with the units (channels) on axis 1; every
+statistic of a unit is taken over the batch and all spatial positions. B inputs, U units.
+
+``h`` is what a layer hands on (post-activation); ``z`` is what its non-linearity receives (pre-activation, after
+normalisation and after a load-balancing shift).
+
+CReLU hands on relu(z) and relu(-z) as 2U channels. Functions of ``h`` count each half as a unit of its own; functions of ``z``
+see the U producing units. A producing unit whose z never changes sign therefore shows as one dead half out of two and, seen
+through ``z``, as one linearised unit.
+
+Dead and linearised are statements about the inputs given: few inputs count too many units, so use a thousand or more.
+Nothing here synchronises with the host. Activations that are not finite give NaN scores and rates; a mask is False where
+they leave the question open, so check the scores before counting a mask.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ActivationTraits:
+    """Which statements about a unit make sense for an activation.
+
+    Attributes:
+        saturation: A unit with abs(h) above this on every input is dead; None where only h == 0 on every input is.
+        fires: The sign of z says whether the unit is on, so that a firing rate means something.
+        kinked: The function is linear on either side of z = 0 and not across it, so that a unit can be linearised.
+        both_sides: The unit also carries z on (scaled or negated) where z <= 0; there a relu is dead instead.
+    """
+
+    saturation: float | None
+    fires: bool
+    kinked: bool
+    both_sides: bool
+
+
+ACTIVATION_TRAITS: Mapping[str, ActivationTraits] = MappingProxyType(
+    {
+        "relu": ActivationTraits(saturation=None, fires=True, kinked=True, both_sides=False),
+        "leaky_relu": ActivationTraits(saturation=None, fires=True, kinked=True, both_sides=True),
+        "abs": ActivationTraits(saturation=None, fires=True, kinked=True, both_sides=True),
+        "crelu": ActivationTraits(saturation=None, fires=True, kinked=True, both_sides=True),
+        "gelu": ActivationTraits(saturation=None, fires=True, kinked=False, both_sides=False),
+        "tanh": ActivationTraits(saturation=0.99, fires=False, kinked=False, both_sides=False),
+        "identity": ActivationTraits(saturation=None, fires=False, kinked=False, both_sides=False),
+    }
+)
+
+
+def activation_traits(activation: str) -> ActivationTraits:
+    """Returns the row of ``ACTIVATION_TRAITS`` for a name.
+
+    Raises:
+        ValueError: If the name has no row.
+    """
+    if activation not in ACTIVATION_TRAITS:
+        raise ValueError(f"activation is {activation!r}; known are {', '.join(ACTIVATION_TRAITS)}")
+    return ACTIVATION_TRAITS[activation]
+
+
+def linearised_applies(activation: str) -> bool:
+    """Returns whether units with this activation can be linearised: it has a kink at zero and is linear beside it.
+
+    Raises:
+        ValueError: If the activation is unknown.
+    """
+    return activation_traits(activation).kinked
+
+
+def dormancy_scores(h: Tensor) -> Tensor:
+    """Returns s_i = E|h_i| / mean_k E|h_k|, each unit's mean activation relative to its layer's (Sokar et al. 2023, eq. 1).
+
+    Differs from the authors' code, which adds 1e-9 to the denominator: here nothing is added, so the scores do not change
+    when all activations are scaled, however small they are. A layer that is zero on every input scores 0 in every unit.
+
+    Args:
+        h: Post-activations, (B, U) or (B, U, *spatial), any floating dtype. Sums are taken in float64.
+
+    Returns:
+        Scores, (U,), in [0, U] with mean 1 (0 for an all-zero layer); float32, or float64 for float64 input. All NaN if any
+        activation is not finite.
+
+    Raises:
+        ValueError: If h has fewer than two axes or no values.
+    """
+    axes = _sample_axes("h", h)
+    h = h.detach()
+    totals = h.abs().sum(axes, dtype=torch.float64)
+    layer_mean = totals.mean()
+    scores = (totals / layer_mean).masked_fill(layer_mean == 0, 0.0)
+    # One infinite unit would make every other score 0: it would call the healthy units dormant.
+    scores = scores.masked_fill(~layer_mean.isfinite(), float("nan"))
+    return scores.to(torch.promote_types(h.dtype, torch.float32))
+
+
+def dormant_units(h: Tensor, threshold: float) -> Tensor:
+    """Returns which units are dormant: s_i <= threshold, the threshold included (Sokar et al. 2023, definition 3.1).
+
+    Args:
+        h: Post-activations, (B, U) or (B, U, *spatial).
+        threshold: At least 0; 0 asks for exactly zero activation on every input. The paper uses 0.025 and 0.1.
+
+    Returns:
+        Mask, (U,) bool; False everywhere if any activation is not finite (see ``dormant_fraction``).
+
+    Raises:
+        ValueError: If the threshold is negative or NaN, or h has fewer than two axes or no values.
+    """
+    _check_threshold(threshold)
+    return dormancy_scores(h) <= threshold
+
+
+def dormant_fraction(scores: Tensor, threshold: float) -> Tensor:
+    """Returns the share of units with a score at or below the threshold.
+
+    Takes scores rather than activations so that one pass serves several thresholds, and so that a pooled fraction is this
+    function of the layers' concatenated scores.
+
+    Args:
+        scores: Dormancy scores, (U,), of one layer or of several concatenated.
+        threshold: At least 0.
+
+    Returns:
+        0-dim tensor in [0, 1], lower is better; NaN if any score is NaN or there are no scores.
+
+    Raises:
+        ValueError: If the threshold is negative or NaN.
+    """
+    _check_threshold(threshold)
+    fraction = (scores <= threshold).to(scores.dtype).mean()
+    return fraction.masked_fill(scores.isnan().any(), float("nan"))
+
+
+def dead_units(h: Tensor, activation: str) -> Tensor:
+    """Returns which units are dead on these inputs.
+
+    The rule: where ``ACTIVATION_TRAITS`` gives a saturation level (tanh: 0.99), a unit is dead if abs(h) exceeds it on every
+    input, at either end, so that hardly any gradient passes; for every other activation, if h is exactly 0 on every input.
+    leaky_relu, abs, gelu and identity are then dead only in the degenerate case of an exactly zero output.
+
+    Args:
+        h: Post-activations, (B, U) or (B, U, *spatial); for crelu the 2U halves.
+        activation: A name in ``ACTIVATION_TRAITS``.
+
+    Returns:
+        Mask, (U,) bool.
+
+    Raises:
+        ValueError: If the activation is unknown, or h has fewer than two axes or no values.
+    """
+    saturation = activation_traits(activation).saturation
+    axes = _sample_axes("h", h)
+    if saturation is None:
+        return (h == 0).all(dim=axes)
+    return (h.abs() > saturation).all(dim=axes)
+
+
+def linearised_units(z: Tensor, *, both_sides: bool = False) -> Tensor:
+    """Returns which units are linear on these inputs because z stays on one side of the kink ("zombie" units).
+
+    A relu with z > 0 on every input (firing rate exactly 1) is the identity there: the "zombie" units of "Towards perpetually
+    trainable neural networks", which reports them for leaky_relu and abs as well.
+    With z <= 0 on every input a relu is dead, not linearised; leaky_relu, abs and crelu still carry z, and are linearised.
+    A unit with z exactly 0 on every input has nothing to carry: it is dead under either setting.
+
+    Args:
+        z: Pre-activations, (B, U) or (B, U, *spatial).
+        both_sides: Also count units with z <= 0 on every input; ``ActivationTraits.both_sides`` says for which activations.
+            Ask ``linearised_applies`` first: for smooth activations the sign of z says nothing about linearity.
+
+    Returns:
+        Mask, (U,) bool.
+
+    Raises:
+        ValueError: If z has fewer than two axes or no values.
+    """
+    axes = _sample_axes("z", z)
+    above = (z > 0).all(dim=axes)
+    if not both_sides:
+        return above
+    return above | ((z <= 0).all(dim=axes) & (z < 0).any(dim=axes))
+
+
+def firing_rates(z: Tensor) -> Tensor:
+    """Returns the share of inputs (and positions) on which each unit fires: mean of 1[z > 0]; z = 0 is not firing.
+
+    Args:
+        z: Pre-activations, (B, U) or (B, U, *spatial). For crelu this is the rate of the first half; the second half fires
+            where z < 0.
+
+    Returns:
+        Rates, (U,) float32 in [0, 1]; NaN for a unit with a NaN pre-activation.
+
+    Raises:
+        ValueError: If z has fewer than two axes or no values.
+    """
+    axes = _sample_axes("z", z)
+    z = z.detach()
+    count = (z > 0).sum(axes)
+    rates = (count.double() / (z.numel() // z.shape[1])).float()
+    return rates.masked_fill(z.amax(axes).isnan(), float("nan"))
+
+
+def firing_entropy(rates: Tensor) -> Tensor:
+    """Returns the binary entropy of firing in bits, -p log2 p - (1-p) log2 (1-p).
+
+    Args:
+        rates: Firing rates in [0, 1], any shape, floating dtype.
+
+    Returns:
+        Entropies of the same shape and dtype, in [0, 1]: exactly 0 at rates 0 and 1, exactly 1 at 0.5; NaN where the rate is.
+    """
+    p = rates.detach().double()
+    nats = torch.special.entr(p) + torch.special.entr(1 - p)
+    # Close to one half, rounding may carry the sum past one bit in the last digit.
+    return (nats / log(2)).clamp(max=1.0).to(rates.dtype)
+
+
+def _sample_axes(name: str, x: Tensor) -> tuple[int, ...]:
+    """Returns every axis but the unit axis, after checking that there is something to average."""
+    if x.ndim < 2 or x.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (B, U) or (B, U, *spatial) with at least one value")
+    return (0, *range(2, x.ndim))
+
+
+def _check_threshold(threshold: float) -> None:
+    if not threshold >= 0:
+        raise ValueError(f"threshold is {threshold}; it must be at least 0")

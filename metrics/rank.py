@@ -1,0 +1,133 @@
+"""How many directions a layer's features span: three soft ranks of the same singular values.
+
+Features are an (n, d) matrix, one row per input and one column per feature, not centred; flatten spatial axes first. All
+three ranks lie between 1 and min(n, d), so n inputs can show at most n directions: use n of at least 4d where the data allow.
+Higher means richer features. They are measured rarely, so each returns a plain float and waits for the device.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from metrics.undefined import Undefined
+
+# n * d * min(n, d) above which the Gram matrix is used: an SVD of this size takes about half a second on one CPU core.
+SVD_WORK_LIMIT = 4e9
+
+# Sums of singular values are compared up to this share of the total, far above float64 rounding, far below any useful delta.
+SRANK_TIE_TOLERANCE = 1e-9
+
+
+def singular_values(features: Tensor) -> Tensor:
+    """Returns the singular values of the features, in float64, largest first.
+
+    Up to ``SVD_WORK_LIMIT`` they come from an SVD, accurate to about 1e-15 of the largest. Beyond it they are the roots of the
+    eigenvalues of the smaller Gram matrix, which takes about half the time but squares the condition number: values below
+    roughly 1e-6 of the largest (the root of max(n, d) times the float64 epsilon) cannot be told from zero and are returned as 0.
+
+    Args:
+        features: Shape (n, d), any floating dtype.
+
+    Returns:
+        Shape (min(n, d),), float64, non-negative and descending, on the features' device. All NaN if a feature is not finite:
+        the rank functions turn that into an ``Undefined``.
+
+    Raises:
+        ValueError: If features is not a matrix.
+    """
+    if features.ndim != 2:
+        raise ValueError(f"features has shape {tuple(features.shape)}; it must be (n, d)")
+    n, d = features.shape
+    # LAPACK is two to four times faster on tall matrices, and transposing does not change the singular values.
+    tall = features.detach().double() if n >= d else features.detach().double().T
+    if not bool(tall.isfinite().all()):
+        return torch.full((min(n, d),), float("nan"), dtype=torch.float64, device=features.device)
+    if n * d * min(n, d) > SVD_WORK_LIMIT:
+        return _singular_values_from_gram(tall)
+    return torch.linalg.svdvals(tall)
+
+
+def effective_rank(sigma: Tensor) -> float:
+    """Returns exp(-sum_i p_i ln p_i) with p = sigma / sum(sigma) (Roy and Vetterli 2007).
+
+    Args:
+        sigma: Singular values, (k,), in any order.
+
+    Returns:
+        A number in [1, k]: 1 for a single direction, k for k equally strong ones. ``Undefined`` if all values are zero, one is
+        not finite, or there are none.
+    """
+    sigma, reason = _checked(sigma)
+    if reason:
+        return Undefined(reason)
+    entropy = torch.special.entr(sigma / sigma.sum()).sum()
+    # Rounding may carry k equal values past k in the last digit.
+    return min(max(math.exp(entropy), 1.0), float(len(sigma)))
+
+
+def srank(sigma: Tensor, delta: float = 0.01) -> float:
+    """Returns the least k whose k largest singular values hold at least 1 - delta of the sum of all (Kumar et al. 2021).
+
+    Dohare et al. (2024) plot this quantity under the name "stable rank"; ``stable_rank`` here is another one.
+    A partial sum that misses the mark by no more than ``SRANK_TIE_TOLERANCE`` of the total counts as reaching it: 99 of 100
+    equal values hold exactly 99 %, and rounding in the SVD must not turn that into 100.
+
+    Args:
+        sigma: Singular values, (k,), in any order.
+        delta: Share of the sum that may be left out, in [0, 1).
+
+    Returns:
+        A whole number in [1, k], higher for richer features.
+        ``Undefined`` if all values are zero, one is not finite, or there are none.
+
+    Raises:
+        ValueError: If delta is outside [0, 1).
+    """
+    if not 0 <= delta < 1:
+        raise ValueError(f"delta is {delta}; it must be in [0, 1)")
+    sigma, reason = _checked(sigma)
+    if reason:
+        return Undefined(reason)
+    share = sigma.sort(descending=True).values.cumsum(0) / sigma.sum()
+    short = int((share < 1 - delta - SRANK_TIE_TOLERANCE).sum())
+    return float(short + 1)
+
+
+def stable_rank(sigma: Tensor) -> float:
+    """Returns the squared Frobenius norm over the squared spectral norm, sum_i sigma_i^2 / max_i sigma_i^2.
+
+    Args:
+        sigma: Singular values, (k,), in any order.
+
+    Returns:
+        A number in [1, k], higher for richer features, never above the rank.
+        ``Undefined`` if all values are zero, one is not finite, or there are none.
+    """
+    sigma, reason = _checked(sigma)
+    if reason:
+        return Undefined(reason)
+    return float(sigma.square().sum())
+
+
+def _checked(sigma: Tensor) -> tuple[Tensor, str]:
+    """Returns sigma scaled to a largest value of 1, in float64, and why no rank can be taken of it ("" if one can).
+
+    The ranks do not depend on the scale, and at this one neither sums nor squares leave the range of float64.
+    """
+    sigma = sigma.detach().double()
+    if len(sigma) == 0:
+        return sigma, "there are no features"
+    largest = float(sigma.max())
+    if not math.isfinite(largest):
+        return sigma, "the features are not finite"
+    if largest == 0:
+        return sigma, "all features are zero"
+    return sigma / largest, ""
+
+
+def _singular_values_from_gram(tall: Tensor) -> Tensor:
+    """Returns the singular values of a tall (n, d) float64 matrix from the eigenvalues of its (d, d) Gram matrix."""
+    eigenvalues = torch.linalg.eigvalsh(tall.T @ tall).flip(0)
+    noise = len(tall) * torch.finfo(torch.float64).eps * eigenvalues[:1]
+    return torch.where(eigenvalues > noise, eigenvalues, 0.0).sqrt()

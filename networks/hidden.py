@@ -1,0 +1,81 @@
+"""One hidden layer: linear map, normalisation, load balancing, activation, tap, pooling."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from networks.activations import activation_named
+from networks.load_balancing import LoadBalance
+from networks.normalisation import build_normalisation
+from networks.spec import NetworkSpec
+from networks.taps import Taps
+from networks.units import Consumer, NormSlice, UnitLayer, UnitSlice
+
+_FRESH_NORM = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "firing_rate": 0.5, "offset": 0.0}
+
+
+class HiddenLayer(nn.Module):
+    """``pool(activation(balance(norms(map(x)))))``, with pre- and post-activations tapped before the pooling.
+
+    Args:
+        name: The layer's name, the key of its taps.
+        linear: The linear map, ``nn.Linear`` or ``nn.Conv2d``.
+        spec: Names the normalisation and load balancing.
+        activation: Name of the activation.
+        taps: Where activations are recorded.
+        pool: Side of the max-pooling, 1 for none.
+
+    Raises:
+        ValueError: If load balancing is asked of an activation that has no threshold at 0.
+    """
+
+    def __init__(
+        self, name: str, linear: nn.Linear | nn.Conv2d, spec: NetworkSpec, activation: str, taps: Taps, pool: int = 1
+    ) -> None:
+        super().__init__()
+        self.name, self.taps, self.pool = name, taps, pool
+        self.activation_name, self.activation = activation, activation_named(activation)
+        self.linear = linear
+        self.units = linear.weight.shape[0]
+        spatial = isinstance(linear, nn.Conv2d)
+        self.norms = nn.ModuleList(build_normalisation(norm, self.units, spatial) for norm in spec.normalisation)
+        self.balance: LoadBalance | None = None
+        if spec.load_balancing is not None:
+            if not self.activation.threshold:
+                raise ValueError(
+                    f"load_balancing does not work with activation {activation}, which has no firing threshold; "
+                    "choose relu, leaky_relu, gelu, abs or crelu"
+                )
+            self.balance = LoadBalance(self.units, spec.load_balancing)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in, ...) to (B, copies * units, ...)."""
+        z = self.linear(x)
+        for norm in self.norms:
+            z = norm(z)
+        if self.balance is not None:
+            z = self.balance(z)
+        h = self.activation.function(z)
+        if self.taps.recording:
+            self.taps.store(self.name, z, h)
+        return functional.max_pool2d(h, self.pool) if self.pool > 1 else h
+
+    def read_by(self, weight: str, bias: str | None, positions: int = 1) -> Consumer:
+        """Describes a consumer whose weight has its inputs on axis 1, ``positions`` consecutive ones per channel."""
+        offsets = tuple(copy * self.units * positions for copy in range(self.activation.copies))
+        return Consumer(UnitSlice(weight, 1, self.units, offsets, positions), bias)
+
+    def unit_layer(self, prefix: str, consumers: tuple[Consumer, ...]) -> UnitLayer:
+        """Describes the layer's units; ``prefix`` is the module path of this layer in the network."""
+        modules = [(f"norms.{index}", norm) for index, norm in enumerate(self.norms)]
+        if self.balance is not None:
+            modules.append(("balance", self.balance))
+        norms = tuple(
+            NormSlice(UnitSlice(f"{prefix}.{path}.{name}", 0, self.units), _FRESH_NORM[name])
+            for path, module in modules
+            for name, tensor in [*module.named_parameters(), *module.named_buffers()]
+            if tensor.ndim == 1
+        )
+        bias = None if self.linear.bias is None else UnitSlice(f"{prefix}.linear.bias", 0, self.units)
+        weight = UnitSlice(f"{prefix}.linear.weight", 0, self.units)
+        copies = self.activation.copies
+        return UnitLayer(self.name, self.units, self.activation_name, copies, weight, bias, norms, consumers)

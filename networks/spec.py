@@ -1,0 +1,90 @@
+"""What a network is made of: plain settings, decided before any parameter exists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ValueError naming ``value`` and the ``choices`` unless it is one of them."""
+    if value not in choices:
+        raise ValueError(f"{name}={value} is unknown; choose from {', '.join(choices)}")
+
+
+def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raises ValueError unless ``low <= value <= high``."""
+    if not low <= value <= high:
+        allowed = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+        raise ValueError(f"{name}={value} must be {allowed}")
+
+
+@dataclass(frozen=True)
+class LoadBalancingSpec:
+    """Bounds and step size of the load-balancing layer; see ``networks.load_balancing``."""
+
+    low: float = 0.4
+    high: float = 0.6
+    step_size: float = 0.001
+    decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        require_range("load_balancing.low", self.low, 0, 1)
+        require_range("load_balancing.high", self.high, self.low, 1)
+        require_range("load_balancing.step_size", self.step_size, 0)
+        require_range("load_balancing.decay", self.decay, 0, 1)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The torso of a network, layer by layer.
+
+    Attributes:
+        torso: ``mlp``, ``conv`` or ``nature_cnn``.
+        widths: Units of each dense hidden layer.
+        channels: Output channels of each convolution (``conv`` only).
+        kernel_sizes: Kernel side of each convolution, in pixels; a single entry serves all of them.
+        strides: Stride of each convolution, in pixels; a single entry serves all of them.
+        paddings: Zero padding of each convolution, in pixels; a single entry serves all of them.
+        pools: Side of the max-pooling after each convolution's activation, 1 for none; a single entry serves all of them.
+        activations: One name for every hidden layer, or one for each.
+        normalisation: Layers between the linear map and the activation, in order: ``layer``, ``layer_non_affine``,
+            ``batch``, ``batch_non_affine``.
+        initialiser: ``default`` (PyTorch's), ``kaiming_uniform``, ``xavier_uniform`` or ``orthogonal``.
+        load_balancing: The load-balancing layer before each activation, or None.
+    """
+
+    torso: str = "mlp"
+    widths: list[int] = field(default_factory=lambda: [128, 128])
+    channels: list[int] = field(default_factory=list)
+    kernel_sizes: list[int] = field(default_factory=lambda: [3])
+    strides: list[int] = field(default_factory=lambda: [1])
+    paddings: list[int] = field(default_factory=lambda: [0])
+    pools: list[int] = field(default_factory=lambda: [1])
+    activations: list[str] = field(default_factory=lambda: ["relu"])
+    normalisation: list[str] = field(default_factory=list)
+    initialiser: str = "default"
+    load_balancing: LoadBalancingSpec | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "channels", "kernel_sizes", "strides", "pools"):
+            for value in getattr(self, name):
+                require_range(f"network.{name}", value, 1)
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """The output of a network.
+
+    Attributes:
+        kind: ``q`` (one value per action), ``two_hot`` (a categorical value per action), ``classification`` (logits)
+            or ``regression``.
+        outputs: Actions, classes or regression targets.
+        bins: Atoms of a categorical head.
+        low: Value of the first atom.
+        high: Value of the last atom.
+    """
+
+    kind: str
+    outputs: int
+    bins: int = 0
+    low: float = 0.0
+    high: float = 0.0

@@ -1,0 +1,154 @@
+"""Torsos: chains of hidden layers from an input to a feature vector."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final, TypeVar
+
+from torch import Tensor, nn
+
+from networks.hidden import HiddenLayer
+from networks.spec import NetworkSpec, require_choice
+from networks.taps import Taps
+from networks.units import Consumer, UnitLayer
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Sizes of one convolution, in channels and pixels."""
+
+    channels: int
+    kernel: int
+    stride: int
+    padding: int
+    pool: int
+
+
+class Torso(nn.Module):
+    """Convolutions, then dense layers: (B, C, H, W) or (B, D) to features (B, ``features``).
+
+    Attributes:
+        layers: Hidden layers by name (``conv_1`` ..., ``dense_1`` ...), in forward order.
+        features: Length of the feature vector, the last layer's post-activations, or the flattened input without any layer.
+    """
+
+    def __init__(self, convolutions: Sequence[Convolution], spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> None:
+        super().__init__()
+        names = [f"conv_{i + 1}" for i in range(len(convolutions))] + [f"dense_{i + 1}" for i in range(len(spec.widths))]
+        activations = dict(zip(names, _one_for_each("network.activations", spec.activations, len(names)), strict=True))
+        self.layers = nn.ModuleDict()
+        shape = tuple(input_shape)
+        for name, convolution in zip(names, convolutions, strict=False):
+            layer = _convolution(name, convolution, spec, activations[name], taps, shape)
+            shape = _shape_after(name, convolution, shape, layer.activation.copies)
+            self.layers[name] = layer
+        self.positions = shape[1] * shape[2] if len(shape) == 3 else 1
+        self.features = _product(shape)
+        for name, width in zip(names[len(convolutions) :], spec.widths, strict=True):
+            layer = HiddenLayer(name, nn.Linear(self.features, width), spec, activations[name], taps)
+            self.layers[name] = layer
+            self.features = width * layer.activation.copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps inputs (B, *input_shape) to features (B, features)."""
+        for layer in self.hidden:
+            if isinstance(layer.linear, nn.Linear) and x.ndim > 2:
+                x = x.flatten(1)
+            x = layer(x)
+        return x.flatten(1)
+
+    @property
+    def hidden(self) -> list[HiddenLayer]:
+        """The hidden layers, in forward order."""
+        return [layer for layer in self.layers.values() if isinstance(layer, HiddenLayer)]
+
+    def unit_layers(self, prefix: str, readers: Callable[[HiddenLayer, int], tuple[Consumer, ...]]) -> list[UnitLayer]:
+        """Describes all units.
+
+        Args:
+            prefix: Module path of the torso in the network.
+            readers: Called with the last layer and its positions per channel; returns what reads the features.
+        """
+        described = []
+        for layer, reader in pairwise(self.hidden):
+            flattens = isinstance(layer.linear, nn.Conv2d) and isinstance(reader.linear, nn.Linear)
+            path = f"{prefix}.layers.{reader.name}.linear"
+            consumer = layer.read_by(f"{path}.weight", f"{path}.bias", self.positions if flattens else 1)
+            described.append(layer.unit_layer(f"{prefix}.layers.{layer.name}", (consumer,)))
+        if self.hidden:
+            last = self.hidden[-1]
+            positions = self.positions if isinstance(last.linear, nn.Conv2d) else 1
+            described.append(last.unit_layer(f"{prefix}.layers.{last.name}", readers(last, positions)))
+        return described
+
+
+def mlp(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
+    """Flattens the input, then dense layers of ``spec.widths``."""
+    return Torso([], spec, (_product(input_shape),), taps)
+
+
+def conv(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
+    """Convolutions of ``spec.channels``, each with its activation and max-pooling, then dense layers of ``spec.widths``."""
+    count = len(spec.channels)
+    columns = [
+        _one_for_each(f"network.{name}", getattr(spec, name), count) for name in ("kernel_sizes", "strides", "paddings", "pools")
+    ]
+    sizes = [Convolution(*row) for row in zip(spec.channels, *columns, strict=True)]
+    return Torso(sizes, spec, input_shape, taps)
+
+
+def nature_cnn(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
+    """The network of Mnih et al. 2015: 32 8x8/4, 64 4x4/2, 64 3x3/1, then dense layers of ``spec.widths`` (512 in the paper)."""
+    sizes = replace(spec, channels=[32, 64, 64], kernel_sizes=[8, 4, 3], strides=[4, 2, 1], paddings=[0], pools=[1])
+    return conv(sizes, input_shape, taps)
+
+
+TORSOS: Final[dict[str, Callable[[NetworkSpec, Sequence[int], Taps], Torso]]] = {
+    "mlp": mlp,
+    "conv": conv,
+    "nature_cnn": nature_cnn,
+}
+
+
+def build_torso(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
+    """Builds the torso that ``spec`` names.
+
+    Raises:
+        ValueError: If a name is unknown or a size does not fit the input.
+    """
+    require_choice("network.torso", spec.torso, list(TORSOS))
+    return TORSOS[spec.torso](spec, input_shape, taps)
+
+
+def _convolution(
+    name: str, sizes: Convolution, spec: NetworkSpec, activation: str, taps: Taps, shape: Sequence[int]
+) -> HiddenLayer:
+    if len(shape) != 3:
+        raise ValueError(f"network.torso={spec.torso} needs images (channels, height, width), not inputs of shape {tuple(shape)}")
+    linear = nn.Conv2d(shape[0], sizes.channels, sizes.kernel, sizes.stride, sizes.padding)
+    return HiddenLayer(name, linear, spec, activation, taps, sizes.pool)
+
+
+def _shape_after(name: str, sizes: Convolution, shape: Sequence[int], copies: int) -> tuple[int, ...]:
+    sides = [((side + 2 * sizes.padding - sizes.kernel) // sizes.stride + 1) // sizes.pool for side in shape[1:]]
+    if min(sides) < 1 or min(shape[1:]) + 2 * sizes.padding < sizes.kernel:
+        raise ValueError(
+            f"{name}: kernel {sizes.kernel}, stride {sizes.stride}, pool {sizes.pool} leave nothing of a "
+            f"{shape[1]}x{shape[2]} input"
+        )
+    return (sizes.channels * copies, *sides)
+
+
+def _one_for_each(name: str, values: Sequence[Value], count: int) -> list[Value]:
+    if len(values) not in (1, count):
+        raise ValueError(f"{name} has {len(values)} entries; give 1 or {count}, one for each layer")
+    return list(values) * count if len(values) == 1 else list(values)
+
+
+def _product(shape: Sequence[int]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total

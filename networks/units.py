@@ -1,0 +1,139 @@
+"""The unit graph: for every hidden unit, which slices of which tensors feed it and which read it.
+
+Worked examples, for a unit i of a layer of U units:
+
+* dense -> dense: incoming row i of the weight (out, in); outgoing column i of the next weight.
+* conv -> flatten -> dense on k = H x W positions: outgoing columns i*k ... (i+1)*k - 1, since (C, H, W) flattens channel first.
+* CReLU: the consumer sees relu(z) at i and relu(-z) at U + i, so two runs of columns, at i*k and (U + i)*k.
+* two heads, or a value and an advantage stream: one outgoing slice in each.
+* a residual block's inner units have private incoming and outgoing slices and are listed; the units of the residual stream are
+  the sum of several paths, have no incoming slice of their own, and are listed as excluded with that reason.
+* the units between the two maps of a transformer's MLP are listed like dense -> dense.
+* SAC's twin critics: two networks in one part, each with its own layers, prefixed by the critic's name.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class UnitSlice:
+    """The entries of one tensor that belong to each unit of a layer.
+
+    Unit i owns, along ``axis``, the indices ``offset + i * span ... offset + (i + 1) * span - 1`` for every offset.
+
+    Attributes:
+        tensor: Name of a parameter or buffer of the network.
+        axis: Axis along which units lie.
+        units: Units of the layer.
+        offsets: First index of each run.
+        span: Consecutive indices per unit, the positions of a flattened convolution.
+    """
+
+    tensor: str
+    axis: int
+    units: int
+    offsets: tuple[int, ...] = (0,)
+    span: int = 1
+
+    def mask(self, units: Tensor, like: Tensor) -> Tensor:
+        """Expands a boolean mask (U,) so that it broadcasts against ``like``: True on the entries of the chosen units."""
+        along = units.repeat_interleave(self.span) if self.span > 1 else units
+        length = like.shape[self.axis]
+        if self.offsets != (0,) or along.shape[0] != length:
+            full = torch.zeros(length, dtype=torch.bool, device=units.device)
+            for offset in self.offsets:
+                full[offset : offset + along.shape[0]] = along
+            along = full
+        return along.view([-1 if axis == self.axis else 1 for axis in range(like.ndim)])
+
+    def per_unit(self, tensor: Tensor) -> Tensor:
+        """Gathers each unit's entries into a row: (U, entries per unit). A view where the layout allows it."""
+        runs = [tensor.narrow(self.axis, offset, self.units * self.span) for offset in self.offsets]
+        rows = [run.movedim(self.axis, 0).reshape(self.units, -1) for run in runs]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+
+    def reach(self, weight: Tensor) -> Tensor:
+        """Sums a consumer's weight over the entries of each channel it reads: (out, channels), channels = units x offsets.
+
+        A channel that is constant over batch and positions moves the consumer's outputs by its column times that constant (at
+        the border of a zero-padded convolution, by less).
+        """
+        runs = [weight.narrow(self.axis, offset, self.units * self.span) for offset in self.offsets]
+        return torch.cat([run.reshape(weight.shape[0], self.units, -1).sum(2) for run in runs], dim=1)
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One reader of a layer's activations: the columns of its weight, and the name of its bias (None when it has none)."""
+
+    weight: UnitSlice
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class NormSlice:
+    """A per-unit entry of a normalisation or load-balancing layer, with the value that a fresh unit has."""
+
+    slice: UnitSlice
+    fresh: float
+
+
+@dataclass(frozen=True)
+class UnitLayer:
+    """A hidden layer whose units can be reset one by one.
+
+    Attributes:
+        name: The layer's name, also the key of its taps.
+        units: Units (dense) or channels (convolution).
+        activation: Name of its activation.
+        copies: Post-activation channels per unit (2 for CReLU).
+        weight: Incoming weight rows.
+        bias: Incoming bias entries, or None.
+        norms: Per-unit entries of normalisation and load-balancing layers.
+        consumers: Everything that reads the activations.
+    """
+
+    name: str
+    units: int
+    activation: str
+    copies: int
+    weight: UnitSlice
+    bias: UnitSlice | None
+    norms: tuple[NormSlice, ...]
+    consumers: tuple[Consumer, ...]
+
+
+@dataclass(frozen=True)
+class ExcludedUnits:
+    """Tapped activations whose units cannot be reset one by one, and why."""
+
+    name: str
+    units: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class UnitGraph:
+    """All hidden units of a network, in forward order."""
+
+    layers: tuple[UnitLayer, ...]
+    excluded: tuple[ExcludedUnits, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the resettable layers, in forward order."""
+        return tuple(layer.name for layer in self.layers)
+
+    def __getitem__(self, name: str) -> UnitLayer:
+        """Returns the layer of that name.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(f"no unit layer {name}; there are {', '.join(self.names) or 'none'}")

@@ -1,0 +1,119 @@
+"""Scalars, histograms, curves, texts and hyper-parameters as TensorBoard events."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import custom_scalars
+from torch.utils.tensorboard.summary import hparams as hparams_summaries
+
+from metrics.log_values import Histogram, Series
+from training.dashboard import Layout, plasticity_layout
+
+_BINS = 30
+_FLUSH_SECONDS = 10  # how stale the page may be while a run goes on
+
+
+class TensorBoardWriter:
+    """Writes into one event folder, with the **Plasticity** dashboard among its custom scalars.
+
+    Args:
+        folder: The event folder.
+        resume_step: The step a resumed run continues from: TensorBoard hides what was logged at later steps before, so no
+            point appears twice. ``None`` starts a new run.
+        names: Scalars that a resumed run has logged before, so that the dashboard keeps their charts.
+    """
+
+    def __init__(self, folder: Path, resume_step: int | None = None, names: Collection[str] = ()) -> None:
+        purge_step = None if resume_step is None else resume_step + 1
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=_FLUSH_SECONDS)
+        self._names: set[str] = set()
+        self._layout: Layout = {}
+        self._update_dashboard(resume_step or 0, names)
+
+    def write(self, step: int, scalars: Mapping[str, float], rich: Mapping[str, Histogram | Series]) -> None:
+        """Writes one step's values: all scalars in one event, a histogram per sample, an image per series."""
+        if scalars:
+            points = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+            self._writer._get_file_writer().add_summary(Summary(value=points), step)
+            if not self._names.issuperset(scalars):
+                self._update_dashboard(step, scalars)
+        for name, value in rich.items():
+            if isinstance(value, Histogram):
+                self._histogram(step, name, value)
+            else:
+                self._writer.add_image(name, draw_series(value), step, dataformats="HWC")
+
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        """Adds a text, shown under the Text tab and rendered as Markdown."""
+        self._writer.add_text(tag, markdown, step)
+
+    def hparams(self, flat_config: Mapping[str, str | float | int | bool], metrics: Sequence[str]) -> None:
+        """Adds this run to the HParams tab, inside this event folder.
+
+        Args:
+            flat_config: Settings by dotted name, e.g. ``{"optimizer.lr": 1e-3}``.
+            metrics: Names of scalars shown as columns; the tab shows the last value written under each.
+        """
+        # The tab prints a truth value stored as a number as 1 or 0, and torch stores it so.
+        settings = {n: str(v).lower() if isinstance(v, bool) else v for n, v in flat_config.items()}
+        for summary in hparams_summaries(settings, dict.fromkeys(metrics, 0.0)):
+            self._writer._get_file_writer().add_summary(summary)
+
+    def flush(self) -> None:
+        """Returns once everything written so far is in the event file."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the event file."""
+        self._writer.close()
+
+    def _update_dashboard(self, step: int, names: Collection[str]) -> None:
+        """Writes the layout again when a new name fills a chart: TensorBoard would show the unfilled ones as blank frames."""
+        self._names |= set(names)
+        layout = plasticity_layout(self._names)
+        if layout != self._layout:
+            self._layout = layout
+            self._writer._get_file_writer().add_summary(custom_scalars(layout), step)
+
+    def _histogram(self, step: int, name: str, histogram: Histogram) -> None:
+        values = histogram.values.detach().to("cpu", torch.float64).numpy()
+        values = values[np.isfinite(values)]
+        if values.size:
+            self._writer.add_histogram(name, values, step, bins=histogram_edges(values))
+
+
+def histogram_edges(values: np.ndarray) -> np.ndarray:
+    """Returns 31 bin edges: over [0, 1] for shares and rates, so that steps compare; else over the values' range.
+
+    Args:
+        values: Finite numbers, at least one.
+    """
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif low == high:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, _BINS + 1)
+
+
+def draw_series(series: Series) -> np.ndarray:
+    """Returns the curves as an image, shape (height, width, 3), uint8."""
+    # Imported here: it takes half a second, and most writes draw nothing. No pyplot: it would hold figures and pick a screen.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, heights in series.ys.items():
+        axes.plot(series.x.tolist(), heights.tolist(), label=name)
+    axes.set(xlabel=series.x_label, ylabel=series.y_label)
+    axes.grid(alpha=0.3)
+    if series.ys:
+        axes.legend()
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
