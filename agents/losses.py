@@ -23,9 +23,11 @@ def two_hot(values: Tensor, atoms: Tensor) -> Tensor:
     Returns:
         (B, Z), rows sum to 1, with expectation equal to the clipped value.
     """
-    clipped = values.clamp(atoms[0], atoms[-1])
-    position = (clipped - atoms[0]) / (atoms[1] - atoms[0])
-    lower = position.floor().clamp(max=atoms.shape[0] - 2).long()
+    intervals = atoms.shape[0] - 1
+    # The spacing of two neighbours would be a difference of rounded numbers, and its error grows towards the last atom.
+    spacing = (atoms[-1] - atoms[0]) / intervals
+    position = ((values.clamp(atoms[0], atoms[-1]) - atoms[0]) / spacing).clamp(max=intervals)
+    lower = position.floor().clamp(max=intervals - 1).long()
     weight = (position - lower).unsqueeze(1)
     encoded = torch.zeros(values.shape[0], atoms.shape[0], device=values.device, dtype=atoms.dtype)
     encoded.scatter_(1, lower.unsqueeze(1), 1 - weight)

@@ -39,7 +39,11 @@ class Replay:
         self._columns: ReplayBatch | None = None
 
     def add(self, transitions: Transitions) -> None:
-        """Appends N transitions, overwriting the oldest when full; N may not exceed the capacity."""
+        """Appends N transitions, overwriting the oldest when full.
+
+        Raises:
+            ValueError: If N exceeds the capacity.
+        """
         rows = ReplayBatch(
             transitions.observations,
             transitions.actions,
@@ -47,9 +51,10 @@ class Replay:
             transitions.terminated,
             transitions.next_observations,
         )
-        if self._columns is None:
-            self._columns = self._allocate(rows)
         count = rows.rewards.shape[0]
+        if self._columns is None:
+            require_range("agent.buffer_transitions", self.capacity, count)
+            self._columns = self._allocate(rows)
         first = min(count, self.capacity - self._next)
         for column, new in zip(self._columns, rows, strict=True):
             column[self._next : self._next + first] = new[:first]
@@ -70,8 +75,8 @@ class Replay:
         return ReplayBatch(*(column.index_select(0, rows) for column in self._columns))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the transitions held and the write position."""
-        columns = None if self._columns is None else tuple(column[: self.size] for column in self._columns)
+        """Returns the transitions held and the write position; a full ring is returned itself, to be saved before the next."""
+        columns = None if self._columns is None else tuple(self._held(column) for column in self._columns)
         return {"columns": columns, "size": self.size, "next": self._next}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -82,6 +87,10 @@ class Replay:
             self._columns = self._allocate(rows)
             for column, saved in zip(self._columns, rows, strict=True):
                 column[: self.size] = saved
+
+    def _held(self, column: Tensor) -> Tensor:
+        # Saving a view writes all the memory behind it, so a part of the ring is copied.
+        return column if self.size == self.capacity else column[: self.size].clone()
 
     def _allocate(self, rows: ReplayBatch) -> ReplayBatch:
         columns = [torch.zeros((self.capacity, *row.shape[1:]), dtype=row.dtype, device=self.device) for row in rows]

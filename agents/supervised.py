@@ -93,12 +93,16 @@ class SupervisedLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the next call depends on."""
-        return {"learner": self.learner.state_dict(), "recent": list(self._recent)}
+        # One copy: saving a minibatch that is a view would write the whole epoch behind it.
+        recent = torch.cat(self._recent) if self._recent else None
+        sizes = [inputs.shape[0] for inputs in self._recent]
+        return {"learner": self.learner.state_dict(), "recent": recent, "recent_sizes": sizes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what ``state_dict`` returned."""
         self.learner.load_state_dict(state["learner"])
-        self._recent = [inputs.to(self.learner.device) for inputs in state["recent"]]
+        recent = state["recent"]
+        self._recent = [] if recent is None else list(recent.to(self.learner.device).split(state["recent_sizes"]))
 
     def _remember(self, inputs: Tensor) -> None:
         """Keeps references to the latest minibatches, no more of them than hold ``recent_examples``."""

@@ -117,7 +117,7 @@ def unpacked_folder(folder_name: str, suffix: str, convert: Callable[[Mapping[st
             raise DatasetError(f"not there: {', '.join(missing)}")
         return convert({path.name: path.read_bytes() for path in paths})
 
-    return Source(f"{folder_name}/ in the folder", fetch)
+    return Source(f"{folder_name}/", fetch, folder_name, remote=False)
 
 
 _OFFICIAL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

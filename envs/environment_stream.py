@@ -1,7 +1,7 @@
 """The stream of a vectorised environment; episode ends are handled here, once, for every agent."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,19 @@ from seeding import derive_seed
 SEED_RANGE = 2**30  # some environments take 32-bit seeds, and vector environments add the row number
 
 
+@runtime_checkable
+class KeepsState(Protocol):
+    """An environment that can be saved in mid-episode; both methods deal in tensors, numbers, strings and containers."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns all that decides how the environment goes on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state."""
+        ...
+
+
 class EnvironmentStream:
     """Steps a gymnasium vector environment; implements ``envs.stream.Stream``.
 
@@ -24,8 +37,8 @@ class EnvironmentStream:
     apart, so that a truncated episode is bootstrapped. Actions reach the environment as they are: clip them with a
     wrapper if it needs that.
 
-    When episodes end in a step, ``stats`` holds the means over them of ``rollout/return`` (sum of rewards) and
-    ``rollout/length`` (steps), and their number ``rollout/episodes``. An environment announces by ``info["task"]`` the
+    When episodes end in a step, ``stats`` holds their ``rollout/return`` (sum of rewards) and ``rollout/length`` (steps), one
+    entry for each episode. An environment announces by ``info["task"]`` the
     task in force from the observations that come with it; until another is announced it stays, at first 0.
 
     Args:
@@ -65,7 +78,7 @@ class EnvironmentStream:
     @property
     def exact_resume(self) -> bool:
         """Whether a resumed run goes on bit for bit, which needs an environment with its own ``state_dict``."""
-        return _keeps_state(self.env)
+        return isinstance(self.env, KeepsState)
 
     def advance(self, act: Callable[[Tensor], Tensor]) -> Experience:
         """Takes one step in every environment.
@@ -89,7 +102,7 @@ class EnvironmentStream:
         batch = Transitions(
             observations,
             actions,
-            torch.from_numpy(np.asarray(rewards, np.float32).copy()),
+            torch.from_numpy(np.array(rewards, np.float32)),
             torch.from_numpy(np.array(terminated, np.bool_)),
             torch.from_numpy(np.array(truncated, np.bool_)),
             next_observations,
@@ -105,7 +118,7 @@ class EnvironmentStream:
             "observations": self._observations.clone(),
             "returns": torch.from_numpy(self._returns.copy()),
             "lengths": torch.from_numpy(self._lengths.copy()),
-            "environment": self.env.state_dict() if _keeps_state(self.env) else None,  # type: ignore[attr-defined]
+            "environment": self.env.state_dict() if isinstance(self.env, KeepsState) else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -120,15 +133,15 @@ class EnvironmentStream:
         saved, current = tuple(state["observations"].shape), tuple(self._observations.shape)
         if saved != current:
             raise ValueError(f"saved observations have shape {saved}, this environment's have {current}")
-        if (state["environment"] is not None) != _keeps_state(self.env):
+        if (state["environment"] is not None) != self.exact_resume:
             raise ValueError(f"the saved environment state does not fit {type(self.env).__name__}")
         self.step = state["step"]
         self.task = state["task"]
         self._coming_task = state["coming_task"]
-        if not _keeps_state(self.env):
+        if not isinstance(self.env, KeepsState):
             self._start(derive_seed(self._seed, "restart", self.step))
             return
-        self.env.load_state_dict(state["environment"])  # type: ignore[attr-defined]
+        self.env.load_state_dict(state["environment"])
         self._observations = state["observations"].clone()
         self._returns = state["returns"].numpy().copy()
         self._lengths = state["lengths"].numpy().copy()
@@ -150,15 +163,14 @@ class EnvironmentStream:
             raise ValueError(f"actions must have shape {expected}, got {tuple(actions.shape)}")
         return actions.numpy().astype(self.action_space.dtype, copy=False)
 
-    def _count(self, rewards: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Mapping[str, float]:
+    def _count(self, rewards: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Mapping[str, Tensor]:
         self._returns += rewards
         self._lengths += 1
         if not done.any():
             return {}
         stats = {
-            "rollout/return": float(self._returns[done].mean()),
-            "rollout/length": float(self._lengths[done].mean()),
-            "rollout/episodes": float(done.sum()),
+            "rollout/return": torch.from_numpy(self._returns[done]),
+            "rollout/length": torch.from_numpy(self._lengths[done].astype(np.float64)),
         }
         self._returns[done] = 0.0
         self._lengths[done] = 0
@@ -176,11 +188,6 @@ def _check_environment(env: VectorEnv[Any, Any, Any]) -> None:
         raise ValueError(f"action space must be Discrete or Box, got {actions}")
     if isinstance(actions, spaces.Discrete) and actions.start != 0:
         raise ValueError(f"discrete actions must start at 0, got {actions}")
-
-
-def _keeps_state(env: VectorEnv[Any, Any, Any]) -> bool:
-    # Asked of the class: a wrapper forwards unknown attributes to what it wraps, and would lose its own state.
-    return hasattr(type(env), "state_dict") and hasattr(type(env), "load_state_dict")
 
 
 def _own(observations: npt.NDArray[Any]) -> Tensor:

@@ -47,9 +47,9 @@ class Experience:
     Attributes:
         batch: what was collected.
         task: the task the batch belongs to, as far as the stream announces it (0 when it does not).
-        stats: named numbers to log about the stream itself, such as ``rollout/return``; often empty.
+        stats: numbers to log about the stream itself, such as ``rollout/return``; a tensor holds one entry per sample.
     """
 
     batch: Transitions | Examples
     task: int
-    stats: Mapping[str, float] = field(default_factory=dict)
+    stats: Mapping[str, Tensor | float] = field(default_factory=dict)

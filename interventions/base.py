@@ -60,7 +60,7 @@ class Intervention:
         no_effect: Settings at which the method changes nothing, bit for bit; None for a method that changes the structure.
     """
 
-    parts: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list, kw_only=True)
 
     name: ClassVar[str] = ""
     needs_taps: ClassVar[bool] = False

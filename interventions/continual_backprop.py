@@ -146,8 +146,8 @@ class ContinualBackprop(Intervention):
     def _due(self, layer: UnitLayer) -> Tensor:
         age, carried = self.state[f"{layer.name}/age"], self.state[f"{layer.name}/carried"]
         eligible = age > self.maturity_updates
-        carried += self.replacement_rate * eligible.sum()
-        count = carried.floor()
+        carried += eligible.sum().double() * self.replacement_rate
+        count = (carried + 1e-9).floor()  # a hundred times 0.01 is one, whatever the rounding
         if count.device.type == "cpu" and count < 1:
             return torch.zeros_like(eligible)
         carried -= count

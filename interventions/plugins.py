@@ -1,9 +1,11 @@
 """Plugins: interventions in the user's own files and packages."""
 
+import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -20,25 +22,32 @@ def load_plugins(places: Iterable[str]) -> None:
             group ``plasticity.interventions`` are loaded as well.
 
     Raises:
-        ValueError: If a place is neither a file nor a module, or fails to import; the message says why.
+        ValueError: If a place is neither a file nor a module, or it or an entry point fails to import; the message says why.
     """
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        entry_point.load()
+        _load(f"entry point {entry_point.name} = {entry_point.value}", entry_point.load)
     for place in places:
-        try:
-            _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        except (ImportError, OSError, SyntaxError, TypeError, ValueError, NameError, AttributeError) as error:
-            raise ValueError(f"plugins={place} cannot be loaded: {type(error).__name__}: {error}") from error
+        load = partial(_import_file, place) if place.endswith(".py") else partial(importlib.import_module, place)
+        _load(f"plugins={place}", load)
 
 
-def _import_file(path: Path) -> ModuleType:
+def _load(place: str, load: Callable[[], object]) -> None:
+    try:
+        load()
+    except Exception as error:  # somebody else's code runs here, and may raise anything
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{place} cannot be loaded: {type(error).__name__}: {reason}") from error
+
+
+def _import_file(place: str) -> ModuleType:
+    path = Path(place).expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError("no such file")
-    name = f"plugin_{path.stem}"
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(path.resolve()):
-        return known
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    # The path is part of the name, so that files of the same name in two folders do not pass for one module.
+    name = f"plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError("not a Python file")
     module = importlib.util.module_from_spec(spec)

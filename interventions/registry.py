@@ -1,7 +1,6 @@
 """The registry of interventions, filled by the ``register`` decorator; plugins use the same one."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import is_dataclass
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -23,8 +22,11 @@ def register(name: str) -> Callable[[_Class], _Class]:
     """
 
     def add(cls: _Class) -> _Class:
-        if not (isinstance(cls, type) and issubclass(cls, Intervention) and is_dataclass(cls)):
-            raise TypeError(f"intervention {name}: {cls!r} must be a dataclass derived from Intervention")
+        # A class that only inherits from a dataclass would pass is_dataclass, and its settings would not be config keys.
+        if not (isinstance(cls, type) and issubclass(cls, Intervention) and "__dataclass_fields__" in vars(cls)):
+            raise TypeError(
+                f"intervention {name}: {cls!r} must be a dataclass derived from Intervention, @dataclass right below @register"
+            )
         if not name.isidentifier() or name != name.lower():
             raise ValueError(f"intervention name {name!r} must be lower-case words joined by underscores")
         other = _REGISTERED.get(name)

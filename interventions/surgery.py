@@ -73,11 +73,11 @@ def reset_units(
 
     Raises:
         KeyError: If a name is not a unit layer of the network.
-        ValueError: If ``restore`` is asked without ``initial``.
+        ValueError: If ``restore`` is asked without ``initial``, or a mask is not boolean with one entry for each unit.
     """
     if "restore" in (policy.incoming, policy.bias) and initial is None:
         raise ValueError("incoming=restore needs the initial parameter values")
-    chosen = [(network.units[name], mask) for name, mask in masks.items()]
+    chosen = [_checked(network.units[name], mask) for name, mask in masks.items()]
     write = _Writer(network, optimizer, policy, generator, initial or {})
     for layer, mask in chosen:
         write.entries(layer.weight, mask, policy.incoming)
@@ -89,7 +89,14 @@ def reset_units(
         for consumer in layer.consumers:
             write.entries(consumer.weight, mask, policy.outgoing)
     counts = [mask.sum() for _, mask in chosen]
-    return torch.stack(counts).sum() if counts else torch.zeros((), dtype=torch.int64)
+    return torch.stack(counts).sum() if counts else torch.zeros((), dtype=torch.int64, device=generator.device)
+
+
+def _checked(layer: UnitLayer, mask: Tensor) -> tuple[UnitLayer, Tensor]:
+    if mask.dtype != torch.bool or mask.shape != (layer.units,):
+        kind = f"{str(mask.dtype).removeprefix('torch.')} of shape {tuple(mask.shape)}"
+        raise ValueError(f"mask of {layer.name} is {kind}; give a bool mask of shape ({layer.units},), one entry for each unit")
+    return layer, mask
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ class _Writer:
             return self.network.initialisers[name].sample(parameter.shape, self.generator)
         if how == "restore":
             return self.initial[name]
-        return parameter * (self.policy.factor if how == "scale" else 0.0)
+        return parameter * self.policy.factor if how == "scale" else torch.zeros_like(parameter)
 
 
 @torch.no_grad()

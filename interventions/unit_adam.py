@@ -44,29 +44,35 @@ class UnitAdam(torch.optim.Adam):
         state[RESTARTED_AT].copy_(torch.where(mask, step, state[RESTARTED_AT]))
         group = next(group for group in self.param_groups if any(entry is parameter for entry in group["params"]))
         # Beyond this many steps b^k is below half a unit in the last place of a float32.
-        state[_UNTIL] = group["updates"] + math.ceil(math.log(2.0**-25) / math.log(max(group["betas"])))
+        state[_UNTIL] = group["updates"] + math.ceil(math.log(2.0**-25) / _log(max(group["betas"])))
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Takes one optimizer step; see ``torch.optim.Adam.step``."""
         loss = super().step(closure)
+        refused = getattr(self, "found_inf", None)  # set to 1 by whoever wants the fused kernel to leave everything as it is
         for group in self.param_groups:
             group["updates"] += 1
             for parameter in group["params"]:
                 state = self.state.get(parameter, {})
                 if parameter.grad is not None and state.get(_UNTIL, 0) >= group["updates"]:
-                    _correct(parameter, state, group)
+                    _correct(parameter, state, group, refused)
         return loss
 
 
 @torch.no_grad()
-def _correct(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+def _correct(parameter: Tensor, state: dict[str, Any], group: dict[str, Any], refused: Tensor | None) -> None:
     restarted_at, step = state[RESTARTED_AT], state["step"].to(parameter.device)
+    moved = restarted_at > 0 if refused is None else (restarted_at > 0) & (refused == 0)
     made = _adaptive_step(state, group, step)
     right = _adaptive_step(state, group, step - restarted_at)
-    parameter.add_(torch.where(restarted_at > 0, (made - right) * group["lr"], 0.0))
+    parameter.add_(torch.where(moved, (made - right) * group["lr"], 0.0))
 
 
 def _adaptive_step(state: dict[str, Any], group: dict[str, Any], step: Tensor) -> Tensor:
     """Returns Adam's step for lr = 1 after ``step`` updates, (0-dim) or one count per entry."""
-    first, second = (-torch.expm1(step * math.log(beta)) for beta in group["betas"])
+    first, second = (-torch.expm1(step * _log(beta)) for beta in group["betas"])
     return (state["exp_avg"] / first) / ((state["exp_avg_sq"] / second).sqrt() + group["eps"])
+
+
+def _log(beta: float) -> float:
+    return math.log(beta) if beta > 0 else -math.inf

@@ -15,63 +15,12 @@ Nothing here synchronises with the host. Activations that are not finite give Na
 they leave the question open, so check the scores before counting a mask.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from math import log
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class ActivationTraits:
-    """Which statements about a unit make sense for an activation.
-
-    Attributes:
-        saturation: A unit with abs(h) above this on every input is dead; None where only h == 0 on every input is.
-        fires: The sign of z says whether the unit is on, so that a firing rate means something.
-        kinked: The function is linear on either side of z = 0 and not across it, so that a unit can be linearised.
-        both_sides: The unit also carries z on (scaled or negated) where z <= 0; there a relu is dead instead.
-    """
-
-    saturation: float | None
-    fires: bool
-    kinked: bool
-    both_sides: bool
-
-
-ACTIVATION_TRAITS: Mapping[str, ActivationTraits] = MappingProxyType(
-    {
-        "relu": ActivationTraits(saturation=None, fires=True, kinked=True, both_sides=False),
-        "leaky_relu": ActivationTraits(saturation=None, fires=True, kinked=True, both_sides=True),
-        "abs": ActivationTraits(saturation=None, fires=True, kinked=True, both_sides=True),
-        "crelu": ActivationTraits(saturation=None, fires=True, kinked=True, both_sides=True),
-        "gelu": ActivationTraits(saturation=None, fires=True, kinked=False, both_sides=False),
-        "tanh": ActivationTraits(saturation=0.99, fires=False, kinked=False, both_sides=False),
-        "identity": ActivationTraits(saturation=None, fires=False, kinked=False, both_sides=False),
-    }
-)
-
-
-def activation_traits(activation: str) -> ActivationTraits:
-    """Returns the row of ``ACTIVATION_TRAITS`` for a name.
-
-    Raises:
-        ValueError: If the name has no row.
-    """
-    if activation not in ACTIVATION_TRAITS:
-        raise ValueError(f"activation is {activation!r}; known are {', '.join(ACTIVATION_TRAITS)}")
-    return ACTIVATION_TRAITS[activation]
-
-
-def linearised_applies(activation: str) -> bool:
-    """Returns whether units with this activation can be linearised: it has a kink at zero and is linear beside it.
-
-    Raises:
-        ValueError: If the activation is unknown.
-    """
-    return activation_traits(activation).kinked
+from networks.activations import activation_named
 
 
 def dormancy_scores(h: Tensor) -> Tensor:
@@ -141,13 +90,13 @@ def dormant_fraction(scores: Tensor, threshold: float) -> Tensor:
 def dead_units(h: Tensor, activation: str) -> Tensor:
     """Returns which units are dead on these inputs.
 
-    The rule: where ``ACTIVATION_TRAITS`` gives a saturation level (tanh: 0.99), a unit is dead if abs(h) exceeds it on every
+    The rule: where ``networks.activations`` gives a saturation level (tanh: 0.99), a unit is dead if abs(h) exceeds it on every
     input, at either end, so that hardly any gradient passes; for every other activation, if h is exactly 0 on every input.
     leaky_relu, abs, gelu and identity are then dead only in the degenerate case of an exactly zero output.
 
     Args:
         h: Post-activations, (B, U) or (B, U, *spatial); for crelu the 2U halves.
-        activation: A name in ``ACTIVATION_TRAITS``.
+        activation: A name in ``networks.activations``.
 
     Returns:
         Mask, (U,) bool.
@@ -155,7 +104,7 @@ def dead_units(h: Tensor, activation: str) -> Tensor:
     Raises:
         ValueError: If the activation is unknown, or h has fewer than two axes or no values.
     """
-    saturation = activation_traits(activation).saturation
+    saturation = activation_named(activation).saturation
     axes = _sample_axes("h", h)
     if saturation is None:
         return (h == 0).all(dim=axes)
@@ -173,7 +122,7 @@ def linearised_units(z: Tensor, *, both_sides: bool = False) -> Tensor:
     Args:
         z: Pre-activations, (B, U) or (B, U, *spatial).
         both_sides: Also count units with z <= 0 on every input; ``ActivationTraits.both_sides`` says for which activations.
-            Ask ``linearised_applies`` first: for smooth activations the sign of z says nothing about linearity.
+            Ask the activation's ``kinked`` first: for smooth activations the sign of z says nothing about linearity.
 
     Returns:
         Mask, (U,) bool.

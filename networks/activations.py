@@ -1,7 +1,8 @@
 """Activation functions, with what the rest of the testbed must know about each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import torch
@@ -18,14 +19,20 @@ class Activation:
     Attributes:
         function: Maps pre-activations (B, U, ...) to post-activations (B, copies * U, ...).
         copies: Output channels per unit: 2 for CReLU, whose second half holds the negated branch.
-        threshold: Whether the function switches regime at 0, so that a firing rate means something.
+        threshold: Whether the sign of z says that the unit is on, so that a firing rate means something.
+        kinked: Whether it is linear on either side of z = 0 and not across it, so that a unit can be linearised.
+        both_sides: Whether the unit also carries z on, scaled or negated, where z <= 0; there a relu is dead instead.
+        saturation: A unit with |h| above this on every input is dead; None where only h = 0 on every input is.
         gain: Factor of the Kaiming and orthogonal initialisers (He et al. 2015).
     """
 
     function: Callable[[Tensor], Tensor]
     copies: int = 1
-    threshold: bool = True
     gain: float = 2**0.5
+    threshold: bool = True
+    kinked: bool = True
+    both_sides: bool = False
+    saturation: float | None = None
 
 
 def crelu(z: Tensor) -> Tensor:
@@ -33,15 +40,17 @@ def crelu(z: Tensor) -> Tensor:
     return torch.cat([functional.relu(z), functional.relu(-z)], dim=1)
 
 
-ACTIVATIONS: Final[dict[str, Activation]] = {
-    "relu": Activation(functional.relu),
-    "leaky_relu": Activation(functional.leaky_relu, gain=(2 / (1 + 0.01**2)) ** 0.5),
-    "gelu": Activation(functional.gelu),
-    "tanh": Activation(torch.tanh, threshold=False, gain=5 / 3),
-    "abs": Activation(torch.abs, gain=1.0),
-    "crelu": Activation(crelu, copies=2, gain=1.0),
-    "identity": Activation(lambda z: z, threshold=False, gain=1.0),
-}
+ACTIVATIONS: Final[Mapping[str, Activation]] = MappingProxyType(
+    {
+        "relu": Activation(functional.relu),
+        "leaky_relu": Activation(functional.leaky_relu, gain=(2 / (1 + 0.01**2)) ** 0.5, both_sides=True),
+        "gelu": Activation(functional.gelu, kinked=False),
+        "tanh": Activation(torch.tanh, gain=5 / 3, threshold=False, kinked=False, saturation=0.99),
+        "abs": Activation(torch.abs, gain=1.0, both_sides=True),
+        "crelu": Activation(crelu, copies=2, gain=1.0, both_sides=True),
+        "identity": Activation(lambda z: z, gain=1.0, threshold=False, kinked=False),
+    }
+)
 
 
 def activation_named(name: str) -> Activation:

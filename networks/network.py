@@ -65,8 +65,8 @@ class Network(nn.Module):
 
     def features(self, inputs: Tensor) -> Tensor:
         """Maps inputs to the last hidden layer's post-activations (B, features); uint8 is divided by 255."""
-        scaled = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
-        return self.torso(scaled)
+        values = inputs.to(self.head.linear.weight.dtype)
+        return self.torso(values / 255 if inputs.dtype == torch.uint8 else values)
 
     def train(self, mode: bool = True) -> "Network":
         """Switches the mode of the modules; free for a network in which no module depends on it."""
@@ -138,6 +138,7 @@ def build_network(spec: NetworkSpec, input_shape: Sequence[int], input_dtype: to
     Raises:
         ValueError: If a name is unknown or a size does not fit.
     """
-    network = Network(spec, input_shape, input_dtype, head)
+    with torch.random.fork_rng(devices=[]):  # PyTorch's modules draw values of their own, which are replaced
+        network = Network(spec, input_shape, input_dtype, head)
     network.initialise(seed)
     return network

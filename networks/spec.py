@@ -68,6 +68,8 @@ class NetworkSpec:
         for name in ("widths", "channels", "kernel_sizes", "strides", "pools"):
             for value in getattr(self, name):
                 require_range(f"network.{name}", value, 1)
+        for value in self.paddings:
+            require_range("network.paddings", value, 0)
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,6 @@ class HeadSpec:
     bins: int = 0
     low: float = 0.0
     high: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_range("head.outputs", self.outputs, 1)

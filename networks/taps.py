@@ -32,8 +32,19 @@ class Taps:
     @contextmanager
     def record(self) -> Iterator[None]:
         """Records every forward inside the block; the last one stays readable afterwards."""
-        self.recording = True
+        before, self.recording = self.recording, True
         try:
             yield
         finally:
-            self.recording = False
+            self.recording = before
+
+    @contextmanager
+    def spare(self) -> Iterator["Taps"]:
+        """Records forwards inside the block elsewhere, into the taps yielded, and leaves these as they were."""
+        pre, post, recording = self.pre, self.post, self.recording
+        elsewhere = Taps()
+        self.pre, self.post, self.recording = elsewhere.pre, elsewhere.post, True
+        try:
+            yield elsewhere
+        finally:
+            self.pre, self.post, self.recording = pre, post, recording

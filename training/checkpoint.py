@@ -54,9 +54,14 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch hides a failed write in a RuntimeError
+        if not isinstance(cause, OSError):
+            raise
+        what = f"cannot write checkpoint {path}: {cause.strerror}; earlier checkpoints are intact"
+        raise OSError(cause.errno, what) from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise OSError(f"cannot write checkpoint {path}: {_one_line(error)}; earlier checkpoints are intact") from error
     _sync_folder(path.parent)
     return path
 

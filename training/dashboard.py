@@ -11,8 +11,8 @@ def plasticity_layout(names: Iterable[str]) -> Layout:
     """Returns the dashboard for a run that logs these names; a chart that none of them would fill is left out.
 
     TensorBoard colours a line by its run and tells the lines of one run apart by markers that mean nothing, so a chart of the
-    first category holds one quantity where it can: pooled over all layers, and of each part where an agent has several. The
-    second category shows the same by layer (``plasticity/<metric>/<part>/<layer>``), the third the training signals.
+    first category holds one quantity, pooled over layers, where it can. The second category shows the same by layer
+    (``plasticity/<metric>/<part>/<layer>``), the third the training signals.
 
     Args:
         names: Names of scalars, e.g. ``plasticity/dormant_fraction/q/torso.0``.
@@ -37,29 +37,35 @@ def _all_charts() -> Layout:
         "Plasticity": {
             "Return per episode, or online accuracy": _chart(r"rollout/return|online/accuracy"),
             "Dormant units (fraction)": _pooled("dormant_fraction"),
-            "Probe loss relative to a fresh network": _chart(r"probe/(.+/)?relative_loss"),
+            "Probe loss relative to a fresh network": _chart(r"probe/relative_loss"),
             "Effective rank": _pooled("effective_rank"),
             "srank": _pooled("srank"),
+            "Firing-rate entropy (bits)": _pooled("firing_entropy"),
             "Weight norm": _pooled("weight_norm"),
-            "Distance from initialisation": _pooled("distance_from_init"),
+            "Distance from initialisation": _pooled("distance_from_initialisation"),
+            "Gradient norm": _pooled("gradient_norm"),
+            "Update norm, optimizer": _pooled("update_norm"),
+            "Update norm, interventions": _pooled("intervention_update_norm"),
             "Dead units (fraction)": _pooled("dead_fraction"),
             "Linearised units (fraction)": _pooled("linearised_fraction"),
-            "Update norm": _pooled("update_norm"),
-            "Gradient norm": _pooled("gradient_norm"),
-            "Probe loss, this network and a fresh one": _chart(r"probe/(.+/)?(fresh_)?loss"),
+            "Probe loss, this network and a fresh one": _chart(r"probe/(fresh_)?loss"),
+            "Random-label accuracy, this network and a fresh one": _chart(r"probe/(fresh_)?random_label_accuracy"),
         },
         "Plasticity by layer": {
-            "Dormant units at other thresholds (fraction)": _chart(r"plasticity/dormant_fraction_[^/]+(/[^/]+)?"),
             "Dormant units by layer (fraction)": _by_layer("dormant_fraction"),
-            "Effective rank by layer": _by_layer("effective_rank"),
-            "srank by layer": _by_layer("srank"),
-            "Weight norm by layer": _by_layer("weight_norm"),
-            "Distance from initialisation by layer": _by_layer("distance_from_init"),
             "Dead units by layer (fraction)": _by_layer("dead_fraction"),
             "Linearised units by layer (fraction)": _by_layer("linearised_fraction"),
+            "Effective rank by layer": _by_layer("effective_rank"),
+            "srank by layer": _by_layer("srank"),
+            "Firing-rate entropy by layer (bits)": _by_layer("firing_entropy"),
+            "Weight norm by layer": _by_layer("weight_norm"),
+            "Distance from initialisation by layer": _by_layer("distance_from_initialisation"),
+            "Gradient norm by layer": _by_layer("gradient_norm"),
+            "Dormant units at other thresholds (fraction)": _pooled("dormant_fraction_tau_[^/]+"),
+            "Probe loss relative to a fresh network by part": _chart(r"probe/relative_loss/.+"),
         },
         "Training": {
-            "Loss": _chart(r"(train|online)/(.+/)?loss"),
+            "Loss": _chart(r"(train|online)/loss"),
             "Episode length (steps)": _chart(r"rollout/length"),
             "Speed (steps per second)": _chart(r"time/steps_per_second"),
         },
@@ -71,8 +77,7 @@ def _chart(pattern: str) -> Chart:
 
 
 def _pooled(metric: str) -> Chart:
-    """Matches a metric pooled over all layers, ``plasticity/<metric>``, and over a part's, ``plasticity/<metric>/<part>``."""
-    return _chart(rf"plasticity/{metric}(/[^/]+)?")
+    return _chart(rf"plasticity/{metric}")
 
 
 def _by_layer(metric: str) -> Chart:

@@ -109,15 +109,19 @@ class IntervalMeans:
     def _compact(self) -> None:
         """Turns each name's list into one tensor of samples. Order is kept, so a later sum does not depend on this call."""
         for name, values in self._pending.items():
-            numbers: list[Tensor | float] = []
-            for value in values:
-                if isinstance(value, Undefined):
-                    self._undefined[name] = value.reason
-                elif isinstance(value, Histogram | Series):
-                    self._rich[name] = value
-                else:
-                    numbers.append(value)
-            self._pending[name] = [_samples(name, numbers)]
+            if not {Tensor, float}.issuperset(map(type, values)):  # a pass in C: this runs over every value of every step
+                values = [value for value in values if self._is_number(name, value)]
+            self._pending[name] = [_samples(name, values)]  # type: ignore[arg-type]
+
+    def _is_number(self, name: str, value: Value) -> bool:
+        """Puts aside what has no mean and returns whether the value has one."""
+        if isinstance(value, Undefined):
+            self._undefined[name] = value.reason
+        elif isinstance(value, Histogram | Series):
+            self._rich[name] = value
+        else:
+            return True
+        return False
 
 
 class Tracker:
@@ -255,8 +259,9 @@ class Tracker:
         values = {**averaged, **measurements}
         rich = {name: value for name, value in sorted(values.items()) if isinstance(value, Histogram | Series)}
         scalars = {name: _scalar(name, value) for name, value in sorted(values.items()) if name not in rich}
-        for writer in self._writers:
-            writer.write(step, scalars, rich)
+        with self.paused():  # figures take longer to draw than many steps
+            for writer in self._writers:
+                writer.write(step, scalars, rich)
         self.latest.update(scalars)
         self._note(step, values)
 
@@ -274,16 +279,17 @@ class Tracker:
 def _samples(name: str, values: Sequence[Tensor | float]) -> Tensor:
     """Returns the values as one float64 tensor on the CPU, shape (samples,), in order."""
     tensors = [value for value in values if isinstance(value, Tensor)]
-    if any(value.ndim > 1 for value in tensors):
-        shape = next(tuple(value.shape) for value in tensors if value.ndim > 1)
-        raise ValueError(f"{name} has shape {shape}: a logged tensor is 0-dim, or 1-D with one entry per sample")
-    if any(value.requires_grad for value in tensors):
-        raise ValueError(f"{name} carries a gradient graph, which logging would keep alive: log it detached")
     if not tensors:
         return torch.tensor(values, dtype=torch.float64)
-    if len(tensors) == len(values) and len({(value.shape, value.device) for value in tensors}) == 1:
-        return torch.stack(tensors).to("cpu", torch.float64).reshape(-1)  # one transfer for the whole interval
-    return torch.cat([torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1) for value in values])
+    if max(map(Tensor.dim, tensors)) > 1:
+        raise ValueError(f"{name} has more than one axis: a logged tensor is 0-dim, or 1-D with one entry per sample")
+    try:
+        joined = torch.stack(values)  # type: ignore[arg-type]  # one transfer for the whole interval
+    except (TypeError, RuntimeError):  # not all of them tensors, or not of one shape, or not on one device
+        joined = torch.cat([torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1) for value in values])
+    if joined.requires_grad:
+        raise ValueError(f"{name} carries a gradient graph, which logging would keep alive: log it detached")
+    return joined.to("cpu", torch.float64).reshape(-1)
 
 
 def _scalar(name: str, value: Value) -> float:

@@ -116,7 +116,7 @@ def test_a_folder_that_lacks_a_batch_names_it(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     for name in BATCHES[1:]:
         (tmp_path / "cifar-10-batches-py" / name).write_bytes(PICKLES[name])
-    with pytest.raises(DatasetError, match="not there: data_batch_1$"):
+    with pytest.raises(DatasetError, match=r"not there: data_batch_1$"):
         source.fetch(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_a_pickle_may_hold_nothing_but_arrays_and_containers(tmp_path: Path) -> 
     ],
 )
 def test_a_damaged_batch_is_named(content: bytes) -> None:
-    with pytest.raises(DatasetError, match="^batch"):
+    with pytest.raises(DatasetError, match=r"^batch"):
         records_of_pickle("batch", content)
 
 

@@ -122,11 +122,28 @@ def test_a_gzip_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
 
 def test_a_source_with_wrong_content_is_passed_over_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
     wrong = Source("the liar", lambda _: CONTENTS | {"test-labels": b"something else"})
-    with pytest.raises(DatasetError, match="the liar .*test-labels is damaged"):
+    with pytest.raises(DatasetError, match=r"the liar .*test-labels is damaged"):
         load_image_set(tiny_set(wrong), "train", tmp_path)
     assert not (tmp_path / "tiny").exists()
     images, _ = load_image_set(tiny_set(wrong, working_source([])), "train", tmp_path)
     assert len(images) == 3
+
+
+def test_what_the_user_put_there_comes_first_and_is_named_if_it_is_damaged(tmp_path: Path) -> None:
+    def fetch(folder: Path) -> dict[str, bytes]:
+        return CONTENTS | {"test-labels": (folder / "tiny.zip").read_bytes()}
+
+    calls: list[Path] = []
+    by_hand = Source("by hand", fetch, "tiny.zip", remote=False)
+    folder = put(tmp_path, [])
+    (folder / "tiny.zip").write_bytes(b"wrong")
+    with pytest.raises(DatasetError, match=r"tiny/tiny\.zip cannot be used: test-labels is damaged: expected md5 .* found"):
+        load_image_set(tiny_set(working_source(calls), by_hand), "train", tmp_path)
+    (folder / "tiny.zip").write_bytes(CONTENTS["test-labels"])
+    load_image_set(tiny_set(working_source(calls), by_hand), "train", tmp_path)
+    assert calls == []
+    with pytest.raises(DatasetError, match=r"tried: nothing\. .* or tiny\.zip in"):
+        load_image_set(tiny_set(by_hand), "train", tmp_path / "elsewhere")
 
 
 def test_images_and_labels_of_different_lengths_are_refused(tmp_path: Path) -> None:
@@ -141,7 +158,7 @@ def test_a_full_disk_is_one_error_and_leaves_no_file(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DatasetError, match="cannot write .*tiny/train-images .*No space left on device"):
+    with pytest.raises(DatasetError, match=r"cannot write .*tiny/train-images .*No space left on device"):
         load_image_set(tiny_set(working_source([])), "train", tmp_path)
     assert list((tmp_path / "tiny").iterdir()) == []
 
@@ -158,6 +175,15 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
         write_atomically(path, b"new content")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_reader_of_the_old_file_never_sees_part_of_the_new(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with path.open("rb") as reader:
+        write_atomically(path, b"new content")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new content"
 
 
 def test_only_missing_files_are_written(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_mirror_delivers_every_file_uncompressed(tmp_path: Path) -> None:
 
 
 def test_a_failed_download_says_why(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no download: .*No such file"):
+    with pytest.raises(DatasetError, match=r"no download: .*No such file"):
         download((tmp_path / "missing").as_uri())
 
 
@@ -88,7 +88,7 @@ def test_debian_package_is_downloaded_and_unpacked_aside(tmp_path: Path, monkeyp
     for name, content in CONTENTS.items():
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
     install_tool(tmp_path / "bin", "apt-get", '[ "$1 $2" = "download some-data" ] && touch some-data_1_all.deb', monkeypatch)
-    unpack = f'[ "$1 $2" = "-x some-data_1_all.deb" ] && mkdir -p $3/opt/data && cp {tmp_path}/*.gz $3/opt/data'
+    unpack = f'[ "$1 $(basename $2)" = "-x some-data_1_all.deb" ] && mkdir -p $3/opt/data && cp {tmp_path}/*.gz $3/opt/data'
     install_tool(tmp_path / "bin", "dpkg", unpack, monkeypatch)
     assert debian_package("some-data", Path("/opt/data/"), FILES).fetch(tmp_path) == CONTENTS
 

@@ -8,17 +8,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from metrics.activity import (
-    ACTIVATION_TRAITS,
-    activation_traits,
     dead_units,
     dormancy_scores,
     dormant_fraction,
     dormant_units,
     firing_entropy,
     firing_rates,
-    linearised_applies,
     linearised_units,
 )
+from networks.activations import ACTIVATIONS, activation_named
 
 # 4 inputs, 3 units: silent, always on, and on for half of the inputs.
 H = torch.tensor([[0.0, 1.0, 0.0], [0.0, 3.0, -2.0], [0.0, 1.0, 4.0], [0.0, 3.0, 0.0]])
@@ -151,7 +149,7 @@ def test_nothing_to_average_is_refused(function: object, shape: tuple[int, ...])
 # Dead units
 
 
-@pytest.mark.parametrize("activation", sorted(set(ACTIVATION_TRAITS) - {"tanh"}))
+@pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS) - {"tanh"}))
 def test_dead_means_zero_on_every_input(activation: str) -> None:
     assert dead_units(H, activation).tolist() == [True, False, False]
 
@@ -179,7 +177,7 @@ def test_crelu_halves_are_units_of_their_own() -> None:
     h = torch.cat([z.relu(), (-z).relu()], dim=1)
     # First halves: unit 1 is never positive. Second halves: unit 0 is never negative.
     assert dead_units(h, "crelu").tolist() == [False, True, False, True, False, False]
-    assert linearised_units(z, both_sides=activation_traits("crelu").both_sides).tolist() == [True, True, False]
+    assert linearised_units(z, both_sides=activation_named("crelu").both_sides).tolist() == [True, True, False]
 
 
 # Linearised units
@@ -200,7 +198,7 @@ def test_linearised_units_are_linear_and_not_dead() -> None:
     apply = {"relu": torch.relu, "abs": torch.abs, "leaky_relu": lambda z: torch.nn.functional.leaky_relu(z, 0.01)}
     for activation, function in apply.items():
         h = function(Z)
-        linear = linearised_units(Z, both_sides=activation_traits(activation).both_sides)
+        linear = linearised_units(Z, both_sides=activation_named(activation).both_sides)
         assert not (linear & dead_units(h, activation)).any()
         for unit in linear.nonzero().flatten().tolist():
             slopes = {round(float(out / inp), 6) for inp, out in zip(Z[:, unit], h[:, unit], strict=True) if inp != 0}
@@ -223,22 +221,22 @@ def test_masks_and_rates_equal_a_plain_loop(seed: int, shape: tuple[int, ...]) -
 
 
 def test_what_applies_to_each_activation() -> None:
-    assert {name for name in ACTIVATION_TRAITS if linearised_applies(name)} == {"relu", "leaky_relu", "abs", "crelu"}
-    assert {name for name, row in ACTIVATION_TRAITS.items() if row.both_sides} == {"leaky_relu", "abs", "crelu"}
-    assert {name for name, row in ACTIVATION_TRAITS.items() if not row.fires} == {"tanh", "identity"}
-    assert {name for name, row in ACTIVATION_TRAITS.items() if row.saturation is not None} == {"tanh"}
+    assert {name for name, row in ACTIVATIONS.items() if row.kinked} == {"relu", "leaky_relu", "abs", "crelu"}
+    assert {name for name, row in ACTIVATIONS.items() if row.both_sides} == {"leaky_relu", "abs", "crelu"}
+    assert {name for name, row in ACTIVATIONS.items() if not row.threshold} == {"tanh", "identity"}
+    assert {name for name, row in ACTIVATIONS.items() if row.saturation is not None} == {"tanh"}
 
 
 def test_unknown_activation_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ValueError, match="'swish'; known are relu, leaky_relu"):
-        linearised_applies("swish")
-    with pytest.raises(ValueError, match="'swish'; known are relu, leaky_relu"):
+    with pytest.raises(ValueError, match="swish is unknown; choose from relu, leaky_relu"):
+        activation_named("swish")
+    with pytest.raises(ValueError, match="swish is unknown; choose from relu, leaky_relu"):
         dead_units(H, "swish")
 
 
 def test_the_table_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
-        ACTIVATION_TRAITS["relu"] = activation_traits("tanh")  # type: ignore[index]
+        ACTIVATIONS["relu"] = activation_named("tanh")  # type: ignore[index]
 
 
 # Firing

@@ -1,0 +1,202 @@
+"""The probe task: how well can a copy of the network, with a fresh optimizer, still learn something new?"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from metrics.log_values import Series
+from metrics.observer import Logs, passes
+from metrics.undefined import Undefined
+from metrics.view import Part, View, evaluation_mode
+from networks.network import Network
+from networks.spec import require_range
+from seeding import derive_seed, torch_generator
+
+FREQUENCY: Final = 1e5
+_CURVE_POINTS: Final = 20
+
+
+@dataclass
+class ProbeSettings:
+    """When the probe task is run, and for how long.
+
+    Attributes:
+        every_steps: Period in steps of the stream, 0 for never.
+        steps: Optimizer steps of one probe. 2,000 in "Towards perpetually trainable neural networks", B.3.
+        inputs: Inputs to fit, drawn from what the part is trained on.
+        batch_size: Inputs per step.
+        learning_rate: Of the fresh Adam.
+        random_labels: Whether classifiers are also asked to memorise uniformly random labels of the same inputs.
+    """
+
+    every_steps: int = 25_000
+    steps: int = 2000
+    inputs: int = 512
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    random_labels: bool = True
+
+    def __post_init__(self) -> None:
+        require_range("probe.every_steps", self.every_steps, 0)
+        for name in ("steps", "inputs", "batch_size"):
+            require_range(f"probe.{name}", getattr(self, name), 1)
+
+
+class Curve(NamedTuple):
+    """Losses on all inputs while a probe is fitted: (points,) steps, and (points,) losses."""
+
+    steps: Tensor
+    losses: Tensor
+
+
+@torch.no_grad()
+def high_frequency_noise(network: Network, inputs: Tensor, seed: int) -> Tensor:
+    """Returns eta(x) = sin(1e5 * g(x)) for a fresh random network g of the same shape, in the shape of the network's output.
+
+    Source: Lyle et al. 2023, "Understanding plasticity in neural networks". At a frequency of 1e5 the sine of a float32 would
+    be made of rounding errors, so g is evaluated once in float64.
+    """
+    other = network.fresh(seed).double().eval()
+    exact = inputs if inputs.dtype == torch.uint8 else inputs.double()
+    return torch.sin(FREQUENCY * other(exact)).float()
+
+
+@torch.no_grad()
+def probe_targets(network: Network, inputs: Tensor, noise: Tensor) -> Tensor:
+    """Returns f(theta; x) + eta(x), the frozen targets of the probe, from the network in evaluation mode."""
+    with evaluation_mode(network):
+        outputs: Tensor = network(inputs)
+    return outputs.float() + noise
+
+
+def fit(
+    network: Network,
+    inputs: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    settings: ProbeSettings,
+    generator: torch.Generator,
+) -> Curve:
+    """Trains ``network`` in place with a fresh Adam.
+
+    Args:
+        network: A copy that nobody else uses.
+        inputs: (n, *input_shape).
+        loss: Called with outputs and row numbers, (B,); returns the mean loss over these rows.
+        settings: Steps, batch size and learning rate.
+        generator: Chooses the rows; give two networks equal generators to show them the same batches.
+
+    Returns:
+        The loss on all rows in evaluation mode, before the first step, at about 20 points, and after the last.
+    """
+    every = max(1, settings.steps // _CURVE_POINTS)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
+    rows = torch.arange(inputs.shape[0], device=inputs.device)
+    steps, losses = [0], [_evaluate(network, inputs, rows, loss)]
+    for step in range(1, settings.steps + 1):
+        batch = torch.randint(inputs.shape[0], (settings.batch_size,), generator=generator, device=inputs.device)
+        with torch.enable_grad():
+            network.train()
+            error = loss(network(inputs[batch]), batch)
+            optimizer.zero_grad(set_to_none=True)
+            error.backward()
+        optimizer.step()
+        if step % every == 0 or step == settings.steps:
+            steps.append(step)
+            losses.append(_evaluate(network, inputs, rows, loss))
+    return Curve(torch.tensor(steps), torch.stack(losses).cpu())
+
+
+@torch.no_grad()
+def _evaluate(network: Network, inputs: Tensor, rows: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    network.eval()
+    return loss(network(inputs), rows)
+
+
+class ProbeObserver:
+    """Runs the probe on a copy of every part, and on a fresh network of the same shape with the same inputs and batches.
+
+    Logs, averaged over parts and by part as ``probe/<key>/<part>``: ``loss`` (mean squared error on all inputs at the end),
+    ``fresh_loss``, ``relative_loss`` = loss / fresh_loss, ``explained_variance`` = 1 - loss / var(eta), ``auc`` and ``fresh_auc``
+    (mean of the curve), and the two curves. For classifiers also ``random_label_loss``, ``random_label_accuracy`` and their
+    ``fresh`` counterparts. A ratio compares a network with its own architecture only: read it beside the loss.
+    """
+
+    at_task_switch = False
+
+    def __init__(self, settings: ProbeSettings, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+
+    def due(self, before: int, after: int) -> bool:
+        """Tells whether the period ends in this step."""
+        return passes(before, after, self.settings.every_steps)
+
+    def prepare(self, view: View) -> None:
+        """Needs nothing."""
+
+    def measure(self, view: View) -> Logs:
+        """Returns the probe's logs; see the class."""
+        logs: Logs = {}
+        pooled: dict[str, list[float]] = {}
+        for name, part in view.agent.parts.items():
+            device = next(part.network.parameters()).device
+            generator = torch_generator(self.seed, "probe inputs", name, view.step, device=device)
+            inputs = view.agent.sample_inputs(name, self.settings.inputs, generator)
+            if inputs is None:
+                return {"probe/loss": Undefined("there are no inputs yet")}
+            values, curves = self._probe(part, inputs, derive_seed(self.seed, "probe", name, view.step))
+            for key, value in values.items():
+                logs[f"probe/{key}/{name}"] = value
+                pooled.setdefault(key, []).append(value)
+            logs[f"probe/curve/{name}"] = curves
+        return logs | {f"probe/{key}": sum(values) / len(values) for key, values in pooled.items()}
+
+    def _probe(self, part: Part, inputs: Tensor, seed: int) -> tuple[dict[str, float], Series]:
+        noise = high_frequency_noise(part.network, inputs, derive_seed(seed, "noise"))
+        aged, fresh = (
+            self._regress(network, inputs, noise, seed)
+            for network in (deepcopy(part.network), part.network.fresh(derive_seed(seed, "fresh")))
+        )
+        loss, fresh_loss = float(aged.losses[-1]), float(fresh.losses[-1])
+        values = {
+            "loss": loss,
+            "fresh_loss": fresh_loss,
+            "relative_loss": loss / fresh_loss if fresh_loss > 0 else Undefined("the fresh network fits exactly"),
+            "explained_variance": 1 - loss / float(noise.var(correction=0)),
+            "auc": float(aged.losses.mean()),
+            "fresh_auc": float(fresh.losses.mean()),
+        }
+        if part.network.head_spec.kind == "classification" and self.settings.random_labels:
+            values |= self._memorise(part.network, inputs, seed)
+        curves = {"aged": aged.losses, "fresh": fresh.losses}
+        return values, Series(aged.steps, curves, "optimizer steps", "mean squared error")
+
+    def _regress(self, network: Network, inputs: Tensor, noise: Tensor, seed: int) -> Curve:
+        targets = probe_targets(network, inputs, noise)
+        generator = torch_generator(seed, "batches", device=inputs.device)
+        return fit(
+            network,
+            inputs,
+            lambda outputs, rows: functional.mse_loss(outputs.float(), targets[rows]),
+            self.settings,
+            generator,
+        )
+
+    def _memorise(self, network: Network, inputs: Tensor, seed: int) -> dict[str, float]:
+        """Fits uniformly random labels, which tests the ability to learn without anything to generalise."""
+        draw = torch_generator(seed, "labels", device=inputs.device)
+        labels = torch.randint(network.head_spec.outputs, (inputs.shape[0],), generator=draw, device=inputs.device)
+        values: dict[str, float] = {}
+        for prefix, copy in (("", deepcopy(network)), ("fresh_", network.fresh(derive_seed(seed, "fresh")))):
+            generator = torch_generator(seed, "label batches", device=inputs.device)
+            curve = fit(
+                copy, inputs, lambda outputs, rows: functional.cross_entropy(outputs, labels[rows]), self.settings, generator
+            )
+            with evaluation_mode(copy):
+                accuracy = (copy(inputs).argmax(1) == labels).float().mean()
+            values |= {f"{prefix}random_label_loss": float(curve.losses[-1]), f"{prefix}random_label_accuracy": float(accuracy)}
+        return values

@@ -1,0 +1,76 @@
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from agents.parts import PartBuilder
+from interventions.base import Intervention, Update
+from interventions.l2 import L2
+from interventions.layer_norm import LayerNorm
+from interventions.redo import ReDo
+from networks.spec import HeadSpec, NetworkSpec
+
+BuildPart = Callable[..., PartBuilder]
+HEAD = HeadSpec("q", 2)
+
+
+def test_parts_of_one_builder_have_weights_and_methods_of_their_own(builder: BuildPart) -> None:
+    build = builder({"redo": ReDo})
+    actor, critic = build("actor", HEAD), build("critic", HEAD)
+    assert actor.interventions["redo"] is not critic.interventions["redo"]
+    pairs = zip(actor.network.parameters(), critic.network.parameters(), strict=True)
+    assert not any(torch.equal(a, b) for a, b in pairs)
+
+
+def test_same_seed_and_name_same_weights(builder: BuildPart) -> None:
+    one, two, other = (builder(seed=seed)("q", HEAD).network for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_filter_of_parts(builder: BuildPart) -> None:
+    build = builder({"l2": lambda: L2(parts=["q"]), "redo": lambda: ReDo(parts=["actor", "critic"]), "reset": lambda: L2()})
+    assert list(build("q", HEAD).interventions) == ["l2", "reset"]
+    assert list(build("critic", HEAD).interventions) == ["redo", "reset"]
+
+
+def test_a_filtered_method_changes_no_structure(builder: BuildPart) -> None:
+    build = builder({"layer_norm": lambda: LayerNorm(parts=["actor"])})
+    assert build("actor", HEAD).network.spec.normalisation == ["layer"]
+    assert build("critic", HEAD).network.spec.normalisation == []
+
+
+def test_builder_leaves_its_specification_alone(builder: BuildPart) -> None:
+    spec = NetworkSpec(widths=[5])
+    build = builder({"layer_norm": LayerNorm}, spec=spec)
+    first, second = build("q", HEAD), build("q", HEAD)
+    assert spec.normalisation == []
+    assert first.network.spec.normalisation == second.network.spec.normalisation == ["layer"]
+
+
+@dataclass
+class Widen(Intervention):
+    """Doubles the widths; notes in ``attach`` what it finds."""
+
+    def build(self, spec: NetworkSpec) -> NetworkSpec:
+        return replace(spec, widths=[2 * width for width in spec.widths])
+
+    def attach(self, u: Update) -> None:
+        assert u.batch is None
+        self.found = (u.step, len(u.optimizer.param_groups[0]["params"]), u.network.units.layers[0].units)
+
+
+def test_structure_comes_before_the_optimizer_and_attach_after_it(builder: BuildPart) -> None:
+    method = Widen()
+    builder({"widen": lambda: method}, spec=NetworkSpec(widths=[5]))("q", HEAD)
+    assert method.found == (0, 4, 10)
+
+
+def test_builds_run_in_the_order_of_the_config(builder: BuildPart) -> None:
+    methods = {"first": lambda: LayerNorm(affine=False), "second": lambda: LayerNorm(affine=True)}
+    assert builder(methods)("q", HEAD).network.spec.normalisation == ["layer_non_affine", "layer"]
+
+
+def test_settings_reach_the_updater(builder: BuildPart) -> None:
+    updater = replace(builder(), autocast=torch.bfloat16, seed=7)("q", HEAD)
+    assert (updater.autocast, updater.seed, updater.part, updater.max_gradient_norm) == (torch.bfloat16, 7, "q", None)

@@ -1,0 +1,73 @@
+"""Small networks of every kind the factory makes, for the tests of this folder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from networks.network import Network, build_network
+from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+
+BALANCE = LoadBalancingSpec()
+REGRESSION = HeadSpec("regression", 3)
+
+
+@dataclass(frozen=True)
+class Case:
+    spec: NetworkSpec
+    input_shape: tuple[int, ...]
+    head: HeadSpec = REGRESSION
+    dtype: torch.dtype = torch.float32
+
+    def build(self, seed: int = 0) -> Network:
+        return build_network(self.spec, self.input_shape, self.dtype, self.head, seed)
+
+    def inputs(self, count: int = 6, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        if self.dtype == torch.uint8:
+            return torch.randint(0, 256, (count, *self.input_shape), generator=generator, dtype=torch.uint8)
+        return torch.randn(count, *self.input_shape, generator=generator)
+
+
+TWO_CONVOLUTIONS = NetworkSpec("conv", widths=[], channels=[3, 4], kernel_sizes=[3, 2])
+CASES = {
+    "mlp": Case(NetworkSpec(widths=[5, 4]), (3,)),
+    "mlp_of_images": Case(NetworkSpec(widths=[5]), (2, 3, 3)),
+    "mlp_mixed_activations": Case(NetworkSpec(widths=[5, 4, 3], activations=["tanh", "crelu", "gelu"]), (3,)),
+    "mlp_batch_norm": Case(NetworkSpec(widths=[5, 4], normalisation=["batch"]), (3,)),
+    "mlp_load_balancing": Case(NetworkSpec(widths=[5, 4], load_balancing=BALANCE), (3,)),
+    "conv_conv_head": Case(TWO_CONVOLUTIONS, (2, 7, 8)),
+    "conv_pool_flatten_dense": Case(NetworkSpec("conv", widths=[5], channels=[3, 4], pools=[2, 2]), (2, 11, 12)),
+    "conv_padded": Case(NetworkSpec("conv", widths=[5], channels=[3, 4], strides=[2, 1], paddings=[1]), (2, 7, 6)),
+    "crelu_dense": Case(NetworkSpec(widths=[5, 4], activations=["crelu"]), (3,)),
+    "crelu_conv_flatten_dense": Case(NetworkSpec("conv", [5], [3, 2], pools=[1, 2], activations=["crelu"]), (2, 8, 9)),
+    "conv_batch_norm_load_balancing": Case(
+        NetworkSpec("conv", [5], [3], normalisation=["batch"], load_balancing=BALANCE), (2, 6, 5)
+    ),
+    "two_hot": Case(NetworkSpec(widths=[5]), (3,), HeadSpec("two_hot", 2, bins=5, low=-1.0, high=1.0)),
+    "nature_cnn": Case(NetworkSpec("nature_cnn", widths=[512]), (4, 84, 84), HeadSpec("q", 6), torch.uint8),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    """One network after the other, of every kind."""
+    return CASES[request.param]
+
+
+@pytest.fixture
+def cases() -> dict[str, Case]:
+    """All of them by name."""
+    return CASES
+
+
+@pytest.fixture
+def build() -> Callable[..., Network]:
+    """Builds a network from settings of its spec."""
+
+    def make(input_shape: tuple[int, ...] = (3,), head: HeadSpec = REGRESSION, seed: int = 0, **settings: object) -> Network:
+        return build_network(NetworkSpec(**settings), input_shape, torch.float32, head, seed)  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,106 @@
+import os
+
+import pytest
+import torch
+
+from metrics.log_values import Histogram, Series
+from metrics.undefined import Undefined
+from training.csv_writer import CsvWriter
+
+
+def series(*heights: float) -> Series:
+    return Series(torch.arange(len(heights)) * 20, {"network": torch.tensor(heights)}, "update", "loss")
+
+
+def test_the_table_holds_one_row_per_scalar(tmp_path):
+    writer = CsvWriter(tmp_path / "metrics.csv")
+    writer.write(3, {"train/loss": 0.1, "x": 1 / 3}, {})
+    writer.write(5, {"train/loss": float("nan"), "y": Undefined("why")}, {})
+    assert (tmp_path / "metrics.csv").read_text() == (
+        "step,name,value\n3,train/loss,0.1\n3,x,0.3333333333333333\n5,train/loss,nan\n5,y,nan\n"
+    )
+
+
+def test_rows_are_on_disk_before_the_writer_closes(tmp_path):
+    writer = CsvWriter(tmp_path / "metrics.csv")
+    writer.write(1, {"x": 2.0}, {})
+    assert (tmp_path / "metrics.csv").read_text().endswith("1,x,2.0\n")
+    writer.close()
+
+
+def test_series_go_to_their_own_table_and_histograms_nowhere(tmp_path):
+    writer = CsvWriter(tmp_path / "metrics.csv")
+    writer.write(7, {}, {"probe/curve": series(0.5, 0.25), "rates": Histogram(torch.zeros(3))})
+    assert (tmp_path / "curves.csv").read_text() == (
+        "step,name,curve,x,value\n7,probe/curve,network,0.0,0.5\n7,probe/curve,network,20.0,0.25\n"
+    )
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_resuming_drops_later_rows_and_a_torn_last_line(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,name,value\n1,x,1.0\n10,x,2.0\n11,x,3.0\n2,late,4.0\n9,x,1.2345")
+    writer = CsvWriter(path, resume_step=10)
+    assert path.read_text() == "step,name,value\n1,x,1.0\n10,x,2.0\n2,late,4.0\n"
+    writer.write(11, {"x": 5.0}, {})
+    assert path.read_text() == "step,name,value\n1,x,1.0\n10,x,2.0\n2,late,4.0\n11,x,5.0\n"
+    assert os.listdir(tmp_path) == ["metrics.csv"]
+
+
+def test_resuming_treats_curves_alike(tmp_path):
+    writer = CsvWriter(tmp_path / "metrics.csv")
+    for step in (10, 20):
+        writer.write(step, {}, {"c": series(float(step))})
+    writer.close()
+    CsvWriter(tmp_path / "metrics.csv", resume_step=10).write(15, {}, {"c": series(0.5)})
+    assert (tmp_path / "curves.csv").read_text() == ("step,name,curve,x,value\n10,c,network,0.0,10.0\n15,c,network,0.0,0.5\n")
+
+
+@pytest.mark.parametrize("left", ["", "ste", "step,name,value"])
+def test_a_torn_first_line_is_mended(tmp_path, left):
+    path = tmp_path / "metrics.csv"
+    path.write_text(left)
+    CsvWriter(path, resume_step=0).write(1, {"x": 1.0}, {})
+    assert path.read_text() == "step,name,value\n1,x,1.0\n"
+
+
+def test_resuming_without_a_table_starts_one(tmp_path):
+    CsvWriter(tmp_path / "metrics.csv", resume_step=4).write(5, {"x": 1.0}, {})
+    assert (tmp_path / "metrics.csv").read_text() == "step,name,value\n5,x,1.0\n"
+
+
+def test_a_failed_repair_leaves_the_old_table(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,name,value\n1,x,1.0\n2,x,1.0\n")
+
+    def fail(*paths):
+        raise OSError("killed here")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="killed here"):
+        CsvWriter(path, resume_step=1)
+    assert path.read_text() == "step,name,value\n1,x,1.0\n2,x,1.0\n"
+
+
+def test_a_new_run_does_not_append_to_another_ones_rows(tmp_path):
+    CsvWriter(tmp_path / "metrics.csv").write(1, {"x": 1.0}, {})
+    with pytest.raises(ValueError, match=r"metrics.csv holds another run's rows"):
+        CsvWriter(tmp_path / "metrics.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("time,loss\n1,2\n", "begins with 'time,loss', expected the columns 'step,name,value'"),
+        ("step,name,value\n1,x,1.0\nhello\n", "line 3 is 'hello', expected a row that begins with a step"),
+    ],
+)
+def test_a_file_that_is_no_such_table_is_refused(tmp_path, text, message):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        CsvWriter(tmp_path / "metrics.csv", resume_step=1)
+
+
+def test_names_with_commas_stay_one_field(tmp_path):
+    CsvWriter(tmp_path / "metrics.csv").write(1, {"a,b": 1.0}, {})
+    assert (tmp_path / "metrics.csv").read_text() == 'step,name,value\n1,"a,b",1.0\n'

@@ -1,0 +1,104 @@
+"""From a plan to the things that run: stream, agent, observers."""
+
+import os
+import sys
+from typing import NamedTuple
+
+import torch
+
+from agents.agent import Agent
+from agents.factory import build_agent
+from agents.parts import PartBuilder
+from envs.factory import Problem, build_stream
+from envs.stream import Stream
+from metrics.observer import MetricsObserver, Observer
+from metrics.probe import ProbeObserver
+from training.settings import Plan
+
+_LARGE_NETWORK_PARAMETERS = 1_000_000
+
+
+class Assembly(NamedTuple):
+    """The things that run."""
+
+    agent: Agent
+    stream: Stream
+    observers: dict[str, Observer]
+
+
+def assemble(plan: Plan) -> Assembly:
+    """Builds a run.
+
+    Sets PyTorch's thread count for the process.
+
+    Raises:
+        ValueError: If the parts of the plan do not fit together.
+    """
+    device = choose_device(plan.run.device)
+    torch.set_num_threads(1)
+    torch.manual_seed(plan.run.seed)
+    stream, problem = build_stream(plan.env, plan.run.seed, device)
+    builder = PartBuilder(
+        spec=plan.network,
+        input_shape=stream.input_shape,
+        input_dtype=stream.input_dtype,
+        optimizer=plan.optimizer,
+        interventions=plan.interventions,
+        seed=plan.run.seed,
+        device=device,
+        autocast=torch.bfloat16 if plan.run.precision == "bf16" else None,
+    )
+    agent = build_agent(plan.agent_name, plan.agent, problem.kind, problem.discrete, problem.outputs, builder)
+    _refuse_unknown_parts(plan, agent)
+    _warn_of_idle_methods(plan, problem)
+    torch.set_num_threads(choose_threads(plan.run.threads, agent))
+    observers: dict[str, Observer] = {
+        "metrics": MetricsObserver(plan.metrics, plan.run.seed),
+        "probe": ProbeObserver(plan.probe, plan.run.seed),
+    }
+    return Assembly(agent, stream, observers)
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device of that name; ``auto`` is the first CUDA device, or the CPU without one.
+
+    Raises:
+        ValueError: If CUDA is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name} is not available on this machine; choose cpu or auto")
+    return torch.device(name)
+
+
+def choose_threads(threads: str, agent: Agent) -> int:
+    """Returns the number given; for ``auto``, all cores for a network of a million parameters and one for a smaller one.
+
+    On a small network a second thread costs more than it brings, and many times more on a busy machine.
+    """
+    if threads != "auto":
+        return int(threads)
+    parameters = sum(p.numel() for part in agent.parts.values() for p in part.network.parameters())
+    return (os.cpu_count() or 1) if parameters >= _LARGE_NETWORK_PARAMETERS else 1
+
+
+def _refuse_unknown_parts(plan: Plan, agent: Agent) -> None:
+    for name, make in plan.interventions.items():
+        unknown = [part for part in make().parts if part not in agent.parts]
+        if unknown:
+            allowed = ", ".join(agent.parts)
+            raise ValueError(f"interventions.{name}.parts={unknown}: agent={plan.agent_name} has the parts {allowed}")
+
+
+def _warn_of_idle_methods(plan: Plan, problem: Problem) -> None:
+    """Says so when a method waits for task switches that never come."""
+    for name, make in plan.interventions.items():
+        method = make()
+        waits = getattr(method, "at_task_switch", False) and getattr(method, "every_updates", 1) == 0
+        if waits and not problem.announces_tasks:
+            print(
+                f"warning: {name} acts at task switches only, and this env announces none: it will do nothing. "
+                f"Set interventions.{name}.every_updates.",
+                file=sys.stderr,
+            )

@@ -1,0 +1,181 @@
+"""The command line: what may be said, and one clear line for what may not."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from interventions.plugins import load_plugins
+from training.config_store import GROUPS, register_configs
+from training.listing import options
+from training.settings import did_you_mean, plan_from
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked command line.
+
+    Attributes:
+        overrides: What was given, as Hydra's overrides.
+        multirun: Whether it describes a grid.
+        config: The composed config of the run, or of the first run of a grid, as plain containers.
+    """
+
+    overrides: tuple[str, ...]
+    multirun: bool
+    config: dict[str, Any]
+
+
+def check_command_line(arguments: Sequence[str], configs: Path) -> Request:
+    """Parses overrides, loads plugins, and composes every choice that is named.
+
+    Args:
+        arguments: Words of the command line without the program.
+        configs: Folder of the YAML files.
+
+    Raises:
+        ValueError: In one line that names what is wrong and the valid choices.
+    """
+    multirun = any(word in ("-m", "--multirun") for word in arguments)
+    words = [word for word in arguments if word not in ("-m", "--multirun")]
+    for word in words:
+        if "=" not in word and not word.startswith("~"):
+            raise ValueError(f"{word} is not understood; write settings as name=value, and see --help")
+    overrides = parse_overrides(words)
+    load_plugins(_plugins(overrides))
+    register_configs()
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        visible = {group: options(group, configs) for group in GROUPS}
+        for override in overrides:
+            _check_group(override, visible, multirun)
+        _check_keys(overrides, visible)
+        configs_of_runs = [_compose(words) for words in _alternatives(overrides)]
+    for config in configs_of_runs:
+        plan_from(config)
+    return Request(tuple(words), multirun, configs_of_runs[0])
+
+
+def compose_config(words: Sequence[str], configs: Path) -> dict[str, Any]:
+    """Composes one config from checked overrides; plugins must be loaded."""
+    register_configs()
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        return _compose(words)
+
+
+def parse_overrides(words: Sequence[str]) -> list[Override]:
+    """Parses name=value words.
+
+    Raises:
+        ValueError: If a word does not follow Hydra's grammar.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for word in words:
+        try:
+            parsed.append(parser.parse_override(word))
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{word} is not understood: {reason}") from error
+    return parsed
+
+
+def chosen_values(override: Override) -> list[Any]:
+    """Returns the values that a sweep goes through, as words; a single value is a list of one."""
+    if override.is_sweep_override():
+        return [str(value) for value in override.sweep_string_iterator()]
+    return [override.get_value_element_as_str()]
+
+
+def _plugins(overrides: Sequence[Override]) -> list[str]:
+    for override in overrides:
+        if override.key_or_group == "plugins":
+            value = override.value()
+            return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
+    return []
+
+
+def _check_group(override: Override, visible: Mapping[str, Sequence[str]], multirun: bool) -> None:
+    name = override.key_or_group
+    if override.is_sweep_override() and not multirun:
+        values = ",".join(chosen_values(override))
+        raise ValueError(f"{name}={values} names several runs; add -m to run them all, or write {name}=[{values}] for a list")
+    if name in visible:
+        for value in chosen_values(override):
+            for choice in value.strip("[]").split(",") if value.startswith("[") else [value]:
+                if choice not in visible[name] and choice not in ("null", ""):
+                    hint = did_you_mean(choice, visible[name])
+                    raise ValueError(f"{name}={choice} is unknown{hint}; choose from {', '.join(visible[name])}")
+
+
+def _check_keys(overrides: Sequence[Override], visible: Mapping[str, Sequence[str]]) -> None:
+    """Looks every key up in the config that the chosen groups compose to."""
+    groups = [_word(override, chosen_values(override)[0]) for override in overrides if override.key_or_group in visible]
+    base = _compose(groups)
+    swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
+    for override in overrides:
+        name = override.key_or_group
+        if name in visible or name.startswith("hydra") or (name.startswith("interventions.") and "intervention" in swept):
+            continue
+        node: Any = base
+        path = name.split(".")
+        for depth, key in enumerate(path):
+            if not isinstance(node, dict) or key not in node:
+                raise ValueError(_unknown_key(path, depth, node, visible))
+            node = node[key]
+
+
+def _unknown_key(path: Sequence[str], depth: int, node: object, visible: Mapping[str, Sequence[str]]) -> str:
+    name = ".".join(path)
+    if not isinstance(node, dict):
+        return f"{name} is unknown; {'.'.join(path[:depth])} is a single value"
+    if path[0] == "interventions" and depth == 1 and path[1] in visible["intervention"]:
+        return f"{name} is set, but {path[1]} is not chosen; add it to intervention=[...]"
+    known = sorted({*node, *visible} if depth == 0 else node)
+    hint = did_you_mean(path[depth], known)
+    where = ".".join(path[:depth]) or "the config"
+    return f"{name} is unknown{hint}; {where} has {', '.join(known) or 'no settings'}"
+
+
+def _alternatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """Yields word lists in which every swept value appears at least once, the others being first choices."""
+    values = [chosen_values(override) for override in overrides]
+    first = [_word(override, options[0]) for override, options in zip(overrides, values, strict=True)]
+    yield first
+    for index, (override, alternatives) in enumerate(zip(overrides, values, strict=True)):
+        for value in alternatives[1:]:
+            yield [*first[:index], _word(override, value), *first[index + 1 :]]
+
+
+def _word(override: Override, value: str) -> str:
+    prefix = "++" if override.is_force_add() else "+" if override.is_add() else "~" if override.is_delete() else ""
+    return f"{prefix}{override.get_key_element().lstrip('+~')}={value}" if value else f"{override.input_line}"
+
+
+def _compose(words: Sequence[str]) -> dict[str, Any]:
+    try:
+        config = compose("config", overrides=[word for word in words if not word.startswith("hydra")])
+        container = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def fail(message: object) -> None:
+    """Prints one line on stderr and ends the program with exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def forget_hydra() -> None:
+    """Clears Hydra's global state, so that its own entry point can start anew."""
+    GlobalHydra.instance().clear()

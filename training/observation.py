@@ -1,0 +1,50 @@
+"""Calling the observers of a run, and keeping the time they take apart from the run's."""
+
+import time
+from collections.abc import Mapping
+
+from metrics.observer import Logs, Observer, observe
+from metrics.view import View
+from training.tracking import Tracker
+
+
+class Observers:
+    """The observers of a run, by name.
+
+    Args:
+        observers: The observers.
+        tracker: Its clock stands still while an observer measures.
+
+    Attributes:
+        seconds: Time that each observer has taken in this process.
+    """
+
+    def __init__(self, observers: Mapping[str, Observer], tracker: Tracker) -> None:
+        self._observers = dict(observers)
+        self._tracker = tracker
+        self.seconds = dict.fromkeys(observers, 0.0)
+
+    def due(self, before: int, after: int, switched: bool) -> list[str]:
+        """Returns the names of those that measure in this step."""
+        return [
+            name
+            for name, observer in self._observers.items()
+            if observer.due(before, after) or (switched and observer.at_task_switch)
+        ]
+
+    def prepare(self, names: list[str], view: View) -> None:
+        """Tells observers that the coming update will be measured."""
+        for name in names:
+            self._observers[name].prepare(view)
+
+    def measure(self, names: list[str], view: View) -> Logs:
+        """Returns the measurements of the named observers, with ``time/<name>_seconds`` for each."""
+        logs: Logs = {}
+        for name in names:
+            started = time.perf_counter()
+            with self._tracker.paused():
+                logs |= observe(self._observers[name], view)
+            seconds = time.perf_counter() - started
+            self.seconds[name] += seconds
+            logs[f"time/{name}_seconds"] = seconds
+        return logs

@@ -1,0 +1,73 @@
+"""What the user sees while a run goes on, and when it ends."""
+
+import csv
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from tqdm import tqdm
+
+from metrics.log_values import Histogram, Series
+
+_SHOWN: Final = {"return": "rollout/return", "accuracy": "online/accuracy", "dormant": "plasticity/dormant_fraction"}
+
+
+class ProgressWriter:
+    """A progress bar on stderr with steps per second, return or accuracy, and dormant fraction; a writer of the tracker."""
+
+    def __init__(self, total_steps: int, step: int) -> None:
+        self._bar = tqdm(total=total_steps, initial=step, unit="step", file=sys.stderr, dynamic_ncols=True)
+        self._values: dict[str, str] = {}
+
+    def write(self, step: int, scalars: Mapping[str, float], rich: Mapping[str, Histogram | Series]) -> None:
+        """Moves the bar to ``step``."""
+        self._values |= {label: f"{scalars[name]:.3g}" for label, name in _SHOWN.items() if name in scalars}
+        self._bar.set_postfix(self._values, refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def flush(self) -> None:
+        """Redraws the bar."""
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leaves the bar on the screen."""
+        self._bar.close()
+
+
+def summary_lines(folder: Path, seconds: Mapping[str, float]) -> list[str]:
+    """Returns the closing summary of a run, from its ``metrics.csv``.
+
+    Args:
+        folder: The run folder.
+        seconds: Time that each observer took in this process, by name.
+    """
+    first, last = _first_and_last(folder / "metrics.csv")
+
+    def change(name: str) -> str:
+        return f"{last[name]:.3g} (at first {first[name]:.3g})"
+
+    rows = {
+        "return per episode": ("rollout/return", change),
+        "online accuracy": ("online/accuracy", change),
+        "dormant fraction (tau 0.025)": ("plasticity/dormant_fraction", change),
+        "effective rank, last layer": ("plasticity/effective_rank", change),
+    }
+    lines = [f"  {label:<30}{show(name)}" for label, (name, show) in rows.items() if name in last]
+    if "probe/relative_loss" in last:
+        loss, fresh, ratio = (last[f"probe/{key}"] for key in ("loss", "fresh_loss", "relative_loss"))
+        lines.append(f"  {'probe loss':<30}{loss:.3g}, {ratio:.3g} times a fresh network's {fresh:.3g}")
+        lines.append(f"  {'probe variance explained':<30}{change('probe/explained_variance')}")
+    lines.append(f"  {'steps per second':<30}{last.get('time/steps_per_second', float('nan')):.0f}, measurements apart")
+    apart = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    return [*lines, f"  {'time of measurements':<30}{apart}"]
+
+
+def _first_and_last(path: Path) -> tuple[dict[str, float], dict[str, float]]:
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            last[row["name"]] = float(row["value"])
+            first.setdefault(row["name"], last[row["name"]])
+    return first, last

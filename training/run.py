@@ -1,0 +1,117 @@
+"""One run from its plan to its summary."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from training.assembly import assemble
+from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint, require_match
+from training.csv_writer import CsvWriter
+from training.loop import train
+from training.observation import Observers
+from training.progress import ProgressWriter, summary_lines
+from training.run_folder import create_run_folder
+from training.saving import RunSaver
+from training.settings import Plan
+from training.tensorboard_writer import TensorBoardWriter
+from training.tracking import Tracker, Writer
+
+# What may change when a run goes on: how far, how fast, and what is watched; none of it changes what is learned.
+MAY_CHANGE: Final = (
+    "steps",
+    "device",
+    "threads",
+    "progress",
+    "run_dir",
+    "resume",
+    "plugins",
+    "metrics",
+    "probe",
+    "checkpoint",
+)
+_SHOWN_WITH_HPARAMS: Final = (
+    "rollout/return",
+    "online/accuracy",
+    "plasticity/dormant_fraction",
+    "plasticity/effective_rank",
+    "probe/relative_loss",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        step: The stream's last step.
+        finished: Whether it got as far as it was to go.
+        score: The last return per episode, or online accuracy; NaN before the first.
+        summary: Lines for the user.
+    """
+
+    step: int
+    finished: bool
+    score: float
+    summary: Sequence[str]
+
+
+def run(plan: Plan, folder: Path, overrides: Sequence[str], resume: bool = False) -> Outcome:
+    """Trains, from the start or from the newest checkpoint of ``folder``.
+
+    Args:
+        plan: What to run.
+        folder: The run folder: created when starting, existing when resuming.
+        overrides: Words of the command line, kept in the folder.
+        resume: Whether to go on with what the folder holds.
+
+    Raises:
+        ValueError: If the plan cannot be run, the folder holds another run, or there is nothing to resume.
+        FloatingPointError: If a loss or gradient is not finite; the last checkpoint is as it was.
+    """
+    state = _load(plan, folder) if resume else None
+    agent, stream, observers = assemble(plan)
+    if state is None:
+        create_run_folder(folder, plan.config, overrides)
+    else:
+        discard_after(folder, state["step"])
+    step = None if state is None else int(state["step"])
+    board = TensorBoardWriter(folder, step, state["tracker"]["latest"] if state else ())
+    writers: list[Writer] = [CsvWriter(folder / "metrics.csv", step), board]
+    if plan.run.progress:
+        writers.append(ProgressWriter(plan.run.steps, step or 0))
+    tracker = Tracker(writers, plan.run.log_every_steps, notes=folder / "notes.log", text=board.text)
+    if state is None:
+        board.hparams(dict(_flatten(plan.config)), _SHOWN_WITH_HPARAMS)
+    watching = Observers(observers, tracker)
+    with RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker) as saver, tracker:
+        if state is not None:
+            saver.load(state)
+        train(agent, stream, watching, tracker, saver, plan.run.steps)
+        finished = stream.step >= plan.run.steps
+        if finished:
+            saver.save()
+            tracker.finish()
+    stream.close()
+    score = tracker.latest.get("rollout/return", tracker.latest.get("online/accuracy", float("nan")))
+    return Outcome(stream.step, finished, score, summary_lines(folder, watching.seconds))
+
+
+def _load(plan: Plan, folder: Path) -> dict[str, Any]:
+    path = latest_checkpoint(folder)
+    if path is None:
+        raise ValueError(f"resume={folder} holds no checkpoint yet; start the run anew")
+    state = load_checkpoint(path)
+    require_match(state["config"], plan.config, MAY_CHANGE)
+    if state["step"] >= plan.run.steps:
+        raise ValueError(f"resume={folder} is at step {state['step']} of steps={plan.run.steps} already; give a larger steps=")
+    return state
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | float | int | bool]]:
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{name}.")
+        else:
+            yield name, value if isinstance(value, str | float | int | bool) else str(value)

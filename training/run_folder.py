@@ -1,0 +1,70 @@
+"""The folder of one run: its config, where its code came from, and never twice the same."""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+CONFIG: Final = "config.yaml"
+PROVENANCE: Final = "provenance.json"
+_PACKAGES: Final = ("torch", "numpy", "gymnasium", "ale-py", "mujoco", "dm-control", "scikit-learn", "hydra-core", "tensorboard")
+
+
+def default_run_dir(config: Mapping[str, Any], root: Path = Path("runs")) -> Path:
+    """Returns a folder name that does not exist yet: date and time, agent, environment, interventions, seed."""
+    methods = "+".join(config["interventions"]) or "plain"
+    time = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    name = f"{time}_{config['agent']['name']}_{config['env']['name']}_{methods}_seed{config['seed']}"
+    path, number = root / name, 2
+    while path.exists():
+        path, number = root / f"{name}_{number}", number + 1
+    return path
+
+
+def create_run_folder(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Makes the folder and writes ``config.yaml`` and ``provenance.json``.
+
+    Args:
+        folder: Missing or empty.
+        config: The resolved config.
+        overrides: Words of the command line that it was composed from.
+
+    Raises:
+        ValueError: If there is something in it already: a run is never overwritten.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"run_dir={folder} exists and is not empty; choose another, or go on with it by resume={folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    (folder / PROVENANCE).write_text(json.dumps({"overrides": list(overrides), **provenance()}, indent=2) + "\n")
+
+
+def provenance() -> dict[str, Any]:
+    """Returns git revision, whether the tree had changes, and package versions; None for what is not known."""
+    changes = _git("status", "--porcelain")
+    return {
+        "git_revision": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": None if changes is None else bool(changes),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _git(*words: str) -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,91 @@
+"""Saving a run when it is due, and when somebody wants to stop it."""
+
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from agents.agent import Agent
+from envs.stream import Stream
+from metrics.observer import passes
+from training.checkpoint import prune, save_checkpoint
+from training.settings import CheckpointSettings
+from training.tracking import Tracker
+
+
+class RunSaver:
+    """Saves everything that the rest of a run depends on.
+
+    As a context manager it turns the first Ctrl-C (SIGINT) or SIGTERM into a stop after the current step, so that what is saved
+    is whole; a second one ends the program at once.
+
+    Args:
+        folder: The run folder.
+        settings: When to save and how many to keep.
+        config: The run's config, kept in every checkpoint.
+        agent: The agent.
+        stream: Its stream.
+        tracker: Flushed before every save, so that the files hold what precedes the checkpoint.
+
+    Attributes:
+        stopped: Whether a stop was asked for.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: CheckpointSettings,
+        config: Mapping[str, Any],
+        agent: Agent,
+        stream: Stream,
+        tracker: Tracker,
+    ) -> None:
+        self.folder, self.settings, self.config = folder, settings, dict(config)
+        self.agent, self.stream, self.tracker = agent, stream, tracker
+        self.stopped = False
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "RunSaver":
+        """Takes over the signals, where this is allowed: in the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Gives the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def after_step(self, before: int, step: int) -> bool:
+        """Saves if the period is over or the run is to stop; returns whether it is to stop."""
+        if self.stopped or passes(before, step, self.settings.every_steps):
+            self.save()
+        return self.stopped
+
+    def save(self) -> None:
+        """Saves now, and deletes what is older than the newest few."""
+        with self.tracker.paused():
+            self.tracker.flush()
+            state = {
+                "config": self.config,
+                "agent": self.agent.state_dict(),
+                "stream": self.stream.state_dict(),
+                "tracker": self.tracker.state_dict(),
+            }
+            save_checkpoint(self.folder, self.stream.step, state)
+            prune(self.folder, self.settings.keep)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Puts everything back as a checkpoint has it."""
+        self.agent.load_state_dict(state["agent"])
+        self.stream.load_state_dict(state["stream"])
+        self.tracker.load_state_dict(state["tracker"])
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True

@@ -1,0 +1,171 @@
+"""From a composed config to typed settings; every unknown key or wrong type is named here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from agents.factory import AGENTS
+from agents.optimizers import OptimizerSettings
+from agents.parts import Factory
+from envs.factory import STREAMS
+from interventions.registry import intervention_named, refuse_conflicts
+from metrics.observer import MetricsSettings
+from metrics.probe import ProbeSettings
+from networks.spec import NetworkSpec, require_choice, require_range
+
+_Settings = TypeVar("_Settings")
+
+
+@dataclass
+class CheckpointSettings:
+    """When the run is saved.
+
+    Attributes:
+        every_steps: Period in steps of the stream, 0 for only at the end and on interruption.
+        keep: How many of the newest checkpoints are kept.
+    """
+
+    every_steps: int = 20_000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        require_range("checkpoint.every_steps", self.every_steps, 0)
+        require_range("checkpoint.keep", self.keep, 1)
+
+
+@dataclass
+class RunSettings:
+    """The settings at the top of the config; see ``configs/config.yaml``."""
+
+    steps: int
+    seed: int
+    device: str
+    precision: str
+    threads: str
+    log_every_steps: int
+    progress: bool
+    run_dir: str | None
+    resume: str | None
+    plugins: list[str]
+
+    def __post_init__(self) -> None:
+        require_range("steps", self.steps, 1)
+        require_range("seed", self.seed, 0)
+        require_range("log_every_steps", self.log_every_steps, 1)
+        require_choice("device", self.device.partition(":")[0], ("cpu", "cuda", "auto"))
+        require_choice("precision", self.precision, ("fp32", "bf16"))
+        if self.threads != "auto" and not (self.threads.isdigit() and int(self.threads) > 0):
+            raise ValueError(f"threads={self.threads} must be auto or a number, at least 1")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run is made of, checked and typed.
+
+    Attributes:
+        run: The settings at the top.
+        agent_name: Key of ``agents.factory.AGENTS``.
+        agent: The agent's settings.
+        env: The stream's settings.
+        network: The network before any intervention.
+        optimizer: The optimizer's settings.
+        interventions: Makes a new instance of each method, by name, in order.
+        metrics: Settings of the metrics.
+        probe: Settings of the probe.
+        checkpoint: Settings of the checkpoints.
+        config: The same as plain containers, as it is written to the run folder.
+    """
+
+    run: RunSettings
+    agent_name: str
+    agent: object
+    env: object
+    network: NetworkSpec
+    optimizer: OptimizerSettings
+    interventions: Mapping[str, Factory]
+    metrics: MetricsSettings
+    probe: ProbeSettings
+    checkpoint: CheckpointSettings
+    config: dict[str, Any]
+
+
+def plan_from(config: Mapping[str, Any]) -> Plan:
+    """Checks a composed config, as plain containers, and types it.
+
+    Raises:
+        ValueError: If a key is unknown, a value has the wrong type or makes no sense, or two methods refuse each other.
+    """
+    top = {key: value for key, value in config.items() if key in {field.name for field in fields(RunSettings)}}
+    methods = config["interventions"]
+    refuse_conflicts(methods)
+    agent_name = _name(config, "agent", AGENTS)
+    env_name = _name(config, "env", STREAMS)
+    return Plan(
+        run=build_settings(RunSettings, top, ""),
+        agent_name=agent_name,
+        agent=build_settings(AGENTS[agent_name].settings, _without_name(config["agent"]), "agent"),
+        env=build_settings(STREAMS[env_name][0], _without_name(config["env"]), "env"),
+        network=build_settings(NetworkSpec, config["network"], "network"),
+        optimizer=build_settings(OptimizerSettings, config["optimizer"], "optimizer"),
+        interventions={name: _factory(name, values) for name, values in methods.items()},
+        metrics=build_settings(MetricsSettings, config["metrics"], "metrics"),
+        probe=build_settings(ProbeSettings, config["probe"], "probe"),
+        checkpoint=build_settings(CheckpointSettings, config["checkpoint"], "checkpoint"),
+        config=dict(config),
+    )
+
+
+def build_settings(cls: type[_Settings], values: Mapping[str, Any], where: str) -> _Settings:
+    """Makes an instance of a settings dataclass from plain values.
+
+    Args:
+        cls: The dataclass; its annotations are the schema.
+        values: Values by field name.
+        where: Dotted place in the config, for messages.
+
+    Raises:
+        ValueError: In one line, naming the key and what is allowed.
+    """
+    prefix = f"{where}." if where else ""
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise ValueError(
+                f"{prefix}{key} is unknown{did_you_mean(key, names)}; {where or 'the config'} has {', '.join(names)}"
+            )
+    schema = OmegaConf.structured(cls)
+    OmegaConf.set_readonly(schema, False)
+    for key, value in values.items():
+        try:
+            schema = OmegaConf.merge(schema, {key: value})
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{prefix}{key}={value}: {str(error).splitlines()[0]}") from error
+    made: _Settings = OmegaConf.to_object(schema)  # type: ignore[assignment]
+    return made
+
+
+def did_you_mean(name: str, names: Any) -> str:
+    """Returns `` (did you mean x?)`` if a name is close to one of ``names``, else nothing."""
+    close = get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _factory(name: str, values: Mapping[str, Any]) -> Factory:
+    make = partial(build_settings, intervention_named(name), dict(values), f"interventions.{name}")
+    make()
+    return make
+
+
+def _name(config: Mapping[str, Any], group: str, known: Mapping[str, object]) -> str:
+    name = str(config[group]["name"])
+    require_choice(f"{group}.name", name, list(known))
+    return name
+
+
+def _without_name(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != "name"}
