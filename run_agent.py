@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from interventions.plugins import load_plugins
-from training.command_line import Request, check_command_line, fail, forget_hydra
+from training.command_line import Request, check_command_line, fail, forget_hydra, name_folders_by_sweep
 from training.config_store import register_configs
 from training.listing import help_text, list_lines
 from training.resuming import resumed_request
@@ -37,9 +37,9 @@ def main(arguments: list[str]) -> int:
             words = [word for word in arguments if not word.startswith("resume=")]
             return _single(resumed_request(Path(resumed[0]), words, CONFIGS), Path(resumed[0]), resume=True)
         request = check_command_line(arguments, CONFIGS)
-        folder = Path(request.config["run_dir"] or default_run_dir(request.config))
+        folder = Path(request.config["run_dir"] or default_run_dir(request.config, request.multirun))
         if request.multirun:
-            return _hydra([*arguments, f"run_dir={folder}"])
+            return _hydra([*arguments, f"run_dir={folder}", name_folders_by_sweep(request)])
         return _single(request, folder)
     except (ValueError, TypeError) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):

@@ -44,6 +44,7 @@ class OptimizerSettings:
         require_range("optimizer.learning_rate", self.learning_rate, 0)
         require_range("optimizer.epsilon", self.epsilon, 0)
         require_range("optimizer.momentum", self.momentum, 0, 1)
+        require_range("optimizer.smoothing", self.smoothing, 0, 1)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas={list(self.betas)} must be two numbers in [0, 1)")
         if self.max_gradient_norm is not None:

@@ -63,7 +63,7 @@ class MetricsSettings:
         histograms: Whether the firing rates of every layer are logged as histograms.
     """
 
-    every_steps: int = 2000
+    every_steps: int = 1000
     at_task_switch: bool = True
     names: list[str] = field(default_factory=list)
     inputs: int = 1000

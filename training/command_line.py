@@ -170,6 +170,12 @@ def _compose(words: Sequence[str]) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def name_folders_by_sweep(request: Request) -> str:
+    """Returns the override by which the folders of a grid are named after the swept settings only."""
+    constant = [o.key_or_group for o in parse_overrides(request.overrides) if not o.is_sweep_override()]
+    return f"hydra.job.config.override_dirname.exclude_keys=[{','.join(['run_dir', *constant])}]"
+
+
 def fail(message: object) -> None:
     """Prints one line on stderr and ends the program with exit code 2."""
     print(f"error: {message}", file=sys.stderr)

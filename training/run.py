@@ -102,10 +102,18 @@ def _load(plan: Plan, folder: Path) -> dict[str, Any]:
     if path is None:
         raise ValueError(f"resume={folder} holds no checkpoint yet; start the run anew")
     state = load_checkpoint(path)
+    _require_same_methods(state["config"], plan.config)
     require_match(state["config"], plan.config, MAY_CHANGE)
     if state["step"] >= plan.run.steps:
         raise ValueError(f"resume={folder} is at step {state['step']} of steps={plan.run.steps} already; give a larger steps=")
     return state
+
+
+def _require_same_methods(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    """Compares names and order of the interventions, which say more than their settings one by one."""
+    before, now = (",".join(config["interventions"]) for config in (saved, requested))
+    if before != now:
+        raise ValueError(f"checkpoint has intervention=[{before}], command line has intervention=[{now}]")
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | float | int | bool]]:

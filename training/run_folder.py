@@ -15,11 +15,18 @@ PROVENANCE: Final = "provenance.json"
 _PACKAGES: Final = ("torch", "numpy", "gymnasium", "ale-py", "mujoco", "dm-control", "scikit-learn", "hydra-core", "tensorboard")
 
 
-def default_run_dir(config: Mapping[str, Any], root: Path = Path("runs")) -> Path:
-    """Returns a folder name that does not exist yet: date and time, agent, environment, interventions, seed."""
+def default_run_dir(config: Mapping[str, Any], grid: bool, root: Path = Path("runs")) -> Path:
+    """Returns a folder name that does not exist yet: date and time, agent, environment, interventions, seed.
+
+    Args:
+        config: The run's config, or that of the first run of a grid.
+        grid: Whether the folder is for a whole grid, whose runs have folders of their own in it.
+        root: Where the folder will be.
+    """
     methods = "+".join(config["interventions"]) or "plain"
     time = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-    name = f"{time}_{config['agent']['name']}_{config['env']['name']}_{methods}_seed{config['seed']}"
+    what = "grid" if grid else f"{methods}_seed{config['seed']}"
+    name = f"{time}_{config['agent']['name']}_{config['env']['name']}_{what}"
     path, number = root / name, 2
     while path.exists():
         path, number = root / f"{name}_{number}", number + 1

@@ -51,7 +51,8 @@ def test_gains_of_he_initialisation() -> None:
 @pytest.mark.parametrize("spatial", [False, True])
 def test_normalisation_by_hand(name: str, spatial: bool) -> None:
     norm = build_normalisation(name, 2, spatial)
-    # Example 0 holds 1 and 3, example 1 holds 1 and 7: over units the statistics are 2 +- 1 and 4 +- 3; over the batch 1 +- 0 and 5 +- 2.
+    # Example 0 holds 1 and 3, example 1 holds 1 and 7: over units the mean and deviation are 2 +- 1 and 4 +- 3, over the batch
+    # 1 +- 0 and 5 +- 2.
     z = torch.tensor([[1.0, 3.0], [1.0, 7.0]])
     z = z.view(2, 2, 1, 1).expand(2, 2, 2, 3) if spatial else z
     expected = [[-1.0, 1.0], [-1.0, 1.0]] if name.startswith("layer") else [[0.0, -1.0], [0.0, 1.0]]

@@ -1,0 +1,243 @@
+"""What must hold of every registered method, through both agents: resuming, zero strength, identity of parameters."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import interventions as _registers_every_method  # noqa: F401
+from agents.agent import Agent
+from agents.dqn import DQN, DQNSettings
+from agents.optimizers import OptimizerSettings
+from agents.parts import PartBuilder
+from agents.supervised import SupervisedLearner, SupervisedSettings
+from agents.updater import Updater
+from envs.experience import Examples, Experience, Transitions
+from interventions.base import Intervention
+from interventions.registry import registered
+from networks.spec import NetworkSpec
+
+BuildPart = Callable[..., PartBuilder]
+
+METHODS = {name: cls for name, cls in registered().items() if cls.__module__.startswith("interventions.")}
+FREQUENT: dict[str, dict[str, Any]] = {
+    "adam_state_reset": {"every_updates": 4},
+    "continual_backprop": {"replacement_rate": 0.2, "maturity_updates": 2},
+    "l2": {"coefficient": 0.1},
+    "l2_init": {"coefficient": 0.1},
+    "layer_norm": {},
+    "load_balancing": {"step_size": 0.05},
+    "redo": {"threshold": 0.6, "every_updates": 3, "average_updates": 2},
+    "reset": {"last_layers": 1, "every_updates": 5},
+    "shrink_and_perturb": {"shrink": 0.9, "perturb": 0.1, "every_updates": 2},
+}
+COMBINATIONS = [
+    ["layer_norm", "l2", "redo"],
+    ["continual_backprop", "shrink_and_perturb", "adam_state_reset", "l2_init"],
+    ["load_balancing", "redo", "continual_backprop", "reset"],
+]
+AGENTS = ("dqn", "supervised")
+CHOICES = [[name] for name in METHODS] + COMBINATIONS
+HALF = 9
+
+
+def factories(names: list[str], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Callable[[], Intervention]]:
+    return {name: lambda name=name: METHODS[name](**settings.get(name, {})) for name in names}  # type: ignore[misc]
+
+
+def build(
+    kind: str,
+    builder: BuildPart,
+    names: list[str],
+    settings: Mapping[str, Mapping[str, Any]] = FREQUENT,
+    seed: int = 0,
+    optimizer: str = "adam",
+    spec: NetworkSpec | None = None,
+) -> Agent:
+    momentum = 0.0 if optimizer == "adam" else 0.9
+    part = builder(
+        factories(names, settings),
+        seed,
+        spec or NetworkSpec("conv", widths=[6], channels=[4], pools=[2], activations=["relu", "crelu"]),
+        inputs=(1, 6, 6),
+        optimizer=OptimizerSettings(optimizer, 0.01, momentum=momentum, max_gradient_norm=1.0),
+    )
+    if kind == "supervised":
+        return SupervisedLearner(SupervisedSettings(recent_examples=30), 3, True, part)
+    chosen = DQNSettings(
+        batch_size=8, warmup_env_steps=0, buffer_transitions=40, target_every_updates=4, env_steps_per_update=4, epsilon_end=0.3
+    )
+    return DQN(chosen, 3, part)
+
+
+def experience(kind: str, index: int, agent: Agent) -> Experience:
+    """Four environment steps or eight examples, the same at each call with the same index; actions are the agent's."""
+    generator = torch.Generator().manual_seed(index)
+    inputs = torch.randn(8, 1, 6, 6, generator=generator)
+    labels = torch.randint(3, (8,), generator=generator)
+    if kind == "supervised":
+        return Experience(Examples(inputs, labels), 0)
+    ends = torch.rand(4, generator=generator) < 0.2
+    rewards = torch.rand(4, generator=generator)
+    return Experience(Transitions(inputs[:4], agent.act(inputs[:4]), rewards, ends, ~ends, inputs[4:]), 0)
+
+
+def run(kind: str, agent: Agent, first: int, count: int) -> list[dict[str, Any]]:
+    logs: list[dict[str, Any]] = []
+    for index in range(first, first + count):
+        if index in (6, 12):
+            logs.append(agent.switch_task(index // 6))
+        logs.append(agent.learn(experience(kind, index, agent)))
+    return logs
+
+
+def part_of(agent: Agent) -> Updater:
+    return next(iter(agent.parts.values()))
+
+
+def state(agent: Agent) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in part_of(agent).network.state_dict().items()}
+
+
+def test_frequent_settings_make_every_method_act(builder: BuildPart) -> None:
+    """Otherwise the other tests would prove nothing."""
+    for name in METHODS:
+        plain, treated = (build("supervised", builder, names) for names in ([], [name]))
+        run("supervised", plain, 0, HALF)
+        run("supervised", treated, 0, HALF)
+        one, two = state(plain), state(treated)
+        assert one.keys() != two.keys() or not all(torch.equal(one[key], two[key]) for key in one), name
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize("names", CHOICES, ids="-".join)
+def test_resuming_equals_going_on(
+    builder: BuildPart, same: Any, through_disk: Any, kind: str, names: list[str], optimizer: str
+) -> None:
+    if optimizer == "sgd" and "adam_state_reset" in names:
+        with pytest.raises(ValueError, match="adam_state_reset needs optimizer=adam, not sgd"):
+            build(kind, builder, names, optimizer=optimizer)
+        return
+    whole, half = (build(kind, builder, names, optimizer=optimizer) for _ in range(2))
+    run(kind, whole, 0, HALF)
+    run(kind, half, 0, HALF)
+    resumed = build(kind, builder, names, seed=5, optimizer=optimizer)
+    resumed.load_state_dict(through_disk(half.state_dict()))
+    assert same(half.state_dict(), resumed.state_dict())
+    logs, others = (run(kind, agent, HALF, HALF) for agent in (whole, resumed))
+    assert same(logs, others)
+    assert same(whole.state_dict(), resumed.state_dict())
+    assert not same(half.state_dict(), resumed.state_dict())
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.no_effect is not None])
+def test_zero_strength_is_absence(builder: BuildPart, same: Any, kind: str, name: str) -> None:
+    plain = build(kind, builder, [])
+    settings = dict(METHODS[name].no_effect or {})
+    treated = build(kind, builder, [name], {name: settings})
+    # A task switch is not part of an update, so a method may act there unless its settings say otherwise.
+    for index in range(2 * HALF):
+        logs = plain.learn(experience(kind, index, plain))
+        others = treated.learn(experience(kind, index, treated))
+        assert all(torch.equal(torch.as_tensor(logs[key]), torch.as_tensor(others[key])) for key in logs)
+    one, two = state(plain), state(treated)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert same(part_of(plain).optimizer.state_dict(), part_of(treated).optimizer.state_dict())
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.no_effect is not None])
+def test_zero_strength_is_absence_at_task_switches_too(builder: BuildPart, kind: str, name: str) -> None:
+    plain, treated = (build(kind, builder, names, {name: dict(METHODS[name].no_effect or {})}) for names in ([], [name]))
+    run(kind, plain, 0, 2 * HALF)
+    run(kind, treated, 0, 2 * HALF)
+    one, two = state(plain), state(treated)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("names", CHOICES, ids="-".join)
+def test_methods_leave_initial_weights_and_data_alone(builder: BuildPart, names: list[str]) -> None:
+    plain, treated = build("dqn", builder, []), build("dqn", builder, names)
+    one, two = state(plain), state(treated)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    run("dqn", plain, 0, HALF)
+    run("dqn", treated, 0, HALF)
+    for stream in ("exploration", "sampling"):
+        assert torch.equal(plain.state_dict()[stream], treated.state_dict()[stream])
+
+
+@pytest.mark.parametrize("names", CHOICES, ids="-".join)
+def test_parameters_stay_the_same_objects_in_one_optimizer(builder: BuildPart, names: list[str]) -> None:
+    agent = build("dqn", builder, names)
+    part = part_of(agent)
+    held = [id(parameter) for group in part.optimizer.param_groups for parameter in group["params"]]
+    addresses = [parameter.data_ptr() for parameter in part.network.parameters()]
+    assert sorted(held) == sorted(id(parameter) for parameter in part.network.parameters())
+    run("dqn", agent, 0, 2 * HALF)
+    after = [id(parameter) for group in part.optimizer.param_groups for parameter in group["params"]]
+    assert after == held
+    assert sorted(held) == sorted(id(parameter) for parameter in part.network.parameters())
+    assert addresses == [parameter.data_ptr() for parameter in part.network.parameters()]
+    assert set(part.optimizer.state) <= set(part.network.parameters())
+
+
+@pytest.mark.parametrize("names", CHOICES, ids="-".join)
+def test_same_seed_same_run_other_seed_another(builder: BuildPart, same: Any, names: list[str]) -> None:
+    one, two, other = (build("supervised", builder, names, seed=seed) for seed in (0, 0, 1))
+    logs = [run("supervised", agent, 0, 2 * HALF) for agent in (one, two, other)]
+    assert same(logs[0], logs[1])
+    assert same(one.state_dict(), two.state_dict())
+    assert not same(one.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("names", COMBINATIONS, ids="-".join)
+def test_values_stay_finite_and_logs_are_scalars(builder: BuildPart, names: list[str]) -> None:
+    agent = build("supervised", builder, names)
+    for logs in run("supervised", agent, 0, 2 * HALF):
+        for key, value in logs.items():
+            assert key.split("/")[0] in {*names, "train", "online"}
+            assert torch.as_tensor(value).shape == ()
+            assert torch.isfinite(torch.as_tensor(value))
+    assert all(torch.isfinite(value).all() for value in state(agent).values())
+
+
+@pytest.mark.parametrize("activation", ["crelu", "relu", "abs"])
+@pytest.mark.parametrize("names", CHOICES, ids="-".join)
+def test_every_method_runs_in_bf16_on_every_layout(builder: BuildPart, names: list[str], activation: str) -> None:
+    spec = NetworkSpec("conv", widths=[6, 5], channels=[4, 3], paddings=[1], activations=[activation], normalisation=["batch"])
+    part = builder(factories(names, FREQUENT), 0, spec, (1, 6, 6), autocast=torch.bfloat16)
+    agent = SupervisedLearner(SupervisedSettings(), 3, True, part)
+    run("supervised", agent, 0, HALF)
+    assert all(torch.isfinite(value).all() for value in state(agent).values())
+    assert all(parameter.dtype == torch.float32 for parameter in part_of(agent).network.parameters())
+
+
+# Checkpoints of another run
+
+
+@pytest.mark.parametrize(
+    ("saved", "present"), [(["l2"], ["redo"]), ([], ["l2"]), (["l2"], []), (["l2", "redo"], ["redo", "l2"])]
+)
+def test_a_checkpoint_of_other_methods_is_refused(builder: BuildPart, saved: list[str], present: list[str]) -> None:
+    old, new = build("supervised", builder, saved), build("supervised", builder, present)
+    run("supervised", old, 0, 3)
+    with pytest.raises(ValueError) as error:
+        new.load_state_dict(old.state_dict())
+    assert f"interventions {saved}, this run has {present}" in str(error.value)
+    assert "part learner" in str(error.value)
+
+
+def test_a_checkpoint_loads_onto_another_seed_exactly(builder: BuildPart, same: Any, through_disk: Any) -> None:
+    names = ["continual_backprop", "shrink_and_perturb", "l2_init"]
+    one, other = (build("dqn", builder, names, seed=seed) for seed in (0, 3))
+    run("dqn", one, 0, HALF)
+    run("dqn", other, 4, 7)
+    assert not same(one.state_dict(), other.state_dict())
+    other.load_state_dict(through_disk(one.state_dict()))
+    assert same(one.state_dict(), other.state_dict())
+    assert same(run("dqn", one, HALF, HALF), run("dqn", other, HALF, HALF))
+    assert same(one.state_dict(), other.state_dict())

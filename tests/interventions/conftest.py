@@ -1,0 +1,163 @@
+"""Networks to operate on: from the factory, and three by hand that the factory does not make."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from interventions.unit_adam import UnitAdam
+from networks.initialisers import Initialiser
+from networks.network import Network, build_network
+from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from networks.units import Consumer, ExcludedUnits, UnitGraph, UnitLayer, UnitSlice
+
+
+class HandMade(nn.Module):
+    """The three things that unit surgery needs of a network: ``units``, ``tensor`` and ``initialisers``."""
+
+    units: UnitGraph
+
+    def tensor(self, name: str) -> Tensor:
+        return dict(self.named_parameters())[name]
+
+    @property
+    def initialisers(self) -> Mapping[str, Initialiser]:
+        return {name: Initialiser("uniform", 0.5) for name, _ in self.named_parameters()}
+
+
+def dense(name: str, module: str, units: int, *readers: str) -> UnitLayer:
+    consumers = tuple(Consumer(UnitSlice(f"{reader}.weight", 1, units), f"{reader}.bias") for reader in readers)
+    rows = UnitSlice(f"{module}.weight", 0, units), UnitSlice(f"{module}.bias", 0, units)
+    return UnitLayer(name, units, "relu", 1, *rows, (), consumers)
+
+
+class TwoHeads(HandMade):
+    """A shared layer that a policy and a value read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.policy, self.value = nn.Linear(3, 6), nn.Linear(6, 2), nn.Linear(6, 1)
+        self.units = UnitGraph((dense("shared", "shared", 6, "policy", "value"),))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.shared(x).relu()
+        return torch.cat([self.policy(h), self.value(h)], dim=1)
+
+
+class ResidualBlock(HandMade):
+    """x + conv(relu(conv(x))) between a stem and a head: the inner channels are units, the stream's are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3, padding=1)
+        self.outer, self.head = nn.Conv2d(6, 4, 3, padding=1), nn.Linear(4, 2)
+        layer = dense("inner", "inner", 6, "outer")
+        self.units = UnitGraph((layer,), (ExcludedUnits("stream", 4, "each channel is the sum of the stem and the block"),))
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.stem(x.view(-1, 3, 1, 1).expand(-1, 3, 5, 5))
+        stream = (stream + self.outer(self.inner(stream).relu())).relu()
+        return self.head(stream.mean((2, 3)))
+
+
+class TransformerMLP(HandMade):
+    """norm, widen, relu, narrow, added to the stream, at each of four tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Linear(3, 4), nn.LayerNorm(4)
+        self.widen, self.narrow, self.head = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 2)
+        self.units = UnitGraph((dense("mlp", "widen", 6, "narrow"),), (ExcludedUnits("stream", 4, "a residual stream"),))
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.embed(torch.stack([x, x + 1, x * 2, -x], dim=1))
+        stream = stream + self.narrow(self.widen(self.norm(stream)).relu())
+        return self.head(stream.mean(1))
+
+
+HAND_MADE = {"two_heads": TwoHeads, "residual_block": ResidualBlock, "transformer_mlp": TransformerMLP}
+BALANCE = LoadBalancingSpec()
+FACTORY = {
+    "mlp": (NetworkSpec(widths=[6, 5]), (3,)),
+    "mlp_crelu": (NetworkSpec(widths=[6, 5], activations=["crelu"]), (3,)),
+    "mlp_batch_norm": (NetworkSpec(widths=[6, 5], normalisation=["batch"]), (3,)),
+    "mlp_batch_norm_load_balancing": (NetworkSpec(widths=[6, 5], normalisation=["batch"], load_balancing=BALANCE), (3,)),
+    "conv_conv_flatten_dense": (NetworkSpec("conv", [5], [6, 4], pools=[1, 2]), (2, 8, 8)),
+    "conv_crelu_flatten_dense": (NetworkSpec("conv", [5], [6, 4], activations=["crelu"]), (2, 7, 7)),
+    "conv_padded_batch_norm": (NetworkSpec("conv", [5], [6, 4], paddings=[1], normalisation=["batch"]), (2, 6, 6)),
+    "conv_head": (NetworkSpec("conv", [], [6, 4]), (2, 6, 6)),
+}
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A network, its inputs and an optimizer that has taken a few steps."""
+
+    network: Network
+    inputs: Tensor
+    optimizer: Optimizer
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(5))
+
+    def train(self, steps: int) -> None:
+        self.network.train()
+        for step in range(steps):
+            self.optimizer.zero_grad()
+            (self.network(self.inputs).square().mean() + step).backward()
+            self.optimizer.step()
+        self.network.eval()
+
+    @torch.no_grad()
+    def outputs(self) -> Tensor:
+        return self.network(self.inputs)
+
+    def values(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+    def every_other(self) -> dict[str, Tensor]:
+        """Chooses the units 1, 3, ... of every layer."""
+        return {layer.name: torch.arange(layer.units) % 2 == 1 for layer in self.network.units.layers}
+
+    def touched(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A boolean tensor for every tensor of the network: the entries that a full reset of these units may write."""
+        touched = {name: torch.zeros(value.shape, dtype=torch.bool) for name, value in self.network.state_dict().items()}
+        for name, mask in masks.items():
+            layer = self.network.units[name]
+            for slice_ in [layer.weight, layer.bias, *(n.slice for n in layer.norms), *(c.weight for c in layer.consumers)]:
+                touched[slice_.tensor] |= slice_.mask(mask, touched[slice_.tensor])
+        return touched
+
+
+Admit = Callable[..., Patient]
+
+
+def _adam(parameters: list[nn.Parameter]) -> Optimizer:
+    return UnitAdam(parameters, lr=1e-2, fused=True)
+
+
+@pytest.fixture
+def admit() -> Admit:
+    """Makes a patient by the name of its network, trained for ``steps`` steps."""
+
+    def make(name: str, optimizer: Callable[[list[nn.Parameter]], Optimizer] = _adam, steps: int = 3) -> Patient:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            if name in HAND_MADE:
+                network, shape = HAND_MADE[name](), (3,)
+            else:
+                spec, shape = FACTORY[name]
+                network = build_network(spec, shape, torch.float32, HeadSpec("regression", 3), 0)
+            inputs = torch.randn(8, *shape)
+        patient = Patient(network, inputs, optimizer(list(network.parameters())))
+        patient.train(steps)
+        return patient
+
+    return make
+
+
+@pytest.fixture(params=[*FACTORY, *HAND_MADE])
+def patient(request: pytest.FixtureRequest, admit: Admit) -> Patient:
+    """One patient after the other."""
+    return admit(request.param)

@@ -1,0 +1,103 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from agents.optimizers import OptimizerSettings
+from agents.parts import PartBuilder
+from agents.updater import Updater
+from interventions.l2 import included_parameters
+from interventions.l2_init import L2Init, l2_init_penalty
+from networks.spec import HeadSpec, NetworkSpec
+
+SPECS = {
+    "mlp": (NetworkSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
+    "conv": (NetworkSpec("conv", widths=[4], channels=[3], activations=["crelu"]), (1, 4, 4)),
+}
+
+
+def build(layout: str = "mlp", optimizer: OptimizerSettings | None = None, treated: bool = True, **settings: Any) -> Updater:
+    spec, inputs = SPECS[layout]
+    methods = {"l2_init": lambda: L2Init(**settings)} if treated else {}
+    chosen = optimizer or OptimizerSettings("sgd", 0.1)
+    return PartBuilder(spec, inputs, torch.float32, chosen, methods)("q", HeadSpec("regression", 2))
+
+
+def loss_of(part: Updater, step: int) -> Tensor:
+    inputs = torch.randn(6, *part.network.input_shape, generator=torch.Generator().manual_seed(step))
+    return part.forward(inputs).square().mean()
+
+
+def test_penalty_by_hand() -> None:
+    # Displacements 1, -1 and 3: 0.2 / 2 * (1 + 1 + 9) = 1.1.
+    now = {"a": torch.tensor([[2.0, 0.0]]), "b": torch.tensor([5.0])}
+    assert l2_init_penalty(now, {"a": torch.ones(1, 2), "b": torch.tensor([2.0])}, 0.2).item() == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("layout", ["mlp", "conv"])
+@pytest.mark.parametrize("include", ["weights", "weights_and_biases", "all"])
+def test_agrees_with_the_penalty_in_the_loss(layout: str, include: str, optimizer: str) -> None:
+    chosen = OptimizerSettings(optimizer, 0.05, max_gradient_norm=0.5)
+    treated, plain = build(layout, chosen, coefficient=0.4, include=include), build(layout, chosen, treated=False)
+    start = {name: value.detach().clone() for name, value in plain.network.named_parameters()}
+    for step in range(6):
+        treated.step(loss_of(treated, step), None)
+        regularised = included_parameters(plain.network, include)
+        penalty = torch.stack([((value - start[name]) ** 2).sum() for name, value in regularised.items()]).sum()
+        plain.step(loss_of(plain, step) + 0.2 * penalty, None)
+    for (name, value), other in zip(treated.network.named_parameters(), plain.network.named_parameters(), strict=True):
+        torch.testing.assert_close(value, other[1], rtol=2e-4, atol=2e-6, msg=name)
+    assert not torch.equal(treated.network.tensor("head.linear.weight"), start["head.linear.weight"])
+
+
+def test_without_another_gradient_weights_go_back_to_their_start() -> None:
+    # Step size 0.1, coefficient 0.5: a displacement of 8 shrinks by 0.95 at each update.
+    part = build(coefficient=0.5)
+    start = part.network.tensor("head.linear.weight").detach().clone()
+    with torch.no_grad():
+        part.network.tensor("head.linear.weight").add_(8.0)
+    for _ in range(3):
+        part.step(part.forward(torch.ones(2, 3)).sum() * 0.0, None)
+    torch.testing.assert_close(part.network.tensor("head.linear.weight").detach(), start + 8.0 * 0.95**3)
+
+
+def test_normalisation_is_left_alone_by_default() -> None:
+    part = build(coefficient=0.5)
+    gain = part.network.tensor("torso.layers.dense_1.norms.0.weight")
+    with torch.no_grad():
+        gain.add_(1.0)
+    part.step(part.forward(torch.ones(2, 3)).sum() * 0.0, None)
+    assert gain.tolist() == [2.0] * 5
+
+
+def test_start_is_a_copy_and_the_state_of_the_method() -> None:
+    part = build()
+    saved = part.interventions["l2_init"].state_dict()
+    start = {name: value.clone() for name, value in saved.items()}
+    part.step(loss_of(part, 0), None)
+    assert set(start) == set(included_parameters(part.network, "weights_and_biases"))
+    assert all(torch.equal(value, part.interventions["l2_init"].state[name]) for name, value in start.items())
+    assert not any(value.requires_grad for value in saved.values())
+
+
+def test_a_checkpoint_brings_its_own_start() -> None:
+    part = build(coefficient=0.5)
+    method = part.interventions["l2_init"]
+    method.load_state_dict({name: torch.zeros_like(value) for name, value in method.state.items()})
+    before = part.network.tensor("head.linear.weight").detach().clone()
+    part.step(part.forward(torch.ones(2, 3)).sum() * 0.0, None)
+    torch.testing.assert_close(part.network.tensor("head.linear.weight").detach(), before * 0.95)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"coefficient": -0.1}, r"l2_init\.coefficient=-0\.1 must be at least 0"),
+        ({"include": "norms"}, r"l2_init\.include=norms is unknown; choose from weights, weights_and_biases, all"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        L2Init(**settings)
