@@ -12,7 +12,7 @@ from networks.spec import HeadSpec, NetworkSpec
 
 SPECS = {
     "mlp": (NetworkSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
-    "conv": (NetworkSpec("conv", widths=[4], channels=[3], normalisation=["batch"]), (1, 4, 4)),
+    "conv": (NetworkSpec("conv", widths=[4], channels=[3], normalisation=["layer"]), (1, 4, 4)),
 }
 
 

@@ -13,6 +13,7 @@ from interventions.unit_adam import UnitAdam
 
 SHAPES = [(4, 3), (4,), (2, 3, 2, 2)]
 ROW = torch.tensor([False, True, False, True]).view(4, 1)
+FIRST_ROW = torch.tensor([True, False, False, False]).view(4, 1)
 COLUMN = torch.tensor([False, False, True]).view(1, 3)
 BETAS = [(0.9, 0.999), (0.99, 0.99), (0.5, 0.5), (0.0, 0.999), (0.9, 0.0), (0.0, 0.0)]
 
@@ -65,15 +66,18 @@ def test_restarted_entries_follow_a_fresh_adam_and_the_others_the_old_one(betas:
         for follower in (optimizer, old, fresh):
             steps(follower, range(number, number + 1))
         assert torch.equal(ours[0][~restarted], theirs[0][~restarted])
-        torch.testing.assert_close(ours[0][restarted], new[0][restarted], rtol=1e-6, atol=5e-7)
+        # Looser than one step below: 400 roundings add up, of values up to 20 when the second beta is 0.
+        torch.testing.assert_close(ours[0][restarted], new[0][restarted], rtol=1e-5, atol=1e-5)
     assert same(ours[1:], theirs[1:])
-    assert not torch.equal(ours[0][restarted], theirs[0][restarted])
+    assert torch.equal(ours[0][restarted], theirs[0][restarted]) == (betas == (0.0, 0.0))  # which has no memory to clear
 
 
-def test_each_step_of_a_restarted_entry_is_that_of_a_fresh_adam() -> None:
+@pytest.mark.parametrize("betas", BETAS)
+def test_each_step_of_a_restarted_entry_is_that_of_a_fresh_adam(betas: tuple[float, float]) -> None:
     # The parameter is put back to 0 after every step, so that a step is seen to its last digits.
-    optimizer, fresh = (make([nn.Parameter(torch.zeros(4, 3))], lr=1e-2, fused=True) for make in (UnitAdam, torch.optim.Adam))
-    ours, new = (maker.param_groups[0]["params"][0] for maker in (optimizer, fresh))
+    ours, new = (nn.Parameter(torch.zeros(4, 3)) for _ in range(2))
+    optimizer = UnitAdam([ours], lr=1e-2, betas=betas, fused=True)
+    fresh = torch.optim.Adam([new], lr=1e-2, betas=betas, fused=True)
     steps(optimizer, range(37))
     reset_entries(optimizer, ours, torch.ones(1, dtype=torch.bool), "restart")
     with torch.no_grad():
@@ -107,12 +111,7 @@ def test_two_restarts_and_rows_that_cross_columns() -> None:
     optimizer = UnitAdam(ours, lr=1e-2, fused=True)
     followers: list[tuple[Tensor, nn.Parameter, torch.optim.Optimizer]] = []
     start = 0
-    for restart, mask in [
-        (20, ROW),
-        (31, COLUMN),
-        (31, ROW[:, :0].any(1, keepdim=True) | (torch.arange(4) == 0).view(4, 1)),
-        (45, ROW),
-    ]:
+    for restart, mask in [(20, ROW), (31, COLUMN), (31, FIRST_ROW), (45, ROW)]:
         for follower in (optimizer, *(entry[2] for entry in followers)):
             steps(follower, range(start, restart))
         start = restart
