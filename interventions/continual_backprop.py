@@ -139,7 +139,8 @@ class ContinualBackprop(Intervention):
         centre = None if self.utility == "contribution" else self._mean_activation(layer)
         current = outgoing_magnitude(u.network, layer) * mean_deviation(post, centre, layer.copies)
         if self.utility == "adaptable_contribution":
-            current = current / incoming_magnitude(u.network, layer)
+            # 0 / 0, a unit whose inputs were all replaced, would stay in the average for ever.
+            current = current / incoming_magnitude(u.network, layer).clamp_min(torch.finfo(torch.float32).eps)
         utility.lerp_(current, 1 - self.decay)
         return self._due(layer)
 

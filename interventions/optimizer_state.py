@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from interventions.unit_adam import RESTARTED_AT, UnitAdam
 
 POLICIES: Final = ("keep", "zero", "restart")
+_COUNTS: Final = ("step", RESTARTED_AT)
 
 
 def require_restart(method: str, policy: str, optimizer: Optimizer) -> None:
@@ -40,7 +41,7 @@ def reset_entries(optimizer: Optimizer, parameter: Tensor, mask: Tensor | None, 
         state.clear()
         return
     for name, value in state.items():
-        if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim > 0 and name != RESTARTED_AT:
+        if isinstance(value, Tensor) and value.shape == parameter.shape and name not in _COUNTS:
             if mask is None:
                 value.zero_()
             else:

@@ -2,8 +2,8 @@
 
 A name gives a pooled value, ``plasticity/<name>``, and one for each layer, ``plasticity/<name>/<part>/<layer>``. How a pooled
 value is made depends on the kind of metric: unit metrics pool all units of all parts; rank metrics take each part's last hidden
-layer, the features that the head reads, and average over parts, since ranks of layers of different widths have no meaningful
-mean; norms are joint norms over all parts.
+layer, the features that the head reads (of a convolution: before its pooling), and average over parts, since ranks of layers of
+different widths have no meaningful mean; norms are joint norms over all parts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,18 +47,23 @@ class Metric:
 def _units(
     views: Sequence[PartView], per_unit: Callable[[LayerView], Tensor | Undefined], summary: Callable[[Tensor], Tensor]
 ) -> Measured:
-    """Summarises per-unit values for each layer and for the units of all layers together."""
+    """Summarises per-unit values for each layer and for the units of all layers together.
+
+    A layer that has no such value is left out of the pool; one that overflowed leaves the pool without a value.
+    """
     values: Measured = {}
     pool: list[Tensor] = []
     reason = _reason(views)
     for view in views:
         for layer in view.layers:
-            units = per_unit(layer)
+            units = per_unit(layer) if layer.finite else Undefined("the activations are not finite")
             if isinstance(units, Undefined):
                 values[f"/{view.name}/{layer.name}"], reason = units, units.reason
             else:
                 values[f"/{view.name}/{layer.name}"] = summary(units)
                 pool.append(units)
+    if not all(layer.finite for view in views for layer in view.layers):
+        return {"": Undefined("the activations are not finite")} | values
     return {"": summary(torch.cat(pool)) if pool else Undefined(reason)} | values
 
 
@@ -195,21 +200,21 @@ CATALOGUE: Final[Mapping[str, Metric]] = {
     ),
     "effective_rank": Metric(
         "Exponential of the entropy of the features' normalised singular values (Roy & Vetterli 2007).",
-        "1 to units",
+        "1 to features",
         "falls",
         "one forward and one singular value decomposition",
         partial(_features, of=effective_rank),
     ),
     "srank": Metric(
         "Least number of singular values that hold 99 % of their sum (Kumar et al. 2021).",
-        "1 to units",
+        "1 to features",
         "falls",
         "as effective_rank, shared",
         partial(_features, of=srank),
     ),
     "stable_rank": Metric(
         "Squared Frobenius norm of the features over their squared spectral norm.",
-        "1 to units",
+        "1 to features",
         "falls",
         "as effective_rank, shared",
         partial(_features, of=stable_rank),

@@ -45,6 +45,7 @@ class ProbeSettings:
         require_range("probe.every_steps", self.every_steps, 0)
         for name in ("steps", "inputs", "batch_size"):
             require_range(f"probe.{name}", getattr(self, name), 1)
+        require_range("probe.learning_rate", self.learning_rate, 0)
 
 
 class Curve(NamedTuple):
@@ -153,7 +154,7 @@ class ProbeObserver:
                 logs[f"probe/{key}/{name}"] = value
                 pooled.setdefault(key, []).append(value)
             logs[f"probe/curve/{name}"] = curves
-        return logs | {f"probe/{key}": sum(values) / len(values) for key, values in pooled.items()}
+        return logs | {f"probe/{key}": _mean(values) for key, values in pooled.items()}
 
     def _probe(self, part: Part, inputs: Tensor, seed: int) -> tuple[dict[str, float], Series]:
         noise = high_frequency_noise(part.network, inputs, derive_seed(seed, "noise"))
@@ -161,12 +162,12 @@ class ProbeObserver:
             self._regress(network, inputs, noise, seed)
             for network in (deepcopy(part.network), part.network.fresh(derive_seed(seed, "fresh")))
         )
-        loss, fresh_loss = float(aged.losses[-1]), float(fresh.losses[-1])
+        loss, fresh_loss, variance = float(aged.losses[-1]), float(fresh.losses[-1]), float(noise.var(correction=0))
         values = {
             "loss": loss,
             "fresh_loss": fresh_loss,
-            "relative_loss": loss / fresh_loss if fresh_loss > 0 else Undefined("the fresh network fits exactly"),
-            "explained_variance": 1 - loss / float(noise.var(correction=0)),
+            "relative_loss": loss / fresh_loss if fresh_loss != 0 else Undefined("the fresh network fits exactly"),
+            "explained_variance": 1 - loss / variance if variance != 0 else Undefined("the noise is the same everywhere"),
             "auc": float(aged.losses.mean()),
             "fresh_auc": float(fresh.losses.mean()),
         }
@@ -200,3 +201,9 @@ class ProbeObserver:
                 accuracy = (copy(inputs).argmax(1) == labels).float().mean()
             values |= {f"{prefix}random_label_loss": float(curve.losses[-1]), f"{prefix}random_label_accuracy": float(accuracy)}
         return values
+
+
+def _mean(values: list[float]) -> float:
+    """Returns the mean, or the first undefined value, whose reason the sum would lose."""
+    undefined = [value for value in values if isinstance(value, Undefined)]
+    return undefined[0] if undefined else sum(values) / len(values)

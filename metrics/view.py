@@ -82,6 +82,11 @@ class LayerView:
     post: Tensor
 
     @cached_property
+    def finite(self) -> bool:
+        """Whether every activation is finite; a mask over units means nothing otherwise."""
+        return bool(self.pre.isfinite().all() & self.post.isfinite().all())
+
+    @cached_property
     def singular_values(self) -> Tensor:
         """Singular values of the post-activations as an (n, features) matrix, shared by the rank metrics."""
         return singular_values(self.post.flatten(1))

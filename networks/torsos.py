@@ -92,6 +92,8 @@ def mlp(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
 def conv(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
     """Convolutions of ``spec.channels``, each with its activation and max-pooling, then dense layers of ``spec.widths``."""
     count = len(spec.channels)
+    if count == 0:
+        raise ValueError("network.channels=[] must have an entry for each convolution of network.torso=conv")
     columns = [
         _one_for_each(f"network.{name}", getattr(spec, name), count) for name in ("kernel_sizes", "strides", "paddings", "pools")
     ]

@@ -105,14 +105,17 @@ def test_a_whole_parameter(policy: str) -> None:
         assert state["exp_avg"].unique().tolist() == pytest.approx([0.1 if policy == "keep" else 0.0])
 
 
-def test_a_step_count_survives_in_a_tensor_of_one_entry() -> None:
-    parameter = nn.Parameter(torch.ones(1))
+@pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_step_count_of_a_single_number_is_no_moment(shape: tuple[int, ...], whole: bool) -> None:
+    parameter = nn.Parameter(torch.ones(shape))
     optimizer = torch.optim.Adam([parameter], lr=0.1, fused=True)
-    parameter.grad = torch.ones(1)
+    parameter.grad = torch.ones(shape)
     optimizer.step()
-    reset_entries(optimizer, parameter, torch.tensor([True]), "zero")
+    reset_entries(optimizer, parameter, None if whole else torch.ones(shape, dtype=torch.bool), "zero")
     assert optimizer.state[parameter]["step"] == 1
-    assert optimizer.state[parameter]["exp_avg"].tolist() == [0.0]
+    assert not optimizer.state[parameter]["exp_avg"].any()
+    assert not optimizer.state[parameter]["exp_avg_sq"].any()
 
 
 def test_clearing_moments_alone_does_not_undo_a_restart() -> None:

@@ -127,7 +127,7 @@ def test_conflicts_are_refused_with_the_reason_in_either_order() -> None:
 def test_a_generator_of_names_is_read_once() -> None:
     register("jealous")(method("Jealous", conflicts={"redo": "both reset units"}, __annotations__={"conflicts": ClassVar}))
     with pytest.raises(ValueError, match="cannot run together"):
-        refuse_conflicts(name for name in ["jealous", "redo"])
+        refuse_conflicts(name for name in ["redo", "jealous"])
 
 
 def test_an_unknown_name_among_the_chosen_is_refused() -> None:

@@ -11,7 +11,8 @@ from agents.updater import Updater
 from interventions.reset import Reset
 from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
 
-SPEC = NetworkSpec("conv", widths=[5, 4], channels=[3], normalisation=["batch"], load_balancing=LoadBalancingSpec())
+BALANCE = LoadBalancingSpec(low=0.5, high=0.5)  # moves at every update
+SPEC = NetworkSpec("conv", widths=[5, 4], channels=[3], normalisation=["batch"], load_balancing=BALANCE)
 BLOCKS = ["conv_1", "dense_1", "dense_2", "head"]
 
 

@@ -81,6 +81,7 @@ def test_the_spec_keeps_no_shared_lists() -> None:
         ({"widths": [4, 4], "activations": ["relu"] * 3}, "network.activations has 3 entries; give 1 or 2, one for each layer"),
         ({"widths": [4, 4], "activations": []}, "network.activations has 0 entries; give 1 or 2, one for each layer"),
         ({"torso": "conv", "channels": [4]}, r"network.torso=conv needs images .*, not inputs of shape \(3,\)"),
+        ({"torso": "conv"}, r"network.channels=\[\] must have an entry for each convolution of network.torso=conv"),
         ({"torso": "nature_cnn"}, r"network.torso=nature_cnn needs images .*, not inputs of shape \(3,\)"),
         (
             {"load_balancing": LoadBalancingSpec(), "activations": ["tanh"]},
