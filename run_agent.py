@@ -6,10 +6,12 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from interventions.plugins import load_plugins
-from training.command_line import Request, check_command_line, fail, forget_hydra, name_folders_by_sweep
+from training.assembly import assemble
+from training.command_line import Request, check_command_line, fail, forget_hydra, name_folders_by_sweep, plugin_places
 from training.config_store import register_configs
 from training.listing import help_text, list_lines
 from training.resuming import resumed_request
@@ -18,42 +20,61 @@ from training.run_folder import default_run_dir
 from training.settings import plan_from
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
+_SHOW_TRACEBACKS = bool(os.environ.get("HYDRA_FULL_ERROR"))
+_PRINTING_FLAGS = ("--cfg", "--info", "--resolve", "--package", "--hydra-help", "--version")
 
 
 def main(arguments: list[str]) -> int:
     """Does what the command line asks; returns the exit code."""
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text(CONFIGS))
-        return 0
     try:
-        listing = [word.partition("=")[2] for word in arguments if word.startswith("list=")]
-        if listing:
-            print("\n".join(list_lines(listing[0], CONFIGS)))
-            return 0
-        if any(word.startswith("--") and word != "--multirun" for word in arguments):
-            return _hydra(arguments)
-        resumed = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
-        if resumed and resumed[0] != "null":
-            words = [word for word in arguments if not word.startswith("resume=")]
-            return _single(resumed_request(Path(resumed[0]), words, CONFIGS), Path(resumed[0]), resume=True)
-        request = check_command_line(arguments, CONFIGS)
-        folder = Path(request.config["run_dir"] or default_run_dir(request.config, request.multirun))
-        if request.multirun:
-            return _hydra([*arguments, f"run_dir={folder}", name_folders_by_sweep(request)])
-        return _single(request, folder)
-    except (ValueError, TypeError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR"):
+        return _dispatch(arguments)
+    except (ValueError, TypeError, HydraException) as error:
+        if _SHOW_TRACEBACKS:
             raise
-        fail(error)
-    return 2
+        return fail(error)
+    except (FloatingPointError, OSError) as error:
+        if _SHOW_TRACEBACKS:
+            raise
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    listing = [word.partition("=")[2] for word in arguments if word.startswith("list=")]
+    if listing or "--help" in arguments or "-h" in arguments:
+        load_plugins(plugin_places(arguments))
+        print("\n".join(list_lines(listing[0], CONFIGS)) if listing else help_text(CONFIGS))
+        return 0
+    if any(word.partition("=")[0] in _PRINTING_FLAGS for word in arguments):
+        check_command_line([word for word in arguments if "=" in word and not word.startswith("-")], CONFIGS)
+        return _hydra(arguments)
+    resumed = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
+    if resumed and resumed[0] != "null":
+        words = [word for word in arguments if not word.startswith("resume=")]
+        return _single(resumed_request(Path(resumed[0]), words, CONFIGS), Path(resumed[0]), resume=True)
+    request = check_command_line(arguments, CONFIGS)
+    folder = Path(request.config["run_dir"] or default_run_dir(request.config, request.multirun))
+    if request.multirun:
+        _refuse_impossible_runs(request)
+        words = [word for word in arguments if not word.startswith("run_dir=")]
+        return _hydra([*words, f"run_dir='{folder}'", name_folders_by_sweep(request)])
+    return _single(request, folder)
+
+
+def _refuse_impossible_runs(request: Request) -> None:
+    """Builds the runs of a grid once, on this machine's CPU, so that what does not fit together is refused before any starts."""
+    for config in request.configs:
+        assemble(plan_from(config | {"device": "cpu"})).stream.close()
 
 
 def _single(request: Request, folder: Path, resume: bool = False) -> int:
     try:
         outcome = run(plan_from(request.config), folder, request.overrides, resume)
     except FloatingPointError as error:
-        print(f"stopped: {error}. The run, up to its last checkpoint, is in {folder}", file=sys.stderr)
-        return 1
+        raise FloatingPointError(f"{error}. The run, up to its last checkpoint, is in {folder}") from error
     _report(outcome, folder)
     return 0 if outcome.finished else 130
 
@@ -73,6 +94,7 @@ def _hydra(arguments: list[str]) -> int:
     """Hands over to Hydra: grids with its launchers, and its own flags."""
     register_configs()
     forget_hydra()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, and does not print them over many lines
     sys.argv = [sys.argv[0], *arguments]
     _job()
     return 0
@@ -91,6 +113,8 @@ def _job(config: DictConfig) -> float:
         plain["threads"] = "1"  # the runs of a grid share the machine
     outcome = run(plan_from(plain), folder, list(HydraConfig.get().overrides.task))
     print(f"{folder}: {outcome.step} steps")
+    if not outcome.finished:
+        raise KeyboardInterrupt  # whoever stops one run of a grid stops the grid
     return outcome.score
 
 

@@ -37,14 +37,13 @@ def reset_entries(optimizer: Optimizer, parameter: Tensor, mask: Tensor | None, 
     state = optimizer.state.get(parameter, {})
     if policy == "keep" or not state:
         return
-    if mask is None and policy == "restart":
-        state.clear()
-        return
-    for name, value in state.items():
-        if isinstance(value, Tensor) and value.shape == parameter.shape and name not in _COUNTS:
-            if mask is None:
-                value.zero_()
-            else:
-                value.masked_fill_(mask, 0.0)
+    # A restarted parameter keeps its state, with the values of a fresh one: PyTorch's fused SGD takes no step in which some
+    # parameters have a momentum and others do not yet.
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    for name, value in tensors.items():
+        if name not in _COUNTS and value.shape == parameter.shape:
+            value.zero_() if mask is None else value.masked_fill_(mask, 0.0)
+        elif policy == "restart" and mask is None:
+            value.zero_()
     if policy == "restart" and mask is not None and isinstance(optimizer, UnitAdam):
         optimizer.restart(parameter, mask)

@@ -1,6 +1,7 @@
 """The command line: what may be said, and one clear line for what may not."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,12 +28,18 @@ class Request:
     Attributes:
         overrides: What was given, as Hydra's overrides.
         multirun: Whether it describes a grid.
-        config: The composed config of the run, or of the first run of a grid, as plain containers.
+        configs: The composed configs, as plain containers: one for a single run; for a grid so many that every swept value
+            appears in one of them.
     """
 
     overrides: tuple[str, ...]
     multirun: bool
-    config: dict[str, Any]
+    configs: tuple[dict[str, Any], ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of the run, or of the first run of a grid."""
+        return self.configs[0]
 
 
 def check_command_line(arguments: Sequence[str], configs: Path) -> Request:
@@ -51,17 +58,20 @@ def check_command_line(arguments: Sequence[str], configs: Path) -> Request:
         if "=" not in word and not word.startswith("~"):
             raise ValueError(f"{word} is not understood; write settings as name=value, and see --help")
     overrides = parse_overrides(words)
-    load_plugins(_plugins(overrides))
+    _check_given_once(overrides)
+    load_plugins(plugin_places(words))
     register_configs()
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         visible = {group: options(group, configs) for group in GROUPS}
         for override in overrides:
             _check_group(override, visible, multirun)
-        _check_keys(overrides, visible)
-        configs_of_runs = [_compose(words) for words in _alternatives(overrides)]
-    for config in configs_of_runs:
+        composed = []
+        for alternative in _alternatives(overrides):
+            _check_keys(parse_overrides(alternative), visible)
+            composed.append(_compose(alternative))
+    for config in composed:
         plan_from(config)
-    return Request(tuple(words), multirun, configs_of_runs[0])
+    return Request(tuple(words), multirun, tuple(composed))
 
 
 def compose_config(words: Sequence[str], configs: Path) -> dict[str, Any]:
@@ -84,23 +94,41 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
             parsed.append(parser.parse_override(word))
         except HydraException as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"{word} is not understood: {reason}") from error
+            hint = "a value with special characters needs quotes of its own: run_dir=\"'a=b'\""
+            raise ValueError(f"{word} is not understood: {reason}; {hint}") from error
     return parsed
 
 
 def chosen_values(override: Override) -> list[Any]:
-    """Returns the values that a sweep goes through, as words; a single value is a list of one."""
-    if override.is_sweep_override():
-        return [str(value) for value in override.sweep_string_iterator()]
-    return [override.get_value_element_as_str()]
+    """Returns the values that a sweep goes through, as words; a single value is a list of one.
+
+    Raises:
+        ValueError: If the values of a sweep cannot be listed.
+    """
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+        raise ValueError(f"{override.input_line} names no values; list them, as in {override.key_or_group}=a,b")
+    return [str(value) for value in override.sweep_string_iterator()]
 
 
-def _plugins(overrides: Sequence[Override]) -> list[str]:
-    for override in overrides:
+def plugin_places(words: Sequence[str]) -> list[str]:
+    """Returns what ``plugins=`` names, if it is given.
+
+    Raises:
+        ValueError: If a word does not follow Hydra's grammar.
+    """
+    for override in parse_overrides([word for word in words if word.startswith("plugins=")]):
         if override.key_or_group == "plugins":
             value = override.value()
             return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
     return []
+
+
+def _check_given_once(overrides: Sequence[Override]) -> None:
+    for name, count in Counter(override.key_or_group for override in overrides).items():
+        if count > 1:
+            raise ValueError(f"{name} is given {count} times; give it once")
 
 
 def _check_group(override: Override, visible: Mapping[str, Sequence[str]], multirun: bool) -> None:
@@ -108,22 +136,30 @@ def _check_group(override: Override, visible: Mapping[str, Sequence[str]], multi
     if override.is_sweep_override() and not multirun:
         values = ",".join(chosen_values(override))
         raise ValueError(f"{name}={values} names several runs; add -m to run them all, or write {name}=[{values}] for a list")
-    if name in visible:
+    if override.is_hydra_override() and not multirun:
+        raise ValueError(f"{override.input_line} is for grids only; add -m, or leave it out")
+    if name in visible and not override.is_delete():
         for value in chosen_values(override):
-            for choice in value.strip("[]").split(",") if value.startswith("[") else [value]:
-                if choice not in visible[name] and choice not in ("null", ""):
-                    hint = did_you_mean(choice, visible[name])
-                    raise ValueError(f"{name}={choice} is unknown{hint}; choose from {', '.join(visible[name])}")
+            _check_choices(name, value, visible[name])
+
+
+def _check_choices(group: str, value: str, known: Sequence[str]) -> None:
+    choices = [choice for choice in value.strip("[]").split(",") if choice] if value.startswith("[") else [value]
+    for choice in choices:
+        if choice not in known:
+            hint = did_you_mean(choice, known)
+            none = ", or [] for none" if group == "intervention" else ""
+            raise ValueError(f"{group}={choice} is unknown{hint}; choose from {', '.join(known)}{none}")
+        if choices.count(choice) > 1:
+            raise ValueError(f"{group}={value} names {choice} twice; a method runs once")
 
 
 def _check_keys(overrides: Sequence[Override], visible: Mapping[str, Sequence[str]]) -> None:
-    """Looks every key up in the config that the chosen groups compose to."""
-    groups = [_word(override, chosen_values(override)[0]) for override in overrides if override.key_or_group in visible]
-    base = _compose(groups)
-    swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
+    """Looks every key of one run up in the config that its chosen groups compose to."""
+    base = _compose([_word(override, chosen_values(override)[0]) for override in overrides if override.key_or_group in visible])
     for override in overrides:
         name = override.key_or_group
-        if name in visible or name.startswith("hydra") or (name.startswith("interventions.") and "intervention" in swept):
+        if name in visible or override.is_hydra_override():
             continue
         node: Any = base
         path = name.split(".")
@@ -138,7 +174,8 @@ def _unknown_key(path: Sequence[str], depth: int, node: object, visible: Mapping
     if not isinstance(node, dict):
         return f"{name} is unknown; {'.'.join(path[:depth])} is a single value"
     if path[0] == "interventions" and depth == 1 and path[1] in visible["intervention"]:
-        return f"{name} is set, but {path[1]} is not chosen; add it to intervention=[...]"
+        chosen = ",".join(node) if isinstance(node, dict) else ""
+        return f"{name} is set, but {path[1]} is not chosen in intervention=[{chosen}]; add it there"
     known = sorted({*node, *visible} if depth == 0 else node)
     hint = did_you_mean(path[depth], known)
     where = ".".join(path[:depth]) or "the config"
@@ -162,7 +199,7 @@ def _word(override: Override, value: str) -> str:
 
 def _compose(words: Sequence[str]) -> dict[str, Any]:
     try:
-        config = compose("config", overrides=[word for word in words if not word.startswith("hydra")])
+        config = compose("config", overrides=[word for word in words if not word.lstrip("+~").startswith(("hydra.", "hydra/"))])
         container = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(" ".join(str(error).split())) from error
@@ -176,10 +213,10 @@ def name_folders_by_sweep(request: Request) -> str:
     return f"hydra.job.config.override_dirname.exclude_keys=[{','.join(['run_dir', *constant])}]"
 
 
-def fail(message: object) -> None:
-    """Prints one line on stderr and ends the program with exit code 2."""
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+def fail(message: object) -> int:
+    """Prints one line on stderr and returns the exit code of a command that was not understood, 2."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    return 2
 
 
 def forget_hydra() -> None:

@@ -39,10 +39,11 @@ def summary_lines(folder: Path, seconds: Mapping[str, float]) -> list[str]:
     """Returns the closing summary of a run, from its ``metrics.csv``.
 
     Args:
-        folder: The run folder.
+        folder: The run folder; a run that ended before its first line has no ``metrics.csv``.
         seconds: Time that each observer took in this process, by name.
     """
-    first, last = _first_and_last(folder / "metrics.csv")
+    path = folder / "metrics.csv"
+    first, last = _first_and_last(path) if path.exists() else ({}, {})
 
     def change(name: str) -> str:
         return f"{last[name]:.3g} (at first {first[name]:.3g})"

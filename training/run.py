@@ -11,7 +11,7 @@ from training.csv_writer import CsvWriter
 from training.loop import train
 from training.observation import Observers
 from training.progress import ProgressWriter, summary_lines
-from training.run_folder import create_run_folder
+from training.run_folder import create_run_folder, update_run_folder
 from training.saving import RunSaver
 from training.settings import Plan
 from training.tensorboard_writer import TensorBoardWriter
@@ -75,6 +75,7 @@ def run(plan: Plan, folder: Path, overrides: Sequence[str], resume: bool = False
         create_run_folder(folder, plan.config, overrides)
     else:
         discard_after(folder, state["step"])
+        update_run_folder(folder, plan.config, overrides, state["step"])
     step = None if state is None else int(state["step"])
     board = TensorBoardWriter(folder, step, state["tracker"]["latest"] if state else ())
     writers: list[Writer] = [CsvWriter(folder / "metrics.csv", step), board]

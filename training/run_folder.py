@@ -1,6 +1,7 @@
 """The folder of one run: its config, where its code came from, and never twice the same."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -42,13 +43,52 @@ def create_run_folder(folder: Path, config: Mapping[str, Any], overrides: Sequen
         overrides: Words of the command line that it was composed from.
 
     Raises:
-        ValueError: If there is something in it already: a run is never overwritten.
+        ValueError: If there is something in it already, for a run is never overwritten; or if it cannot be made.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"run_dir={folder} exists and is not empty; choose another, or go on with it by resume={folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False))
-    (folder / PROVENANCE).write_text(json.dumps({"overrides": list(overrides), **provenance()}, indent=2) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).touch(exist_ok=False)  # of two runs that choose the same name at once, one gets it
+    except OSError as error:
+        raise ValueError(f"run_dir={folder} cannot be made: {error.strerror}") from error
+    _write(folder, config, {"overrides": list(overrides), **provenance()})
+
+
+def update_run_folder(folder: Path, config: Mapping[str, Any], overrides: Sequence[str], step: int) -> None:
+    """Makes ``config.yaml`` and the overrides those of the run as it goes on, and notes where and with what code it did.
+
+    Args:
+        folder: The run folder.
+        config: The resolved config.
+        overrides: Words of the command line that it was composed from, the run's own among them.
+        step: Where it goes on.
+    """
+    known = json.loads((folder / PROVENANCE).read_text())
+    resumed = [*known.get("resumed", ()), {"step": step, **provenance()}]
+    _write(folder, config, known | {"overrides": list(overrides), "resumed": resumed})
+
+
+def saved_overrides(folder: Path) -> list[str]:
+    """Returns the words of the command line that the run in a folder was composed from.
+
+    Raises:
+        ValueError: If it is not a run folder.
+    """
+    path = folder / PROVENANCE
+    try:
+        return [str(word) for word in json.loads(path.read_text())["overrides"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"resume={folder} is not a run folder: it holds no readable {PROVENANCE}") from error
+
+
+def _write(folder: Path, config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Writes both files, each in one rename, so that a kill leaves the old one or the new one."""
+    texts = {CONFIG: yaml.safe_dump(dict(config), sort_keys=False), PROVENANCE: json.dumps(known, indent=2) + "\n"}
+    for name, text in texts.items():
+        temporary = folder / f"{name}.tmp"
+        temporary.write_text(text)
+        os.replace(temporary, folder / name)
 
 
 def provenance() -> dict[str, Any]:

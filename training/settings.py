@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +18,7 @@ from metrics.observer import MetricsSettings
 from metrics.probe import ProbeSettings
 from networks.spec import NetworkSpec, require_choice, require_range
 
+_SECTIONS: Final = ("agent", "env", "network", "optimizer", "interventions", "metrics", "probe", "checkpoint")
 _Settings = TypeVar("_Settings")
 
 
@@ -55,7 +56,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require_range("steps", self.steps, 1)
-        require_range("seed", self.seed, 0)
+        require_range("seed", self.seed, 0, 2**63 - 1)
         require_range("log_every_steps", self.log_every_steps, 1)
         require_choice("device", self.device.partition(":")[0], ("cpu", "cuda", "auto"))
         require_choice("precision", self.precision, ("fp32", "bf16"))
@@ -100,6 +101,7 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
     Raises:
         ValueError: If a key is unknown, a value has the wrong type or makes no sense, or two methods refuse each other.
     """
+    _require_sections(config)
     top = {key: value for key, value in config.items() if key in {field.name for field in fields(RunSettings)}}
     methods = config["interventions"]
     refuse_conflicts(methods)
@@ -144,7 +146,8 @@ def build_settings(cls: type[_Settings], values: Mapping[str, Any], where: str) 
         try:
             schema = OmegaConf.merge(schema, {key: value})
         except OmegaConfBaseException as error:
-            raise ValueError(f"{prefix}{key}={value}: {str(error).splitlines()[0]}") from error
+            reason = f"must be a list, [{value}]" if "ListConfig" in str(error) else str(error).splitlines()[0]
+            raise ValueError(f"{prefix}{key}={value}: {reason}") from error
     made: _Settings = OmegaConf.to_object(schema)  # type: ignore[assignment]
     return made
 
@@ -153,6 +156,17 @@ def did_you_mean(name: str, names: Any) -> str:
     """Returns `` (did you mean x?)`` if a name is close to one of ``names``, else nothing."""
     close = get_close_matches(name, list(names), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _require_sections(config: Mapping[str, Any]) -> None:
+    """Raises ValueError unless everything that is made of settings is there: a user can delete it or set it to null."""
+    methods = {f"interventions.{name}": values for name, values in (config.get("interventions") or {}).items()}
+    for name, values in ({section: config.get(section) for section in _SECTIONS} | methods).items():
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{name}={'null' if values is None else values} must hold settings, {name}.<setting>=<value>")
+    absent = [field.name for field in fields(RunSettings) if field.name not in config]
+    if absent:
+        raise ValueError(f"{absent[0]} is deleted; it must have a value")
 
 
 def _factory(name: str, values: Mapping[str, Any]) -> Factory:

@@ -123,9 +123,7 @@ def test_two_hot_loss_is_the_cross_entropy_with_the_encoded_target(builder: Buil
 
 def test_two_hot_targets_bootstrap_from_decoded_values(builder: BuildPart) -> None:
     # Head biases alone: action 0 puts its mass on atom 2, action 1 on atom 0. max_a Q = 2: target 1 + 0.5 * 2 = 2.
-    agent = small_dqn(
-        builder, actions=2, part={"spec": LINEAR, "inputs": (2,)}, discount=0.5, loss="two_hot", two_hot_bins=3
-    )
+    agent = small_dqn(builder, actions=2, part={"spec": LINEAR, "inputs": (2,)}, discount=0.5, loss="two_hot", two_hot_bins=3)
     set_linear(agent.target, [[0.0, 0.0]] * 6, [-100.0, -100.0, 100.0, 100.0, -100.0, -100.0])
     assert agent._targets(hand_batch([False, True])).tolist() == [2.0, 2.0]
 

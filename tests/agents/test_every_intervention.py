@@ -219,9 +219,7 @@ def test_every_method_runs_in_bf16_on_every_layout(builder: BuildPart, names: li
 # Checkpoints of another run
 
 
-@pytest.mark.parametrize(
-    ("saved", "present"), [(["l2"], ["redo"]), ([], ["l2"]), (["l2"], []), (["l2", "redo"], ["redo", "l2"])]
-)
+@pytest.mark.parametrize(("saved", "present"), [(["l2"], ["redo"]), ([], ["l2"]), (["l2"], []), (["l2", "redo"], ["redo", "l2"])])
 def test_a_checkpoint_of_other_methods_is_refused(builder: BuildPart, saved: list[str], present: list[str]) -> None:
     old, new = build("supervised", builder, saved), build("supervised", builder, present)
     run("supervised", old, 0, 3)

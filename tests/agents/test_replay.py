@@ -17,9 +17,7 @@ def numbered(first: int, count: int, dtype: torch.dtype = torch.float32) -> Tran
     """Transitions whose every field tells their number."""
     numbers = torch.arange(first, first + count)
     pixels = (numbers % 200).to(dtype).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
-    return Transitions(
-        pixels, numbers, numbers.float(), numbers % 2 == 0, numbers % 3 == 0, pixels + 1
-    )
+    return Transitions(pixels, numbers, numbers.float(), numbers % 2 == 0, numbers % 3 == 0, pixels + 1)
 
 
 def held(replay: Replay) -> list[int]:

@@ -3,9 +3,7 @@ import pytest
 from agents.schedules import linear
 
 
-@pytest.mark.parametrize(
-    ("step", "expected"), [(0, 1.0), (1, 0.91), (5, 0.55), (9, 0.19), (10, 0.1), (11, 0.1), (10**9, 0.1)]
-)
+@pytest.mark.parametrize(("step", "expected"), [(0, 1.0), (1, 0.91), (5, 0.55), (9, 0.19), (10, 0.1), (11, 0.1), (10**9, 0.1)])
 def test_linear_by_hand(step: int, expected: float) -> None:
     # From 1 to 0.1 over 10 steps: 0.09 less at each.
     assert linear(step, 1.0, 0.1, 10) == pytest.approx(expected)

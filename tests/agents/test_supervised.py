@@ -51,8 +51,8 @@ def test_update_is_one_step_of_plain_training(builder: BuildPart) -> None:
     parameters = {name: value.detach().clone().requires_grad_() for name, value in agent.learner.network.named_parameters()}
     optimizer = torch.optim.Adam(parameters.values(), lr=0.01)
     hidden = batch.inputs
-    for layer in ("torso.layers.dense_1", "torso.layers.dense_2"):
-        hidden = functional.relu(functional.linear(hidden, parameters[f"{layer}.linear.weight"], parameters[f"{layer}.linear.bias"]))
+    for layer in ("torso.layers.dense_1.linear", "torso.layers.dense_2.linear"):
+        hidden = functional.linear(hidden, parameters[f"{layer}.weight"], parameters[f"{layer}.bias"]).relu()
     outputs = functional.linear(hidden, parameters["head.linear.weight"], parameters["head.linear.bias"])
     functional.cross_entropy(outputs, batch.targets).backward()
     optimizer.step()

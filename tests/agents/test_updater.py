@@ -361,7 +361,7 @@ class Draw(Intervention):
 
 def test_generators_are_private_to_seed_part_and_name(builder: BuildPart) -> None:
     def numbers(names: list[str], part: str = "q", seed: int = 0) -> dict[str, list[float]]:
-        updater = builder({name: Draw for name in names}, seed=seed)(part, HEAD)
+        updater = builder(dict.fromkeys(names, Draw), seed=seed)(part, HEAD)
         logs = [update(updater, index) for index in range(3)]
         return {name: [float(log[f"{name}/number"]) for log in logs] for name in names}
 

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -175,7 +176,7 @@ def test_a_unit_comes_when_the_fractions_make_one(rate: float) -> None:
     part = build("one_layer", rate=0.0, replacement_rate=rate, maturity_updates=0)
     counts = [int(update(part, step)["cbp/units_reset"]) for step in range(1, 41)]
     exact = [round(4 * rate * 1000) * step // 1000 for step in range(41)]
-    assert counts == [after - before for before, after in zip(exact, exact[1:], strict=False)]
+    assert counts == [after - before for before, after in pairwise(exact)]
 
 
 @pytest.mark.parametrize("maturity", [0, 1, 3])
@@ -229,14 +230,12 @@ class Plain:
     def __init__(self, part: Updater, rate: float, maturity: int, decay: float, utility: str, policy: str, move: bool) -> None:
         self.part, self.replacement, self.maturity, self.decay = part, rate, maturity, decay
         self.kind, self.policy, self.move = utility, policy, move
-        self.values = {
-            name: value.detach().clone().requires_grad_() for name, value in part.network.named_parameters()
-        }
+        self.values = {name: value.detach().clone().requires_grad_() for name, value in part.network.named_parameters()}
         self.first = {name: torch.zeros_like(value) for name, value in self.values.items()}
         self.second = {name: torch.zeros_like(value) for name, value in self.values.items()}
         self.count = {name: torch.zeros_like(value) for name, value in self.values.items()}
         self.names = list(part.network.units.names)
-        self.pool = {name: 1 for name in self.names} | ({"conv_2": 2} if part.network.spec.pools == [1, 2] else {})
+        self.pool = dict.fromkeys(self.names, 1) | ({"conv_2": 2} if part.network.spec.pools == [1, 2] else {})
         self.halves = 2 if part.network.spec.activations == ["crelu"] else 1
         self.units = {name: self.weight(name).shape[0] for name in self.names}
         self.utility = {name: [0.0] * self.units[name] for name in self.names}
@@ -607,7 +606,10 @@ def test_a_linear_model_is_refused() -> None:
         ({"replacement_rate": 1.5}, r"continual_backprop\.replacement_rate=1\.5 must be between 0 and 1"),
         ({"maturity_updates": -1}, r"continual_backprop\.maturity_updates=-1 must be at least 0"),
         ({"decay": 1.0}, r"continual_backprop\.decay=1\.0"),
-        ({"utility": "weight"}, r"utility=weight is unknown; choose from contribution, zero_contribution, adaptable_contribution"),
+        (
+            {"utility": "weight"},
+            r"utility=weight is unknown; choose from contribution, zero_contribution, adaptable_contribution",
+        ),
         ({"optimizer_state": "fresh"}, r"optimizer_state=fresh is unknown; choose from keep, zero, restart"),
     ],
 )

@@ -115,7 +115,7 @@ def test_place_is_between_normalisation_and_activation() -> None:
 
 
 def test_tanh_is_refused() -> None:
-    with pytest.raises(ValueError, match="load_balancing does not work with activation tanh.*choose relu"):
+    with pytest.raises(ValueError, match=r"load_balancing does not work with activation tanh.*choose relu"):
         build(NetworkSpec(widths=[4], activations=["tanh"]), (3,))
 
 

@@ -98,11 +98,37 @@ def test_a_whole_parameter(policy: str) -> None:
     optimizer.step()
     reset_entries(optimizer, parameter, None, policy)
     state = optimizer.state[parameter]
-    if policy == "restart":
-        assert state == {}
-    else:
-        assert state["step"] == 1
-        assert state["exp_avg"].unique().tolist() == pytest.approx([0.1 if policy == "keep" else 0.0])
+    assert state["step"] == (0 if policy == "restart" else 1)
+    assert state["exp_avg"].unique().tolist() == pytest.approx([0.1 if policy == "keep" else 0.0])
+
+
+@pytest.mark.parametrize("make", ["UnitAdam", "SGD", "momentum", "nesterov", "RMSprop", "centered"])
+@pytest.mark.parametrize("units_first", [False, True])
+def test_a_restarted_parameter_continues_as_under_a_fresh_optimizer(make: str, units_first: bool) -> None:
+    makers: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
+        "UnitAdam": lambda own: UnitAdam(own, lr=0.1, fused=True),
+        "SGD": lambda own: torch.optim.SGD(own, lr=0.1, fused=True),
+        "momentum": lambda own: torch.optim.SGD(own, lr=0.1, momentum=0.9, fused=True),
+        "nesterov": lambda own: torch.optim.SGD(own, lr=0.1, momentum=0.9, nesterov=True, fused=True),
+        "RMSprop": lambda own: torch.optim.RMSprop(own, lr=0.1),
+        "centered": lambda own: torch.optim.RMSprop(own, lr=0.1, momentum=0.9, centered=True),
+    }
+    ours, beside = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    optimizer = makers[make]([beside, ours])
+    for number in range(4):
+        beside.grad, ours.grad = torch.ones(2), torch.tensor([1.0, -2.0, number])
+        optimizer.step()
+        if units_first and number == 2:
+            reset_entries(optimizer, ours, torch.tensor([True, False, False]), "restart")
+    reset_entries(optimizer, ours, None, "restart")
+    new = nn.Parameter(ours.detach().clone())
+    fresh = makers[make]([new])
+    for number in range(4):
+        beside.grad, ours.grad = torch.ones(2), torch.tensor([-1.0, number, 0.5])
+        new.grad = ours.grad.clone()
+        optimizer.step()
+        fresh.step()
+        assert torch.equal(ours, new)
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])

@@ -95,7 +95,9 @@ def test_dormant_by_hand(activity: list[float], threshold: float, expected: list
 # Which units, when
 
 
-@pytest.mark.parametrize(("threshold", "expected"), [(0.0, [0]), (0.49, [0]), (0.5, [0, 1]), (1.0, [0, 1, 2]), (2.5, [0, 1, 2, 3])])
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(0.0, [0]), (0.49, [0]), (0.5, [0, 1]), (1.0, [0, 1, 2]), (2.5, [0, 1, 2, 3])]
+)
 def test_units_reset_by_hand(threshold: float, expected: list[int]) -> None:
     # Activities 0, 1, 2, 5 (weights -1, 1, 2, 5 on an input of 1); mean 2.
     part = linear_part([-1.0, 1.0, 2.0, 5.0], threshold=threshold, every_updates=1)
@@ -143,7 +145,9 @@ def test_sums_begin_anew_after_a_reset() -> None:
         assert reset_of(part) == expected
 
 
-@pytest.mark.parametrize(("every", "average", "expected"), [(0, 1, []), (1, 1, list(range(1, 10))), (4, 1, [4, 8]), (3, 3, [3, 6, 9])])
+@pytest.mark.parametrize(
+    ("every", "average", "expected"), [(0, 1, []), (1, 1, list(range(1, 10))), (4, 1, [4, 8]), (3, 3, [3, 6, 9])]
+)
 def test_period(every: int, average: int, expected: list[int]) -> None:
     part = build(every_updates=every, average_updates=average)
     assert [step for step in range(1, 10) if update(part, step)] == expected
@@ -164,9 +168,7 @@ class Plain:
 
     def __init__(self, part: Updater, threshold: float, every: int, average: int, policy: str = "zero") -> None:
         self.part, self.threshold, self.every, self.average, self.policy = part, threshold, every, average, policy
-        self.values = {
-            name: torch.nn.Parameter(value.detach().clone()) for name, value in part.network.named_parameters()
-        }
+        self.values = {name: torch.nn.Parameter(value.detach().clone()) for name, value in part.network.named_parameters()}
         group = part.optimizer.param_groups[0]
         self.optimizer = torch.optim.Adam(self.values.values(), lr=group["lr"])
         self.names = list(part.network.units.names)
@@ -269,7 +271,9 @@ def test_against_loops(layout: str, every: int, average: int, policy: str) -> No
             torch.testing.assert_close(part.network.tensor(name), value, rtol=1e-4, atol=1e-6, msg=f"{name} at {step}")
             state, other = part.optimizer.state[part.network.tensor(name)], plain.optimizer.state[value]
             for moment in ("exp_avg", "exp_avg_sq"):
-                torch.testing.assert_close(state[moment], other[moment], rtol=1e-4, atol=1e-7, msg=f"{moment} of {name} at {step}")
+                torch.testing.assert_close(
+                    state[moment], other[moment], rtol=1e-4, atol=1e-7, msg=f"{moment} of {name} at {step}"
+                )
     assert resets > 3
 
 

@@ -36,7 +36,8 @@ def block_of(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("last_layers", "reset", "units"), [(0, BLOCKS, 12), (1, BLOCKS[3:], 0), (2, BLOCKS[2:], 4), (3, BLOCKS[1:], 9), (4, BLOCKS, 12)]
+    ("last_layers", "reset", "units"),
+    [(0, BLOCKS, 12), (1, BLOCKS[3:], 0), (2, BLOCKS[2:], 4), (3, BLOCKS[1:], 9), (4, BLOCKS, 12)],
 )
 def test_which_layers(last_layers: int, reset: list[str], units: int) -> None:
     part = build(last_layers=last_layers)

@@ -64,7 +64,11 @@ def test_noise_has_each_tensors_own_distribution(layout: str) -> None:
 
 def test_gaussian_noise_is_standard_normal() -> None:
     part = PartBuilder(
-        NetworkSpec(widths=[200]), (100,), torch.float32, OptimizerSettings(), {"s": lambda: ShrinkAndPerturb(0.0, 1.0, "gaussian")}
+        NetworkSpec(widths=[200]),
+        (100,),
+        torch.float32,
+        OptimizerSettings(),
+        {"s": lambda: ShrinkAndPerturb(0.0, 1.0, "gaussian")},
     )("q", HeadSpec("q", 2))
     part.task_switch(1)
     weight = part.network.tensor("torso.layers.dense_1.linear.weight")
