@@ -71,10 +71,7 @@ def _refuse_impossible_runs(request: Request) -> None:
 
 
 def _single(request: Request, folder: Path, resume: bool = False) -> int:
-    try:
-        outcome = run(plan_from(request.config), folder, request.overrides, resume)
-    except FloatingPointError as error:
-        raise FloatingPointError(f"{error}. The run, up to its last checkpoint, is in {folder}") from error
+    outcome = run(plan_from(request.config), folder, request.overrides, resume)
     _report(outcome, folder)
     return 0 if outcome.finished else 130
 
@@ -95,7 +92,8 @@ def _hydra(arguments: list[str]) -> int:
     register_configs()
     forget_hydra()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, and does not print them over many lines
-    sys.argv = [sys.argv[0], *arguments]
+    # Hydra wants its flags before the overrides; a user writes them anywhere.
+    sys.argv = [sys.argv[0], *sorted(arguments, key=lambda word: not word.startswith("-") and ("=" in word or "~" in word))]
     _job()
     return 0
 
@@ -111,7 +109,11 @@ def _job(config: DictConfig) -> float:
     plain |= {"run_dir": str(folder), "progress": False}
     if plain["threads"] == "auto":
         plain["threads"] = "1"  # the runs of a grid share the machine
-    outcome = run(plan_from(plain), folder, list(HydraConfig.get().overrides.task))
+    try:
+        outcome = run(plan_from(plain), folder, list(HydraConfig.get().overrides.task))
+    except (FloatingPointError, OSError) as error:
+        print(f"stopped: {error}", file=sys.stderr)  # of several that fail, Hydra reports the first
+        raise
     print(f"{folder}: {outcome.step} steps")
     if not outcome.finished:
         raise KeyboardInterrupt  # whoever stops one run of a grid stops the grid

@@ -46,7 +46,9 @@ class Updater:
         self.part, self.network, self.seed = part, network, seed
         self.interventions = dict(interventions)
         self.max_gradient_norm, self.autocast = max_gradient_norm, autocast
-        self.device = next(network.parameters()).device
+        # The structure is final, and walking the modules at every update would be a good part of a small one.
+        self._parameters = list(network.parameters())
+        self.device = self._parameters[0].device
         self.steps = 0
         self.copies: dict[str, Network] = {}
         self._batch: Any = None
@@ -200,7 +202,7 @@ class Updater:
             _collect(logs, name, getattr(intervention, hook)(self._view(name)))
 
     def _clip_and_check(self, loss: Tensor) -> None:
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         self.trace.gradients(norm)
         finite = (norm + loss).isfinite()
@@ -210,7 +212,7 @@ class Updater:
         else:
             self._refuse_on_device(finite)
         if self.max_gradient_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.network.parameters(), self.max_gradient_norm, norm, foreach=True)
+            nn.utils.clip_grads_with_norm_(self._parameters, self.max_gradient_norm, norm, foreach=True)
 
     def _refuse_on_device(self, finite: Tensor) -> None:
         """Lets the fused optimizer skip this step if ``finite`` is false, without a word to the host."""

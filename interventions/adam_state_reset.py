@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from interventions.base import Intervention, Logs, Update, due
 from interventions.registry import register
-from interventions.unit_adam import RESTARTED_AT
+from interventions.unit_adam import UnitAdam
 from networks.spec import require_range
 
 
@@ -22,8 +22,10 @@ def reset_adam_state(optimizer: Optimizer, moments: bool, step: bool) -> None:
         moments: Whether the first and second moments become 0.
         step: Whether the step count becomes 0.
     """
-    cleared = {"exp_avg": moments, "exp_avg_sq": moments, "max_exp_avg_sq": moments, "step": step, RESTARTED_AT: step}
-    for state in optimizer.state.values():
+    cleared = {"exp_avg": moments, "exp_avg_sq": moments, "max_exp_avg_sq": moments, "step": step}
+    for parameter, state in optimizer.state.items():
+        if step and isinstance(optimizer, UnitAdam):
+            optimizer.forget_restarts(parameter)
         for name, value in state.items():
             if isinstance(value, Tensor) and cleared.get(name, False):
                 value.zero_()

@@ -1,6 +1,7 @@
 """Continual backpropagation: a steady trickle of resets of the least useful mature units."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar, Final
 
 import torch
@@ -13,21 +14,30 @@ from interventions.registry import register
 from interventions.surgery import ResetPolicy, reset_units
 from networks.network import Network
 from networks.spec import require_choice, require_range
-from networks.units import UnitLayer
+from networks.units import UnitLayer, UnitSlice
 
+_ROUNDING: Final = 1e-9  # five times 1.2 is to replace six units, though its sum in floating point falls short of 6
 UTILITIES: Final = ("contribution", "zero_contribution", "adaptable_contribution")
 
 
 def outgoing_magnitude(network: Network, layer: UnitLayer) -> Tensor:
     """Returns the mean |w| of everything that reads each unit, (U,)."""
-    columns = [consumer.weight.per_unit(network.tensor(consumer.weight.tensor)) for consumer in layer.consumers]
-    entries = columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
-    return entries.abs().mean(1)
+    return _mean_magnitude(network, [consumer.weight for consumer in layer.consumers])
 
 
 def incoming_magnitude(network: Network, layer: UnitLayer) -> Tensor:
     """Returns the mean |w| of each unit's incoming weights, (U,)."""
-    return layer.weight.per_unit(network.tensor(layer.weight.tensor)).abs().mean(1)
+    return _mean_magnitude(network, [layer.weight])
+
+
+def _mean_magnitude(network: Network, slices: list[UnitSlice]) -> Tensor:
+    tensors = [network.tensor(entries.tensor) for entries in slices]
+    sums = [entries.sums(tensor.abs()) for entries, tensor in zip(slices, tensors, strict=True)]
+    per_unit = [
+        tensor.numel() / tensor.shape[s.axis] * s.span * len(s.offsets) for s, tensor in zip(slices, tensors, strict=True)
+    ]
+    total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
+    return total / sum(per_unit)
 
 
 def mean_deviation(post: Tensor, centre: Tensor | None, copies: int) -> Tensor:
@@ -72,7 +82,8 @@ class ContinualBackprop(Intervention):
     Deviations: the paper sums |w_out| where this averages, the same order within a layer. The published code (1) moves no bias,
     since it zeroes the mean activation before using it (``bias_compensation: false`` here); (2) uses ``adaptable_contribution``
     for permuted MNIST and ImageNet: y = mean|w_out| mean|h - h_mean| / mean|w_in|. ``zero_contribution`` is that without the
-    division. Fresh weights come from the tensor's own initial distribution.
+    division. Fresh weights come from the tensor's own initial distribution. A CReLU unit's y takes means over both halves, and
+    the mean contribution in front of a max-pooling is that before the pooling.
     State: utility, mean activation, age per unit, and the fraction carried per layer. Optimizer: entries written are restarted,
     moments and step count.
     Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer.
@@ -108,66 +119,110 @@ class ContinualBackprop(Intervention):
         require_units(self.name, u)
         require_restart(self.name, self.optimizer_state, u.optimizer)
         self._policy = ResetPolicy(bias="zero", optimizer_state=self.optimizer_state)
-        for layer in u.network.units.layers:
-            sizes = {"utility": layer.units, "mean": layer.units * layer.copies, "age": layer.units}
-            for key, size in sizes.items():
-                self.state[f"{layer.name}/{key}"] = torch.zeros(size, device=u.generator.device)
-            self.state[f"{layer.name}/carried"] = torch.zeros((), device=u.generator.device, dtype=torch.float64)
+        self._layers = u.network.units.layers
+        self._units = _Concatenated([layer.units for layer in self._layers], u.generator.device)
+        self._channels = _Concatenated([layer.units * layer.copies for layer in self._layers], u.generator.device)
+        self._utility, self._age, self._mean = self._units.zeros(), self._units.zeros(), self._channels.zeros()
+        self._carried = torch.zeros(len(self._layers), device=u.generator.device, dtype=torch.float64)
+        for index, layer in enumerate(self._layers):
+            self.state[f"{layer.name}/utility"] = self._units.of(self._utility, index)
+            self.state[f"{layer.name}/age"] = self._units.of(self._age, index)
+            self.state[f"{layer.name}/mean"] = self._channels.of(self._mean, index)
+            self.state[f"{layer.name}/carried"] = self._carried[index]
 
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
         """Updates the utilities and replaces the units that are due."""
-        masks = {layer.name: self._measure(u, layer) for layer in u.network.units.layers}
-        on_host = u.generator.device.type == "cpu"
-        # Reading a mask costs nothing on the CPU and writing through it costs more than the update itself.
-        chosen = {name: mask for name, mask in masks.items() if not on_host or bool(mask.any())}
-        if not chosen:
-            return {"units_reset": 0.0}
-        for name, mask in chosen.items():
-            self._compensate(u.network, u.network.units[name], mask)
-        reset = reset_units(u.network, u.optimizer, chosen, self._policy, u.generator)
-        for name, mask in chosen.items():
-            self._forget(u.network.units[name], mask)
-        return {"units_reset": reset}
+        self._measure(u)
+        eligible = self._age > self.maturity_updates
+        self._carried.add_(self._units.sums(eligible), alpha=self.replacement_rate)
+        if u.generator.device.type == "cpu":
+            # Reading a number costs nothing on the CPU, and writing through a mask costs more than the update itself.
+            due = [index for index, carried in enumerate(self._carried.tolist()) if carried + _ROUNDING >= 1]
+        else:
+            due = list(range(len(self._layers)))
+        return {"units_reset": self._replace(u, due, eligible)} if due else {"units_reset": 0.0}
 
-    def _measure(self, u: Update, layer: UnitLayer) -> Tensor:
-        post = u.taps.post[layer.name].float()
-        utility, mean, age = (self.state[f"{layer.name}/{key}"] for key in ("utility", "mean", "age"))
-        age += 1
-        batch_mean = post.flatten(2).mean((0, 2)) if post.ndim > 2 else post.mean(0)
-        mean.lerp_(batch_mean, 1 - self.decay)
-        centre = None if self.utility == "contribution" else self._mean_activation(layer)
-        current = outgoing_magnitude(u.network, layer) * mean_deviation(post, centre, layer.copies)
+    def _measure(self, u: Update) -> None:
+        """Brings age, mean activation and utility of all layers up to date, in few operations on all of them together."""
+        posts = [u.taps.post[layer.name].float() for layer in self._layers]
+        self._age.add_(1)
+        self._mean.lerp_(torch.cat([_mean_over_inputs(post) for post in posts]), 1 - self.decay)
+        centres: list[Tensor | None] = [None] * len(posts)
+        if self.utility != "contribution":
+            centres = [self._mean_activation(index) for index in range(len(posts))]
+        rows = zip(posts, centres, self._layers, strict=True)
+        current = torch.cat([mean_deviation(post, centre, layer.copies) for post, centre, layer in rows])
+        current.mul_(torch.cat([outgoing_magnitude(u.network, layer) for layer in self._layers]))
         if self.utility == "adaptable_contribution":
-            # 0 / 0, a unit whose inputs were all replaced, would stay in the average for ever.
-            current = current / incoming_magnitude(u.network, layer).clamp_min(torch.finfo(torch.float32).eps)
-        utility.lerp_(current, 1 - self.decay)
-        return self._due(layer)
+            incoming = torch.cat([incoming_magnitude(u.network, layer) for layer in self._layers])
+            # 0 / 0, of a unit whose inputs were all replaced, would stay in the average for ever.
+            current.div_(incoming.clamp_(min=torch.finfo(torch.float32).eps))
+        self._utility.lerp_(current, 1 - self.decay)
 
-    def _due(self, layer: UnitLayer) -> Tensor:
-        age, carried = self.state[f"{layer.name}/age"], self.state[f"{layer.name}/carried"]
-        eligible = age > self.maturity_updates
-        carried += eligible.sum().double() * self.replacement_rate
-        count = (carried + 1e-9).floor()  # a hundred times 0.01 is one, whatever the rounding
-        if count.device.type == "cpu" and count < 1:
-            return torch.zeros_like(eligible)
-        carried -= count
-        return lowest(self.state[f"{layer.name}/utility"] / (1 - self.decay**age), eligible, count)
+    def _replace(self, u: Update, due: list[int], eligible: Tensor) -> Tensor:
+        counts = (self._carried + _ROUNDING).floor()
+        self._carried.sub_(counts)
+        corrected = self._utility / self._bias_correction(self._age)
+        masks: dict[str, Tensor] = {}
+        for index in due:
+            layer = self._layers[index]
+            mask = lowest(self._units.of(corrected, index), self._units.of(eligible, index), counts[index])
+            masks[layer.name] = mask
+            if self.bias_compensation:
+                lost = torch.where(mask.repeat(layer.copies), self._mean_activation(index), 0.0)
+                _compensate(u.network, layer, lost)
+        reset = reset_units(u.network, u.optimizer, masks, self._policy, u.generator)
+        for index, mask in zip(due, masks.values(), strict=True):
+            self._units.of(self._utility, index).masked_fill_(mask, 0.0)
+            self._units.of(self._age, index).masked_fill_(mask, 0.0)
+            self._channels.of(self._mean, index).masked_fill_(mask.repeat(self._layers[index].copies), 0.0)
+        return reset
 
-    def _mean_activation(self, layer: UnitLayer) -> Tensor:
-        """Returns the bias-corrected mean activation of each post-activation channel, (copies * U,)."""
-        age = self.state[f"{layer.name}/age"].repeat(layer.copies)
-        return self.state[f"{layer.name}/mean"] / (1 - self.decay**age)
+    def _bias_correction(self, age: Tensor) -> Tensor:
+        return 1 - self.decay**age
 
-    def _compensate(self, network: Network, layer: UnitLayer, mask: Tensor) -> None:
-        if not self.bias_compensation:
-            return
-        lost = torch.where(mask.repeat(layer.copies), self._mean_activation(layer), 0.0)
-        for consumer in layer.consumers:
-            if consumer.bias is not None:
-                weight = network.tensor(consumer.weight.tensor)
-                network.tensor(consumer.bias).add_(consumer.weight.reach(weight) @ lost)
+    def _mean_activation(self, index: int) -> Tensor:
+        """Returns the bias-corrected mean activation of every post-activation channel of a layer."""
+        age = self._units.of(self._age, index).repeat(self._layers[index].copies)
+        return self._channels.of(self._mean, index) / self._bias_correction(age)
 
-    def _forget(self, layer: UnitLayer, mask: Tensor) -> None:
-        for key, units in (("utility", mask), ("age", mask), ("mean", mask.repeat(layer.copies))):
-            self.state[f"{layer.name}/{key}"].masked_fill_(units, 0.0)
+
+class _Concatenated:
+    """One vector that holds a stretch for every layer, so that what is done to all layers is done at once.
+
+    Args:
+        sizes: Length of each layer's stretch.
+        device: Where vectors are made.
+    """
+
+    def __init__(self, sizes: list[int], device: torch.device) -> None:
+        ends = list(accumulate(sizes))
+        self._stretches = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+        self._device = device
+        self._members = torch.zeros(len(sizes), ends[-1], device=device)
+        for row, stretch in zip(self._members, self._stretches, strict=True):
+            row[stretch] = 1.0
+
+    def zeros(self) -> Tensor:
+        return torch.zeros(self._members.shape[1], device=self._device)
+
+    def of(self, vector: Tensor, index: int) -> Tensor:
+        """Returns one layer's stretch, a view."""
+        return vector[self._stretches[index]]
+
+    def sums(self, mask: Tensor) -> Tensor:
+        """Counts the True entries of each layer, (layers,), without reading them on the host."""
+        return (self._members @ mask.float()).double()
+
+
+def _mean_over_inputs(post: Tensor) -> Tensor:
+    return post.flatten(2).mean((0, 2)) if post.ndim > 2 else post.mean(0)
+
+
+def _compensate(network: Network, layer: UnitLayer, lost: Tensor) -> None:
+    """Adds what the replaced units contributed on average to the biases of everything that read them."""
+    for consumer in layer.consumers:
+        if consumer.bias is not None:
+            weight = network.tensor(consumer.weight.tensor)
+            network.tensor(consumer.bias).add_(consumer.weight.reach(weight) @ lost)

@@ -27,5 +27,11 @@ class LayerNorm(Intervention):
     affine: bool = True
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
-        """Adds the normalisation behind whatever normalisation the network already has."""
-        return replace(spec, normalisation=[*spec.normalisation, "layer" if self.affine else "layer_non_affine"])
+        """Puts the normalisation in front of any other, the order of the paper.
+
+        Raises:
+            ValueError: If the network has a layer normalisation already.
+        """
+        if any(name.startswith("layer") for name in spec.normalisation):
+            raise ValueError(f"intervention layer_norm would be a second one: network.normalisation={list(spec.normalisation)}")
+        return replace(spec, normalisation=["layer" if self.affine else "layer_non_affine", *spec.normalisation])

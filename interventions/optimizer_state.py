@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from interventions.unit_adam import RESTARTED_AT, UnitAdam
+from interventions.unit_adam import UnitAdam
 
 POLICIES: Final = ("keep", "zero", "restart")
-_COUNTS: Final = ("step", RESTARTED_AT)
+_STEP: Final = "step"
 
 
 def require_restart(method: str, policy: str, optimizer: Optimizer) -> None:
@@ -41,9 +41,9 @@ def reset_entries(optimizer: Optimizer, parameter: Tensor, mask: Tensor | None, 
     # parameters have a momentum and others do not yet.
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     for name, value in tensors.items():
-        if name not in _COUNTS and value.shape == parameter.shape:
+        if name != _STEP and value.shape == parameter.shape:
             value.zero_() if mask is None else value.masked_fill_(mask, 0.0)
         elif policy == "restart" and mask is None:
             value.zero_()
-    if policy == "restart" and mask is not None and isinstance(optimizer, UnitAdam):
-        optimizer.restart(parameter, mask)
+    if policy == "restart" and isinstance(optimizer, UnitAdam):
+        optimizer.forget_restarts(parameter) if mask is None else optimizer.restart(parameter, mask)

@@ -33,18 +33,35 @@ class UnitAdam(torch.optim.Adam):
     def restart(self, parameter: Tensor, mask: Tensor) -> None:
         """Counts steps anew for entries of ``parameter`` under ``mask``, whose moments the caller has cleared.
 
+        The state remembers when, in a tensor of the mask's shape: a vector for the rows and one for the columns of a weight, not
+        a number for every entry.
+
         Args:
             parameter: A parameter that has taken at least one step.
             mask: Boolean, broadcastable to the parameter.
         """
         state = self.state[parameter]
-        if RESTARTED_AT not in state:
-            state[RESTARTED_AT] = torch.zeros_like(parameter)
         step = state["step"].to(parameter.device, parameter.dtype)
-        state[RESTARTED_AT].copy_(torch.where(mask, step, state[RESTARTED_AT]))
+        restarts: dict[str, Tensor] = state.setdefault(RESTARTED_AT, {})
+        kind = "x".join(map(str, mask.shape))
+        if kind not in restarts:
+            restarts[kind] = torch.zeros(mask.shape, device=parameter.device, dtype=parameter.dtype)
+        restarts[kind].copy_(torch.where(mask, step, restarts[kind]))
         group = next(group for group in self.param_groups if any(entry is parameter for entry in group["params"]))
         # Beyond this many steps b^k is below half a unit in the last place of a float32.
         state[_UNTIL] = group["updates"] + math.ceil(math.log(2.0**-25) / _log(max(group["betas"])))
+
+    def forget_restarts(self, parameter: Tensor) -> None:
+        """Lets all entries of ``parameter`` share the tensor's step count again, which the caller has set to 0."""
+        for key in (RESTARTED_AT, _UNTIL):
+            self.state.get(parameter, {}).pop(key, None)
+
+    def restarted_at(self, parameter: Tensor) -> Tensor:
+        """Returns the step count at the latest restart of every entry, 0 for never, in the shape of the parameter."""
+        latest = torch.zeros_like(parameter)
+        for restarts in self.state.get(parameter, {}).get(RESTARTED_AT, {}).values():
+            latest = torch.maximum(latest, restarts)
+        return latest
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Takes one optimizer step; see ``torch.optim.Adam.step``."""
@@ -61,17 +78,30 @@ class UnitAdam(torch.optim.Adam):
 
 @torch.no_grad()
 def _correct(parameter: Tensor, state: dict[str, Any], group: dict[str, Any], refused: Tensor | None) -> None:
-    restarted_at, step = state[RESTARTED_AT], state["step"].to(parameter.device)
-    moved = restarted_at > 0 if refused is None else (restarted_at > 0) & (refused == 0)
-    made = _adaptive_step(state, group, step)
-    right = _adaptive_step(state, group, step - restarted_at)
-    parameter.add_(torch.where(moved, (made - right) * group["lr"], 0.0))
+    step = state["step"].to(parameter.device)
+    plain = _bias_corrections(step, group)
+    first, second = plain
+    for restarted_at in state[RESTARTED_AT].values():
+        # The youngest count decides, and has the largest corrections. An entry that was never restarted has the plain ones, to
+        # the last bit, and so a difference of exactly 0.
+        own = _bias_corrections(step - restarted_at, group)
+        first, second = (
+            torch.maximum(old, torch.where(restarted_at > 0, new, everyone))
+            for old, new, everyone in zip((first, second), own, plain, strict=True)
+        )
+    root = state["exp_avg_sq"].sqrt()
+    made = (state["exp_avg"] * plain[0]).div_((root * plain[1]).add_(group["eps"]))
+    right = (state["exp_avg"] * first).div_((root * second).add_(group["eps"]))
+    difference = made.sub_(right)
+    if refused is not None:
+        difference = torch.where(refused == 0, difference, 0.0)
+    parameter.add_(difference, alpha=group["lr"])
 
 
-def _adaptive_step(state: dict[str, Any], group: dict[str, Any], step: Tensor) -> Tensor:
-    """Returns Adam's step for lr = 1 after ``step`` updates, (0-dim) or one count per entry."""
-    first, second = (-torch.expm1(step * _log(beta)) for beta in group["betas"])
-    return (state["exp_avg"] / first) / ((state["exp_avg_sq"] / second).sqrt() + group["eps"])
+def _bias_corrections(steps: Tensor, group: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Returns 1 / (1 - b1^steps) and 1 / sqrt(1 - b2^steps)."""
+    first, second = (-torch.expm1(steps * _log(beta)) for beta in group["betas"])
+    return first.reciprocal(), second.rsqrt()
 
 
 def _log(beta: float) -> float:

@@ -19,6 +19,7 @@ from seeding import derive_seed, torch_generator
 
 FREQUENCY: Final = 1e5
 _CURVE_POINTS: Final = 20
+_DRAWS_PER_INPUT: Final = 4  # drawn from a replay of a few hundred different inputs, many come twice
 
 
 @dataclass
@@ -28,7 +29,7 @@ class ProbeSettings:
     Attributes:
         every_steps: Period in steps of the stream, 0 for never.
         steps: Optimizer steps of one probe. 2,000 in "Towards perpetually trainable neural networks", B.3.
-        inputs: Inputs to fit, drawn from what the part is trained on.
+        inputs: Different inputs to fit, drawn from what the part is trained on; fewer while there are not so many.
         batch_size: Inputs per step.
         learning_rate: Of the fresh Adam.
         random_labels: Whether classifiers are also asked to memorise uniformly random labels of the same inputs.
@@ -73,6 +74,22 @@ def probe_targets(network: Network, inputs: Tensor, noise: Tensor) -> Tensor:
     with evaluation_mode(network):
         outputs: Tensor = network(inputs)
     return outputs.float() + noise
+
+
+def latest_distinct(inputs: Tensor, count: int) -> Tensor:
+    """Returns the last ``count`` inputs of which none equals another, in their order; fewer if there are not so many.
+
+    A repeated input makes the probe easier, since there is one target less to fit. Were they kept, the loss would rise while a
+    replay fills and hold nothing against the network.
+
+    Args:
+        inputs: (n, *input_shape).
+        count: At least 1.
+    """
+    rows = torch.arange(inputs.shape[0], device=inputs.device)
+    unique, group = torch.unique(inputs.flatten(1), dim=0, return_inverse=True)
+    last = rows.new_zeros(unique.shape[0]).scatter_reduce_(0, group, rows, "amax")
+    return inputs[last.sort().values[-count:]]
 
 
 def fit(
@@ -146,9 +163,10 @@ class ProbeObserver:
         for name, part in view.agent.parts.items():
             device = next(part.network.parameters()).device
             generator = torch_generator(self.seed, "probe inputs", name, view.step, device=device)
-            inputs = view.agent.sample_inputs(name, self.settings.inputs, generator)
-            if inputs is None:
+            drawn = view.agent.sample_inputs(name, _DRAWS_PER_INPUT * self.settings.inputs, generator)
+            if drawn is None:
                 return {"probe/loss": Undefined("there are no inputs yet")}
+            inputs = latest_distinct(drawn, self.settings.inputs)
             values, curves = self._probe(part, inputs, derive_seed(self.seed, "probe", name, view.step))
             for key, value in values.items():
                 logs[f"probe/{key}/{name}"] = value

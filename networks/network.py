@@ -1,6 +1,6 @@
 """The one network factory: a torso, a head, their unit graph, and initial values that depend on names alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +46,7 @@ class Network(nn.Module):
         self.spec, self.head_spec = spec, head
         self.input_shape, self.input_dtype = tuple(input_shape), input_dtype
         self.taps = Taps()
+        self._tensors: dict[str, Tensor] = {}
         self.torso = build_torso(spec, input_shape, self.taps)
         self.head = build_head(self.torso.features, head)
         self.units = UnitGraph(tuple(self.torso.unit_layers("torso", self.head.readers("head"))))
@@ -77,9 +78,15 @@ class Network(nn.Module):
 
     def tensor(self, name: str) -> Tensor:
         """Returns the parameter or buffer of that name; AttributeError if there is none."""
-        path, _, leaf = name.rpartition(".")
-        value: Tensor = getattr(self.get_submodule(path), leaf)
-        return value
+        if name not in self._tensors:
+            path, _, leaf = name.rpartition(".")
+            self._tensors[name] = getattr(self.get_submodule(path), leaf)
+        return self._tensors[name]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
+        """Moves or casts the network; buffers become other tensors then, so the names are looked up again."""
+        self._tensors.clear()
+        return super()._apply(fn, recurse)
 
     def weights(self) -> dict[str, nn.Parameter]:
         """Returns the parameters of linear maps without biases and normalisation: those of at least two axes."""

@@ -55,6 +55,14 @@ class UnitSlice:
         rows = [run.movedim(self.axis, 0).reshape(self.units, -1) for run in runs]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
+    def sums(self, tensor: Tensor) -> Tensor:
+        """Sums each unit's entries, (U,), in one pass over the tensor."""
+        along = tensor.sum([axis for axis in range(tensor.ndim) if axis != self.axis]) if tensor.ndim > 1 else tensor
+        if self.offsets == (0,) and self.span == 1:
+            return along
+        runs = [along.narrow(0, offset, self.units * self.span).view(self.units, -1).sum(1) for offset in self.offsets]
+        return torch.stack(runs).sum(0)
+
     def reach(self, weight: Tensor) -> Tensor:
         """Sums a consumer's weight over the entries of each channel it reads: (out, channels), channels = units x offsets.
 

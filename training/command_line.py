@@ -55,7 +55,7 @@ def check_command_line(arguments: Sequence[str], configs: Path) -> Request:
     multirun = any(word in ("-m", "--multirun") for word in arguments)
     words = [word for word in arguments if word not in ("-m", "--multirun")]
     for word in words:
-        if "=" not in word and not word.startswith("~"):
+        if word.startswith("-") or not ("=" in word or word.startswith("~")):
             raise ValueError(f"{word} is not understood; write settings as name=value, and see --help")
     overrides = parse_overrides(words)
     _check_given_once(overrides)

@@ -1,7 +1,9 @@
 """``resume=``: the command line of a run that goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from hydra.core.override_parser.types import Override
 
 from training.command_line import Request, check_command_line, parse_overrides
 from training.run_folder import saved_overrides
@@ -23,6 +25,16 @@ def resumed_request(folder: Path, words: Sequence[str], configs: Path) -> Reques
     saved = saved_overrides(folder)
     if any(word in ("-m", "--multirun") for word in words):
         raise ValueError("resume goes on with one run; leave -m out")
-    new = {override.key_or_group for override in parse_overrides(words)}
-    kept = [word for word in saved if parse_overrides([word])[0].key_or_group not in new]
+    new = {override.key_or_group: override for override in parse_overrides(words)}
+    kept = [word for word, override in zip(saved, parse_overrides(saved), strict=True) if _still_said(override, new)]
     return check_command_line([*kept, *words], configs)
+
+
+def _still_said(old: Override, new: Mapping[str, Override]) -> bool:
+    """Tells whether an old word stands: it is not said anew, and sets no method that the new words leave out."""
+    group, _, rest = old.key_or_group.partition(".")
+    if group == "interventions" and "intervention" in new:
+        chosen = new["intervention"].value()
+        if rest.partition(".")[0] not in (chosen if isinstance(chosen, list) else [chosen]):
+            return False
+    return old.key_or_group not in new

@@ -88,7 +88,10 @@ def run(plan: Plan, folder: Path, overrides: Sequence[str], resume: bool = False
     with RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker) as saver, tracker:
         if state is not None:
             saver.load(state)
-        train(agent, stream, watching, tracker, saver, plan.run.steps)
+        try:
+            train(agent, stream, watching, tracker, saver, plan.run.steps)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}. The run, up to its last checkpoint, is in {folder}") from error
         finished = stream.step >= plan.run.steps
         if finished:
             saver.save()

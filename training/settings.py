@@ -1,10 +1,10 @@
 """From a composed config to typed settings; every unknown key or wrong type is named here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -143,6 +143,10 @@ def build_settings(cls: type[_Settings], values: Mapping[str, Any], where: str) 
     schema = OmegaConf.structured(cls)
     OmegaConf.set_readonly(schema, False)
     for key, value in values.items():
+        group = _settings_class(cls, key)
+        if group is not None and isinstance(value, Mapping):
+            schema[key] = build_settings(group, value, f"{prefix}{key}")
+            continue
         try:
             schema = OmegaConf.merge(schema, {key: value})
         except OmegaConfBaseException as error:
@@ -150,6 +154,12 @@ def build_settings(cls: type[_Settings], values: Mapping[str, Any], where: str) 
             raise ValueError(f"{prefix}{key}={value}: {reason}") from error
     made: _Settings = OmegaConf.to_object(schema)  # type: ignore[assignment]
     return made
+
+
+def _settings_class(cls: type, key: str) -> type | None:
+    """Returns the dataclass that a field holds, or may hold, if it is one."""
+    hint = get_type_hints(cls)[key]
+    return next((part for part in (hint, *get_args(hint)) if isinstance(part, type) and is_dataclass(part)), None)
 
 
 def did_you_mean(name: str, names: Any) -> str:

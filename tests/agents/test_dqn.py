@@ -266,6 +266,14 @@ def test_number_of_updates(builder: BuildPart, count: int, per_update: int, warm
     assert agent.replay.size == min(50, agent.env_steps)
 
 
+def test_updates_owed_survive_a_checkpoint(builder: BuildPart, through_disk: Callable[[Any], Any]) -> None:
+    # Three steps of four are done: one more makes the update due.
+    agents = [small_dqn(builder, env_steps_per_update=4) for _ in range(2)]
+    assert run(agents[0], 1, 3) == [0]
+    agents[1].load_state_dict(through_disk(agents[0].state_dict()))
+    assert [run(agent, 1, 1) for agent in agents] == [[1], [1]]
+
+
 def test_logs_of_an_update(builder: BuildPart) -> None:
     agent = small_dqn(builder, warmup_env_steps=1)
     assert agent.learn(transitions(1, 0)) == {}

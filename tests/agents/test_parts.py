@@ -67,8 +67,15 @@ def test_structure_comes_before_the_optimizer_and_attach_after_it(builder: Build
 
 
 def test_builds_run_in_the_order_of_the_config(builder: BuildPart) -> None:
-    methods = {"first": lambda: LayerNorm(affine=False), "second": lambda: LayerNorm(affine=True)}
-    assert builder(methods)("q", HEAD).network.spec.normalisation == ["layer_non_affine", "layer"]
+    @dataclass
+    class Append(Intervention):
+        norm: str = ""
+
+        def build(self, spec: NetworkSpec) -> NetworkSpec:
+            return replace(spec, normalisation=[*spec.normalisation, self.norm])
+
+    methods = {"first": lambda: Append(norm="layer_non_affine"), "second": lambda: Append(norm="batch")}
+    assert builder(methods)("q", HEAD).network.spec.normalisation == ["layer_non_affine", "batch"]
 
 
 def test_settings_reach_the_updater(builder: BuildPart) -> None:

@@ -341,8 +341,16 @@ class Substitute(Intervention):
         return self.other
 
 
+@dataclass
+class Decline(Intervention):
+    """Could choose a network and leaves it at the trained one."""
+
+    def evaluation_network(self, u: Update) -> Network:
+        return u.network
+
+
 def test_an_intervention_may_choose_the_network_that_acts(builder: BuildPart) -> None:
-    updater = builder({"idle": Intervention, "other": Substitute, "later": Intervention})("q", HEAD)
+    updater = builder({"idle": Intervention, "other": Substitute, "later": Decline})("q", HEAD)
     inputs = batch().inputs
     assert updater.evaluation_network() is updater.interventions["other"].other  # type: ignore[attr-defined]
     assert torch.equal(updater.predict(inputs), updater.infer(inputs, updater.network.fresh(1)))

@@ -79,11 +79,6 @@ def test_without_affine_there_are_no_parameters() -> None:
     assert part.network.spec.normalisation == ["layer_non_affine"]
 
 
-def test_it_comes_behind_the_normalisation_that_is_there() -> None:
-    part = build(NetworkSpec(widths=[4], normalisation=["batch"]), (3,))
-    assert part.network.spec.normalisation == ["batch", "layer"]
-
-
 def test_other_tensors_start_as_without_it() -> None:
     def initial(affine: bool | None) -> dict[str, Tensor]:
         return dict(build(NetworkSpec(widths=[4, 5]), (3,), affine).network.named_parameters())
@@ -101,3 +96,10 @@ def test_scale_of_the_incoming_weights_no_longer_matters() -> None:
         before = part.predict(inputs)
         part.network.tensor("torso.layers.dense_1.linear.weight").mul_(100.0)
     torch.testing.assert_close(part.predict(inputs), before, rtol=1e-2, atol=1e-3)
+
+
+def test_it_goes_in_front_of_a_batch_norm_and_is_no_second_one() -> None:
+    assert LayerNorm().build(NetworkSpec(normalisation=["batch"])).normalisation == ["layer", "batch"]
+    assert LayerNorm(affine=False).build(NetworkSpec()).normalisation == ["layer_non_affine"]
+    with pytest.raises(ValueError, match=r"layer_norm would be a second one: network\.normalisation=\['layer'\]"):
+        LayerNorm().build(NetworkSpec(normalisation=["layer"]))

@@ -61,7 +61,7 @@ def test_restart_counts_the_touched_entries_anew(admit: Any) -> None:
     for name, parameter in patient.network.named_parameters():
         state = patient.optimizer.state[parameter]
         if touched[name].any():
-            assert torch.equal(state["restarted_at"], touched[name] * 4.0)
+            assert torch.equal(patient.optimizer.restarted_at(parameter), touched[name] * 4.0)
         else:
             assert "restarted_at" not in state
         assert state["step"] == 4
@@ -152,7 +152,7 @@ def test_clearing_moments_alone_does_not_undo_a_restart() -> None:
     reset_entries(optimizer, parameter, torch.tensor([True, False]), "restart")
     optimizer.step()
     reset_entries(optimizer, parameter, torch.tensor([True, True]), "zero")
-    assert optimizer.state[parameter]["restarted_at"].tolist() == [1.0, 0.0]
+    assert optimizer.restarted_at(parameter).tolist() == [1.0, 0.0]
 
 
 def test_a_buffer_has_no_state() -> None:

@@ -10,7 +10,7 @@ from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from agents.updater import Updater
 from interventions.redo import ReDo, dormant, mean_activity
-from interventions.unit_adam import RESTARTED_AT
+from interventions.unit_adam import UnitAdam
 from networks.spec import HeadSpec, NetworkSpec
 
 SPECS = {
@@ -325,7 +325,8 @@ def test_restart_counts_the_steps_of_reset_entries_anew() -> None:
     assert 0 < int(logs["redo/units_reset"]) < 13
     weight = part.network.tensor("torso.layers.dense_1.linear.weight")
     state = part.optimizer.state[weight]
-    reset = state[RESTARTED_AT] == 5
+    assert isinstance(part.optimizer, UnitAdam)
+    reset = part.optimizer.restarted_at(weight) == 5
     assert bool(reset.any())
     assert not bool(reset.all())
     assert not state["exp_avg"][reset].any()
@@ -338,7 +339,7 @@ def test_restart_counts_the_steps_of_reset_entries_anew() -> None:
     torch.testing.assert_close((before - weight.detach())[chosen], 0.02 * weight.grad.sign()[chosen], rtol=1e-2, atol=1e-6)
     head = part.network.tensor("head.linear.weight")
     assert head.grad is not None
-    assert bool((part.optimizer.state[head][RESTARTED_AT] == 5).any())
+    assert bool((part.optimizer.restarted_at(head) == 5).any())
 
 
 def test_normalisation_of_reset_units_is_fresh() -> None:

@@ -67,7 +67,7 @@ def not_a_dataclass() -> Iterator[Any]:
     yield ReDo()
 
 
-@pytest.mark.parametrize("thing", not_a_dataclass(), ids=str)
+@pytest.mark.parametrize("thing", not_a_dataclass(), ids=["bare", "bare_child", "stranger", "function", "instance"])
 def test_only_dataclasses_derived_from_intervention(thing: Any) -> None:
     with pytest.raises(
         TypeError, match=r"^intervention mine: .* must be a dataclass derived from Intervention, @dataclass right"

@@ -82,7 +82,7 @@ class Asked:
 
 def asked(available: int = 20, **spec: Any) -> Asked:
     make = builder(**spec)
-    return Asked({"actor": make("actor", HeadSpec("regression", 2)), "critic": make("critic", HeadSpec("regression", 1))}, available)
+    return Asked({name: make(name, HeadSpec("regression", 2)) for name in ("actor", "critic")}, available)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -133,7 +133,9 @@ def test_zero_is_never() -> None:
     assert not any(passes(step, step + stride, 0) for step in range(50) for stride in (1, 3, 8))
 
 
-@pytest.mark.parametrize(("settings", "fires", "switch"), [({}, 2, True), ({"at_task_switch": False, "every_steps": 0}, 0, False)])
+@pytest.mark.parametrize(
+    ("settings", "fires", "switch"), [({}, 2, True), ({"at_task_switch": False, "every_steps": 0}, 0, False)]
+)
 def test_settings_say_when(settings: dict[str, Any], fires: int, switch: bool) -> None:
     observer = MetricsObserver(MetricsSettings(**settings), seed=0)
     assert sum(observer.due(step, step + 1) for step in range(2000)) == fires
@@ -168,7 +170,10 @@ def test_names_choose_metrics_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dormant_fractoin", r"metrics.names=dormant_fractoin is unknown \(did you mean dormant_fraction\?\); choose from dormant_"),
+        (
+            "dormant_fractoin",
+            r"metrics.names=dormant_fractoin is unknown \(did you mean dormant_fraction\?\); choose from dormant_",
+        ),
         ("zzz", r"metrics.names=zzz is unknown; choose from dormant_fraction, .*, intervention_update_norm$"),
     ],
 )
@@ -233,7 +238,7 @@ def test_update_measured_is_the_one_after_prepare() -> None:
 
 
 def test_sample_is_drawn_from_a_generator_of_seed_part_and_step() -> None:
-    states = {}
+    states: dict[tuple[int, int, str], Tensor] = {}
     for seed, step in [(0, 1), (0, 2), (1, 1)]:
         agent = asked()
         MetricsObserver(MetricsSettings(inputs=7), seed).measure(View(step, 0, agent))

@@ -1,0 +1,157 @@
+"""Laws 5, 6 and 7: hooks run in the config's order, every parameter has one optimizer, and dead units can be reset for free."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from interventions import registry
+from interventions.base import Intervention, Logs, Update
+from interventions.registry import register
+from networks.network import Network
+from networks.spec import NetworkSpec
+from training.settings import plan_from
+
+TAPE: list[str] = []
+HOOKS = ["build", "wrap_optimizer", "attach", "loss", "after_backward", "after_step", "task_switch", "evaluation_network"]
+
+
+@dataclass
+class Taped(Intervention):
+    """Writes down which of its hooks run."""
+
+    def build(self, spec: NetworkSpec) -> NetworkSpec:
+        TAPE.append(f"build {self.name}")
+        return spec
+
+    def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
+        TAPE.append(f"wrap_optimizer {self.name}")
+        return optimizer
+
+    def attach(self, u: Update) -> None:
+        TAPE.append(f"attach {self.name}")
+
+    def loss(self, u: Update) -> Tensor | None:
+        TAPE.append(f"loss {self.name}")
+        return None
+
+    def after_backward(self, u: Update) -> Logs:
+        TAPE.append(f"after_backward {self.name}")
+        return {}
+
+    def after_step(self, u: Update) -> Logs:
+        TAPE.append(f"after_step {self.name}")
+        return {}
+
+    def task_switch(self, u: Update, task: int) -> Logs:
+        TAPE.append(f"task_switch {self.name}")
+        return {}
+
+    def evaluation_network(self, u: Update) -> Network:
+        TAPE.append(f"evaluation_network {self.name}")
+        return u.network
+
+
+@pytest.fixture
+def register_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type], None]:
+    """Registers a dataclass for one test only."""
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+
+    def add(name: str, base: type) -> None:
+        register(name)(dataclass(type(name, (base,), {"__module__": __name__})))
+
+    return add
+
+
+@pytest.mark.parametrize("order", [["first", "second"], ["second", "first"]])
+def test_hooks_run_in_the_order_of_the_config(kind: str, order: list[str], start: Any, register_here: Any) -> None:
+    for name in ("first", "second"):
+        register_here(name, Taped)
+    TAPE.clear()
+    start(kind, {name: {} for name in order}, {"agent": {"epsilon_start": 0.5}} if kind == "dqn" else {}).go(20)
+    for hook in HOOKS:
+        calls = [line.split()[1] for line in TAPE if line.startswith(f"{hook} ")]
+        expected = not (hook == "task_switch" and kind == "dqn") and not (hook == "evaluation_network" and kind == "supervised")
+        assert bool(calls) == expected, hook
+        assert calls == order * (len(calls) // 2), hook
+
+
+def test_the_hooks_of_one_update_come_in_their_places(start: Any, register_here: Any) -> None:
+    register_here("only", Taped)
+    TAPE.clear()
+    start("supervised", {"only": {}}).go(16)
+    hooks = [line.split()[0] for line in TAPE]
+    update = ["loss", "after_backward", "after_step"]
+    assert hooks == ["build", "wrap_optimizer", "attach"] + 15 * update + ["task_switch"] + update
+
+
+def test_order_decides_what_two_methods_make_together(kind: str, steps: int, start: Any, same: Any) -> None:
+    pair = ["shrink_and_perturb", "redo"]
+    one, two = (start(kind, order).go(steps).network() for order in (pair, pair[::-1]))
+    assert not same(one, two)
+
+
+@pytest.mark.parametrize("order", [["redo", "rival"], ["rival", "redo"]])
+def test_conflicting_methods_are_refused_with_the_reason(order: list[str], config_of: Any, register_here: Any) -> None:
+    @dataclass
+    class Rival(Intervention):
+        conflicts: ClassVar = {"redo": "both want the same units"}
+
+    register_here("rival", Rival)
+    with pytest.raises(ValueError, match=r"^intervention=\[rival,redo\] cannot run together: both want the same units$"):
+        plan_from(config_of("dqn", {name: {} for name in order}, {}))
+
+
+def test_every_parameter_is_in_one_optimizer(kind: str, methods: list[str], start: Any, steps: int) -> None:
+    run = start(kind, methods)
+    (part,) = run.agent.parts.values()
+    parameters = sorted(id(parameter) for parameter in part.network.parameters())
+    held = [id(parameter) for group in part.optimizer.param_groups for parameter in group["params"]]
+    assert sorted(held) == parameters
+    places = [parameter.data_ptr() for parameter in part.network.parameters()]
+    run.go(steps // 2)
+    assert [id(parameter) for group in part.optimizer.param_groups for parameter in group["params"]] == held
+    assert sorted(id(parameter) for parameter in part.network.parameters()) == parameters
+    assert [parameter.data_ptr() for parameter in part.network.parameters()] == places
+    assert all(parameter.requires_grad for parameter in part.network.parameters())
+
+
+@dataclass
+class Answers(Intervention):
+    """Keeps what the network says about a few inputs after each step."""
+
+    def attach(self, u: Update) -> None:
+        self.said: list[Tensor] = []
+
+    @torch.no_grad()
+    def after_step(self, u: Update) -> Logs:
+        inputs = torch.linspace(-1, 1, 6 * 64).reshape(6, 1, 8, 8)
+        u.network.eval()
+        self.said.append(u.network(inputs))
+        u.network.train()
+        return {}
+
+
+def test_redo_resets_a_dead_unit_without_changing_the_function(kind: str, start: Any, register_here: Any) -> None:
+    for name in ("before", "after"):
+        register_here(name, Answers)
+    still = {"optimizer": {"name": "sgd", "learning_rate": 0.0}, "network": {"normalisation": [], "activations": ["relu"]}}
+    run = start(kind, {"before": {}, "redo": {"threshold": 0.0, "every_updates": 1}, "after": {}}, still)
+    (part,) = run.agent.parts.values()
+    layers = part.network.units.layers
+    assert [layer.name for layer in layers] == ["conv_1", "dense_1"]
+    dead = {}
+    with torch.no_grad():
+        for layer in layers:
+            part.network.tensor(layer.weight.tensor)[2] = 0.0
+            part.network.tensor(layer.bias.tensor)[2] = -1.0
+            dead[layer.name] = part.network.tensor(layer.weight.tensor)[2].clone()
+    run.go(20)
+    before, after = (part.interventions[name].said for name in ("before", "after"))
+    assert torch.equal(before[0], after[0])
+    for layer in layers:
+        assert not torch.equal(part.network.tensor(layer.weight.tensor)[2], dead[layer.name])

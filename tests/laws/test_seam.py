@@ -1,0 +1,37 @@
+"""Training happens in one place: who may call ``backward`` and an optimizer's ``step``, and how long the loop is."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("agents", "envs", "interventions", "metrics", "networks", "training")
+ALLOWED = {"agents/updater.py", "metrics/probe.py"}
+
+
+def calls() -> Iterator[tuple[str, str]]:
+    """Yields (file, source of the called attribute) for every method call of the product."""
+    for path in [*(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")), ROOT / "run_agent.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                yield path.relative_to(ROOT).as_posix(), ast.unparse(node.func)
+
+
+def test_only_the_updater_and_the_probe_go_backward() -> None:
+    users = {file for file, call in calls() if call.endswith(".backward") or call.startswith("torch.autograd.")}
+    assert users == ALLOWED
+
+
+def test_only_the_updater_and_the_probe_step_an_optimizer() -> None:
+    users = {file for file, call in calls() if call.endswith(".step") and "optim" in call.lower()}
+    assert users == ALLOWED
+
+
+@pytest.mark.parametrize("name", ["train"])
+def test_the_loop_is_short(name: str) -> None:
+    tree = ast.parse((ROOT / "training" / "loop.py").read_text())
+    (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    assert function.end_lineno is not None
+    assert function.end_lineno - function.lineno + 1 < 30

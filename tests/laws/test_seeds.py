@@ -1,0 +1,35 @@
+"""Law 8: the seed decides the run."""
+
+from typing import Any
+
+import pytest
+import torch
+
+
+def test_same_seed_same_run(kind: str, methods: list[str], steps: int, start: Any, finished: Any, same: Any) -> None:
+    first, again = finished(kind, *methods), start(kind, methods).go(steps)
+    assert same(first.state(), again.state())
+    assert first.rows() == again.rows()
+
+
+def test_other_seed_other_run(kind: str, steps: int, start: Any, finished: Any, same: Any) -> None:
+    one, other = finished(kind), start(kind, [], {"seed": 1})
+    first, second = start(kind).network(), other.network()
+    weights = [name for name in first if name.endswith("linear.weight")]
+    assert len(weights) == 3
+    assert not any(torch.equal(first[name], second[name]) for name in weights)
+    other.go(steps)
+    assert one.rows() != other.rows()
+    seen = [run.state()["stream" if kind == "dqn" else "agent"] for run in (one, other)]
+    key = "observations" if kind == "dqn" else "recent"
+    assert not same(seen[0][key], seen[1][key])
+
+
+@pytest.mark.parametrize("name", ["redo", "continual_backprop", "shrink_and_perturb", "reset"])
+def test_what_a_method_draws_depends_on_the_seed(kind: str, name: str, start: Any) -> None:
+    draws = []
+    for seed in (0, 0, 1):
+        (part,) = start(kind, [name], {"seed": seed}).agent.parts.values()
+        draws.append(torch.rand(4, generator=part._view(name).generator))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])

@@ -1,0 +1,71 @@
+"""What an assembly refuses or warns of beyond the settings themselves."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from training.assembly import assemble, choose_device, choose_threads
+from training.command_line import compose_config
+from training.settings import plan_from
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+IDLE = "reset acts at task switches only, and this env announces none"
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def plan(*words: str) -> Any:
+    return plan_from(compose_config(words, CONFIGS))
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (["intervention=reset"], True),
+        (["intervention=reset", "interventions.reset.every_updates=5"], False),
+        (["intervention=reset", "agent=supervised", "env=permuted_pixels"], False),
+        (["intervention=reset", "agent=supervised", "env=permuted_pixels", "env.announce_tasks=false"], True),
+        (["intervention=redo"], False),
+    ],
+)
+def test_a_method_that_waits_for_nothing_is_warned_of(words: list[str], warned: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    assemble(plan(*words))
+    assert (IDLE in capsys.readouterr().err) == warned
+
+
+def test_threads_follow_the_size_of_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    small, large = (assemble(plan(f"network.widths=[{width}]")).agent for width in (8, 14_000))
+    assert choose_threads("auto", small) == 1
+    assert choose_threads("auto", large) == 2
+    assert choose_threads("3", small) == 3
+    assemble(plan("threads=2"))
+    assert torch.get_num_threads() == 2
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"^device=cuda:0 is not available on this machine; choose cpu or auto$"):
+        choose_device("cuda:0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert choose_device("auto") == torch.device("cuda")
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+
+
+def test_a_method_for_another_part_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^interventions\.redo\.parts=\['actor'\]: agent=dqn has the parts q$"):
+        assemble(plan("intervention=redo", "interventions.redo.parts=[actor]"))
+
+
+def test_bf16_reaches_the_forward_pass() -> None:
+    agent = assemble(plan("precision=bf16")).agent
+    assert agent.parts["q"].autocast is torch.bfloat16

@@ -1,0 +1,99 @@
+"""The order in which a step's parts happen, on a tape."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from agents.agent import Agent
+from envs.experience import Examples, Experience
+from metrics.view import View
+from training.loop import train
+
+
+class Recorder:
+    """A stream of two minibatches a task, an agent, observers, a tracker and a saver, all writing on one tape."""
+
+    def __init__(self, last_step: int = 100) -> None:
+        self.tape: list[str] = []
+        self.step, self.task, self.last_step = 0, 0, last_step
+        self.written: list[tuple[int, dict[str, Any], dict[str, Any]]] = []
+
+    def advance(self, act: Callable[[Tensor], Tensor]) -> Experience:
+        self.step += 1
+        self.task = (self.step - 1) // 2
+        self.tape.append(f"advance {self.step}")
+        stats = {"stream/task": float(self.task)}
+        return Experience(Examples(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64)), self.task, stats)
+
+    def act(self, observations: Tensor) -> Tensor:
+        return observations
+
+    def learn(self, experience: Experience) -> dict[str, float]:
+        self.tape.append("learn")
+        return {"train/loss": 1.0}
+
+    def switch_task(self, task: int) -> dict[str, float]:
+        self.tape.append(f"switch to {task}")
+        return {"reset/units_reset": 2.0}
+
+    def due(self, before: int, after: int, switched: bool) -> list[str]:
+        return ["metrics"] if switched or after == 2 else []
+
+    def prepare(self, names: list[str], view: View) -> None:
+        if names:
+            self.tape.append("prepare")
+
+    def measure(self, names: list[str], view: View) -> dict[str, float]:
+        if names:
+            self.tape.append(f"measure task {view.task}")
+        return dict.fromkeys(names, 0.5)
+
+    def write(self, step: int, logs: dict[str, Any], measurements: dict[str, Any]) -> None:
+        self.tape.append("write")
+        self.written.append((step, logs, measurements))
+
+    def after_step(self, before: int, step: int) -> bool:
+        self.tape.append(f"save {before}-{step}")
+        return step >= self.last_step
+
+
+def run(recorder: Recorder, total: int) -> Recorder:
+    part: Any = recorder
+    agent: Agent = part
+    train(agent, part, part, part, part, total)
+    return recorder
+
+
+def test_a_step_prepares_learns_measures_writes_and_saves() -> None:
+    assert run(Recorder(), 2).tape == [
+        "advance 1",
+        "learn",
+        "write",
+        "save 0-1",
+        "advance 2",
+        "prepare",
+        "learn",
+        "measure task 0",
+        "write",
+        "save 1-2",
+    ]
+
+
+def test_the_end_of_a_task_is_measured_before_anything_is_reset() -> None:
+    tape = run(Recorder(), 3).tape
+    assert tape[tape.index("advance 3") :] == ["advance 3", "measure task 0", "switch to 1", "learn", "write", "save 2-3"]
+
+
+def test_logs_of_stream_switch_and_update_are_written_together_and_measurements_apart() -> None:
+    step, logs, measurements = run(Recorder(), 3).written[-1]
+    assert step == 3
+    assert logs == {"stream/task": 1.0, "train/loss": 1.0, "reset/units_reset": 2.0}
+    assert measurements == {"metrics": 0.5}
+
+
+@pytest.mark.parametrize(("total", "stop_at", "end"), [(4, 100, 4), (4, 3, 3), (0, 100, 0)])
+def test_it_ends_at_the_last_step_or_when_the_saver_says_so(total: int, stop_at: int, end: int) -> None:
+    assert run(Recorder(stop_at), total).step == end

@@ -1,0 +1,82 @@
+"""From plain containers to typed settings: every mistake is named."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from networks.spec import LoadBalancingSpec, NetworkSpec
+from training.command_line import compose_config
+from training.settings import CheckpointSettings, build_settings, did_you_mean, plan_from
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    return compose_config(["intervention=[redo,l2]", "interventions.redo.threshold=0.5"], CONFIGS)
+
+
+def test_a_plan_holds_typed_settings_in_the_order_of_the_config(composed: dict[str, Any]) -> None:
+    plan = plan_from(composed)
+    assert (plan.agent_name, plan.run.steps, plan.run.threads, plan.checkpoint.every_steps) == ("dqn", 60000, "auto", 20000)
+    assert plan.network == NetworkSpec(widths=[128, 128])
+    assert list(plan.interventions) == ["redo", "l2"]
+    assert plan.config == composed
+
+
+def test_each_call_of_a_factory_makes_a_new_instance(composed: dict[str, Any]) -> None:
+    make: Callable[[], Any] = plan_from(composed).interventions["redo"]
+    assert make().threshold == 0.5
+    assert make() is not make()
+
+
+def test_nested_and_missing_values() -> None:
+    spec = build_settings(NetworkSpec, {"load_balancing": {"low": 0.1}, "widths": [3]}, "network")
+    assert spec.load_balancing == LoadBalancingSpec(low=0.1)
+    assert build_settings(CheckpointSettings, {}, "checkpoint") == CheckpointSettings()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("seed", -1, r"^seed=-1 must be between 0 and 9\.22337e\+18$"),
+        ("seed", 2**63, r"^seed=9223372036854775808 must be between 0 and"),
+        ("steps", None, r"^steps=None: "),
+        ("steps", "x", r"^steps=x: Value 'x' of type 'str' could not be converted to Integer$"),
+        ("threads", "0", r"^threads=0 must be auto or a number, at least 1$"),
+        ("plugins", "mine.py", r"^plugins=mine\.py: must be a list, \[mine\.py\]$"),
+        ("network.widths", 5, r"^network\.widths=5: must be a list, \[5\]$"),
+        ("probe", None, r"^probe=null must hold settings, probe\.<setting>=<value>$"),
+        ("interventions", None, r"^interventions=null must hold settings"),
+        ("interventions.redo", None, r"^interventions\.redo=null must hold settings"),
+        ("interventions.rodo", {}, r"^intervention=rodo is unknown \(did you mean redo\?\); choose from adam_state_reset, "),
+        ("interventions.redo.treshold", 0.1, r"^interventions\.redo\.treshold is unknown \(did you mean threshold\?\); "),
+        ("agent.name", "sac", r"^agent\.name=sac is unknown; choose from dqn, supervised$"),
+        ("checkpoint.keep", 0, r"^checkpoint\.keep=0 must be at least 1$"),
+    ],
+)
+def test_mistakes_are_named(composed: dict[str, Any], place: str, value: Any, message: str) -> None:
+    config = deepcopy(composed)
+    *path, key = place.split(".")
+    node = config
+    for step in path:
+        node = node[step]
+    node[key] = value
+    with pytest.raises(ValueError, match=message) as error:
+        plan_from(config)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["agent", "steps", "probe"])
+def test_a_deleted_setting_is_named(composed: dict[str, Any], key: str) -> None:
+    config = {name: value for name, value in composed.items() if name != key}
+    with pytest.raises(ValueError, match=f"^{key}"):
+        plan_from(config)
+
+
+def test_hints_name_close_words_only() -> None:
+    assert did_you_mean("stpes", ["steps", "seed"]) == " (did you mean steps?)"
+    assert did_you_mean("zzz", ["steps", "seed"]) == ""
