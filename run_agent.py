@@ -1,6 +1,7 @@
 """Trains an agent: ``python run_agent.py --help``."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
     """Does what the command line asks; returns the exit code."""
     try:
         return _dispatch(arguments)
-    except (ValueError, TypeError, HydraException) as error:
+    except (ValueError, HydraException) as error:
         if _SHOW_TRACEBACKS:
             raise
         return fail(error)
@@ -80,7 +81,7 @@ def _report(outcome: Outcome, folder: Path) -> None:
     if outcome.finished:
         print(f"\nDone, {outcome.step} steps.", *outcome.summary, sep="\n")
     else:
-        print(f"\nStopped at step {outcome.step} and saved. Go on with:\n  python run_agent.py resume={folder}")
+        print(f"\nStopped at step {outcome.step} and saved. Go on with:\n  python run_agent.py {shlex.quote(f'resume={folder}')}")
     print(
         f"  {'run folder':<30}{folder}\n  {'watch it':<30}tensorboard --logdir {folder.parent}, "
         "then open http://localhost:6006/#custom_scalars"
@@ -116,6 +117,7 @@ def _job(config: DictConfig) -> float:
         raise
     print(f"{folder}: {outcome.step} steps")
     if not outcome.finished:
+        _report(outcome, folder)
         raise KeyboardInterrupt  # whoever stops one run of a grid stops the grid
     return outcome.score
 

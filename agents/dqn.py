@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from agents.losses import categorical_cross_entropy, regression_error, smooth, t
 from agents.parts import PartBuilder
 from agents.replay import Replay, ReplayBatch
 from agents.schedules import linear
-from agents.updater import Updater
+from agents.updater import Updater, samples
 from envs.experience import Experience, Transitions
 from interventions.base import Logs
 from networks.spec import HeadSpec, require_choice, require_range
@@ -81,6 +81,14 @@ class DQNSettings:
         return HeadSpec("two_hot", actions, self.two_hot_bins, low, high)
 
 
+class TargetBatch(NamedTuple):
+    """What one update learns from: observations (B, ...), actions (B,) and temporal-difference targets (B,)."""
+
+    inputs: Tensor
+    actions: Tensor
+    targets: Tensor
+
+
 class DQN:
     """Learns action values of a discrete-action environment; one part, ``q``.
 
@@ -97,6 +105,7 @@ class DQN:
         self.target = deepcopy(self.q.network).eval().requires_grad_(False)
         self.q.copies["target"] = self.target
         self.replay = Replay(settings.buffer_transitions, self.q.device)
+        self._objective = self._loss
         self.env_steps = 0
         self._updates_owed = 0
         self._exploration = torch_generator(build_part.seed, "exploration")
@@ -136,11 +145,11 @@ class DQN:
         self.env_steps += experience.batch.rewards.shape[0]
         if self.env_steps <= self.settings.warmup_env_steps:
             self._updates_owed = 0
-        logs: Logs = {}
+        logs: list[Logs] = []
         while self._updates_owed >= self.settings.env_steps_per_update:
             self._updates_owed -= self.settings.env_steps_per_update
-            logs = self._update()
-        return logs
+            logs.append(self._update())
+        return samples(logs)
 
     def switch_task(self, task: int) -> Logs:
         """Passes the news to the interventions; the replay keeps its transitions."""
@@ -170,15 +179,16 @@ class DQN:
         self._sampling.set_state(state["sampling"])
 
     def _update(self) -> Logs:
-        batch = self.replay.sample(self.settings.batch_size, self._sampling)
-        targets = self._targets(batch)
-        outputs = self.q.forward(batch.inputs)
-        chosen = outputs[torch.arange(outputs.shape[0], device=outputs.device), batch.actions]
-        loss = self._errors(chosen, targets).mean()
-        logs = self.q.step(loss, batch)
+        sampled = self.replay.sample(self.settings.batch_size, self._sampling)
+        batch = TargetBatch(sampled.inputs, sampled.actions, self._targets(sampled))
+        logs = self.q.update(self._objective, batch)
         if self.q.steps % self.settings.target_every_updates == 0:
             self.target.load_state_dict(self.q.network.state_dict())
-        return logs | {"train/loss": loss.detach(), "train/target_value": targets.mean()}
+        return logs
+
+    def _loss(self, outputs: Tensor, batch: TargetBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = outputs[torch.arange(outputs.shape[0], device=outputs.device), batch.actions]
+        return self._errors(chosen, batch.targets).mean(), {"train/target_value": batch.targets.mean()}
 
     @torch.no_grad()
     def _targets(self, batch: ReplayBatch) -> Tensor:

@@ -28,6 +28,7 @@ class PartBuilder:
         seed: The run's seed.
         device: Where the parts live.
         autocast: Type of the forward pass, or None for float32.
+        compile: Whether updates are compiled.
     """
 
     spec: NetworkSpec
@@ -38,6 +39,7 @@ class PartBuilder:
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     autocast: torch.dtype | None = None
+    compile: bool = False
 
     def __call__(self, name: str, head: HeadSpec) -> Updater:
         """Builds one part.
@@ -56,7 +58,8 @@ class PartBuilder:
         seed = derive_seed(self.seed, name, "network")
         network = build_network(spec, self.input_shape, self.input_dtype, head, seed).to(self.device)
         optimizer = build_optimizer(self.optimizer, network)
-        return Updater(name, network, optimizer, chosen, self.seed, self.optimizer.max_gradient_norm, self.autocast)
+        bound = self.optimizer.max_gradient_norm
+        return Updater(name, network, optimizer, chosen, self.seed, bound, self.autocast, self.compile)
 
 
 def _acts_on(method: Intervention, part: str) -> bool:

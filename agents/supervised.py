@@ -55,6 +55,7 @@ class SupervisedLearner:
         head = HeadSpec("classification" if classification else "regression", outputs)
         self.learner = build_part("learner", head)
         self.parts: dict[str, Updater] = {"learner": self.learner}
+        self._objective = self._loss
         self._recent: list[Tensor] = []
 
     def act(self, observations: Tensor) -> Tensor:
@@ -72,14 +73,8 @@ class SupervisedLearner:
             raise TypeError("agent=supervised learns from a data stream, not from an environment; choose agent=dqn")
         device = self.learner.device
         batch = LabelledBatch(experience.batch.inputs.to(device), experience.batch.targets.to(device))
-        outputs = self.learner.forward(batch.inputs)
-        if self.classification:
-            loss = functional.cross_entropy(outputs, batch.targets, label_smoothing=self.settings.label_smoothing)
-        else:
-            loss = regression_error(outputs, batch.targets, huber=False).mean()
-        logs = self.learner.step(loss, batch) | {"train/loss": loss.detach(), "online/loss": loss.detach()}
-        if self.classification:
-            logs["online/accuracy"] = (outputs.argmax(1) == batch.targets).float().mean()
+        logs = self.learner.update(self._objective, batch)
+        logs["online/loss"] = logs["train/loss"]
         self._remember(batch.inputs)
         return logs
 
@@ -103,6 +98,13 @@ class SupervisedLearner:
         self.learner.load_state_dict(state["learner"])
         recent = state["recent"]
         self._recent = [] if recent is None else list(recent.to(self.learner.device).split(state["recent_sizes"]))
+
+    def _loss(self, outputs: Tensor, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        if not self.classification:
+            return regression_error(outputs, batch.targets, huber=False).mean(), {}
+        accuracy = (outputs.argmax(1) == batch.targets).float().mean()
+        loss = functional.cross_entropy(outputs, batch.targets, label_smoothing=self.settings.label_smoothing)
+        return loss, {"online/accuracy": accuracy}
 
     def _remember(self, inputs: Tensor) -> None:
         """Keeps references to the latest minibatches, no more of them than hold ``recent_examples``."""

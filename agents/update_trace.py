@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from networks.network import Network
 
+EVERY_UPDATES: Final = 100
+
 
 class UpdateTrace:
-    """Measures the next update after ``arm`` was called; costs nothing otherwise.
+    """Measures the first update and every hundredth, so that recent norms are always there; costs nothing in the others.
 
     Attributes:
         norms: Joint norms of the last traced update, by ``gradient`` (before clipping, the interventions' edits included),
@@ -24,8 +27,17 @@ class UpdateTrace:
         self._armed = False
         self._new: dict[str, Tensor | int] = {}
 
+    @property
+    def armed(self) -> bool:
+        """Whether the norms of the update that is being made are taken."""
+        return self._armed
+
+    def open(self, update: int) -> None:
+        """Begins the update numbered ``update`` = 1, 2, ..."""
+        self._armed = self._armed or update == 1 or update % EVERY_UPDATES == 0
+
     def arm(self) -> None:
-        """Asks for the norms of the next update."""
+        """Asks for the norms of the next update, whatever its number."""
         self._armed = True
 
     def gradients(self, total: Tensor) -> None:

@@ -1,18 +1,24 @@
 """The one seam: every backward pass and every optimizer step of the testbed's agents happens in ``Updater.step``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from agents.compiled_function import CompiledFunction
+from agents.compiled_update import CompiledUpdate, Objective
 from agents.update_trace import UpdateTrace
 from interventions.base import Intervention, Logs, Update
 from networks.network import Network
+from networks.taps import Taps
 from seeding import torch_generator
 
-_HOOKS = ("loss", "after_backward", "after_step", "task_switch", "evaluation_network")
+_HOOKS = ("loss", "after_backward", "measure", "after_step", "task_switch", "evaluation_network")
 
 
 class Updater:
@@ -26,6 +32,7 @@ class Updater:
         seed: The run's seed; each intervention draws from a generator private to (seed, part, name).
         max_gradient_norm: Bound of the joint gradient norm, or None.
         autocast: Type of the forward pass, ``torch.bfloat16``, or None for float32 throughout.
+        compile: Whether ``update`` runs as compiled functions; worth it in long runs, since compiling takes tens of seconds.
 
     Attributes:
         steps: Updates so far.
@@ -42,10 +49,12 @@ class Updater:
         seed: int,
         max_gradient_norm: float | None = None,
         autocast: torch.dtype | None = None,
+        compile: bool = False,
     ) -> None:
         self.part, self.network, self.seed = part, network, seed
         self.interventions = dict(interventions)
-        self.max_gradient_norm, self.autocast = max_gradient_norm, autocast
+        self.max_gradient_norm, self.autocast, self.compile = max_gradient_norm, autocast, compile
+        self._compiled: dict[tuple[Objective, bool], CompiledUpdate] = {}
         # The structure is final, and walking the modules at every update would be a good part of a small one.
         self._parameters = list(network.parameters())
         self.device = self._parameters[0].device
@@ -59,7 +68,10 @@ class Updater:
         for name, intervention in self.interventions.items():
             intervention.attach(self._view(name))
         self._hooked = {hook: self._overriding(hook) for hook in _HOOKS}
-        self._records = any(intervention.needs_taps for intervention in self.interventions.values())
+        self._taps_wanted = any(intervention.needs_taps for intervention in self.interventions.values())
+        self._records = self._taps_wanted or bool(self._hooked["measure"])
+        self._named = {name: value.detach() for name, value in network.named_parameters()}
+        self._measures = [self._measure_of(method) for _, method in self._hooked["measure"]]
         self.initial = {name: value.detach().clone() for name, value in network.named_parameters()}
         self.trace = UpdateTrace(network)
         self._finite = torch.ones((), dtype=torch.bool, device=self.device)
@@ -90,6 +102,28 @@ class Updater:
         network.eval()
         return self._forward(inputs, network)
 
+    def update(self, objective: Objective, batch: Any) -> Logs:
+        """Makes one update from an objective: the training forward on ``batch.inputs``, then ``step``; compiled if asked to.
+
+        Args:
+            objective: Maps the head's output and the batch to a scalar loss and to measures by name; a pure function of tensors,
+                the same one in every call.
+            batch: A named tuple of tensors with a field ``inputs``, shown to the interventions.
+
+        Returns:
+            Logs of the interventions, as ``<name>/<key>``, the objective's measures, and ``train/loss`` without the terms of the
+            interventions.
+
+        Raises:
+            FloatingPointError: If the loss or a gradient is not finite; the weights are as before.
+        """
+        if self.compile:
+            return self._update_compiled(objective, batch)
+        outputs = self.forward(batch.inputs)
+        loss, measures = objective(outputs, batch)
+        logs = self.step(loss, batch)
+        return {**logs, **{name: value.detach() for name, value in measures.items()}, "train/loss": loss.detach()}
+
     def step(self, loss: Tensor, batch: Any) -> Logs:
         """Makes one update from a loss whose graph comes from ``forward``.
 
@@ -103,30 +137,84 @@ class Updater:
         Raises:
             FloatingPointError: If the loss or a gradient is not finite; the weights are as before.
         """
+        self._begin(batch)
+        logs: Logs = {}
+        loss = loss + terms if (terms := self._loss_terms(logs)) is not None else loss
+        for parameter in self._parameters:
+            parameter.grad = None
+        loss.backward()
+        return self._finish(loss.detach(), logs)
+
+    def _update_compiled(self, objective: Objective, batch: Any) -> Logs:
+        """Leaves to the compiled function what can be left to it, and runs every hook as ``step`` does."""
+        self._begin(batch)
+        whole = self._steps_inside and not self.trace.armed
+        computed = self._compiled_update(objective, whole)(batch, self.optimizer.param_groups[0]["lr"])
+        if computed.post:
+            self.network.taps.pre, self.network.taps.post = computed.pre, computed.post
+        logs: Logs = {**computed.measures, "train/loss": computed.loss}
+        if whole:
+            self._refuse_unless_finite(computed.norm + computed.loss)
+            self._each("after_step", logs)
+            return logs
+        for parameter, gradient in zip(self._parameters, computed.gradients, strict=True):
+            parameter.grad = gradient
+        loss = computed.loss
+        if (terms := self._loss_terms(logs)) is not None:
+            terms.backward()
+            loss = loss + terms.detach()
+        return self._finish(loss, logs)
+
+    def _begin(self, batch: Any) -> None:
         self.steps += 1
         self._batch = batch
-        logs: Logs = {}
+        self.trace.open(self.steps)
+
+    def _loss_terms(self, logs: Logs) -> Tensor | None:
+        """Returns the sum of what the interventions add to the loss, or None."""
+        total: Tensor | None = None
         for name, intervention in self._hooked["loss"]:
             term = intervention.loss(self._view(name))
             if term is not None:
-                loss = loss + term
+                total = term if total is None else total + term
                 logs[f"{name}/loss"] = term.detach()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        return total
+
+    def _finish(self, loss: Tensor, logs: Logs) -> Logs:
+        """Makes the part of an update that follows the backward pass."""
         self._each("after_backward", logs)
-        self._clip_and_check(loss.detach())
+        self._clip_and_check(loss)
         with self.trace.of("optimizer"):
             self.optimizer.step()
+        for measure in self._measures:
+            measure()
         with self.trace.of("intervention"):
             self._each("after_step", logs)
         self.trace.close(self.steps)
         return logs
 
+    @cached_property
+    def _steps_inside(self) -> bool:
+        """Whether nothing comes between gradient and step, and the step is that of plain SGD."""
+        plain = isinstance(self.optimizer, torch.optim.SGD) and all(g["momentum"] == 0 for g in self.optimizer.param_groups)
+        return plain and not self._hooked["loss"] and not self._hooked["after_backward"]
+
+    def _compiled_update(self, objective: Objective, whole: bool) -> CompiledUpdate:
+        if (objective, whole) not in self._compiled:
+            bound = self.max_gradient_norm if whole else None
+            records = self._taps_wanted or (self._records and not whole)
+            measuring = [method for _, method in self._hooked["measure"]]
+            made = CompiledUpdate(self.network, objective, records, whole, measuring, bound, self.autocast)
+            self._compiled[objective, whole] = made
+        return self._compiled[objective, whole]
+
     def task_switch(self, task: int) -> Logs:
         """Tells the interventions that ``task`` begins."""
         logs: Logs = {}
         for name, intervention in self._hooked["task_switch"]:
-            _collect(logs, name, intervention.task_switch(self._view(name), task))
+            # Neither a batch nor activations: there are none after a resume, and a method must not see a difference.
+            view = self._view(name)._replace(batch=None, taps=Taps())
+            _collect(logs, name, intervention.task_switch(view, task))
         return logs
 
     def evaluation_network(self) -> Network:
@@ -192,6 +280,23 @@ class Updater:
         generator = self._generators[name]
         return Update(self.steps, self.network, self.optimizer, self._batch, self.network.taps, generator, self.copies)
 
+    def _measure_of(self, method: Intervention) -> Callable[[], object]:
+        """Returns a call of ``method.measure`` with the present activations, compiled if the part is compiled."""
+        running, taps = method.running(), self.network.taps
+        if not self.compile:
+            return lambda: method.measure(self._named, taps.post, running)
+        names, weights = list(self._named), list(self._named.values())
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            rest = iter(tensors)
+            named = dict(zip(names, rest, strict=False))
+            own = list(islice(rest, len(running)))
+            method.measure(named, dict(zip(taps.post, rest, strict=True)), own)
+            return own[:1]
+
+        call = CompiledFunction(flat)
+        return lambda: call(*weights, *running, *taps.post.values())
+
     def _overriding(self, hook: str) -> list[tuple[str, Intervention]]:
         """Returns the interventions that define ``hook``, so that an update calls no empty ones."""
         plain = getattr(Intervention, hook)
@@ -203,22 +308,31 @@ class Updater:
 
     def _clip_and_check(self, loss: Tensor) -> None:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
         self.trace.gradients(norm)
-        finite = (norm + loss).isfinite()
-        if self.device.type == "cpu":
-            if not bool(finite):
-                raise FloatingPointError(f"part {self.part}: the loss or a gradient is not finite in update {self.steps}")
-        else:
-            self._refuse_on_device(finite)
+        self._refuse_unless_finite(norm + loss)
         if self.max_gradient_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self.max_gradient_norm, norm, foreach=True)
+
+    def _refuse_unless_finite(self, number: Tensor) -> None:
+        if self.device.type != "cpu":
+            self._refuse_on_device(number.isfinite())
+        elif not isfinite(float(number)):
+            raise FloatingPointError(f"part {self.part}: the loss or a gradient is not finite in update {self.steps}")
 
     def _refuse_on_device(self, finite: Tensor) -> None:
         """Lets the fused optimizer skip this step if ``finite`` is false, without a word to the host."""
         self._finite &= finite
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+
+
+def samples(logs: Sequence[Logs]) -> Logs:
+    """Joins the logs of several updates: a number from each, as one tensor of samples per name."""
+    if len(logs) <= 1:
+        return logs[0] if logs else {}
+    names = dict.fromkeys(name for entry in logs for name in entry)
+    return {name: torch.stack([torch.as_tensor(entry[name]).float() for entry in logs if name in entry]) for name in names}
 
 
 def _collect(logs: Logs, name: str, new: Logs | None) -> None:

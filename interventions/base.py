@@ -1,6 +1,6 @@
 """The base class of interventions and the view of one update that their hooks receive."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,8 +22,10 @@ class Update(NamedTuple):
         step: Updates of this part so far, this one included: 1 in the first. 0 in ``attach``.
         network: The network that is trained; its values may be changed in place, its structure may not.
         optimizer: Its optimizer.
-        batch: What the agent learns from in this update, a named tuple; None in ``attach`` and before the first update.
-        taps: Activations of the training forward, made with the weights before this update.
+        batch: What the agent learns from in this update, a named tuple with a field ``inputs``; None in ``attach`` and
+            ``task_switch``.
+        taps: Activations of the training forward, made with the weights before this update; empty in ``attach`` and
+            ``task_switch``.
         generator: Private to (seed, part, intervention), on the network's device.
         copies: Other networks that belong to the part, by name: ``target`` for a target network.
     """
@@ -49,13 +51,13 @@ class Intervention:
     Hooks run in the order of the config, and those that return logs see them appear as ``<name>/<key>``:
 
         build -> [network built] -> [optimizer built] -> wrap_optimizer -> attach
-        every update: loss -> [backward] -> after_backward -> [clip, finite check, optimizer.step] -> after_step
+        every update: loss -> [backward] -> after_backward -> [clip, finite check, optimizer.step] -> measure -> after_step
         at a task switch: task_switch
 
     Attributes:
         parts: Names of the parts to act on (``q``, ``learner``, ...); empty for every part.
         name: The registered name.
-        needs_taps: Whether the activations of the training forward must be recorded.
+        needs_taps: Whether ``u.taps`` must hold the activations of the training forward. (``measure`` is given them anyway.)
         conflicts: Names of methods that this one refuses to run beside, with the reason.
         no_effect: Settings at which the method changes nothing, bit for bit; None for a method that changes the structure.
     """
@@ -90,12 +92,27 @@ class Intervention:
         """May edit ``.grad`` of the network's parameters; the clipping and the finite check come after it."""
         return {}
 
+    def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
+        """Brings running statistics up to date, in place, right after the optimizer's step and before any ``after_step``.
+
+        It is a function of its arguments alone, without a look at their values, so that it can be compiled into the step.
+
+        Args:
+            parameters: The network's parameters after the step, by name.
+            post: Post-activations of the training forward by layer, made with the parameters before the step.
+            running: What ``running`` returns.
+        """
+
+    def running(self) -> list[Tensor]:
+        """Returns the tensors that ``measure`` changes or reads, always the same ones."""
+        return []
+
     def after_step(self, u: Update) -> Logs:
         """May edit values of parameters and buffers in place, and the optimizer's state through ``interventions.surgery``."""
         return {}
 
     def task_switch(self, u: Update, task: int) -> Logs:
-        """May edit what ``after_step`` may. Runs before the first update on ``task``, with the last batch of the old one."""
+        """May edit what ``after_step`` may. Runs between the last update on the old task and the first on ``task``."""
         return {}
 
     def evaluation_network(self, u: Update) -> Network:

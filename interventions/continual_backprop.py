@@ -1,5 +1,6 @@
 """Continual backpropagation: a steady trickle of resets of the least useful mature units."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import ClassVar, Final
@@ -16,28 +17,28 @@ from networks.network import Network
 from networks.spec import require_choice, require_range
 from networks.units import UnitLayer, UnitSlice
 
+Lookup = Callable[[str], Tensor]
 _ROUNDING: Final = 1e-9  # five times 1.2 is to replace six units, though its sum in floating point falls short of 6
 UTILITIES: Final = ("contribution", "zero_contribution", "adaptable_contribution")
 
 
-def outgoing_magnitude(network: Network, layer: UnitLayer) -> Tensor:
-    """Returns the mean |w| of everything that reads each unit, (U,)."""
-    return _mean_magnitude(network, [consumer.weight for consumer in layer.consumers])
+def outgoing_magnitude(tensor: Lookup, layer: UnitLayer) -> Tensor:
+    """Returns the mean |w| of everything that reads each unit, (U,); ``tensor`` gives a tensor of the network by name."""
+    return _mean_magnitude(tensor, [consumer.weight for consumer in layer.consumers])
 
 
-def incoming_magnitude(network: Network, layer: UnitLayer) -> Tensor:
+def incoming_magnitude(tensor: Lookup, layer: UnitLayer) -> Tensor:
     """Returns the mean |w| of each unit's incoming weights, (U,)."""
-    return _mean_magnitude(network, [layer.weight])
+    return _mean_magnitude(tensor, [layer.weight])
 
 
-def _mean_magnitude(network: Network, slices: list[UnitSlice]) -> Tensor:
-    tensors = [network.tensor(entries.tensor) for entries in slices]
-    sums = [entries.sums(tensor.abs()) for entries, tensor in zip(slices, tensors, strict=True)]
-    per_unit = [
-        tensor.numel() / tensor.shape[s.axis] * s.span * len(s.offsets) for s, tensor in zip(slices, tensors, strict=True)
-    ]
-    total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
-    return total / sum(per_unit)
+def _mean_magnitude(tensor: Lookup, slices: list[UnitSlice]) -> Tensor:
+    sums, entries = [], 0
+    for slice_ in slices:
+        values = tensor(slice_.tensor)
+        sums.append(slice_.sums(values.abs()))
+        entries += values.numel() // values.shape[slice_.axis] * slice_.span * len(slice_.offsets)
+    return (sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)) / entries
 
 
 def mean_deviation(post: Tensor, centre: Tensor | None, copies: int) -> Tensor:
@@ -104,7 +105,6 @@ class ContinualBackprop(Intervention):
     bias_compensation: bool = True
     optimizer_state: str = "restart"
 
-    needs_taps: ClassVar = True
     no_effect: ClassVar = {"replacement_rate": 0.0}
 
     def __post_init__(self) -> None:
@@ -130,37 +130,43 @@ class ContinualBackprop(Intervention):
             self.state[f"{layer.name}/mean"] = self._channels.of(self._mean, index)
             self.state[f"{layer.name}/carried"] = self._carried[index]
 
+    def running(self) -> list[Tensor]:
+        """Returns utilities, ages, mean activations, carried fractions, and which unit belongs to which layer."""
+        return [self._utility, self._age, self._mean, self._carried, self._units.members]
+
+    @torch.no_grad()
+    def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
+        """Brings the averages of all layers up to date, in few operations on all of them together."""
+        utility, age, mean, carried, members = running
+        posts = [post[layer.name].float() for layer in self._layers]
+        age.add_(1)
+        mean.lerp_(torch.cat([_mean_over_inputs(h) for h in posts]), 1 - self.decay)
+        current = torch.cat([self._deviation(index, h, age, mean) for index, h in enumerate(posts)])
+        current = current * torch.cat([outgoing_magnitude(parameters.__getitem__, layer) for layer in self._layers])
+        if self.utility == "adaptable_contribution":
+            incoming = torch.cat([incoming_magnitude(parameters.__getitem__, layer) for layer in self._layers])
+            # 0 / 0, of a unit whose inputs were all replaced, would stay in the average for ever.
+            current = current / incoming.clamp(min=torch.finfo(torch.float32).eps)
+        utility.lerp_(current, 1 - self.decay)
+        mature = (age > self.maturity_updates).float()
+        carried.add_((members @ mature).double(), alpha=self.replacement_rate)
+
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
-        """Updates the utilities and replaces the units that are due."""
-        self._measure(u)
-        eligible = self._age > self.maturity_updates
-        self._carried.add_(self._units.sums(eligible), alpha=self.replacement_rate)
+        """Replaces the units that are due."""
         if u.generator.device.type == "cpu":
             # Reading a number costs nothing on the CPU, and writing through a mask costs more than the update itself.
             due = [index for index, carried in enumerate(self._carried.tolist()) if carried + _ROUNDING >= 1]
         else:
             due = list(range(len(self._layers)))
-        return {"units_reset": self._replace(u, due, eligible)} if due else {"units_reset": 0.0}
+        return {"units_reset": self._replace(u, due)} if due else {"units_reset": 0.0}
 
-    def _measure(self, u: Update) -> None:
-        """Brings age, mean activation and utility of all layers up to date, in few operations on all of them together."""
-        posts = [u.taps.post[layer.name].float() for layer in self._layers]
-        self._age.add_(1)
-        self._mean.lerp_(torch.cat([_mean_over_inputs(post) for post in posts]), 1 - self.decay)
-        centres: list[Tensor | None] = [None] * len(posts)
-        if self.utility != "contribution":
-            centres = [self._mean_activation(index) for index in range(len(posts))]
-        rows = zip(posts, centres, self._layers, strict=True)
-        current = torch.cat([mean_deviation(post, centre, layer.copies) for post, centre, layer in rows])
-        current.mul_(torch.cat([outgoing_magnitude(u.network, layer) for layer in self._layers]))
-        if self.utility == "adaptable_contribution":
-            incoming = torch.cat([incoming_magnitude(u.network, layer) for layer in self._layers])
-            # 0 / 0, of a unit whose inputs were all replaced, would stay in the average for ever.
-            current.div_(incoming.clamp_(min=torch.finfo(torch.float32).eps))
-        self._utility.lerp_(current, 1 - self.decay)
+    def _deviation(self, index: int, post: Tensor, age: Tensor, mean: Tensor) -> Tensor:
+        centre = None if self.utility == "contribution" else self._mean_activation(index, age, mean)
+        return mean_deviation(post, centre, self._layers[index].copies)
 
-    def _replace(self, u: Update, due: list[int], eligible: Tensor) -> Tensor:
+    def _replace(self, u: Update, due: list[int]) -> Tensor:
+        eligible = self._age > self.maturity_updates
         counts = (self._carried + _ROUNDING).floor()
         self._carried.sub_(counts)
         corrected = self._utility / self._bias_correction(self._age)
@@ -170,7 +176,8 @@ class ContinualBackprop(Intervention):
             mask = lowest(self._units.of(corrected, index), self._units.of(eligible, index), counts[index])
             masks[layer.name] = mask
             if self.bias_compensation:
-                lost = torch.where(mask.repeat(layer.copies), self._mean_activation(index), 0.0)
+                average = self._mean_activation(index, self._age, self._mean)
+                lost = torch.where(mask.repeat(layer.copies), average, 0.0)
                 _compensate(u.network, layer, lost)
         reset = reset_units(u.network, u.optimizer, masks, self._policy, u.generator)
         for index, mask in zip(due, masks.values(), strict=True):
@@ -182,10 +189,10 @@ class ContinualBackprop(Intervention):
     def _bias_correction(self, age: Tensor) -> Tensor:
         return 1 - self.decay**age
 
-    def _mean_activation(self, index: int) -> Tensor:
+    def _mean_activation(self, index: int, age: Tensor, mean: Tensor) -> Tensor:
         """Returns the bias-corrected mean activation of every post-activation channel of a layer."""
-        age = self._units.of(self._age, index).repeat(self._layers[index].copies)
-        return self._channels.of(self._mean, index) / self._bias_correction(age)
+        ages = self._units.of(age, index).repeat(self._layers[index].copies)
+        return self._channels.of(mean, index) / self._bias_correction(ages)
 
 
 class _Concatenated:
@@ -194,26 +201,25 @@ class _Concatenated:
     Args:
         sizes: Length of each layer's stretch.
         device: Where vectors are made.
+
+    Attributes:
+        members: (layers, length), 1 where an entry belongs to a layer; times a mask, it counts each layer's True entries.
     """
 
     def __init__(self, sizes: list[int], device: torch.device) -> None:
         ends = list(accumulate(sizes))
         self._stretches = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
         self._device = device
-        self._members = torch.zeros(len(sizes), ends[-1], device=device)
-        for row, stretch in zip(self._members, self._stretches, strict=True):
+        self.members = torch.zeros(len(sizes), ends[-1], device=device)
+        for row, stretch in zip(self.members, self._stretches, strict=True):
             row[stretch] = 1.0
 
     def zeros(self) -> Tensor:
-        return torch.zeros(self._members.shape[1], device=self._device)
+        return torch.zeros(self.members.shape[1], device=self._device)
 
     def of(self, vector: Tensor, index: int) -> Tensor:
         """Returns one layer's stretch, a view."""
         return vector[self._stretches[index]]
-
-    def sums(self, mask: Tensor) -> Tensor:
-        """Counts the True entries of each layer, (layers,), without reading them on the host."""
-        return (self._members @ mask.float()).double()
 
 
 def _mean_over_inputs(post: Tensor) -> Tensor:

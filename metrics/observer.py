@@ -30,10 +30,6 @@ class Observer(Protocol):
         """Tells whether a step from ``before`` to ``after`` reaches or passes a multiple of the period."""
         ...
 
-    def prepare(self, view: View) -> None:
-        """Runs before the update whose step is measured."""
-        ...
-
     def measure(self, view: View) -> Logs:
         """Returns the measurements."""
         ...
@@ -90,11 +86,6 @@ class MetricsObserver:
     def due(self, before: int, after: int) -> bool:
         """Tells whether the period ends in this step."""
         return passes(before, after, self.settings.every_steps)
-
-    def prepare(self, view: View) -> None:
-        """Asks every part for the norms of its next update."""
-        for part in view.agent.parts.values():
-            part.trace.arm()
 
     def measure(self, view: View) -> Logs:
         """Returns ``plasticity/<metric>`` and ``plasticity/<metric>/<part>/<layer>``."""

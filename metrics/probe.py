@@ -153,9 +153,6 @@ class ProbeObserver:
         """Tells whether the period ends in this step."""
         return passes(before, after, self.settings.every_steps)
 
-    def prepare(self, view: View) -> None:
-        """Needs nothing."""
-
     def measure(self, view: View) -> Logs:
         """Returns the probe's logs; see the class."""
         logs: Logs = {}

@@ -12,16 +12,13 @@ from torch import Tensor
 from metrics.rank import singular_values
 from networks.activations import Activation, activation_named
 from networks.network import Network
+from networks.taps import Taps
 
 
 class Trace(Protocol):
-    """Norms of one recent update; ``arm`` asks for those of the next."""
+    """Norms of a recent update."""
 
     norms: dict[str, Tensor | int]
-
-    def arm(self) -> None:
-        """Asks for the norms of the next update."""
-        ...
 
 
 class Part(Protocol):
@@ -136,8 +133,9 @@ def view_part(name: str, part: Part, inputs: Tensor | None) -> PartView:
         return PartView(name, part, (), "the network has no hidden layer")
     if inputs is None:
         return PartView(name, part, (), "there are no inputs yet")
-    with network.taps.spare() as taps, evaluation_mode(network):
-        network(inputs)
+    taps = Taps()
+    with evaluation_mode(network):
+        network(inputs, taps)
     layers = []
     for unit_layer in network.units.layers:
         activation = activation_named(unit_layer.activation)

@@ -21,18 +21,15 @@ class HiddenLayer(nn.Module):
         linear: The linear map, ``nn.Linear`` or ``nn.Conv2d``.
         spec: Names the normalisation and load balancing.
         activation: Name of the activation.
-        taps: Where activations are recorded.
         pool: Side of the max-pooling, 1 for none.
 
     Raises:
         ValueError: If load balancing is asked of an activation that has no threshold at 0.
     """
 
-    def __init__(
-        self, name: str, linear: nn.Linear | nn.Conv2d, spec: NetworkSpec, activation: str, taps: Taps, pool: int = 1
-    ) -> None:
+    def __init__(self, name: str, linear: nn.Linear | nn.Conv2d, spec: NetworkSpec, activation: str, pool: int = 1) -> None:
         super().__init__()
-        self.name, self.taps, self.pool = name, taps, pool
+        self.name, self.pool = name, pool
         self.activation_name, self.activation = activation, activation_named(activation)
         self.linear = linear
         self.units = linear.weight.shape[0]
@@ -47,16 +44,16 @@ class HiddenLayer(nn.Module):
                 )
             self.balance = LoadBalance(self.units, spec.load_balancing)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in, ...) to (B, copies * units, ...)."""
+    def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
+        """Maps (B, in, ...) to (B, copies * units, ...), and stores pre- and post-activations in ``taps`` if there are any."""
         z = self.linear(x)
         for norm in self.norms:
             z = norm(z)
         if self.balance is not None:
             z = self.balance(z)
         h = self.activation.function(z)
-        if self.taps.recording:
-            self.taps.store(self.name, z, h)
+        if taps is not None:
+            taps.store(self.name, z, h)
         return functional.max_pool2d(h, self.pool) if self.pool > 1 else h
 
     def read_by(self, weight: str, bias: str | None, positions: int = 1) -> Consumer:

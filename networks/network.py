@@ -47,7 +47,7 @@ class Network(nn.Module):
         self.input_shape, self.input_dtype = tuple(input_shape), input_dtype
         self.taps = Taps()
         self._tensors: dict[str, Tensor] = {}
-        self.torso = build_torso(spec, input_shape, self.taps)
+        self.torso = build_torso(spec, input_shape)
         self.head = build_head(self.torso.features, head)
         self.units = UnitGraph(tuple(self.torso.unit_layers("torso", self.head.readers("head"))))
         self.initialisers = self._initialisers()
@@ -60,14 +60,24 @@ class Network(nn.Module):
         )
         self._mode_dependent = any(isinstance(module, _MODE_DEPENDENT) for module in self.modules())
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Maps (B, *input_shape), uint8 images or floats, to the head's output."""
-        return self.head(self.features(inputs))
+    def forward(self, inputs: Tensor, taps: Taps | None = None) -> Tensor:
+        """Maps (B, *input_shape), uint8 images or floats, to the head's output.
 
-    def features(self, inputs: Tensor) -> Tensor:
+        Activations are stored in ``taps`` if given, else in ``self.taps`` if they are recording.
+        """
+        return self.head(self.features(inputs, taps))
+
+    def features(self, inputs: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps inputs to the last hidden layer's post-activations (B, features); uint8 is divided by 255."""
+        if taps is None and self.taps.recording:
+            taps = self.taps
         values = inputs.to(self.head.linear.weight.dtype)
-        return self.torso(values / 255 if inputs.dtype == torch.uint8 else values)
+        return self.torso(values / 255 if inputs.dtype == torch.uint8 else values, taps)
+
+    @property
+    def mode_dependent(self) -> bool:
+        """Whether training and evaluation mode differ: batch normalisation, load balancing."""
+        return self._mode_dependent
 
     def train(self, mode: bool = True) -> "Network":
         """Switches the mode of the modules; free for a network in which no module depends on it."""

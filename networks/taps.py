@@ -37,14 +37,3 @@ class Taps:
             yield
         finally:
             self.recording = before
-
-    @contextmanager
-    def spare(self) -> Iterator["Taps"]:
-        """Records forwards inside the block elsewhere, into the taps yielded, and leaves these as they were."""
-        pre, post, recording = self.pre, self.post, self.recording
-        elsewhere = Taps()
-        self.pre, self.post, self.recording = elsewhere.pre, elsewhere.post, True
-        try:
-            yield elsewhere
-        finally:
-            self.pre, self.post, self.recording = pre, post, recording

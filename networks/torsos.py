@@ -31,38 +31,36 @@ class Torso(nn.Module):
 
     Attributes:
         layers: Hidden layers by name (``conv_1`` ..., ``dense_1`` ...), in forward order.
+        hidden: The same, as a tuple.
         features: Length of the feature vector, the last layer's post-activations, or the flattened input without any layer.
     """
 
-    def __init__(self, convolutions: Sequence[Convolution], spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> None:
+    def __init__(self, convolutions: Sequence[Convolution], spec: NetworkSpec, input_shape: Sequence[int]) -> None:
         super().__init__()
         names = [f"conv_{i + 1}" for i in range(len(convolutions))] + [f"dense_{i + 1}" for i in range(len(spec.widths))]
         activations = dict(zip(names, _one_for_each("network.activations", spec.activations, len(names)), strict=True))
         self.layers = nn.ModuleDict()
         shape = tuple(input_shape)
         for name, convolution in zip(names, convolutions, strict=False):
-            layer = _convolution(name, convolution, spec, activations[name], taps, shape)
+            layer = _convolution(name, convolution, spec, activations[name], shape)
             shape = _shape_after(name, convolution, shape, layer.activation.copies)
             self.layers[name] = layer
         self.positions = shape[1] * shape[2] if len(shape) == 3 else 1
         self.features = _product(shape)
         for name, width in zip(names[len(convolutions) :], spec.widths, strict=True):
-            layer = HiddenLayer(name, nn.Linear(self.features, width), spec, activations[name], taps)
+            layer = HiddenLayer(name, nn.Linear(self.features, width), spec, activations[name])
             self.layers[name] = layer
             self.features = width * layer.activation.copies
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps inputs (B, *input_shape) to features (B, features)."""
-        for layer in self.hidden:
-            if isinstance(layer.linear, nn.Linear) and x.ndim > 2:
-                x = x.flatten(1)
-            x = layer(x)
-        return x.flatten(1)
+        self.hidden = tuple(layer for layer in self.layers.values() if isinstance(layer, HiddenLayer))
 
-    @property
-    def hidden(self) -> list[HiddenLayer]:
-        """The hidden layers, in forward order."""
-        return [layer for layer in self.layers.values() if isinstance(layer, HiddenLayer)]
+    def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
+        """Maps inputs (B, *input_shape) to features (B, features); activations go to ``taps`` if there are any."""
+        for layer in self.hidden:
+            if x.ndim > 2 and isinstance(layer.linear, nn.Linear):
+                x = x.flatten(1)
+            x = layer(x, taps)
+        return x.flatten(1) if x.ndim > 2 else x
 
     def unit_layers(self, prefix: str, readers: Callable[[HiddenLayer, int], tuple[Consumer, ...]]) -> list[UnitLayer]:
         """Describes all units.
@@ -84,12 +82,12 @@ class Torso(nn.Module):
         return described
 
 
-def mlp(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
+def mlp(spec: NetworkSpec, input_shape: Sequence[int]) -> Torso:
     """Flattens the input, then dense layers of ``spec.widths``."""
-    return Torso([], spec, (_product(input_shape),), taps)
+    return Torso([], spec, (_product(input_shape),))
 
 
-def conv(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
+def conv(spec: NetworkSpec, input_shape: Sequence[int]) -> Torso:
     """Convolutions of ``spec.channels``, each with its activation and max-pooling, then dense layers of ``spec.widths``."""
     count = len(spec.channels)
     if count == 0:
@@ -98,39 +96,37 @@ def conv(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
         _one_for_each(f"network.{name}", getattr(spec, name), count) for name in ("kernel_sizes", "strides", "paddings", "pools")
     ]
     sizes = [Convolution(*row) for row in zip(spec.channels, *columns, strict=True)]
-    return Torso(sizes, spec, input_shape, taps)
+    return Torso(sizes, spec, input_shape)
 
 
-def nature_cnn(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
+def nature_cnn(spec: NetworkSpec, input_shape: Sequence[int]) -> Torso:
     """The network of Mnih et al. 2015: 32 8x8/4, 64 4x4/2, 64 3x3/1, then dense layers of ``spec.widths`` (512 in the paper)."""
     sizes = replace(spec, channels=[32, 64, 64], kernel_sizes=[8, 4, 3], strides=[4, 2, 1], paddings=[0], pools=[1])
-    return conv(sizes, input_shape, taps)
+    return conv(sizes, input_shape)
 
 
-TORSOS: Final[dict[str, Callable[[NetworkSpec, Sequence[int], Taps], Torso]]] = {
+TORSOS: Final[dict[str, Callable[[NetworkSpec, Sequence[int]], Torso]]] = {
     "mlp": mlp,
     "conv": conv,
     "nature_cnn": nature_cnn,
 }
 
 
-def build_torso(spec: NetworkSpec, input_shape: Sequence[int], taps: Taps) -> Torso:
+def build_torso(spec: NetworkSpec, input_shape: Sequence[int]) -> Torso:
     """Builds the torso that ``spec`` names.
 
     Raises:
         ValueError: If a name is unknown or a size does not fit the input.
     """
     require_choice("network.torso", spec.torso, list(TORSOS))
-    return TORSOS[spec.torso](spec, input_shape, taps)
+    return TORSOS[spec.torso](spec, input_shape)
 
 
-def _convolution(
-    name: str, sizes: Convolution, spec: NetworkSpec, activation: str, taps: Taps, shape: Sequence[int]
-) -> HiddenLayer:
+def _convolution(name: str, sizes: Convolution, spec: NetworkSpec, activation: str, shape: Sequence[int]) -> HiddenLayer:
     if len(shape) != 3:
         raise ValueError(f"network.torso={spec.torso} needs images (channels, height, width), not inputs of shape {tuple(shape)}")
     linear = nn.Conv2d(shape[0], sizes.channels, sizes.kernel, sizes.stride, sizes.padding)
-    return HiddenLayer(name, linear, spec, activation, taps, sizes.pool)
+    return HiddenLayer(name, linear, spec, activation, sizes.pool)
 
 
 def _shape_after(name: str, sizes: Convolution, shape: Sequence[int], copies: int) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 import run_agent
+from interventions import registry
 from interventions.registry import registered
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.config_store import GROUPS
@@ -258,9 +259,9 @@ def test_mistakes_get_one_line_that_says_what_is_allowed(
 
 
 def test_the_process_prints_that_line_and_nothing_else(tmp_path: Path) -> None:
-    done = program("network=linear", "intervention=redo", folder=tmp_path)
+    done = program("stpes=3", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: intervention redo resets hidden units")
+    assert done.stderr.startswith("error: stpes is unknown (did you mean steps?); the config has agent, ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -318,17 +319,37 @@ def test_lists_begin_each_line_with_the_name(kind: str, capsys: pytest.CaptureFi
         assert set(BUILT_IN) <= set(names)
 
 
-def test_plugins_are_listed_and_helped_with(tmp_path: Path) -> None:
+def test_plugins_are_listed_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(sys, "argv", ["run_agent.py"])
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\n"
         "from interventions.base import Intervention\n"
         "from interventions.registry import register\n\n\n"
         "@register('mine')\n@dataclass\nclass Mine(Intervention):\n    '''Does nothing at all.'''\n\n    strength: float = 0.5\n"
     )
-    listed = program("list=interventions", "plugins=[mine.py]", folder=tmp_path)
-    assert "mine                Does nothing at all.\n" in listed.stdout
-    shown = program("plugins=[mine.py]", "intervention=mine", "--cfg", "job", folder=tmp_path)
-    assert yaml.safe_load(shown.stdout)["interventions"] == {"mine": {"parts": [], "strength": 0.5}}
+    plugins = f"plugins=[{tmp_path / 'mine.py'}]"
+    assert run_agent.main(["list=interventions", plugins]) == 0
+    assert "mine                Does nothing at all.\n" in capsys.readouterr().out
+    assert run_agent.main([plugins, "intervention=mine", "--cfg", "job"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["interventions"] == {"mine": {"parts": [], "strength": 0.5}}
+
+
+def test_a_mistake_in_a_plugin_shows_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    (tmp_path / "mistaken.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from interventions.base import Intervention\n"
+        "from interventions.registry import register\n\n\n"
+        "@register('mistaken')\n@dataclass\nclass Mistaken(Intervention):\n    def after_step(self, u):\n        int('three')\n"
+    )
+    words = [f"plugins=[{tmp_path / 'mistaken.py'}]", "intervention=mistaken", f"run_dir={tmp_path / 'run'}", "steps=20"]
+    with pytest.raises(RuntimeError, match="at step 11: invalid literal for int") as error:
+        run_agent.main([*words, *SMALL, *QUIET, "progress=false"])
+    frames = [str(frame.path) for frame in pytest.ExceptionInfo.from_exception(error.value.__cause__).traceback]
+    assert frames[-1] == str(tmp_path / "mistaken.py")
 
 
 def test_help_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -394,19 +415,25 @@ def test_more_steps_go_on_from_the_end_and_the_next_resume_remembers_them(
 # Grids
 
 
-def test_a_grid_runs_each_in_a_folder_named_after_what_is_swept(tmp_path: Path) -> None:
-    swept = ["-m", "seed=0,1", "intervention=[],[redo]"]
-    done = program("steps=20", *swept, *SMALL, *QUIET, f"run_dir='{tmp_path}/a=b c'", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    folders = sorted(path.name for path in (tmp_path / "a=b c").iterdir() if path.is_dir())
+def test_a_grid_names_folders_after_what_is_swept_and_outlives_a_run_that_diverges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = tmp_path / "a=b c"
+    swept = ["optimizer.learning_rate=1e30,0.1", "intervention=[],[redo]", "-m"]
+    done = program("optimizer=sgd", "steps=20", *swept, *SMALL, *QUIET, f"run_dir='{grid}'", folder=tmp_path)
+    folders = sorted(path.name for path in grid.iterdir() if path.is_dir())
     assert folders == [
-        "0_intervention=[],seed=0",
-        "1_intervention=[redo],seed=0",
-        "2_intervention=[],seed=1",
-        "3_intervention=[redo],seed=1",
+        "0_intervention=[],optimizer.learning_rate=1e+30",
+        "1_intervention=[redo],optimizer.learning_rate=1e+30",
+        "2_intervention=[],optimizer.learning_rate=0.1",
+        "3_intervention=[redo],optimizer.learning_rate=0.1",
     ]
-    assert same(last_state(tmp_path / "a=b c" / folders[0])["stream"], last_state(tmp_path / "a=b c" / folders[1])["stream"])
-    assert run_agent.main([f"resume={tmp_path / 'a=b c' / folders[3]}", "steps=30", "progress=false"]) == 0
+    assert done.returncode == 1
+    assert done.stderr.count("stopped: part q: the loss or a gradient is not finite in update 2") == 3  # the first is said again
+    assert "Traceback" not in done.stderr
+    assert [last_state(grid / name)["step"] for name in folders[2:]] == [20, 20]
+    assert run_agent.main([f"resume={grid / folders[3]}", "steps=30", "progress=false"]) == 0
+    assert "Done, 30 steps." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "ray"])
@@ -422,12 +449,3 @@ def test_a_grid_runs_on_launchers(tmp_path: Path, launcher: str) -> None:
     assert steps == [20, 20]
     alone = run(tmp_path / "alone", "seed=1", "steps=20", *SMALL, *QUIET)
     assert same(last_state(alone), last_state(tmp_path / "grid" / "1_seed=1"))
-
-
-def test_one_diverging_run_does_not_stop_the_grid_and_is_reported(tmp_path: Path) -> None:
-    rates = ["-m", "optimizer=sgd", "optimizer.learning_rate=1e30,0.1"]
-    done = program(*rates, "steps=20", *SMALL, *QUIET, f"run_dir={tmp_path / 'grid'}", folder=tmp_path)
-    assert done.returncode == 1
-    assert "stopped: part q: the loss or a gradient is not finite in update 2" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert last_state(tmp_path / "grid" / "1_optimizer.learning_rate=0.1")["step"] == 20

@@ -47,6 +47,7 @@ def assemble(plan: Plan) -> Assembly:
         seed=plan.run.seed,
         device=device,
         autocast=torch.bfloat16 if plan.run.precision == "bf16" else None,
+        compile=plan.run.compile,
     )
     agent = build_agent(plan.agent_name, plan.agent, problem.kind, problem.discrete, problem.outputs, builder)
     _refuse_unknown_parts(plan, agent)

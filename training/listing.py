@@ -62,7 +62,7 @@ Choices, as group=choice (intervention takes a list):
 {groups}
 
 Settings, as name=value:
-  steps seed device precision threads log_every_steps progress run_dir resume plugins
+  steps seed device precision compile threads log_every_steps progress run_dir resume plugins
   agent.* env.* network.* optimizer.* interventions.<name>.* metrics.* probe.* checkpoint.*
 
   list=interventions   one line on each; also {", ".join(kind for kind in _KINDS if kind != "interventions")}

@@ -36,7 +36,6 @@ def train(agent: Agent, stream: Stream, observers: Observers, tracker: Tracker, 
             logs |= agent.switch_task(experience.task)
             logs |= agent.learn(experience)
         else:
-            observers.prepare(due, view)
             logs |= agent.learn(experience)
             measurements = observers.measure(due, view)
         tracker.write(stream.step, logs, measurements)

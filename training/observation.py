@@ -32,11 +32,6 @@ class Observers:
             if observer.due(before, after) or (switched and observer.at_task_switch)
         ]
 
-    def prepare(self, names: list[str], view: View) -> None:
-        """Tells observers that the coming update will be measured."""
-        for name in names:
-            self._observers[name].prepare(view)
-
     def measure(self, names: list[str], view: View) -> Logs:
         """Returns the measurements of the named observers, with ``time/<name>_seconds`` for each."""
         logs: Logs = {}

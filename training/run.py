@@ -68,6 +68,7 @@ def run(plan: Plan, folder: Path, overrides: Sequence[str], resume: bool = False
     Raises:
         ValueError: If the plan cannot be run, the folder holds another run, or there is nothing to resume.
         FloatingPointError: If a loss or gradient is not finite; the last checkpoint is as it was.
+        RuntimeError: If a ValueError is raised in training.
     """
     state = _load(plan, folder) if resume else None
     agent, stream, observers = assemble(plan)
@@ -92,6 +93,8 @@ def run(plan: Plan, folder: Path, overrides: Sequence[str], resume: bool = False
             train(agent, stream, watching, tracker, saver, plan.run.steps)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}. The run, up to its last checkpoint, is in {folder}") from error
+        except ValueError as error:  # not a word of the command line any more: whoever wrote the code wants to see where
+            raise RuntimeError(f"at step {stream.step}: {error}") from error
         finished = stream.step >= plan.run.steps
         if finished:
             saver.save()

@@ -47,6 +47,7 @@ class RunSettings:
     seed: int
     device: str
     precision: str
+    compile: bool
     threads: str
     log_every_steps: int
     progress: bool

@@ -67,7 +67,7 @@ def test_outgoing_magnitude_by_hand() -> None:
     part = build("one_layer")
     with torch.no_grad():
         part.network.tensor("head.linear.weight").copy_(torch.tensor([[1.0, -2.0, 0.0, 4.0], [3.0, 2.0, 0.0, -6.0]]))
-    assert outgoing_magnitude(part.network, part.network.units["dense_1"]).tolist() == [2.0, 2.0, 0.0, 5.0]
+    assert outgoing_magnitude(part.network.tensor, part.network.units["dense_1"]).tolist() == [2.0, 2.0, 0.0, 5.0]
 
 
 def test_outgoing_magnitude_of_crelu_counts_both_columns() -> None:
@@ -75,7 +75,7 @@ def test_outgoing_magnitude_of_crelu_counts_both_columns() -> None:
     with torch.no_grad():
         columns = [1.0, 2.0, 3.0, 4.0, -5.0, -6.0, 7.0, 0.0]
         part.network.tensor("head.linear.weight").copy_(torch.tensor([columns, columns]))
-    assert outgoing_magnitude(part.network, part.network.units["dense_1"]).tolist() == [3.0, 4.0, 5.0, 2.0]
+    assert outgoing_magnitude(part.network.tensor, part.network.units["dense_1"]).tolist() == [3.0, 4.0, 5.0, 2.0]
 
 
 def test_outgoing_magnitude_of_a_flattened_convolution() -> None:
@@ -85,7 +85,7 @@ def test_outgoing_magnitude_of_a_flattened_convolution() -> None:
         weight = part.network.tensor("head.linear.weight")
         for channel in range(4):
             weight[:, 9 * channel : 9 * channel + 9] = -float(channel)
-    assert outgoing_magnitude(part.network, part.network.units["conv_1"]).tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert outgoing_magnitude(part.network.tensor, part.network.units["conv_1"]).tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_incoming_magnitude_by_hand() -> None:
@@ -93,7 +93,7 @@ def test_incoming_magnitude_by_hand() -> None:
     with torch.no_grad():
         rows = [[1.0, -2.0, 3.0], [0.0, 0.0, 0.0], [3.0, 3.0, -3.0], [0.0, 0.0, 9.0]]
         part.network.tensor("torso.layers.dense_1.linear.weight").copy_(torch.tensor(rows))
-    assert incoming_magnitude(part.network, part.network.units["dense_1"]).tolist() == [2.0, 0.0, 3.0, 3.0]
+    assert incoming_magnitude(part.network.tensor, part.network.units["dense_1"]).tolist() == [2.0, 0.0, 3.0, 3.0]
 
 
 def test_mean_deviation_by_hand() -> None:

@@ -247,6 +247,12 @@ def methods(request: pytest.FixtureRequest) -> list[str]:
     return compatible(int(first.rpartition(" ")[2])) if first.startswith("all, order") else list(request.param)
 
 
+@pytest.fixture(params=[0, 1, 2])
+def together(request: pytest.FixtureRequest) -> list[str]:
+    """All methods that can run together, in three orders."""
+    return compatible(request.param)
+
+
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)

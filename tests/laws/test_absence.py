@@ -3,12 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from envs.experience import Experience
 from interventions.base import Intervention
 from interventions.registry import registered
+
+UNOBSERVED = {"metrics": {"every_steps": 0, "at_task_switch": False}, "probe": {"every_steps": 0}}
+# With uniform behaviour; otherwise what is learned decides what is seen.
+ALONE: dict[str, dict[str, Any]] = {"dqn": UNOBSERVED | {"agent": {"behaviour": "uniform"}}, "supervised": UNOBSERVED}
 
 
 def test_every_method_acts_in_these_runs(kind: str, method: str, finished: Callable[..., Any], same: Any) -> None:
@@ -47,22 +52,22 @@ def test_methods_leave_initial_weights_alone(kind: str, methods: list[str], star
     assert same({name: after[name] for name in shared}, {name: before[name] for name in shared})
 
 
-def test_methods_leave_the_data_alone(kind: str, methods: list[str], steps: int, start: Any, same: Any) -> None:
-    changes = {"metrics": {"every_steps": 0, "at_task_switch": False}, "probe": {"every_steps": 0}}
-    if kind == "dqn":
-        changes["agent"] = {"behaviour": "uniform"}  # otherwise what is learned decides what is seen
-    plain, treated = start(kind, [], changes), start(kind, methods, changes)
-    tapes = [_tape(run) for run in (plain, treated)]
-    for run in (plain, treated):
-        run.go(steps)
-    assert len(tapes[0]) == steps // (2 if kind == "dqn" else 1)
-    assert same(tapes[0], tapes[1])
+@pytest.fixture(scope="module")
+def plain_tapes(start: Any) -> dict[str, tuple[Any, list[tuple[Tensor, ...]]]]:
+    return {kind: _seen(start(kind, [], changes), kind) for kind, changes in ALONE.items()}
+
+
+def test_methods_leave_the_data_alone(kind: str, methods: list[str], start: Any, plain_tapes: Any, same: Any) -> None:
+    plain, shown = plain_tapes[kind]
+    treated, seen = _seen(start(kind, methods, ALONE[kind]), kind)
+    assert len(shown) == 30
+    assert same(shown, seen)
     one, two = plain.agent.state_dict(), treated.agent.state_dict()
     assert all(same(one[key], two[key]) for key in ("exploration", "sampling") if key in one)
 
 
-def _tape(run: Any) -> list[tuple[Tensor, ...]]:
-    """Records every experience of a run."""
+def _seen(run: Any, kind: str) -> tuple[Any, list[tuple[Tensor, ...]]]:
+    """Trains for 30 experiences; returns the run and all of them."""
     seen: list[tuple[Tensor, ...]] = []
     advance = run.stream.advance
 
@@ -72,4 +77,4 @@ def _tape(run: Any) -> list[tuple[Tensor, ...]]:
         return experience
 
     run.stream.advance = recording
-    return seen
+    return run.go(60 if kind == "dqn" else 30), seen

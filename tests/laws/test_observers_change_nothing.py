@@ -3,20 +3,28 @@
 from typing import Any
 
 UNOBSERVED = {"metrics": {"every_steps": 0, "at_task_switch": False}, "probe": {"every_steps": 0}}
-OFTEN = {"metrics": {"every_steps": 5, "names": []}, "probe": {"every_steps": 11}}
+OFTEN = {"metrics": {"every_steps": 2, "names": []}, "probe": {"every_steps": 9}}
 
 
-def test_measuring_changes_nothing(kind: str, methods: list[str], steps: int, start: Any, same: Any) -> None:
-    states, taps = [], []
-    for changes in (UNOBSERVED, OFTEN):
-        run = start(kind, methods, changes).go(steps)
-        state = run.state()
-        (part,) = run.agent.parts.values()
-        del state["agent"][part.part]["trace"]  # the norms that an observer asked for
-        del state["tracker"]
-        states.append(state)
-        taps.append((dict(part.network.taps.pre), dict(part.network.taps.post), part.network.training))
-    measured = {name for _, name, _ in run.rows()}
-    assert {"plasticity/dormant_fraction", "probe/loss"} <= measured
-    assert same(states[0], states[1])
-    assert same(taps[0], taps[1])
+def without_measurements(run: Any) -> tuple[Any, ...]:
+    """Returns all that a run has become, but for what its observers wrote down."""
+    state = run.state()
+    (part,) = run.agent.parts.values()
+    del state["agent"][part.part]["trace"]  # the norms that an observer asked for
+    del state["tracker"]
+    taps = part.network.taps
+    return state, dict(taps.pre), dict(taps.post), part.network.training
+
+
+def test_measuring_changes_nothing(kind: str, methods: list[str], steps: int, start: Any, finished: Any, same: Any) -> None:
+    measured, alone = finished(kind, *methods), start(kind, methods, UNOBSERVED).go(steps)
+    assert {"plasticity/dormant_fraction", "probe/loss"} <= {name for _, name, _ in measured.rows()}
+    assert not any(name.startswith(("plasticity/", "probe/")) for _, name, _ in alone.rows())
+    assert same(without_measurements(measured), without_measurements(alone))
+
+
+def test_measuring_everything_at_every_turn_changes_nothing(
+    kind: str, together: list[str], steps: int, start: Any, finished: Any, same: Any
+) -> None:
+    always = start(kind, together, OFTEN).go(steps)
+    assert same(without_measurements(always), without_measurements(finished(kind, *together)))

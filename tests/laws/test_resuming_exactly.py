@@ -6,27 +6,35 @@ import pytest
 
 from training.checkpoint import latest_checkpoint, load_checkpoint
 
-# Steps between checkpoints and the step of the kill. Supervised tasks end at steps 15 and 30, epochs every 5.
-KILLS = {
-    "dqn": [pytest.param(22, 60, id="mid-episode")],
-    "supervised": [pytest.param(9, 24, id="mid-epoch"), pytest.param(15, 32, id="at the end of a task")],
-}
+# Steps between checkpoints and the step of the kill, in the middle of an episode, and of an epoch: tasks end at steps 15 and 30,
+# epochs every 5, so that a task begins after the resume too.
+KILLS = {"dqn": (22, 60), "supervised": (9, 24)}
 
 
-@pytest.mark.parametrize(
-    ("kind", "every", "killed"),
-    [pytest.param(kind, *case.values, id=f"{kind} {case.id}") for kind, cases in KILLS.items() for case in cases],
-)
-def test_killed_and_resumed_equals_uninterrupted(
-    kind: str, every: int, killed: int, methods: list[str], steps: int, start: Any, finished: Any, same: Any
-) -> None:
-    whole = finished(kind, *methods)
+def killed_and_resumed(start: Any, kind: str, methods: list[str], steps: int, every: int, killed: int) -> Any:
+    """Returns a run that went on in freshly built objects from its last checkpoint before ``killed``."""
     saving = {"checkpoint": {"every_steps": every}}
     folder = start(kind, methods, saving).go(killed).folder
     saved = latest_checkpoint(folder)
     assert saved is not None
     assert load_checkpoint(saved)["step"] < killed
-    resumed = start(kind, methods, saving, resume=folder).go(steps)
+    return start(kind, methods, saving, resume=folder).go(steps)
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    kind: str, methods: list[str], steps: int, start: Any, finished: Any, same: Any
+) -> None:
+    whole = finished(kind, *methods)
+    resumed = killed_and_resumed(start, kind, methods, steps, *KILLS[kind])
+    assert same(resumed.state(), whole.state())
+    assert resumed.rows() == whole.rows()
+
+
+def test_a_run_saved_right_before_a_task_switch_goes_on_exactly(
+    together: list[str], start: Any, finished: Any, same: Any
+) -> None:
+    whole = finished("supervised", *together)
+    resumed = killed_and_resumed(start, "supervised", together, 34, every=15, killed=32)
     assert same(resumed.state(), whole.state())
     assert resumed.rows() == whole.rows()
 

@@ -80,13 +80,13 @@ def test_a_block_inside_a_block_does_not_end_the_outer_one(build: Build) -> None
     assert not network.taps.recording
 
 
-def test_spare_taps_leave_the_record_as_it_was(build: Build) -> None:
+def test_taps_that_are_given_leave_the_record_as_it_was(build: Build) -> None:
     network = build(widths=[4])
     with network.taps.record():
         network(torch.ones(2, 3))
     kept = network.taps.post["dense_1"]
-    with network.taps.spare() as spare:
-        network(torch.zeros(2, 3))
+    spare = Taps()
+    network(torch.zeros(2, 3), spare)
     assert network.taps.post["dense_1"] is kept
     assert torch.equal(spare.post["dense_1"], network.torso.layers["dense_1"].linear.bias.relu().expand(2, 4))
     assert not network.taps.recording

@@ -42,10 +42,6 @@ class Recorder:
     def due(self, before: int, after: int, switched: bool) -> list[str]:
         return ["metrics"] if switched or after == 2 else []
 
-    def prepare(self, names: list[str], view: View) -> None:
-        if names:
-            self.tape.append("prepare")
-
     def measure(self, names: list[str], view: View) -> dict[str, float]:
         if names:
             self.tape.append(f"measure task {view.task}")
@@ -67,14 +63,13 @@ def run(recorder: Recorder, total: int) -> Recorder:
     return recorder
 
 
-def test_a_step_prepares_learns_measures_writes_and_saves() -> None:
+def test_a_step_learns_measures_writes_and_saves() -> None:
     assert run(Recorder(), 2).tape == [
         "advance 1",
         "learn",
         "write",
         "save 0-1",
         "advance 2",
-        "prepare",
         "learn",
         "measure task 0",
         "write",

@@ -1,0 +1,124 @@
+"""One update as one compiled function: forward, loss, gradient, finite check and, for plain SGD, the step itself."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value
+
+from agents.compiled_function import CompiledFunction
+from interventions.base import Intervention
+from networks.network import Network
+from networks.taps import Taps
+
+Measures = dict[str, Tensor]
+Objective = Callable[[Tensor, Any], tuple[Tensor, Measures]]
+
+
+class Computed(NamedTuple):
+    """What a compiled update returns.
+
+    Attributes:
+        loss: 0-dim.
+        norm: Joint norm of the gradient, before clipping.
+        measures: What the objective measured beside the loss.
+        pre: Pre-activations by layer; empty if nobody asked for them.
+        post: Post-activations by layer.
+        gradients: One for each parameter; empty if the step was made inside.
+    """
+
+    loss: Tensor
+    norm: Tensor
+    measures: Measures
+    pre: dict[str, Tensor]
+    post: dict[str, Tensor]
+    gradients: Sequence[Tensor]
+
+
+class CompiledUpdate:
+    """Compiles one kind of update of one network; see ``CompiledFunction``.
+
+    The arithmetic is that of the uncompiled update up to rounding.
+
+    Args:
+        network: Its values are read, and with ``steps`` changed in place.
+        objective: Maps outputs and batch to a scalar loss and measures; a pure function of tensors.
+        records: Whether activations are returned.
+        steps: Whether p <- p - learning rate * gradient is made inside, unless the loss or gradient is not finite, and then the
+            ``measure`` of the interventions that have one.
+        measuring: These interventions.
+        max_gradient_norm: Bound of the joint norm for ``steps``.
+        autocast: Type of the forward pass, or None.
+
+    Raises:
+        ValueError: If the network has layers that change themselves in a forward pass.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        records: bool,
+        steps: bool,
+        measuring: Sequence[Intervention],
+        max_gradient_norm: float | None,
+        autocast: torch.dtype | None,
+    ) -> None:
+        if network.mode_dependent:
+            raise ValueError("compile=true does not work with batch normalisation or load balancing; choose compile=false")
+        self._network, self._objective, self._records, self._steps = network, objective, records, steps
+        self._max_gradient_norm, self._autocast = max_gradient_norm, autocast
+        self._measuring = list(measuring) if steps else []
+        self._running = [method.running() for method in self._measuring]
+        self._names = [name for name, _ in network.named_parameters()]
+        self._values = [value.detach() for value in network.parameters()]
+        self._rate = torch.zeros((), device=self._values[0].device)
+        self._host_rate = 0.0
+        self._measured: list[str] = []
+        self._tapped: list[str] = []
+        self._batch_type: Callable[..., Any] = tuple
+        self._call = CompiledFunction(self._flat_update)
+
+    def __call__(self, batch: Any, learning_rate: float) -> Computed:
+        """Makes the update for a named tuple of tensors ``batch`` with a field ``inputs``."""
+        if learning_rate != self._host_rate:
+            self._host_rate = learning_rate
+            self._rate.fill_(learning_rate)
+        self._batch_type = type(batch)
+        loss, norm, *rest = self._call(self._rate, *self._values, *chain.from_iterable(self._running), *batch)
+        measures = dict(zip(self._measured, rest, strict=False))
+        rest = rest[len(measures) :]
+        count = len(self._tapped)
+        pre, post = dict(zip(self._tapped, rest, strict=False)), dict(zip(self._tapped, rest[count:], strict=False))
+        return Computed(loss, norm, measures, pre, post, rest[2 * count :])
+
+    def _flat_update(self, rate: Tensor, *tensors: Tensor) -> list[Tensor]:
+        """The function that is compiled; runs once for each combination of shapes, when the names are noted as well."""
+        rest = iter(tensors)
+        named = dict(zip(self._names, rest, strict=False))
+        running = [list(islice(rest, len(own))) for own in self._running]
+        batch = self._batch_type(*rest)
+        gradients, (loss, (measures, pre, post)) = grad_and_value(self._loss, has_aux=True)(named, batch)
+        norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
+        finite = (norm + loss).isfinite()
+        self._measured, self._tapped = list(measures), list(pre) if self._records else []
+        taps = [*pre.values(), *post.values()] if self._records else []
+        results = [loss, norm, *measures.values(), *taps]
+        if not self._steps:
+            return [*results, *(gradients[name] for name in self._names)]
+        if self._max_gradient_norm is not None:
+            rate = rate * (self._max_gradient_norm / (norm + 1e-6)).clamp(max=1.0)
+        for name, value in named.items():
+            value.sub_(torch.where(finite, gradients[name] * rate, 0.0))
+        for method, own in zip(self._measuring, running, strict=True):
+            method.measure(named, post, own)
+        return results
+
+    def _loss(self, parameters: dict[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
+        taps = Taps()
+        with torch.autocast(self._rate.device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
+            outputs = functional_call(self._network, parameters, (batch.inputs, taps)).float()
+        loss, measures = self._objective(outputs, batch)
+        return loss, (measures, taps.pre, taps.post)
