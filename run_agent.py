@@ -72,7 +72,7 @@ def _refuse_impossible_runs(request: Request) -> None:
 
 
 def _single(request: Request, folder: Path, resume: bool = False) -> int:
-    outcome = run(plan_from(request.config), folder, request.overrides, resume)
+    outcome = run(plan_from(request.config | {"run_dir": str(folder)}), folder, request.overrides, resume)
     _report(outcome, folder)
     return 0 if outcome.finished else 130
 

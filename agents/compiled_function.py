@@ -11,27 +11,28 @@ Function = Callable[..., Sequence[Tensor]]
 
 
 class CompiledFunction:
-    """A function of tensors, traced and compiled for each combination of shapes when it first meets it.
+    """A function of tensors, traced and compiled for each combination of shapes, strides and types when it first meets it.
 
     ``torch.compile`` checks at every call that nothing it traced has changed; on a network of a hundred thousand weights these
-    checks cost as much as the arithmetic. Here nothing is checked but the shapes, so the function must be one of its tensors
-    alone: whatever else it reads must never change.
+    checks cost as much as the arithmetic. Here nothing else is checked, so the function must be one of its tensors alone:
+    whatever else it reads must never change.
 
     Args:
         function: Maps tensors to a sequence of tensors; it may change its arguments in place. It may not read values on the host.
+        fixed: How many of its first tensors have the same layout in every call, so that it need not be looked at.
     """
 
-    def __init__(self, function: Function) -> None:
-        self._function = function
-        self._ready: dict[tuple[torch.Size, ...], Function] = {}
+    def __init__(self, function: Function, fixed: int = 0) -> None:
+        self._function, self._fixed = function, fixed
+        self._ready: dict[tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...], Function] = {}
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
         """Calls the function, without a graph."""
-        shapes = tuple([tensor.shape for tensor in tensors])
-        ready = self._ready.get(shapes)
+        layout = tuple([(tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors[self._fixed :]])
+        ready = self._ready.get(layout)
         with torch.no_grad():
             if ready is None:
-                ready = self._ready[shapes] = self._compile(tensors)
+                ready = self._ready[layout] = self._compile(tensors)
             return ready(*tensors)
 
     def _compile(self, tensors: Sequence[Tensor]) -> Function:

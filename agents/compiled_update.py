@@ -43,17 +43,14 @@ class CompiledUpdate:
     The arithmetic is that of the uncompiled update up to rounding.
 
     Args:
-        network: Its values are read, and with ``steps`` changed in place.
+        network: Its values are read, and with ``steps`` changed in place; no layer may change itself in a forward pass.
         objective: Maps outputs and batch to a scalar loss and measures; a pure function of tensors.
         records: Whether activations are returned.
-        steps: Whether p <- p - learning rate * gradient is made inside, unless the loss or gradient is not finite, and then the
-            ``measure`` of the interventions that have one.
+        steps: Whether p <- p - learning rate * gradient is made inside, and then the ``measure`` of the interventions that have
+            one; neither changes anything if the loss or gradient is not finite.
         measuring: These interventions.
         max_gradient_norm: Bound of the joint norm for ``steps``.
         autocast: Type of the forward pass, or None.
-
-    Raises:
-        ValueError: If the network has layers that change themselves in a forward pass.
     """
 
     def __init__(
@@ -66,8 +63,6 @@ class CompiledUpdate:
         max_gradient_norm: float | None,
         autocast: torch.dtype | None,
     ) -> None:
-        if network.mode_dependent:
-            raise ValueError("compile=true does not work with batch normalisation or load balancing; choose compile=false")
         self._network, self._objective, self._records, self._steps = network, objective, records, steps
         self._max_gradient_norm, self._autocast = max_gradient_norm, autocast
         self._measuring = list(measuring) if steps else []
@@ -79,7 +74,7 @@ class CompiledUpdate:
         self._measured: list[str] = []
         self._tapped: list[str] = []
         self._batch_type: Callable[..., Any] = tuple
-        self._call = CompiledFunction(self._flat_update)
+        self._call = CompiledFunction(self._flat_update, fixed=1 + len(self._values) + sum(len(own) for own in self._running))
 
     def __call__(self, batch: Any, learning_rate: float) -> Computed:
         """Makes the update for a named tuple of tensors ``batch`` with a field ``inputs``."""
@@ -113,7 +108,10 @@ class CompiledUpdate:
         for name, value in named.items():
             value.sub_(torch.where(finite, gradients[name] * rate, 0.0))
         for method, own in zip(self._measuring, running, strict=True):
+            before = [value.clone() for value in own]
             method.measure(named, post, own)
+            for value, old in zip(own, before, strict=True):
+                value.copy_(torch.where(finite, value, old))
         return results
 
     def _loss(self, parameters: dict[str, Tensor], batch: Any) -> tuple[Tensor, Any]:

@@ -38,6 +38,9 @@ class Updater:
         steps: Updates so far.
         copies: Networks that accompany this one, such as ``target``; the agent fills it before the first update.
         trace: Norms of one update, made on request; see ``UpdateTrace``.
+
+    Raises:
+        ValueError: If ``compile`` is set and the network has layers that change themselves in a forward pass.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Updater:
         autocast: torch.dtype | None = None,
         compile: bool = False,
     ) -> None:
+        if compile and network.mode_dependent:
+            raise ValueError("compile=true does not work with batch normalisation or load balancing; choose compile=false")
         self.part, self.network, self.seed = part, network, seed
         self.interventions = dict(interventions)
         self.max_gradient_norm, self.autocast, self.compile = max_gradient_norm, autocast, compile
@@ -161,7 +166,8 @@ class Updater:
             parameter.grad = gradient
         loss = computed.loss
         if (terms := self._loss_terms(logs)) is not None:
-            terms.backward()
+            if terms.requires_grad:
+                terms.backward()
             loss = loss + terms.detach()
         return self._finish(loss, logs)
 
@@ -195,9 +201,11 @@ class Updater:
 
     @cached_property
     def _steps_inside(self) -> bool:
-        """Whether nothing comes between gradient and step, and the step is that of plain SGD."""
-        plain = isinstance(self.optimizer, torch.optim.SGD) and all(g["momentum"] == 0 for g in self.optimizer.param_groups)
-        return plain and not self._hooked["loss"] and not self._hooked["after_backward"]
+        """Whether nothing comes between gradient and step, and the step is p <- p - learning rate * gradient for all."""
+        groups = self.optimizer.param_groups
+        plain = type(self.optimizer) is torch.optim.SGD and len(groups) == 1  # a subclass may step in another way
+        simple = plain and not any(groups[0][setting] for setting in ("momentum", "weight_decay", "maximize"))
+        return simple and not self._hooked["loss"] and not self._hooked["after_backward"]
 
     def _compiled_update(self, objective: Objective, whole: bool) -> CompiledUpdate:
         if (objective, whole) not in self._compiled:
@@ -294,7 +302,7 @@ class Updater:
             method.measure(named, dict(zip(taps.post, rest, strict=True)), own)
             return own[:1]
 
-        call = CompiledFunction(flat)
+        call = CompiledFunction(flat, fixed=len(weights) + len(running))
         return lambda: call(*weights, *running, *taps.post.values())
 
     def _overriding(self, hook: str) -> list[tuple[str, Intervention]]:

@@ -1,4 +1,4 @@
-"""Timing two or more programs in turn, so that a machine whose speed drifts slows all of them alike."""
+"""Timing several programs in turn, so that a machine whose speed drifts slows all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +25,18 @@ def alternate(programs: Mapping[str, Callable[[], object]], rounds: int) -> dict
     return seconds
 
 
-def ratio(seconds: list[float], reference: list[float]) -> float:
-    """Returns the median over rounds of a program's time relative to the reference's in the same round."""
-    return median(ours / theirs for ours, theirs in zip(seconds, reference, strict=True))
+def table(title: str, seconds: Mapping[str, list[float]], work: int, unit: str, references: Mapping[str, str]) -> str:
+    """Returns lines with the median speed of each program and its time relative to another's in the same rounds.
+
+    Args:
+        title: First line.
+        seconds: Seconds of each round by name.
+        work: Units done in one call.
+        unit: What they are, such as ``updates``.
+        references: Headings of columns, each with the name of the program that is 1.
+    """
+    lines = [title, f"{'':<36}{unit + '/s':>12}" + "".join(f"{'time / ' + heading:>26}" for heading in references)]
+    for name, times in seconds.items():
+        ratios = [median(a / b for a, b in zip(times, seconds[other], strict=True)) for other in references.values()]
+        lines.append(f"{name:<36}{work / median(times):>12.0f}" + "".join(f"{ratio:>26.2f}" for ratio in ratios))
+    return "\n".join(lines)

@@ -1,16 +1,13 @@
-"""What each thing in the loop costs: ``python -m benchmarks.loop``.
+"""What each thing in the loop costs: the default agent, plain and with one addition at a time.
 
-Runs the default agent on the bandit, plain and with one addition at a time, in turn, and prints steps per second and the time
-relative to the plain loop. The probe is left out: a run reports its time apart.
+The probe is left out: a run reports its time apart.
 """
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
-from benchmarks.alternate import alternate, ratio
+from benchmarks.alternate import alternate, table
 from interventions.registry import registered
 from training.assembly import assemble
 from training.command_line import compose_config
@@ -22,6 +19,11 @@ from training.tensorboard_writer import TensorBoardWriter
 from training.tracking import Tracker
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+_ACT_OFTEN = {  # methods that would otherwise wait for a task switch
+    "reset": "every_updates=1000",
+    "shrink_and_perturb": "every_updates=100",
+    "adam_state_reset": "every_updates=100",
+}
 
 
 class _Never:
@@ -31,7 +33,21 @@ class _Never:
         return False
 
 
-def looping(words: list[str], observe: bool, steps: int, folder: Path) -> Callable[[], None]:
+def loop(rounds: int, overrides: Sequence[str], steps: int = 1000) -> str:
+    """Times the loop, plain and with the metrics at their default period or one intervention."""
+    with TemporaryDirectory() as place:
+        programs = {"plain": looping(overrides, False, steps, _folder(place, "plain"))}
+        programs["metrics"] = looping(overrides, True, steps, _folder(place, "metrics"))
+        for name in registered():
+            words = [*overrides, f"intervention=[{name}]"]
+            if name in _ACT_OFTEN:
+                words.append(f"interventions.{name}.{_ACT_OFTEN[name]}")
+            programs[name] = looping(words, False, steps, _folder(place, name))
+        seconds = alternate(programs, rounds)
+    return table("The default loop, with one addition at a time", seconds, steps, "steps", {"plain": "plain"})
+
+
+def looping(words: Sequence[str], observe: bool, steps: int, folder: Path) -> Callable[[], None]:
     """Assembles a run and returns a function that advances it by ``steps``."""
     agent, stream, observers = assemble(plan_from(compose_config(words, CONFIGS)))
     tracker = Tracker([CsvWriter(folder / "metrics.csv"), TensorBoardWriter(folder)], 500)
@@ -40,30 +56,7 @@ def looping(words: list[str], observe: bool, steps: int, folder: Path) -> Callab
     return lambda: train(agent, stream, watching, tracker, _Never(), stream.step + steps)
 
 
-def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1000, help="steps of each round")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds that count")
-    parser.add_argument("overrides", nargs="*", help="settings for every run, such as env.environments=4")
-    given = parser.parse_args()
-    with TemporaryDirectory() as place:
-        programs = {"plain": looping(given.overrides, False, given.steps, _folder(place, "plain"))}
-        programs["metrics"] = looping(given.overrides, True, given.steps, _folder(place, "metrics"))
-        for name in registered():
-            words = [*given.overrides, f"intervention=[{name}]"]
-            programs[name] = looping(words, False, given.steps, _folder(place, name))
-        seconds = alternate(programs, given.rounds)
-    print(f"{'addition':<22}{'steps/s':>9}{'time relative to plain':>25}")
-    for name, times in seconds.items():
-        print(f"{name:<22}{given.steps / median(times):>9.0f}{ratio(times, seconds['plain']):>25.3f}")
-
-
 def _folder(place: str, name: str) -> Path:
     folder = Path(place) / name
     folder.mkdir()
     return folder
-
-
-if __name__ == "__main__":
-    main()

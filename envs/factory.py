@@ -23,14 +23,14 @@ class BanditSettings:
     Attributes:
         dataset: ``digits``, ``mnist``, ``fashion_mnist`` or ``cifar10``.
         data_folder: Where data sets are kept; None for ``$PLASTICITY_DATA`` or ``~/.cache/plasticity``.
-        environments: Copies that are stepped together.
+        num_envs: Copies that are stepped together.
         reward: Reward of the right class.
         episode_steps: Steps after which an episode is truncated.
     """
 
     dataset: str = "digits"
     data_folder: str | None = None
-    environments: int = 1
+    num_envs: int = 1
     reward: float = 1.0
     episode_steps: int = 100
 
@@ -77,7 +77,7 @@ class Problem(NamedTuple):
 def _bandit(settings: BanditSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
     env = gymnasium.make_vec(
         BANDIT_ID,
-        num_envs=settings.environments,
+        num_envs=settings.num_envs,
         vectorization_mode="vector_entry_point",
         dataset=settings.dataset,
         root=settings.data_folder,

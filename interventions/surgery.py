@@ -101,7 +101,11 @@ def _checked(layer: UnitLayer, mask: Tensor) -> tuple[UnitLayer, Tensor]:
 
 @dataclass(frozen=True)
 class _Writer:
-    """Writes fresh values under masks, with ``torch.where`` so that no mask has to be read by the host."""
+    """Writes fresh values for chosen units.
+
+    On an accelerator with ``torch.where``, so that no mask has to be read by the host. On the CPU reading a mask costs nothing,
+    and only the rows or columns of the chosen units are drawn and written.
+    """
 
     network: Network
     optimizer: Optimizer
@@ -114,7 +118,11 @@ class _Writer:
             return
         parameter = self.network.tensor(slice_.tensor)
         mask = slice_.mask(units, parameter)
-        parameter.copy_(torch.where(mask, self._fresh(slice_.tensor, parameter, how), parameter))
+        if mask.device.type == "cpu":
+            rows = mask.flatten().nonzero().flatten()
+            parameter.index_copy_(slice_.axis, rows, self._fresh(slice_, parameter, how, rows))
+        else:
+            parameter.copy_(torch.where(mask, self._fresh(slice_, parameter, how, None), parameter))
         reset_entries(self.optimizer, parameter, mask, self.policy.optimizer_state)
 
     def norms(self, layer: UnitLayer, units: Tensor) -> None:
@@ -124,12 +132,22 @@ class _Writer:
             tensor.masked_fill_(mask, norm.fresh)
             reset_entries(self.optimizer, tensor, mask, self.policy.optimizer_state)
 
-    def _fresh(self, name: str, parameter: Tensor, how: str) -> Tensor:
-        if how == "resample":
-            return self.network.initialisers[name].sample(parameter.shape, self.generator)
+    def _fresh(self, slice_: UnitSlice, parameter: Tensor, how: str, rows: Tensor | None) -> Tensor:
+        """Returns new values for ``rows`` along the slice's axis, or for the whole tensor."""
+
+        def part(tensor: Tensor) -> Tensor:
+            return tensor if rows is None else tensor.index_select(slice_.axis, rows)
+
         if how == "restore":
-            return self.initial[name]
-        return parameter * self.policy.factor if how == "scale" else torch.zeros_like(parameter)
+            return part(self.initial[slice_.tensor])
+        if how == "scale":
+            return part(parameter) * self.policy.factor
+        if how == "zero":
+            return torch.zeros_like(part(parameter))
+        initialiser = self.network.initialisers[slice_.tensor]
+        if initialiser.independent:
+            return initialiser.sample(part(parameter).shape, self.generator)
+        return part(initialiser.sample(parameter.shape, self.generator))
 
 
 @torch.no_grad()

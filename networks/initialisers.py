@@ -22,6 +22,11 @@ class Initialiser:
     kind: str
     scale: float
 
+    @property
+    def independent(self) -> bool:
+        """Whether entries are drawn independently of each other, so that some of them can be drawn alone."""
+        return self.kind != "orthogonal"
+
     def sample(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Draws a whole float32 tensor on the generator's device; a constant draws nothing from the generator."""
         tensor = torch.empty(shape, device=generator.device)

@@ -37,7 +37,10 @@ def assemble(plan: Plan) -> Assembly:
     device = choose_device(plan.run.device)
     torch.set_num_threads(1)
     torch.manual_seed(plan.run.seed)
-    stream, problem = build_stream(plan.env, plan.run.seed, device)
+    try:
+        stream, problem = build_stream(plan.env, plan.run.seed, device)
+    except ValueError as error:
+        raise ValueError(f"env: {error}") from error
     builder = PartBuilder(
         spec=plan.network,
         input_shape=stream.input_shape,

@@ -37,7 +37,7 @@ def _all_charts() -> Layout:
         "Plasticity": {
             "Return per episode, or online accuracy": _chart(r"rollout/return|online/accuracy"),
             "Dormant units (fraction)": _pooled("dormant_fraction"),
-            "Probe loss relative to a fresh network": _chart(r"probe/relative_loss"),
+            "Probe task, variance explained": _chart(r"probe/explained_variance"),
             "Effective rank": _pooled("effective_rank"),
             "srank": _pooled("srank"),
             "Firing-rate entropy (bits)": _pooled("firing_entropy"),
@@ -49,6 +49,7 @@ def _all_charts() -> Layout:
             "Dead units (fraction)": _pooled("dead_fraction"),
             "Linearised units (fraction)": _pooled("linearised_fraction"),
             "Probe loss, this network and a fresh one": _chart(r"probe/(fresh_)?loss"),
+            "Probe loss relative to a fresh network": _chart(r"probe/relative_loss"),
             "Random-label accuracy, this network and a fresh one": _chart(r"probe/(fresh_)?random_label_accuracy"),
         },
         "Plasticity by layer": {

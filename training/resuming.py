@@ -26,6 +26,8 @@ def resumed_request(folder: Path, words: Sequence[str], configs: Path) -> Reques
     if any(word in ("-m", "--multirun") for word in words):
         raise ValueError("resume goes on with one run; leave -m out")
     new = {override.key_or_group: override for override in parse_overrides(words)}
+    if "run_dir" in new:
+        raise ValueError("resume goes on in the run's own folder; leave run_dir out")
     kept = [word for word, override in zip(saved, parse_overrides(saved), strict=True) if _still_said(override, new)]
     return check_command_line([*kept, *words], configs)
 

@@ -84,7 +84,7 @@ def run(plan: Plan, folder: Path, overrides: Sequence[str], resume: bool = False
         writers.append(ProgressWriter(plan.run.steps, step or 0))
     tracker = Tracker(writers, plan.run.log_every_steps, notes=folder / "notes.log", text=board.text)
     if state is None:
-        board.hparams(dict(_flatten(plan.config)), _SHOWN_WITH_HPARAMS)
+        board.hparams({**_choices(plan.config), **dict(_flatten(plan.config))}, _SHOWN_WITH_HPARAMS)
     watching = Observers(observers, tracker)
     with RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker) as saver, tracker:
         if state is not None:
@@ -121,6 +121,17 @@ def _require_same_methods(saved: Mapping[str, Any], requested: Mapping[str, Any]
     before, now = (",".join(config["interventions"]) for config in (saved, requested))
     if before != now:
         raise ValueError(f"checkpoint has intervention=[{before}], command line has intervention=[{now}]")
+
+
+def _choices(config: Mapping[str, Any]) -> dict[str, str | int]:
+    """Names what tells runs apart so that it comes first in TensorBoard's table, which is in alphabetical order."""
+    return {
+        "(agent)": config["agent"]["name"],
+        "(env)": config["env"]["name"],
+        "(intervention)": "+".join(config["interventions"]) or "none",
+        "(network)": config["network"]["torso"],
+        "(seed)": config["seed"],
+    }
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | float | int | bool]]:

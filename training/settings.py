@@ -141,13 +141,15 @@ def build_settings(cls: type[_Settings], values: Mapping[str, Any], where: str) 
             raise ValueError(
                 f"{prefix}{key} is unknown{did_you_mean(key, names)}; {where or 'the config'} has {', '.join(names)}"
             )
-    schema = OmegaConf.structured(cls)
+    schema, hints = OmegaConf.structured(cls), get_type_hints(cls)
     OmegaConf.set_readonly(schema, False)
     for key, value in values.items():
         group = _settings_class(cls, key)
         if group is not None and isinstance(value, Mapping):
             schema[key] = build_settings(group, value, f"{prefix}{key}")
             continue
+        if isinstance(value, float) and value.is_integer() and int in (hints[key], *get_args(hints[key])):
+            value = int(value)  # 1e6 is a float to the parser, and a whole number to its writer
         try:
             schema = OmegaConf.merge(schema, {key: value})
         except OmegaConfBaseException as error:

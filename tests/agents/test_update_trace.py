@@ -47,9 +47,18 @@ def linear(builder: BuildPart, clip: float | None = None, **methods: type[Interv
     return part
 
 
-def update(part: Updater) -> None:
-    """The loss is the output at (3, 4): gradient (3, 4) for the weight and 1 for the bias."""
-    part.step(part.forward(torch.tensor([[3.0, 4.0]])).sum(), None)
+def update(part: Updater, scale: float = 1.0) -> None:
+    """The loss is the output at ``scale`` (3, 4): a gradient of that for the weight and 1 for the bias."""
+    part.step(part.forward(torch.tensor([[3.0, 4.0]]) * scale).sum(), None)
+
+
+def go_to(part: Updater, last: int) -> list[dict[str, float]]:
+    """Makes the updates up to number ``last``, with a scale of their number; returns the norms after each."""
+    seen = []
+    while part.steps < last:
+        update(part, scale=part.steps + 1)
+        seen.append(norms(part))
+    return seen
 
 
 def norms(part: Updater) -> dict[str, float]:
@@ -60,7 +69,6 @@ def test_norms_by_hand(builder: BuildPart) -> None:
     # Gradient (3, 4) and 1 + 1 = 2 by the intervention: 5, 2, and sqrt(29) together. The optimizer moves by half of that.
     # The intervention adds 3 to both weights: 3 sqrt(2).
     part = linear(builder, add=AddToGradient, move=MoveWeights)
-    part.trace.arm()
     update(part)
     root = 29**0.5
     assert norms(part) == pytest.approx(
@@ -82,7 +90,6 @@ def test_norms_by_hand(builder: BuildPart) -> None:
 def test_gradient_norm_is_that_before_clipping(builder: BuildPart) -> None:
     # Gradient (3, 4), 1: norm sqrt(26), clipped to 0.1; the optimizer moves by half of 0.1.
     part = linear(builder, clip=0.1)
-    part.trace.arm()
     update(part)
     assert norms(part)["gradient"] == pytest.approx(26**0.5)
     assert norms(part)[f"gradient/{WEIGHT}"] == pytest.approx(5.0)
@@ -90,16 +97,36 @@ def test_gradient_norm_is_that_before_clipping(builder: BuildPart) -> None:
     assert norms(part)["intervention"] == 0.0
 
 
-def test_only_the_next_update_is_traced(builder: BuildPart) -> None:
+def test_the_first_update_and_every_hundredth_are_traced(builder: BuildPart) -> None:
     part = linear(builder)
-    update(part)
     assert part.trace.norms == {}
+    seen = go_to(part, 305)
+    traced = [1] * 99 + [100] * 100 + [200] * 100 + [300] * 6
+    assert [entry["update"] for entry in seen] == traced
+    # Update k has the gradient k (3, 4) and 1, and moves by half of it.
+    assert [entry["gradient"] for entry in seen] == pytest.approx([(25 * k**2 + 1) ** 0.5 for k in traced])
+    assert [entry[f"gradient/{WEIGHT}"] for entry in seen] == pytest.approx([5.0 * k for k in traced])
+    # The weights are some 10^5 after 300 such steps, and a change of them is known to their rounding.
+    assert [entry["optimizer"] for entry in seen] == pytest.approx([(25 * k**2 + 1) ** 0.5 / 2 for k in traced], rel=1e-3)
+
+
+def test_the_next_update_is_traced_on_request(builder: BuildPart) -> None:
+    part = linear(builder)
+    go_to(part, 36)
     part.trace.arm()
-    assert part.trace.norms == {}
-    update(part)
-    assert part.trace.norms["update"] == 2
-    update(part)
-    assert part.trace.norms["update"] == 2
+    assert part.trace.norms["update"] == 1
+    seen = go_to(part, 101)
+    assert [entry["update"] for entry in seen] == [37] * 63 + [100] * 2
+    assert [entry[f"gradient/{WEIGHT}"] for entry in seen] == pytest.approx([37 * 5.0] * 63 + [500.0] * 2)
+
+
+def test_norms_are_taken_at_the_traced_updates_alone(builder: BuildPart) -> None:
+    # What costs time is the copy of the weights before the step and the norm of each gradient.
+    part = linear(builder)
+    armed = []
+    part.optimizer.register_step_pre_hook(lambda *_: armed.append(part.trace.armed))
+    go_to(part, 205)
+    assert [number for number, traced in enumerate(armed, 1) if traced] == [1, 100, 200]
 
 
 def test_tracing_changes_no_weight(builder: BuildPart) -> None:
@@ -116,7 +143,6 @@ def test_tracing_changes_no_weight(builder: BuildPart) -> None:
 
 def test_norms_survive_a_checkpoint(builder: BuildPart, through_disk: Callable[[Any], Any]) -> None:
     part, other = linear(builder), linear(builder)
-    part.trace.arm()
     update(part)
     other.load_state_dict(through_disk(part.state_dict()))
     assert norms(other) == norms(part)
@@ -124,9 +150,20 @@ def test_norms_survive_a_checkpoint(builder: BuildPart, through_disk: Callable[[
     assert norms(other) == norms(part)
 
 
+@pytest.mark.parametrize("saved", [1, 99, 100, 150])
+def test_a_resumed_run_reports_the_norms_of_the_uninterrupted_one(
+    builder: BuildPart, through_disk: Callable[[Any], Any], saved: int
+) -> None:
+    whole, stopped, resumed = (linear(builder, add=AddToGradient, move=MoveWeights) for _ in range(3))
+    expected = go_to(whole, 210)
+    go_to(stopped, saved)
+    resumed.load_state_dict(through_disk(stopped.state_dict()))
+    assert norms(resumed) == expected[saved - 1]
+    assert go_to(resumed, 210) == expected[saved:]
+
+
 def test_a_refused_update_publishes_nothing(builder: BuildPart) -> None:
     part = linear(builder)
-    part.trace.arm()
     with pytest.raises(FloatingPointError):
         part.step(part.forward(torch.tensor([[3.0, float("inf")]])).sum(), None)
     assert part.trace.norms == {}

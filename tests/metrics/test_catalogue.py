@@ -238,10 +238,12 @@ class ShiftHead(Intervention):
         return {}
 
 
-def updated(arm: bool = True, **settings: Any) -> Updater:
-    part = assign(build((1,), methods={"shift": ShiftHead}, widths=[1], **settings), dense_1=(2.0, 0.0), head=(3.0, 0.0))
-    if arm:
-        part.trace.arm()
+def waiting(**settings: Any) -> Updater:
+    return assign(build((1,), methods={"shift": ShiftHead}, widths=[1], **settings), dense_1=(2.0, 0.0), head=(3.0, 0.0))
+
+
+def updated(**settings: Any) -> Updater:
+    part = waiting(**settings)
     part.step(part.forward(torch.ones(1, 1)).sum(), None)
     return part
 
@@ -262,7 +264,7 @@ def test_clipping_shrinks_the_update_and_not_the_gradient_reported() -> None:
 
 
 def test_norms_of_updates_of_two_parts_are_joint() -> None:
-    views = see(None, actor=updated(), critic=updated(), waiting=updated(arm=False))
+    views = see(None, actor=updated(), critic=updated(), waiting=waiting())
     values = measure("gradient_norm", views)
     assert values[""] == pytest.approx(sqrt(46))
     assert {suffix for suffix in values if "waiting" in suffix} == set()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from networks.network import Network
+from networks.taps import Taps
 
 Build = Callable[..., Network]
 

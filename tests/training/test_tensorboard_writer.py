@@ -165,6 +165,7 @@ def test_a_resumed_run_keeps_the_charts_of_names_not_seen_again(tmp_path):
         ("plasticity/distance_from_initialisation", "Distance from initialisation"),
         ("probe/loss", "Probe loss, this network and a fresh one"),
         ("probe/fresh_loss", "Probe loss, this network and a fresh one"),
+        ("probe/explained_variance", "Probe task, variance explained"),
         ("probe/relative_loss", "Probe loss relative to a fresh network"),
         ("probe/relative_loss/critic", "Probe loss relative to a fresh network by part"),
         ("probe/fresh_random_label_accuracy", "Random-label accuracy, this network and a fresh one"),
@@ -182,7 +183,13 @@ def test_each_name_is_shown_in_exactly_one_chart(name, title):
 
 def test_every_chart_is_filled_by_a_name_that_runs_log():
     metrics = [f"plasticity/{metric}{suffix}" for metric in CATALOGUE for suffix in ("", "/q/torso.0")]
-    probe = ["probe/loss", "probe/relative_loss", "probe/relative_loss/q", "probe/random_label_accuracy"]
+    probe = [
+        "probe/loss",
+        "probe/explained_variance",
+        "probe/relative_loss",
+        "probe/relative_loss/q",
+        "probe/random_label_accuracy",
+    ]
     others = ["rollout/return", "rollout/length", "train/loss", "time/steps_per_second"]
     assert plasticity_layout([*metrics, *probe, *others]) == _all_charts()
 

@@ -1,0 +1,76 @@
+"""Online learning, one example at a time: the 784-100-100-100-10 network of permuted MNIST under plain SGD."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from agents.optimizers import OptimizerSettings
+from agents.parts import PartBuilder
+from agents.supervised import SupervisedLearner, SupervisedSettings
+from benchmarks.alternate import alternate, table
+from envs.experience import Examples, Experience
+from interventions.registry import intervention_named
+from networks.spec import NetworkSpec
+
+_WIDTHS, _RATE, _EXAMPLES = [100, 100, 100], 0.003, 1000
+
+
+def online_steps(rounds: int) -> str:
+    """Times a bare PyTorch loop, and the supervised learner plain and with continual backprop, compiled and not."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(_EXAMPLES, 784, generator=generator)
+    labels = torch.randint(10, (_EXAMPLES,), generator=generator)
+    programs = {
+        "bare PyTorch loop": bare_loop(inputs, labels),
+        "plain": learning(inputs, labels, [], compile=False),
+        "plain, compile=true": learning(inputs, labels, [], compile=True),
+        "continual backprop": learning(inputs, labels, ["continual_backprop"], compile=False),
+        "continual backprop, compile=true": learning(inputs, labels, ["continual_backprop"], compile=True),
+    }
+    seconds = alternate(programs, rounds)
+    references = {"bare loop": "bare PyTorch loop", "plain": "plain", "plain compiled": "plain, compile=true"}
+    return table("Online permuted MNIST, 784-100-100-100-10, batch 1, SGD", seconds, _EXAMPLES, "examples", references)
+
+
+def bare_loop(inputs: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+    """Returns what a script would do: forward, cross-entropy, accuracy, backward, step."""
+    sizes = [784, *_WIDTHS]
+    layers = [module for a, b in zip(sizes, _WIDTHS, strict=False) for module in (nn.Linear(a, b), nn.ReLU())]
+    network = nn.Sequential(*layers, nn.Linear(_WIDTHS[-1], 10))
+    optimizer = torch.optim.SGD(network.parameters(), lr=_RATE)
+    correct = torch.zeros(len(labels))
+
+    def program() -> None:
+        for index in range(len(labels)):
+            rows = slice(index, index + 1)
+            outputs = network(inputs[rows])
+            loss = functional.cross_entropy(outputs, labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            correct[index] = (outputs.argmax(1) == labels[rows]).float().mean()
+
+    return program
+
+
+def learning(inputs: torch.Tensor, labels: torch.Tensor, methods: list[str], compile: bool) -> Callable[[], None]:
+    """Returns the testbed's learner over the same examples, with all its checks and logs."""
+    builder = PartBuilder(
+        NetworkSpec(widths=_WIDTHS),
+        (784,),
+        torch.float32,
+        OptimizerSettings(name="sgd", learning_rate=_RATE),
+        {name: intervention_named(name) for name in methods},
+        compile=compile,
+    )
+    learner = SupervisedLearner(SupervisedSettings(), 10, classification=True, build_part=builder)
+    rows = [slice(index, index + 1) for index in range(len(labels))]
+    experiences = [Experience(Examples(inputs[row], labels[row]), 0) for row in rows]
+
+    def program() -> None:
+        for experience in experiences:
+            learner.learn(experience)
+
+    return program
