@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -52,10 +52,6 @@ class TapedSGD(torch.optim.SGD):
         super().__init__(parameters, lr=0.1)
         self.tape = tape
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self.tape.append("zero_grad")
-        super().zero_grad(set_to_none)
-
     def step(self, closure: Any = None) -> None:
         gradients = [parameter.grad for parameter in self.param_groups[0]["params"]]
         norm = torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm()
@@ -86,6 +82,9 @@ class Taped(Intervention):
         self.tape.append(f"{self.label} after_backward {u.step} gradients {present}")
         return {"seen": float(len(self.tape))}
 
+    def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
+        self.tape.append(f"{self.label} measure {', '.join(post)}")
+
     def after_step(self, u: Update) -> Logs:
         self.tape.append(f"{self.label} after_step {u.step}")
         return {"done": 1.0}
@@ -106,38 +105,48 @@ class BackwardMark(torch.autograd.Function):
     """The identity, with a note on the tape when the gradient passes."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, tape: list[Any]) -> Tensor:
-        ctx.tape = tape
+    def forward(ctx: Any, loss: Tensor, network: Network, tape: list[Any]) -> Tensor:
+        ctx.network, ctx.tape = network, tape
         return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        ctx.tape.append("backward")
-        return gradient, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cleared = all(parameter.grad is None for parameter in ctx.network.parameters())
+        ctx.tape.append(f"backward, gradients cleared {cleared}")
+        return gradient, None, None
 
 
 def test_tape_of_an_update_and_a_task_switch() -> None:
     updater, tape = taped("ba", max_gradient_norm=0.125)
     data = batch()
-    loss = (updater.forward(data.inputs) - data.targets).square().mean()
-    updater.step(BackwardMark.apply(loss, tape), data)
+    for _ in range(2):  # the second finds gradients of the first
+        loss = (updater.forward(data.inputs) - data.targets).square().mean()
+        updater.step(BackwardMark.apply(loss, updater.network, tape), data)
     updater.task_switch(3)
     assert tape == [
         "b wrap_optimizer",
         "a wrap_optimizer",
         "b attach 0",
         "a attach 0",
-        "b loss 1",
-        "a loss 1",
-        "zero_grad",
-        "backward",
-        "b after_backward 1 gradients True",
-        "a after_backward 1 gradients True",
+        *one_update(1),
+        *one_update(2),
+        "b task_switch 2 to 3",
+        "a task_switch 2 to 3",
+    ]
+
+
+def one_update(number: int) -> list[str]:
+    return [
+        f"b loss {number}",
+        f"a loss {number}",
+        "backward, gradients cleared True",
+        f"b after_backward {number} gradients True",
+        f"a after_backward {number} gradients True",
         "optimizer.step with norm 0.125",
-        "b after_step 1",
-        "a after_step 1",
-        "b task_switch 1 to 3",
-        "a task_switch 1 to 3",
+        "b measure dense_1",
+        "a measure dense_1",
+        f"b after_step {number}",
+        f"a after_step {number}",
     ]
 
 
@@ -146,7 +155,7 @@ def test_hooks_run_in_the_order_of_the_config(names: str) -> None:
     updater, tape = taped(names)
     tape.clear()
     update(updater)
-    for hook in ("loss", "after_backward", "after_step"):
+    for hook in ("loss", "after_backward", "measure", "after_step"):
         assert "".join(entry[0] for entry in tape if f" {hook} " in entry) == names
 
 

@@ -71,7 +71,7 @@ BY_KIND: dict[str, dict[str, Any]] = {
             "target_every_updates": 4,
             "epsilon_env_steps": 60,
         },
-        "env": {"name": "bandit", "environments": 2, "episode_steps": 7},
+        "env": {"name": "bandit", "num_envs": 2, "episode_steps": 7},
     },
     "supervised": {
         "agent": {"name": "supervised", "recent_examples": 40},

@@ -10,7 +10,6 @@ def without_measurements(run: Any) -> tuple[Any, ...]:
     """Returns all that a run has become, but for what its observers wrote down."""
     state = run.state()
     (part,) = run.agent.parts.values()
-    del state["agent"][part.part]["trace"]  # the norms that an observer asked for
     del state["tracker"]
     taps = part.network.taps
     return state, dict(taps.pre), dict(taps.post), part.network.training

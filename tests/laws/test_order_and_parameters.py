@@ -1,6 +1,6 @@
 """Laws 5, 6 and 7: hooks run in the config's order, every parameter has one optimizer, and dead units can be reset for free."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +17,17 @@ from networks.spec import NetworkSpec
 from training.settings import plan_from
 
 TAPE: list[str] = []
-HOOKS = ["build", "wrap_optimizer", "attach", "loss", "after_backward", "after_step", "task_switch", "evaluation_network"]
+HOOKS = [
+    "build",
+    "wrap_optimizer",
+    "attach",
+    "loss",
+    "after_backward",
+    "measure",
+    "after_step",
+    "task_switch",
+    "evaluation_network",
+]
 
 
 @dataclass
@@ -42,6 +52,9 @@ class Taped(Intervention):
     def after_backward(self, u: Update) -> Logs:
         TAPE.append(f"after_backward {self.name}")
         return {}
+
+    def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
+        TAPE.append(f"measure {self.name}")
 
     def after_step(self, u: Update) -> Logs:
         TAPE.append(f"after_step {self.name}")
@@ -85,7 +98,7 @@ def test_the_hooks_of_one_update_come_in_their_places(start: Any, register_here:
     TAPE.clear()
     start("supervised", {"only": {}}).go(16)
     hooks = [line.split()[0] for line in TAPE]
-    update = ["loss", "after_backward", "after_step"]
+    update = ["loss", "after_backward", "measure", "after_step"]
     assert hooks == ["build", "wrap_optimizer", "attach"] + 15 * update + ["task_switch"] + update
 
 

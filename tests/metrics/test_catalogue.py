@@ -377,7 +377,6 @@ def test_values_lie_in_the_stated_range(kind: str, seed: int) -> None:
     settings = OptimizerSettings(learning_rate=0.1)
     part = PartBuilder(RANDOM[kind], shape, torch.float32, settings, seed=seed)("q", HeadSpec("regression", 3))
     inputs = torch.randn(40, *shape, generator=torch.Generator().manual_seed(seed))
-    part.trace.arm()
     part.step(part.forward(inputs).square().mean(), None)
     view = view_part("q", part, inputs)
     layers = {f"/q/{layer.name}" for layer in view.layers}
