@@ -32,7 +32,7 @@ class Updater:
         seed: The run's seed; each intervention draws from a generator private to (seed, part, name).
         max_gradient_norm: Bound of the joint gradient norm, or None.
         autocast: Type of the forward pass, ``torch.bfloat16``, or None for float32 throughout.
-        compile: Whether ``update`` runs as compiled functions; worth it in long runs, since compiling takes tens of seconds.
+        compile: Whether ``update`` runs as compiled functions; worth it in long runs, since compiling takes about ten seconds.
 
     Attributes:
         steps: Updates so far.

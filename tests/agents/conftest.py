@@ -16,7 +16,7 @@ BuildPart = Callable[..., PartBuilder]
 
 @pytest.fixture(scope="session")
 def builder() -> BuildPart:
-    """Makes a PartBuilder for vectors: ``builder(interventions, seed=, spec=, inputs=, optimizer=, autocast=)``."""
+    """Makes a PartBuilder for vectors: ``builder(interventions, seed=, spec=, inputs=, optimizer=, autocast=, compile=)``."""
 
     def make(
         interventions: Mapping[str, Callable[[], Intervention]] | None = None,
@@ -26,6 +26,7 @@ def builder() -> BuildPart:
         dtype: torch.dtype = torch.float32,
         optimizer: OptimizerSettings | None = None,
         autocast: torch.dtype | None = None,
+        compile: bool = False,
     ) -> PartBuilder:
         return PartBuilder(
             spec or NetworkSpec(widths=[8, 6]),
@@ -35,6 +36,7 @@ def builder() -> BuildPart:
             interventions or {},
             seed,
             autocast=autocast,
+            compile=compile,
         )
 
     return make

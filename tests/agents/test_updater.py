@@ -178,6 +178,33 @@ def test_terms_of_the_loss_are_added_and_logged() -> None:
         torch.testing.assert_close(new, old - 0.05)
 
 
+def squared_error(outputs: Tensor, data: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    error = (outputs - data.targets).square()
+    return error.mean(), {"worst": error.max()}
+
+
+def test_an_update_from_an_objective_is_forward_and_step(builder: BuildPart) -> None:
+    one, two = (builder({"keep": KeepViews})("q", HEAD) for _ in range(2))
+    for seed in range(3):
+        data = batch(seed)
+        loss, measures = squared_error(one.forward(data.inputs), data)
+        expected = one.step(loss, data) | {"worst": measures["worst"], "train/loss": loss}
+        logs = two.update(squared_error, data)
+        assert logs.keys() == expected.keys()
+        assert all(torch.equal(logs[name], expected[name]) for name in logs)  # type: ignore[arg-type]
+        assert not any(value.requires_grad for value in logs.values())  # type: ignore[union-attr]
+    assert all_equal(weights(one), weights(two))
+
+
+def test_the_loss_of_the_logs_is_without_the_terms_of_the_interventions() -> None:
+    updater, _ = taped("a")
+    data = batch()
+    loss, _ = squared_error(updater.infer(data.inputs, updater.network), data)
+    logs = updater.update(squared_error, data)
+    assert float(logs["train/loss"]) == pytest.approx(float(loss))
+    assert abs(float(logs["a/loss"])) > 0.01
+
+
 @dataclass
 class SetGradient(Intervention):
     """Makes every gradient entry ``value``."""
@@ -324,6 +351,28 @@ def test_view_of_an_update(builder: BuildPart) -> None:
     torch.testing.assert_close(logs["keep/first"], expected)
     update(other)
     assert not other.network.taps.post
+
+
+@dataclass
+class KeepSwitch(KeepViews):
+    """Keeps the views of task switches too."""
+
+    def task_switch(self, u: Update, task: int) -> Logs:
+        self.views.append(u)
+        return {}
+
+
+def test_view_of_a_task_switch_holds_what_a_resumed_run_has_too(builder: BuildPart) -> None:
+    updater = builder({"keep": KeepSwitch})("q", HEAD)
+    update(updater)
+    updater.task_switch(1)
+    update(updater)
+    during, switch, after = updater.interventions["keep"].views  # type: ignore[attr-defined]
+    assert (switch.step, switch.network, switch.optimizer) == (1, updater.network, updater.optimizer)
+    assert (switch.batch, switch.taps.pre, switch.taps.post) == (None, {}, {})
+    assert switch.generator is during.generator
+    assert list(during.taps.post) == list(after.taps.post) == ["dense_1", "dense_2"]
+    assert during.batch is not None
 
 
 def test_predictions_leave_the_taps_of_the_training_forward(builder: BuildPart) -> None:
