@@ -8,23 +8,27 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from agents.losses import categorical_cross_entropy, regression_error, smooth, td_targets, two_hot
+from agents.losses import categorical_cross_entropy, project_categorical, td_targets
 from agents.parts import PartBuilder
 from agents.replay import Replay, ReplayBatch
 from agents.schedules import linear
 from agents.updater import Updater, samples
+from agents.value_coding import ValueCoding
 from envs.experience import Experience, Transitions
 from interventions.base import Logs
-from networks.spec import HeadSpec, require_choice, require_range
+from networks.spec import require_choice, require_range
 from seeding import torch_generator
 
-LOSSES: Final = ("squared", "huber", "two_hot")
+LOSSES: Final = ("squared", "huber", "two_hot", "hl_gauss", "categorical")
 BEHAVIOURS: Final = ("epsilon_greedy", "uniform")
 
 
 @dataclass
 class DQNSettings:
-    """Deep Q-network (Mnih et al. 2015), with double Q-learning and a two-hot value as options.
+    """Deep Q-network (Mnih et al. 2015), with double Q-learning and categorical values as options.
+
+    With ``loss: categorical`` this is C51 (Bellemare et al. 2017), whose target is the projected distribution of the next value;
+    ``two_hot`` and ``hl_gauss`` encode the usual scalar target.
 
     Attributes:
         discount: gamma, in [0, 1).
@@ -34,15 +38,15 @@ class DQNSettings:
         env_steps_per_update: Environment steps for each update.
         target_every_updates: Updates between hard copies into the target network.
         double: Whether the online network chooses the next action (van Hasselt et al. 2016).
-        loss: ``squared``, ``huber`` or ``two_hot``.
+        loss: ``squared``, ``huber``, ``two_hot``, ``hl_gauss`` or ``categorical``.
         behaviour: ``epsilon_greedy`` or ``uniform``.
         epsilon_start: Exploration at the first step.
         epsilon_end: Exploration in the end.
         epsilon_env_steps: Environment steps over which it falls in a straight line.
-        two_hot_bins: Atoms of the two-hot value.
-        two_hot_low: First atom; None for the least return that rewards in [0, 1] can have, which is 0.
-        two_hot_high: Last atom; None for the largest such return, 1 / (1 - discount).
-        label_smoothing: Weight of the uniform distribution in the two-hot target, in [0, 1].
+        bins: Atoms of a categorical value.
+        value_low: First atom; None for the least return that rewards in [0, 1] can have, which is 0.
+        value_high: Last atom; None for the largest such return, 1 / (1 - discount).
+        label_smoothing: Weight of the uniform distribution in the two-hot or HL-Gauss target, in [0, 1].
     """
 
     discount: float = 0.99
@@ -57,9 +61,9 @@ class DQNSettings:
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
     epsilon_env_steps: int = 10_000
-    two_hot_bins: int = 101
-    two_hot_low: float | None = None
-    two_hot_high: float | None = None
+    bins: int = 101
+    value_low: float | None = None
+    value_high: float | None = None
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -72,17 +76,17 @@ class DQNSettings:
         require_choice("agent.loss", self.loss, LOSSES)
         require_choice("agent.behaviour", self.behaviour, BEHAVIOURS)
 
-    def head(self, actions: int) -> HeadSpec:
-        """Returns the output that the loss needs."""
-        if self.loss != "two_hot":
-            return HeadSpec("q", actions)
-        low = 0.0 if self.two_hot_low is None else self.two_hot_low
-        high = 1 / (1 - self.discount) if self.two_hot_high is None else self.two_hot_high
-        return HeadSpec("two_hot", actions, self.two_hot_bins, low, high)
+    @property
+    def coding(self) -> ValueCoding:
+        """How values are represented; that of the two-hot support for C51 as well, which differs in its targets."""
+        low = 0.0 if self.value_low is None else self.value_low
+        high = 1 / (1 - self.discount) if self.value_high is None else self.value_high
+        kind = "two_hot" if self.loss == "categorical" else self.loss
+        return ValueCoding(kind, self.bins, low, high, self.label_smoothing)
 
 
 class TargetBatch(NamedTuple):
-    """What one update learns from: observations (B, ...), actions (B,) and temporal-difference targets (B,)."""
+    """What one update learns from: observations (B, ...), actions (B,) and targets, scalar (B,) or categorical (B, Z)."""
 
     inputs: Tensor
     actions: Tensor
@@ -100,8 +104,10 @@ class DQN:
 
     def __init__(self, settings: DQNSettings, actions: int, build_part: PartBuilder) -> None:
         self.settings, self.actions = settings, actions
-        self.q = build_part("q", settings.head(actions))
+        self.q = build_part("q", settings.coding.head("q", actions))
         self.parts: dict[str, Updater] = {"q": self.q}
+        self._coding = settings.coding
+        self._atoms: Tensor | None = self.q.network.tensor("head.atoms") if self._coding.categorical else None
         self.target = deepcopy(self.q.network).eval().requires_grad_(False)
         self.q.copies["target"] = self.target
         self.replay = Replay(settings.buffer_transitions, self.q.device)
@@ -130,7 +136,7 @@ class DQN:
     def greedy(self, observations: Tensor) -> Tensor:
         """Returns the (N,) actions of highest value."""
         outputs = self.q.predict(observations.to(self.q.device))
-        return self.q.network.head.decode(outputs).argmax(1)
+        return self.q.network.decode(outputs).argmax(1)
 
     def learn(self, experience: Experience) -> Logs:
         """Stores the transitions and makes the updates that are due.
@@ -188,20 +194,30 @@ class DQN:
 
     def _loss(self, outputs: Tensor, batch: TargetBatch) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = outputs[torch.arange(outputs.shape[0], device=outputs.device), batch.actions]
-        return self._errors(chosen, batch.targets).mean(), {"train/target_value": batch.targets.mean()}
+        values = batch.targets
+        if values.ndim == 2:
+            assert self._atoms is not None
+            values = values @ self._atoms
+        return self._errors(chosen, batch.targets).mean(), {"train/target_value": values.mean()}
 
     @torch.no_grad()
     def _targets(self, batch: ReplayBatch) -> Tensor:
-        next_values = self.target.head.decode(self.q.infer(batch.next_inputs, self.target))
+        """Returns scalar targets (B,), or the projected next distribution (B, Z) of a categorical loss."""
+        outputs = self.q.infer(batch.next_inputs, self.target)
+        next_values = self.target.decode(outputs)
+        selector = next_values
         if self.settings.double:
-            online = self.q.network.head.decode(self.q.infer(batch.next_inputs, self.q.network))
-            best = next_values.gather(1, online.argmax(1, keepdim=True)).squeeze(1)
-        else:
-            best = next_values.amax(1)
-        return td_targets(batch.rewards, batch.terminated, best, self.settings.discount)
+            selector = self.q.network.decode(self.q.infer(batch.next_inputs, self.q.network))
+        best = selector.argmax(1, keepdim=True)
+        if self.settings.loss != "categorical":
+            chosen = next_values.gather(1, best).squeeze(1)
+            return td_targets(batch.rewards, batch.terminated, chosen, self.settings.discount)
+        atoms = self.q.network.tensor("head.atoms")
+        distribution = outputs[torch.arange(outputs.shape[0], device=outputs.device), best.squeeze(1)].softmax(1)
+        shifted = td_targets(batch.rewards.unsqueeze(1), batch.terminated.unsqueeze(1), atoms, self.settings.discount)
+        return project_categorical(distribution, shifted, atoms)
 
     def _errors(self, chosen: Tensor, targets: Tensor) -> Tensor:
-        if self.settings.loss == "two_hot":
-            atoms = self.q.network.get_buffer("head.atoms")
-            return categorical_cross_entropy(chosen, smooth(two_hot(targets, atoms), self.settings.label_smoothing))
-        return regression_error(chosen, targets, self.settings.loss == "huber")
+        if self.settings.loss == "categorical":
+            return categorical_cross_entropy(chosen, targets)
+        return self._coding.errors(chosen, targets, self._atoms)

@@ -6,7 +6,27 @@ from typing import Any, Final, NamedTuple
 from agents.agent import Agent
 from agents.dqn import DQN, DQNSettings
 from agents.parts import PartBuilder
+from agents.ppo import PPO, PPOSettings
+from agents.sac import SAC, SACSettings
 from agents.supervised import SupervisedLearner, SupervisedSettings
+
+
+class Task(NamedTuple):
+    """What an agent must know of a stream.
+
+    Attributes:
+        kind: ``environment`` or ``examples``.
+        outputs: Actions, action dimensions or classes.
+        discrete: Whether outputs are actions or classes to choose from.
+        action_low: Lower bound of each action dimension; empty for discrete ones.
+        action_high: Upper bounds.
+    """
+
+    kind: str
+    outputs: int
+    discrete: bool
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
 
 
 class AgentEntry(NamedTuple):
@@ -15,43 +35,54 @@ class AgentEntry(NamedTuple):
     Attributes:
         settings: Class of its settings.
         kind: Kind of stream that it learns from, ``environment`` or ``examples``.
-        build: Makes the agent from settings, number of outputs, and the part builder.
+        actions: ``discrete``, ``continuous`` or ``both``.
+        build: Makes the agent from settings, task, and the part builder.
     """
 
     settings: type
     kind: str
-    build: Callable[[Any, int, PartBuilder], Agent]
-
-
-def _supervised(settings: SupervisedSettings, outputs: int, build_part: PartBuilder) -> Agent:
-    return SupervisedLearner(settings, outputs, classification=True, build_part=build_part)
+    actions: str
+    build: Callable[[Any, Task, PartBuilder], Agent]
 
 
 AGENTS: Final[dict[str, AgentEntry]] = {
-    "dqn": AgentEntry(DQNSettings, "environment", DQN),
-    "supervised": AgentEntry(SupervisedSettings, "examples", _supervised),
+    "dqn": AgentEntry(DQNSettings, "environment", "discrete", lambda settings, task, parts: DQN(settings, task.outputs, parts)),
+    "ppo": AgentEntry(
+        PPOSettings, "environment", "both", lambda settings, task, parts: PPO(settings, task.outputs, task.discrete, parts)
+    ),
+    "sac": AgentEntry(
+        SACSettings,
+        "environment",
+        "continuous",
+        lambda settings, task, parts: SAC(settings, task.action_low, task.action_high, parts),
+    ),
+    "supervised": AgentEntry(
+        SupervisedSettings,
+        "examples",
+        "discrete",
+        lambda settings, task, parts: SupervisedLearner(settings, task.outputs, True, parts),
+    ),
 }
 
 
-def build_agent(name: str, settings: object, kind: str, discrete: bool, outputs: int, build_part: PartBuilder) -> Agent:
+def build_agent(name: str, settings: object, task: Task, build_part: PartBuilder) -> Agent:
     """Builds an agent for a stream.
 
     Args:
         name: A key of ``AGENTS``.
         settings: Its settings.
-        kind: Kind of the stream, ``environment`` or ``examples``.
-        discrete: Whether actions or classes are chosen from a finite set.
-        outputs: Their number.
+        task: The stream, as far as the agent must know it.
         build_part: Builds the parts.
 
     Raises:
         ValueError: If the agent cannot learn from such a stream.
     """
     entry = AGENTS[name]
-    if entry.kind != kind:
-        fits = " or ".join(other for other, row in AGENTS.items() if row.kind == kind)
-        stream = "an environment" if kind == "environment" else "a data stream"
-        raise ValueError(f"agent={name} cannot learn from this env, which is {stream}; choose agent={fits}, or another env")
-    if not discrete:
-        raise ValueError(f"agent={name} needs a finite set of actions or classes")
-    return entry.build(settings, outputs, build_part)
+    actions = "discrete" if task.discrete else "continuous"
+    if entry.kind != task.kind or entry.actions not in (actions, "both"):
+        fits = [other for other, row in AGENTS.items() if row.kind == task.kind and row.actions in (actions, "both")]
+        stream = f"an environment with {actions} actions" if task.kind == "environment" else "a data stream"
+        raise ValueError(
+            f"agent={name} cannot learn from this env, which is {stream}; choose agent={' or '.join(fits)}, or another env"
+        )
+    return entry.build(settings, task, build_part)

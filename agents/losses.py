@@ -34,6 +34,47 @@ def two_hot(values: Tensor, atoms: Tensor) -> Tensor:
     return encoded.scatter_(1, lower.unsqueeze(1) + 1, weight)
 
 
+def hl_gauss(values: Tensor, atoms: Tensor, deviation: float = 0.75) -> Tensor:
+    """Encodes scalars as the histogram of a Gaussian around them (HL-Gauss, Farebrother et al. 2024, section 3.1).
+
+    Args:
+        values: (B,); values outside the atoms are clipped to the nearest end.
+        atoms: (Z,), evenly spaced and increasing: the centres of the bins.
+        deviation: Standard deviation in widths of a bin.
+
+    Returns:
+        (B, Z), rows sum to 1; the mass outside the outermost edges is shared out over the bins in proportion.
+    """
+    width = (atoms[-1] - atoms[0]) / (atoms.shape[0] - 1)
+    edges = torch.cat([atoms - width / 2, atoms[-1:] + width / 2])
+    clipped = values.clamp(atoms[0], atoms[-1]).unsqueeze(1)
+    cumulative = torch.special.ndtr((edges - clipped) / (deviation * width))
+    return cumulative.diff(dim=1) / (cumulative[:, -1:] - cumulative[:, :1])
+
+
+def project_categorical(probabilities: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
+    """Projects a categorical over shifted values onto the atoms, keeping its mass, and its mean inside the support.
+
+    Each value's mass goes to the two nearest atoms in inverse proportion to its distance (Bellemare et al. 2017, equation 7).
+
+    Args:
+        probabilities: (B, Z), rows sum to 1.
+        values: (B, Z), where that mass lies: r + discount * z; clipped to the ends of the support.
+        atoms: (Z,), evenly spaced and increasing.
+
+    Returns:
+        (B, Z), rows sum to 1.
+    """
+    width = (atoms[-1] - atoms[0]) / (atoms.shape[0] - 1)
+    position = ((values.clamp(atoms[0], atoms[-1]) - atoms[0]) / width).clamp(0, atoms.shape[0] - 1)
+    lower = position.floor().clamp(max=atoms.shape[0] - 2)
+    upper_mass = probabilities * (position - lower)
+    index = lower.long()
+    projected = torch.zeros_like(probabilities)
+    projected.scatter_add_(1, index, probabilities - upper_mass)
+    return projected.scatter_add_(1, index + 1, upper_mass)
+
+
 def smooth(probabilities: Tensor, smoothing: float) -> Tensor:
     """Mixes a categorical (..., Z) with the uniform one: (1 - smoothing) * p + smoothing / Z (Szegedy et al. 2016)."""
     return (1 - smoothing) * probabilities + smoothing / probabilities.shape[-1]

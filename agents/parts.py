@@ -8,7 +8,7 @@ import torch
 from agents.optimizers import OptimizerSettings, build_optimizer
 from agents.updater import Updater
 from interventions.base import Intervention
-from networks.network import build_network
+from networks.factory import build_network
 from networks.spec import HeadSpec, NetworkSpec
 from seeding import derive_seed
 
@@ -41,12 +41,14 @@ class PartBuilder:
     autocast: torch.dtype | None = None
     compile: bool = False
 
-    def __call__(self, name: str, head: HeadSpec) -> Updater:
+    def __call__(self, name: str, head: HeadSpec, input_shape: Sequence[int] | None = None, members: int = 1) -> Updater:
         """Builds one part.
 
         Args:
             name: The part's name; initial weights and generators depend on it.
             head: The output of its network.
+            input_shape: Shape of one input, if it is not an observation; such inputs are float32.
+            members: Networks of this shape side by side.
 
         Raises:
             ValueError: If an intervention cannot work on this network or optimizer.
@@ -56,7 +58,8 @@ class PartBuilder:
         for method in chosen.values():
             spec = method.build(spec)
         seed = derive_seed(self.seed, name, "network")
-        network = build_network(spec, self.input_shape, self.input_dtype, head, seed).to(self.device)
+        shape, dtype = (self.input_shape, self.input_dtype) if input_shape is None else (input_shape, torch.float32)
+        network = build_network(spec, shape, dtype, head, seed, members).to(self.device)
         optimizer = build_optimizer(self.optimizer, network)
         bound = self.optimizer.max_gradient_norm
         return Updater(name, network, optimizer, chosen, self.seed, bound, self.autocast, self.compile)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from agents.losses import regression_error
 from agents.parts import PartBuilder
+from agents.recent_inputs import RecentInputs
 from agents.updater import Updater
 from envs.experience import Examples, Experience
 from interventions.base import Logs
@@ -56,7 +57,7 @@ class SupervisedLearner:
         self.learner = build_part("learner", head)
         self.parts: dict[str, Updater] = {"learner": self.learner}
         self._objective = self._loss
-        self._recent: list[Tensor] = []
+        self._recent = RecentInputs(settings.recent_examples)
 
     def act(self, observations: Tensor) -> Tensor:
         """Returns predictions (N,) of labels, or (N, K); a data stream does not ask for them."""
@@ -75,7 +76,7 @@ class SupervisedLearner:
         batch = LabelledBatch(experience.batch.inputs.to(device), experience.batch.targets.to(device))
         logs = self.learner.update(self._objective, batch)
         logs["online/loss"] = logs["train/loss"]
-        self._remember(batch.inputs)
+        self._recent.add(batch.inputs)
         return logs
 
     def switch_task(self, task: int) -> Logs:
@@ -84,20 +85,16 @@ class SupervisedLearner:
 
     def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
         """Returns the latest inputs, at most ``count``, or None before the first."""
-        return torch.cat(self._recent)[-count:] if self._recent else None
+        return self._recent.latest(count)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the next call depends on."""
-        # One copy: saving a minibatch that is a view would write the whole epoch behind it.
-        recent = torch.cat(self._recent) if self._recent else None
-        sizes = [inputs.shape[0] for inputs in self._recent]
-        return {"learner": self.learner.state_dict(), "recent": recent, "recent_sizes": sizes}
+        return {"learner": self.learner.state_dict(), "recent": self._recent.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what ``state_dict`` returned."""
         self.learner.load_state_dict(state["learner"])
-        recent = state["recent"]
-        self._recent = [] if recent is None else list(recent.to(self.learner.device).split(state["recent_sizes"]))
+        self._recent.load_state_dict(state["recent"], self.learner.device)
 
     def _loss(self, outputs: Tensor, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
         if not self.classification:
@@ -105,10 +102,3 @@ class SupervisedLearner:
         accuracy = (outputs.argmax(1) == batch.targets).float().mean()
         loss = functional.cross_entropy(outputs, batch.targets, label_smoothing=self.settings.label_smoothing)
         return loss, {"online/accuracy": accuracy}
-
-    def _remember(self, inputs: Tensor) -> None:
-        """Keeps references to the latest minibatches, no more of them than hold ``recent_examples``."""
-        self._recent.append(inputs)
-        surplus = len(self._recent) - -(-self.settings.recent_examples // inputs.shape[0])
-        if surplus > 0:
-            del self._recent[:surplus]

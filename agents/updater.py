@@ -107,6 +107,11 @@ class Updater:
         network.eval()
         return self._forward(inputs, network)
 
+    def infer_with_graph(self, inputs: Tensor) -> Tensor:
+        """Runs the trained network in evaluation mode with a graph, for another part's loss to pass through."""
+        self.network.eval()
+        return self._forward(inputs, self.network)
+
     def update(self, objective: Objective, batch: Any) -> Logs:
         """Makes one update from an objective: the training forward on ``batch.inputs``, then ``step``; compiled if asked to.
 
@@ -341,6 +346,11 @@ def samples(logs: Sequence[Logs]) -> Logs:
         return logs[0] if logs else {}
     names = dict.fromkeys(name for entry in logs for name in entry)
     return {name: torch.stack([torch.as_tensor(entry[name]).float() for entry in logs if name in entry]) for name in names}
+
+
+def by_part(logs: Logs, part: str) -> Logs:
+    """Appends the part's name to what interventions log, for agents of several parts: ``redo/units_reset/actor``."""
+    return {name if name.startswith("train/") else f"{name}/{part}": value for name, value in logs.items()}
 
 
 def _collect(logs: Logs, name: str, new: Logs | None) -> None:

@@ -77,12 +77,15 @@ class HeadSpec:
     """The output of a network.
 
     Attributes:
-        kind: ``q`` (one value per action), ``two_hot`` (a categorical value per action), ``classification`` (logits)
-            or ``regression``.
-        outputs: Actions, classes or regression targets.
+        kind: ``q`` (one value per action), ``categorical`` (a categorical value per output), ``classification`` or ``policy``
+            (logits), ``regression`` or ``value``, ``gaussian`` (mean, and a log standard deviation that does not depend on the
+            input), ``squashed_gaussian`` (mean and log standard deviation).
+        outputs: Actions, action dimensions, classes, values or regression targets.
         bins: Atoms of a categorical head.
         low: Value of the first atom.
         high: Value of the last atom.
+        gain: Factor of the output weights' initial scale under the initialisers that have one.
+        beside: A second output of the same features, such as a value beside a policy; its columns follow the first's.
     """
 
     kind: str
@@ -90,6 +93,8 @@ class HeadSpec:
     bins: int = 0
     low: float = 0.0
     high: float = 0.0
+    gain: float = 1.0
+    beside: "HeadSpec | None" = None
 
     def __post_init__(self) -> None:
         require_range("head.outputs", self.outputs, 1)

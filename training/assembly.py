@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from agents.agent import Agent
-from agents.factory import build_agent
+from agents.factory import Task, build_agent
 from agents.parts import PartBuilder
 from envs.factory import Problem, build_stream
 from envs.stream import Stream
@@ -52,7 +52,7 @@ def assemble(plan: Plan) -> Assembly:
         autocast=torch.bfloat16 if plan.run.precision == "bf16" else None,
         compile=plan.run.compile,
     )
-    agent = build_agent(plan.agent_name, plan.agent, problem.kind, problem.discrete, problem.outputs, builder)
+    agent = build_agent(plan.agent_name, plan.agent, _task(problem), builder)
     _refuse_unknown_parts(plan, agent)
     _warn_of_idle_methods(plan, problem)
     torch.set_num_threads(choose_threads(plan.run.threads, agent))
@@ -61,6 +61,12 @@ def assemble(plan: Plan) -> Assembly:
         "probe": ProbeObserver(plan.probe, plan.run.seed),
     }
     return Assembly(agent, stream, observers)
+
+
+def _task(problem: Problem) -> Task:
+    """Tells an agent what it must know of a stream."""
+    low, high = getattr(problem, "action_low", ()), getattr(problem, "action_high", ())
+    return Task(problem.kind, problem.outputs, problem.discrete, low, high)
 
 
 def choose_device(name: str) -> torch.device:

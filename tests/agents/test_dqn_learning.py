@@ -24,7 +24,7 @@ def test_learns_which_action_each_state_pays(builder: BuildPart, settings: dict[
     # Q = 1 + 0.5 * 2 = 2 for the right action, 0 + 0.5 * 2 = 1 for the others.
     chosen = {"discount": 0.5, "target_every_updates": 25, "epsilon_env_steps": 1000, "warmup_env_steps": 100} | settings
     part = builder(inputs=(3,), spec=NetworkSpec(widths=[32]), optimizer=OptimizerSettings(learning_rate=0.005))
-    agent = DQN(DQNSettings(env_steps_per_update=2, two_hot_bins=21, **chosen), 3, part)
+    agent = DQN(DQNSettings(env_steps_per_update=2, bins=21, **chosen), 3, part)
     generator = torch.Generator().manual_seed(0)
     states = torch.randint(3, (ENVIRONMENTS,), generator=generator)
     observations = observed(states, generator)

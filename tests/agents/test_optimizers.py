@@ -6,7 +6,8 @@ from torch.optim import Adam
 
 from agents.optimizers import OptimizerSettings, build_optimizer
 from interventions.unit_adam import UnitAdam
-from networks.network import Network, build_network
+from networks.factory import build_network
+from networks.network import Network
 from networks.spec import HeadSpec, NetworkSpec
 
 

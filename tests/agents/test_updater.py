@@ -10,7 +10,8 @@ from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from agents.updater import Updater
 from interventions.base import Intervention, Logs, Update
-from networks.network import Network, build_network
+from networks.factory import build_network
+from networks.network import Network
 from networks.spec import HeadSpec, NetworkSpec
 
 BuildPart = Callable[..., PartBuilder]

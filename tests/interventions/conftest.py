@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from interventions.unit_adam import UnitAdam
+from networks.factory import build_network
 from networks.initialisers import Initialiser
-from networks.network import Network, build_network
+from networks.network import Network
 from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
 from networks.units import Consumer, ExcludedUnits, UnitGraph, UnitLayer, UnitSlice
 

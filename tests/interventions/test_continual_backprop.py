@@ -40,7 +40,7 @@ def build(
     spec, inputs = SPECS[layout]
     methods = {"cbp": lambda: ContinualBackprop(**settings)}
     chosen = OptimizerSettings(optimizer, rate, momentum=0.9 if optimizer == "sgd" else 0.0)
-    outputs = HeadSpec("two_hot", 2, 5, 0.0, 1.0) if head == "two_hot" else HeadSpec(head, 2)
+    outputs = HeadSpec("categorical", 2, 5, 0.0, 1.0) if head == "two_hot" else HeadSpec(head, 2)
     return PartBuilder(spec, inputs, torch.float32, chosen, methods, seed)("q", outputs)
 
 

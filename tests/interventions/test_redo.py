@@ -28,7 +28,7 @@ def build(
     spec, inputs = SPECS[layout]
     methods = {"redo": lambda: ReDo(**settings)}
     chosen = optimizer or OptimizerSettings("adam", 0.02)
-    outputs = HeadSpec("two_hot", 2, 5, 0.0, 1.0) if head == "two_hot" else HeadSpec(head, 2)
+    outputs = HeadSpec("categorical", 2, 5, 0.0, 1.0) if head == "two_hot" else HeadSpec(head, 2)
     return PartBuilder(spec, inputs, torch.float32, chosen, methods, seed)("q", outputs)
 
 

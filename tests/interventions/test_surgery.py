@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from interventions.surgery import INCOMING, OUTGOING, ResetPolicy, reset_units
-from networks.network import Network, build_network
+from networks.factory import build_network
+from networks.network import Network
 from networks.spec import HeadSpec, NetworkSpec
 
 WEIGHT, BIAS = "torso.layers.dense_1.linear.weight", "torso.layers.dense_1.linear.bias"

@@ -21,7 +21,8 @@ from metrics.observer import Logs, observe
 from metrics.probe import Curve, ProbeObserver, ProbeSettings, fit, high_frequency_noise, latest_distinct, probe_targets
 from metrics.undefined import Undefined
 from metrics.view import View
-from networks.network import Network, build_network
+from networks.factory import build_network
+from networks.network import Network
 from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
 
 BALANCE = LoadBalancingSpec(low=0.5, high=0.5, step_size=0.01)
@@ -290,7 +291,7 @@ CASES = {
     "moving_buffers": (MOVING, REGRESSION, vectors(16)),
     "layer_norm_crelu": (NetworkSpec(widths=[6], normalisation=["layer"], activations=["crelu"]), REGRESSION, vectors(16)),
     "linear": (NetworkSpec(widths=[]), HeadSpec("q", 2), vectors(16)),
-    "two_hot": (NetworkSpec(widths=[6]), HeadSpec("two_hot", 2, bins=5, low=-1.0, high=1.0), vectors(16)),
+    "two_hot": (NetworkSpec(widths=[6]), HeadSpec("categorical", 2, bins=5, low=-1.0, high=1.0), vectors(16)),
     "classification": (NetworkSpec(widths=[6]), HeadSpec("classification", 4), vectors(16)),
     "conv_bytes": (
         NetworkSpec("conv", [5], [3], pools=[2], normalisation=["batch"], load_balancing=BALANCE),

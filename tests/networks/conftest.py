@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from networks.network import Network, build_network
+from networks.factory import build_network
+from networks.network import Network
 from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
 
 BALANCE = LoadBalancingSpec()
@@ -46,7 +47,7 @@ CASES = {
     "conv_batch_norm_load_balancing": Case(
         NetworkSpec("conv", [5], [3], normalisation=["batch"], load_balancing=BALANCE), (2, 6, 5)
     ),
-    "two_hot": Case(NetworkSpec(widths=[5]), (3,), HeadSpec("two_hot", 2, bins=5, low=-1.0, high=1.0)),
+    "two_hot": Case(NetworkSpec(widths=[5]), (3,), HeadSpec("categorical", 2, bins=5, low=-1.0, high=1.0)),
     "nature_cnn": Case(NetworkSpec("nature_cnn", widths=[512]), (4, 84, 84), HeadSpec("q", 6), torch.uint8),
 }
 

@@ -133,7 +133,7 @@ def test_the_global_generator_is_neither_read_nor_moved(build: Build) -> None:
 def test_fresh_is_the_same_network_with_other_values(build: Build) -> None:
     network = build(
         (2, 6, 6),
-        HeadSpec("two_hot", 2, 5, -1.0, 1.0),
+        HeadSpec("categorical", 2, 5, -1.0, 1.0),
         torso="conv",
         channels=[3],
         widths=[4],

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from networks.network import Network, build_network
+from networks.factory import build_network
+from networks.network import Network
 from networks.spec import HeadSpec, NetworkSpec
 
 Build = Callable[..., Network]
@@ -30,7 +31,7 @@ def test_every_network_maps_its_inputs(case: Any) -> None:
     features = network.features(case.inputs())
     assert features.shape == (6, network.torso.features)
     outputs = network(case.inputs())
-    expected = (6, case.head.outputs, case.head.bins) if case.head.kind == "two_hot" else (6, case.head.outputs)
+    expected = (6, case.head.outputs, case.head.bins) if case.head.kind == "categorical" else (6, case.head.outputs)
     assert outputs.shape == expected
     assert network.head.decode(outputs).shape == (6, case.head.outputs)
     assert outputs.isfinite().all()
@@ -85,7 +86,7 @@ def test_a_network_without_hidden_layers_is_its_head(build: Build) -> None:
 
 
 def test_two_hot_by_hand() -> None:
-    network = build_network(NetworkSpec(widths=[]), (1,), torch.float32, HeadSpec("two_hot", 2, 3, -1.0, 1.0), 0)
+    network = build_network(NetworkSpec(widths=[]), (1,), torch.float32, HeadSpec("categorical", 2, 3, -1.0, 1.0), 0)
     assert network.tensor("head.atoms").tolist() == [-1.0, 0.0, 1.0]
     assert network.head.linear.weight.shape == (6, 1)
     logits = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 50.0]]])

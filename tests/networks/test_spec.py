@@ -118,7 +118,7 @@ def test_what_a_head_refuses() -> None:
         build_head(4, HeadSpec("quantile", 2))
     for bins, low, high in [(1, 0.0, 1.0), (5, 1.0, 1.0)]:
         with pytest.raises(ValueError, match=rf"needs at least 2 bins and low < high, not {bins} on \[{low}, {high}\]"):
-            build_head(4, HeadSpec("two_hot", 2, bins, low, high))
+            build_head(4, HeadSpec("categorical", 2, bins, low, high))
 
 
 def test_the_parts_refuse_by_themselves(build: Build) -> None:

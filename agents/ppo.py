@@ -1,0 +1,319 @@
+"""PPO: proximal policy optimisation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from agents.advantages import generalised_advantages
+from agents.distributions import (
+    categorical_entropy,
+    categorical_log_prob,
+    gaussian_entropy,
+    gaussian_log_prob,
+    sample_categorical,
+)
+from agents.parts import PartBuilder
+from agents.recent_inputs import RecentInputs
+from agents.schedules import linear
+from agents.updater import Updater, by_part, samples
+from agents.value_coding import CODINGS, ValueCoding
+from envs.experience import Experience, Transitions
+from interventions.base import Logs
+from networks.heads import PairedHead
+from networks.spec import HeadSpec, require_choice, require_range
+from networks.torso_network import TorsoNetwork
+from seeding import torch_generator
+
+_RECENT_OBSERVATIONS: Final = 2000
+
+
+@dataclass
+class PPOSettings:
+    """Proximal policy optimisation (Schulman et al. 2017), for discrete and continuous actions.
+
+    Attributes:
+        rollout_steps: Steps of every environment between two phases of learning.
+        minibatch_size: Transitions per update.
+        epochs: Passes over a rollout.
+        discount: gamma, in [0, 1).
+        trace_decay: lambda of generalised advantage estimation, in [0, 1].
+        clip: Bound of the probability ratio's distance from 1.
+        clip_value: Bound of a scalar value's distance from the old one; None for none.
+        entropy_coefficient: Weight of the entropy bonus.
+        value_coefficient: Weight of the value's error.
+        normalise_advantages: Whether every minibatch's advantages get mean 0 and deviation 1.
+        shared_torso: Whether policy and value are two heads of one part, ``actor_critic``, or parts of their own, ``actor`` and
+            ``critic``, each with its own optimizer and gradient bound.
+        anneal_env_steps: Environment steps over which the learning rate falls to 0 in a straight line; 0 for never.
+        value_loss: ``squared``, ``huber``, ``two_hot`` or ``hl_gauss``.
+        bins: Atoms of a categorical value.
+        value_low: First atom.
+        value_high: Last atom.
+    """
+
+    rollout_steps: int = 2048
+    minibatch_size: int = 64
+    epochs: int = 10
+    discount: float = 0.99
+    trace_decay: float = 0.95
+    clip: float = 0.2
+    clip_value: float | None = 0.2
+    entropy_coefficient: float = 0.0
+    value_coefficient: float = 0.5
+    normalise_advantages: bool = True
+    shared_torso: bool = False
+    anneal_env_steps: int = 0
+    value_loss: str = "squared"
+    bins: int = 101
+    value_low: float = -10.0
+    value_high: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("rollout_steps", "minibatch_size", "epochs"):
+            require_range(f"agent.{name}", getattr(self, name), 1)
+        require_range("agent.discount", self.discount, 0, 1 - 1e-9)
+        require_range("agent.trace_decay", self.trace_decay, 0, 1)
+        require_range("agent.clip", self.clip, 0)
+        require_range("agent.anneal_env_steps", self.anneal_env_steps, 0)
+        require_choice("agent.value_loss", self.value_loss, CODINGS)
+
+
+class PolicyBatch(NamedTuple):
+    """What an update of the policy learns from, leading axis B."""
+
+    inputs: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    advantages: Tensor
+
+
+class ValueBatch(NamedTuple):
+    """What an update of the value learns from, leading axis B."""
+
+    inputs: Tensor
+    values: Tensor
+    returns: Tensor
+
+
+class JointBatch(NamedTuple):
+    """What an update of a shared network learns from, leading axis B."""
+
+    inputs: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    advantages: Tensor
+    values: Tensor
+    returns: Tensor
+
+
+class PPO:
+    """Learns a policy and a value from rollouts; parts ``actor`` and ``critic``, or ``actor_critic``.
+
+    Actions of a continuous policy are drawn unbounded and stored as drawn; the environment clips them.
+
+    Args:
+        settings: The agent's settings.
+        actions: Number of actions, or of action dimensions.
+        discrete: Whether actions are chosen from a finite set.
+        build_part: Builds the parts.
+    """
+
+    def __init__(self, settings: PPOSettings, actions: int, discrete: bool, build_part: PartBuilder) -> None:
+        self.settings, self.discrete = settings, discrete
+        self._coding = ValueCoding(settings.value_loss, settings.bins, settings.value_low, settings.value_high)
+        policy = HeadSpec("policy" if discrete else "gaussian", actions, gain=0.01)
+        value = self._coding.head("value", 1)
+        if settings.shared_torso:
+            both = build_part("actor_critic", HeadSpec(policy.kind, actions, gain=0.01, beside=value))
+            self.parts: dict[str, Updater] = {"actor_critic": both}
+        else:
+            self.parts = {"actor": build_part("actor", policy), "critic": build_part("critic", value)}
+        self._first = next(iter(self.parts.values()))
+        self._atoms = self._find_atoms()
+        self._policy_objective, self._value_objective, self._joint_objective = self._policy, self._value, self._joint
+        self._rates = {name: part.optimizer.param_groups[0]["lr"] for name, part in self.parts.items()}
+        self._rollout: list[Transitions] = []
+        self._recent = RecentInputs(_RECENT_OBSERVATIONS)
+        self.env_steps = 0
+        self._acting = torch_generator(build_part.seed, "policy", device=self._first.device)
+        self._shuffling = torch_generator(build_part.seed, "minibatches", device=self._first.device)
+
+    def act(self, observations: Tensor) -> Tensor:
+        """Draws (N,) int64 or (N, A) float32 actions from the policy."""
+        outputs = self._policy_outputs(observations)
+        if self.discrete:
+            return sample_categorical(outputs, self._acting).cpu()
+        mean, log_deviation = outputs.chunk(2, dim=1)
+        noise = torch.empty_like(mean).normal_(generator=self._acting)
+        return (mean + log_deviation.exp() * noise).cpu()
+
+    def greedy(self, observations: Tensor) -> Tensor:
+        """Returns the likeliest actions."""
+        outputs = self._policy_outputs(observations)
+        return (outputs.argmax(1) if self.discrete else outputs.chunk(2, dim=1)[0]).cpu()
+
+    def learn(self, experience: Experience) -> Logs:
+        """Adds to the rollout, and learns from it when it is complete.
+
+        Raises:
+            TypeError: If the experience does not come from an environment.
+        """
+        if not isinstance(experience.batch, Transitions):
+            raise TypeError("agent=ppo learns from an environment, not from a data stream; choose agent=supervised")
+        self._rollout.append(experience.batch)
+        self._recent.add(experience.batch.observations)
+        self.env_steps += experience.batch.rewards.shape[0]
+        if len(self._rollout) < self.settings.rollout_steps:
+            return {}
+        logs = self._learn_from(Transitions(*(torch.stack(column) for column in zip(*self._rollout, strict=True))))
+        self._rollout = []
+        return logs
+
+    def switch_task(self, task: int) -> Logs:
+        """Passes the news to the interventions; an unfinished rollout goes on."""
+        logs: Logs = {}
+        for name, part in self.parts.items():
+            own = part.task_switch(task)
+            logs |= by_part(own, name) if len(self.parts) > 1 else own
+        return logs
+
+    def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
+        """Returns the latest observations, at most ``count``, or None before the first."""
+        recent = self._recent.latest(count)
+        return None if recent is None else recent.to(self._first.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that the next call depends on."""
+        return {
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "rollout": [tuple(batch) for batch in self._rollout],
+            "recent": self._recent.state_dict(),
+            "env_steps": self.env_steps,
+            "acting": self._acting.get_state(),
+            "shuffling": self._shuffling.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` returned."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self._rollout = [Transitions(*batch) for batch in state["rollout"]]
+        self._recent.load_state_dict(state["recent"], torch.device("cpu"))
+        self.env_steps = state["env_steps"]
+        self._acting.set_state(state["acting"])
+        self._shuffling.set_state(state["shuffling"])
+
+    def _learn_from(self, rollout: Transitions) -> Logs:
+        """Makes the updates of one rollout, whose columns are (T, N, ...)."""
+        device = self._first.device
+        data = self._joint_data(Transitions(*(column.to(device) for column in rollout)))
+        if self.settings.anneal_env_steps:
+            share = linear(self.env_steps, 1.0, 0.0, self.settings.anneal_env_steps)
+            for name, part in self.parts.items():
+                for group in part.optimizer.param_groups:
+                    group["lr"] = self._rates[name] * share
+        logs: list[Logs] = []
+        for _ in range(self.settings.epochs):
+            order = torch.randperm(data.inputs.shape[0], generator=self._shuffling, device=device)
+            for rows in order.split(self.settings.minibatch_size):
+                logs.append(self._update(JointBatch(*(column[rows] for column in data))))
+        return samples(logs)
+
+    def _joint_data(self, rollout: Transitions) -> JointBatch:
+        """Computes log-probabilities, values, advantages and returns with the parameters that acted; rows are T x N."""
+        steps, count = rollout.rewards.shape
+        inputs = rollout.observations.flatten(0, 1)
+        actions = rollout.actions.flatten(0, 1)
+        values = self._values(inputs).view(steps, count)
+        next_values = self._values(rollout.next_observations.flatten(0, 1)).view(steps, count)
+        advantages = generalised_advantages(
+            rollout.rewards,
+            values,
+            next_values,
+            rollout.terminated,
+            rollout.truncated,
+            self.settings.discount,
+            self.settings.trace_decay,
+        )
+        log_probs, _ = self._log_probs(self._policy_outputs(inputs), actions)
+        returns = advantages + values
+        return JointBatch(inputs, actions, log_probs, advantages.flatten(), values.flatten(), returns.flatten())
+
+    def _update(self, batch: JointBatch) -> Logs:
+        if self.settings.normalise_advantages and batch.advantages.shape[0] > 1:
+            spread = batch.advantages.std() + 1e-8
+            batch = batch._replace(advantages=(batch.advantages - batch.advantages.mean()) / spread)
+        if self.settings.shared_torso:
+            return self.parts["actor_critic"].update(self._joint_objective, batch)
+        policy = PolicyBatch(batch.inputs, batch.actions, batch.log_probs, batch.advantages)
+        value = ValueBatch(batch.inputs, batch.values, batch.returns)
+        logs = by_part(self.parts["actor"].update(self._policy_objective, policy), "actor")
+        logs |= by_part(self.parts["critic"].update(self._value_objective, value), "critic")
+        return {name: number for name, number in logs.items() if name != "train/loss"}
+
+    def _policy(self, outputs: Tensor, batch: PolicyBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The clipped surrogate (Schulman et al. 2017, equation 7) less the entropy bonus."""
+        log_probs, entropy = self._log_probs(outputs, batch.actions)
+        log_ratio = log_probs - batch.log_probs
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - self.settings.clip, 1 + self.settings.clip)
+        loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
+        measures = {
+            "train/policy_loss": loss,
+            "train/entropy": entropy.mean(),
+            "train/approximate_kl": ((ratio - 1) - log_ratio).mean(),
+            "train/clip_fraction": ((ratio - 1).abs() > self.settings.clip).float().mean(),
+        }
+        return loss - self.settings.entropy_coefficient * entropy.mean(), measures
+
+    def _value(self, outputs: Tensor, batch: ValueBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        outputs = outputs.squeeze(1)
+        errors = self._coding.errors(outputs, batch.returns, self._atoms)
+        if self.settings.clip_value is not None and not self._coding.categorical:
+            near = batch.values + (outputs - batch.values).clamp(-self.settings.clip_value, self.settings.clip_value)
+            errors = torch.maximum(errors, self._coding.errors(near, batch.returns, self._atoms))
+        loss = self.settings.value_coefficient * errors.mean()
+        return loss, {"train/value_loss": loss}
+
+    def _joint(self, outputs: Tensor, batch: JointBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        policy_outputs, value_outputs = self._head.split(outputs)
+        policy = PolicyBatch(batch.inputs, batch.actions, batch.log_probs, batch.advantages)
+        policy_loss, measures = self._policy(policy_outputs, policy)
+        value_loss, more = self._value(value_outputs, ValueBatch(batch.inputs, batch.values, batch.returns))
+        return policy_loss + value_loss, {**measures, **more}
+
+    def _log_probs(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns log-probabilities and entropies, (B,) each."""
+        if self.discrete:
+            return categorical_log_prob(outputs, actions), categorical_entropy(outputs)
+        mean, log_deviation = outputs.chunk(2, dim=1)
+        return gaussian_log_prob(mean, log_deviation, actions), gaussian_entropy(log_deviation)
+
+    def _policy_outputs(self, observations: Tensor) -> Tensor:
+        outputs = self._first.predict(observations.to(self._first.device))
+        return self._head.split(outputs)[0] if self.settings.shared_torso else outputs
+
+    def _values(self, observations: Tensor) -> Tensor:
+        """Returns the values of observations, (B,)."""
+        if self.settings.shared_torso:
+            outputs = self._head.split(self._first.predict(observations))[1]
+            return self._head.second.decode(outputs).squeeze(1)
+        critic = self.parts["critic"]
+        return critic.network.decode(critic.predict(observations)).squeeze(1)
+
+    @property
+    def _head(self) -> PairedHead:
+        network = self._first.network
+        assert isinstance(network, TorsoNetwork)
+        assert isinstance(network.head, PairedHead)
+        return network.head
+
+    def _find_atoms(self) -> Tensor | None:
+        if not self._coding.categorical:
+            return None
+        if self.settings.shared_torso:
+            return self._first.network.tensor("head.second.atoms")
+        return self.parts["critic"].network.tensor("head.atoms")

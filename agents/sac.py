@@ -1,0 +1,243 @@
+"""SAC: soft actor-critic for continuous actions."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from agents.distributions import squashed_gaussian
+from agents.log_multiplier import LogMultiplier
+from agents.losses import td_targets
+from agents.parts import PartBuilder
+from agents.replay import Replay, ReplayBatch
+from agents.updater import Updater, by_part, samples
+from agents.value_coding import CODINGS, ValueCoding
+from envs.experience import Experience, Transitions
+from interventions.base import Logs
+from networks.spec import HeadSpec, require_choice, require_range
+from seeding import torch_generator
+
+_LOG_DEVIATIONS: Final = (-20.0, 2.0)
+
+
+@dataclass
+class SACSettings:
+    """Soft actor-critic (Haarnoja et al. 2018) with twin critics and automatic temperature.
+
+    Attributes:
+        discount: gamma, in [0, 1).
+        batch_size: Transitions per update.
+        buffer_transitions: Size of the replay.
+        warmup_env_steps: Environment steps of uniform actions before the first update.
+        env_steps_per_update: Environment steps for each update.
+        target_step_size: tau, share of the critics that their targets take over at every update.
+        target_entropy_per_dimension: Target entropy of the policy, in nats per action dimension, in the space of (-1, 1).
+        initial_temperature: alpha at first.
+        temperature_learning_rate: Step size of log alpha; 0 for a constant temperature.
+        value_loss: ``squared``, ``huber``, ``two_hot`` or ``hl_gauss``.
+        bins: Atoms of a categorical value.
+        value_low: First atom.
+        value_high: Last atom.
+    """
+
+    discount: float = 0.99
+    batch_size: int = 256
+    buffer_transitions: int = 1_000_000
+    warmup_env_steps: int = 10_000
+    env_steps_per_update: int = 1
+    target_step_size: float = 0.005
+    target_entropy_per_dimension: float = -1.0
+    initial_temperature: float = 1.0
+    temperature_learning_rate: float = 3e-4
+    value_loss: str = "squared"
+    bins: int = 101
+    value_low: float = -100.0
+    value_high: float = 100.0
+
+    def __post_init__(self) -> None:
+        require_range("agent.discount", self.discount, 0, 1 - 1e-9)
+        for name in ("batch_size", "buffer_transitions", "env_steps_per_update"):
+            require_range(f"agent.{name}", getattr(self, name), 1)
+        require_range("agent.warmup_env_steps", self.warmup_env_steps, 0)
+        require_range("agent.target_step_size", self.target_step_size, 0, 1)
+        require_range("agent.initial_temperature", self.initial_temperature, 1e-8)
+        require_range("agent.temperature_learning_rate", self.temperature_learning_rate, 0)
+        require_choice("agent.value_loss", self.value_loss, CODINGS)
+
+
+class CriticBatch(NamedTuple):
+    """What an update of the critics learns from: observations beside actions (B, D + A), and targets (B,)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+class SAC:
+    """Learns a squashed Gaussian policy; parts ``actor`` and ``critic``, the latter with both critics.
+
+    The replay and the policy live in (-1, 1); actions are scaled to the environment's bounds when they leave the agent.
+
+    Args:
+        settings: The agent's settings.
+        action_low: Lower bound of each action dimension.
+        action_high: Upper bounds.
+        build_part: Builds the parts.
+
+    Raises:
+        ValueError: If observations are not vectors, or an action is not bounded.
+    """
+
+    def __init__(
+        self, settings: SACSettings, action_low: Sequence[float], action_high: Sequence[float], build_part: PartBuilder
+    ) -> None:
+        if len(build_part.input_shape) != 1:
+            raise ValueError(f"agent=sac needs vector observations, not inputs of shape {tuple(build_part.input_shape)}")
+        low, high = torch.tensor(action_low), torch.tensor(action_high)
+        if not bool((low.isfinite() & high.isfinite() & (low < high)).all()):
+            raise ValueError(f"agent=sac needs bounded actions, not bounds {list(action_low)} to {list(action_high)}")
+        self.settings, self.dimensions = settings, len(low)
+        self._middle, self._half = (low + high) / 2, (high - low) / 2
+        self._coding = ValueCoding(settings.value_loss, settings.bins, settings.value_low, settings.value_high)
+        self.actor = build_part("actor", HeadSpec("squashed_gaussian", self.dimensions))
+        joint = (build_part.input_shape[0] + self.dimensions,)
+        self.critic = build_part("critic", self._coding.head("value", 1), joint, members=2)
+        self.parts: dict[str, Updater] = {"actor": self.actor, "critic": self.critic}
+        self.target = deepcopy(self.critic.network).eval().requires_grad_(False)
+        self.critic.copies["target"] = self.target
+        self._atoms = self.critic.network.tensor("members.0.head.atoms") if self._coding.categorical else None
+        device = self.actor.device
+        self.temperature = LogMultiplier(settings.initial_temperature, settings.temperature_learning_rate, device)
+        self.replay = Replay(settings.buffer_transitions, device)
+        self.env_steps = 0
+        self._updates_owed = 0
+        self._objective = self._critic_loss
+        self._acting = torch_generator(build_part.seed, "policy", device=device)
+        self._sampling = torch_generator(build_part.seed, "replay", device=device)
+        self._noise = torch_generator(build_part.seed, "policy noise", device=device)
+
+    def act(self, observations: Tensor) -> Tensor:
+        """Returns (N, A) actions: uniform during the warm-up, then drawn from the policy."""
+        shape = (observations.shape[0], self.dimensions)
+        noise = torch.empty(shape, device=self.actor.device)
+        if self.env_steps < self.settings.warmup_env_steps:
+            return self._scaled(noise.uniform_(-1, 1, generator=self._acting))
+        mean, log_deviation = self._policy(self.actor.predict(observations.to(self.actor.device)))
+        actions, _ = squashed_gaussian(mean, log_deviation, noise.normal_(generator=self._acting))
+        return self._scaled(actions)
+
+    def greedy(self, observations: Tensor) -> Tensor:
+        """Returns the squashed means, (N, A)."""
+        mean, _ = self._policy(self.actor.predict(observations.to(self.actor.device)))
+        return self._scaled(torch.tanh(mean))
+
+    def learn(self, experience: Experience) -> Logs:
+        """Stores the transitions and makes the updates that are due.
+
+        Raises:
+            TypeError: If the experience does not come from an environment.
+        """
+        batch = experience.batch
+        if not isinstance(batch, Transitions):
+            raise TypeError("agent=sac learns from an environment, not from a data stream; choose agent=supervised")
+        self.replay.add(batch._replace(actions=(batch.actions - self._middle) / self._half))
+        count = batch.rewards.shape[0]
+        self.env_steps += count
+        self._updates_owed = self._updates_owed + count if self.env_steps > self.settings.warmup_env_steps else 0
+        logs: list[Logs] = []
+        while self._updates_owed >= self.settings.env_steps_per_update:
+            self._updates_owed -= self.settings.env_steps_per_update
+            logs.append(self._update())
+        return samples(logs)
+
+    def switch_task(self, task: int) -> Logs:
+        """Passes the news to the interventions; the replay keeps its transitions."""
+        return {k: v for name, part in self.parts.items() for k, v in by_part(part.task_switch(task), name).items()}
+
+    def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
+        """Returns observations from the replay, beside actions for the critics, or None while it is empty."""
+        if not self.replay.size:
+            return None
+        batch = self.replay.sample(count, generator)
+        return batch.inputs if part == "actor" else torch.cat([batch.inputs, batch.actions], dim=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that the next call depends on."""
+        return {
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "replay": self.replay.state_dict(),
+            "temperature": self.temperature.state_dict(),
+            "env_steps": self.env_steps,
+            "updates_owed": self._updates_owed,
+            "generators": [generator.get_state() for generator in (self._acting, self._sampling, self._noise)],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` returned."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.replay.load_state_dict(state["replay"])
+        self.temperature.load_state_dict(state["temperature"])
+        self.env_steps, self._updates_owed = state["env_steps"], state["updates_owed"]
+        generators = (self._acting, self._sampling, self._noise)
+        for generator, saved in zip(generators, state["generators"], strict=True):
+            generator.set_state(saved)
+
+    def _update(self) -> Logs:
+        batch = self.replay.sample(self.settings.batch_size, self._sampling)
+        inputs = torch.cat([batch.inputs, batch.actions], dim=1)
+        critic_logs = by_part(self.critic.update(self._objective, CriticBatch(inputs, self._targets(batch))), "critic")
+        actor_logs, log_prob = self._update_actor(batch)
+        if self.settings.temperature_learning_rate:
+            wanted = self.settings.target_entropy_per_dimension * self.dimensions
+            self.temperature.descend(-(log_prob + wanted))
+        self._follow()
+        logs = {**actor_logs, **critic_logs, "train/temperature": self.temperature.value, "train/entropy": -log_prob}
+        return {name: number for name, number in logs.items() if name != "train/loss"}
+
+    @torch.no_grad()
+    def _targets(self, batch: ReplayBatch) -> Tensor:
+        """Returns r + discount * (min of the target critics - alpha log p) of an action drawn at the next observation, (B,)."""
+        mean, log_deviation = self._policy(self.actor.infer(batch.next_inputs, self.actor.network))
+        actions, log_prob = squashed_gaussian(mean, log_deviation, self._draw(mean))
+        outputs = self.critic.infer(torch.cat([batch.next_inputs, actions], dim=1), self.target)
+        values = self.target.decode(outputs).amin(1) - self.temperature.value * log_prob
+        return td_targets(batch.rewards, batch.terminated, values, self.settings.discount)
+
+    def _critic_loss(self, outputs: Tensor, batch: CriticBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        targets = batch.targets.unsqueeze(1).expand(-1, outputs.shape[1])
+        loss = self._coding.errors(outputs, targets, self._atoms).mean(0).sum()
+        return loss, {"train/critic_loss": loss, "train/target_value": batch.targets.mean()}
+
+    def _update_actor(self, batch: ReplayBatch) -> tuple[Logs, Tensor]:
+        """Makes one update of the policy; returns its logs and the mean log-probability, detached."""
+        critic = self.critic.network
+        mean, log_deviation = self._policy(self.actor.forward(batch.inputs))
+        actions, log_prob = squashed_gaussian(mean, log_deviation, self._draw(mean))
+        critic.requires_grad_(False)  # the gradient passes through the critics, and is none of theirs
+        outputs = self.critic.infer_with_graph(torch.cat([batch.inputs, actions], dim=1))
+        critic.requires_grad_(True)
+        loss = (self.temperature.value * log_prob - critic.decode(outputs).amin(1)).mean()
+        logs = by_part(self.actor.step(loss, batch), "actor")
+        return {**logs, "train/actor_loss": loss.detach()}, log_prob.detach().mean()
+
+    def _policy(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_deviation = outputs.chunk(2, dim=1)
+        return mean, log_deviation.clamp(*_LOG_DEVIATIONS)
+
+    def _draw(self, like: Tensor) -> Tensor:
+        return torch.empty_like(like).normal_(generator=self._noise)
+
+    def _scaled(self, actions: Tensor) -> Tensor:
+        return actions.cpu() * self._half + self._middle
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Moves the target critics towards the critics; buffers are copied."""
+        ours: list[Tensor] = list(self.critic.network.parameters())
+        theirs: list[Tensor] = list(self.target.parameters())
+        torch._foreach_lerp_(theirs, ours, self.settings.target_step_size)
+        for own, target in zip(self.critic.network.buffers(), self.target.buffers(), strict=True):
+            target.copy_(own)

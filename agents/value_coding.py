@@ -1,0 +1,57 @@
+"""How an agent represents values: as a scalar, or as a categorical over atoms trained by cross-entropy."""
+
+from typing import Final, NamedTuple
+
+from torch import Tensor
+
+from agents.losses import categorical_cross_entropy, hl_gauss, regression_error, smooth, two_hot
+from networks.spec import HeadSpec
+
+CODINGS: Final = ("squared", "huber", "two_hot", "hl_gauss")
+
+
+class ValueCoding(NamedTuple):
+    """A value's representation and loss, interchangeable among DQN's Q, PPO's value and SAC's critics.
+
+    Attributes:
+        kind: ``squared``, ``huber``, ``two_hot`` or ``hl_gauss``.
+        bins: Atoms of a categorical value.
+        low: First atom.
+        high: Last atom.
+        label_smoothing: Weight of the uniform distribution in a categorical target, in [0, 1].
+    """
+
+    kind: str = "squared"
+    bins: int = 0
+    low: float = 0.0
+    high: float = 0.0
+    label_smoothing: float = 0.0
+
+    @property
+    def categorical(self) -> bool:
+        """Whether a value is a distribution over atoms."""
+        return self.kind in ("two_hot", "hl_gauss")
+
+    def head(self, scalar_kind: str, outputs: int, gain: float = 1.0) -> HeadSpec:
+        """Returns the head for ``outputs`` values; ``scalar_kind`` names that of a scalar value."""
+        if self.categorical:
+            return HeadSpec("categorical", outputs, self.bins, self.low, self.high, gain)
+        return HeadSpec(scalar_kind, outputs, gain=gain)
+
+    def errors(self, outputs: Tensor, targets: Tensor, atoms: Tensor | None) -> Tensor:
+        """Returns each prediction's error.
+
+        Args:
+            outputs: Scalars (...), or logits (..., Z).
+            targets: Values, (...).
+            atoms: (Z,) for a categorical value.
+
+        Returns:
+            (...).
+        """
+        if not self.categorical:
+            return regression_error(outputs, targets, self.kind == "huber")
+        assert atoms is not None
+        encode = two_hot if self.kind == "two_hot" else hl_gauss
+        encoded = encode(targets.reshape(-1), atoms).view(*targets.shape, -1)
+        return categorical_cross_entropy(outputs, smooth(encoded, self.label_smoothing))
