@@ -5,7 +5,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agents.losses import categorical_cross_entropy, regression_error, smooth, td_targets, two_hot
+from agents.losses import (
+    categorical_cross_entropy,
+    hl_gauss,
+    project_categorical,
+    regression_error,
+    smooth,
+    td_targets,
+    two_hot,
+)
+
+SUPPORTS = [(-10.0, 10.0, 51), (-7.3, 11.1, 51), (0.0, 100.0, 101), (-1.0, 1.0, 2), (-3.7, 1000.3, 601), (0.0, 0.3, 4)]
 
 
 def naive_two_hot(value: float, atoms: list[float]) -> list[float]:
@@ -37,6 +47,133 @@ def test_td_targets_by_hand() -> None:
 def test_td_targets_of_terminated_rows_ignore_a_next_value_that_is_not_finite() -> None:
     targets = td_targets(torch.tensor([1.0, 1.0]), torch.tensor([True, True]), torch.tensor([math.nan, math.inf]), 0.9)
     assert targets.tolist() == [1.0, 1.0]
+
+
+def test_td_targets_of_many_values_broadcast_over_rewards_and_ends() -> None:
+    # Atoms -1, 0, 1 under r = 2, discount 0.5, then with an end: r for every atom, that is all the mass at r.
+    rewards, ends = torch.tensor([[2.0], [2.0]]), torch.tensor([[False], [True]])
+    shifted = td_targets(rewards, ends, torch.tensor([-1.0, 0.0, 1.0]), 0.5)
+    assert shifted.tolist() == [[1.5, 2.0, 2.5], [2.0, 2.0, 2.0]]
+
+
+# Projection of a categorical
+
+
+def naive_projection(probabilities: list[float], values: list[float], low: float, high: float) -> list[float]:
+    """Spreads every value's mass with a triangular kernel around it, in float64."""
+    count = len(probabilities)
+    width = (high - low) / (count - 1)
+    projected = [0.0] * count
+    for mass, value in zip(probabilities, values, strict=True):
+        for index in range(count):
+            distance = abs(min(max(value, low), high) - (low + index * width)) / width
+            projected[index] += mass * max(0.0, 1.0 - distance)
+    return projected
+
+
+def random_rows(rows: int, columns: int, seed: int = 0) -> Tensor:
+    return (2 * torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))).softmax(1)
+
+
+def test_projection_by_hand() -> None:
+    # Atoms 0, 1, 2, 3. Mass (0.1, 0.2, 0.3, 0.4) moves to 0.5, 1, 1.5, 2: 0.05 | 0.05 + 0.2 + 0.15 | 0.15 + 0.4 | 0.
+    atoms, mass = torch.arange(4.0), torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    projected = project_categorical(mass, 0.5 + 0.5 * atoms.unsqueeze(0), atoms)
+    assert projected[0].tolist() == pytest.approx([0.05, 0.4, 0.55, 0.0])
+
+
+@pytest.mark.parametrize(("low", "high", "bins"), SUPPORTS)
+def test_projection_keeps_mass_and_the_mean_inside_the_support(low: float, high: float, bins: int) -> None:
+    atoms, mass = torch.linspace(low, high, bins), random_rows(40, bins)
+    # A contraction towards points of the support keeps every value inside it.
+    centres = torch.linspace(low, high, 40).unsqueeze(1)
+    values = centres + torch.rand(40, 1, generator=torch.Generator().manual_seed(1)) * (atoms - centres)
+    projected = project_categorical(mass, values, atoms)
+    assert (projected >= 0).all()
+    torch.testing.assert_close(projected.sum(1), torch.ones(40), rtol=0, atol=1e-6)
+    before, after = ((rows.double() * where.double()).sum(1) for rows, where in ((mass, values), (projected, atoms)))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-6 * max(abs(low), abs(high)))
+
+
+@pytest.mark.parametrize(("low", "high", "bins"), SUPPORTS)
+def test_projection_of_unmoved_values_is_the_identity(low: float, high: float, bins: int) -> None:
+    atoms, mass = torch.linspace(low, high, bins), random_rows(20, bins)
+    width = (high - low) / (bins - 1)
+    error = 4 * torch.finfo(torch.float32).eps * max(abs(low), abs(high)) / width
+    torch.testing.assert_close(project_categorical(mass, atoms.expand(20, -1), atoms), mass, rtol=0, atol=error)
+
+
+def test_projection_of_whole_positions_shifts_by_them() -> None:
+    # Mass may vanish where lower and upper neighbour are one atom.
+    atoms = torch.arange(-5.0, 6.0)
+    projected = project_categorical(torch.eye(11), (atoms + 2).expand(11, -1), atoms)
+    expected = torch.eye(11)[torch.arange(2, 13).clamp(max=10)]
+    assert torch.equal(projected, expected)
+
+
+@pytest.mark.parametrize(("low", "high", "bins"), SUPPORTS)
+def test_projection_clips_at_both_ends(low: float, high: float, bins: int) -> None:
+    atoms, mass = torch.linspace(low, high, bins), random_rows(2, bins)
+    beyond = torch.stack([atoms - 2 * (high - low), atoms + 2 * (high - low)])
+    torch.testing.assert_close(project_categorical(mass, beyond, atoms), torch.eye(bins)[[0, bins - 1]], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("low", "high", "bins"), SUPPORTS)
+def test_projection_agrees_with_loops(low: float, high: float, bins: int) -> None:
+    atoms, mass = torch.linspace(low, high, bins), random_rows(4, bins)
+    generator = torch.Generator().manual_seed(2)
+    rewards = torch.randn(4, 1, generator=generator) * (high - low) / 2
+    ends = torch.rand(4, 1, generator=generator) < 0.3
+    values = td_targets(rewards, ends, atoms, 0.97)
+    expected = [naive_projection(p, v, low, high) for p, v in zip(mass.tolist(), values.tolist(), strict=True)]
+    width = (high - low) / (bins - 1)
+    error = 8 * torch.finfo(torch.float32).eps * max(abs(low), abs(high)) / width + 1e-6
+    torch.testing.assert_close(
+        project_categorical(mass, values, atoms).double(), torch.tensor(expected).double(), rtol=0, atol=error
+    )
+
+
+# HL-Gauss
+
+
+def naive_hl_gauss(value: float, low: float, high: float, bins: int, deviation: float) -> list[float]:
+    """The Gaussian's mass in every bin, by erf in float64, shared out anew."""
+    width = (high - low) / (bins - 1)
+    value = min(max(value, low), high)
+
+    def below(edge: float) -> float:
+        return 0.5 * (1 + math.erf((edge - value) / (math.sqrt(2) * deviation * width)))
+
+    masses = [below(low + (index + 0.5) * width) - below(low + (index - 0.5) * width) for index in range(bins)]
+    return [mass / sum(masses) for mass in masses]
+
+
+def test_hl_gauss_by_hand() -> None:
+    # Bins of width 2 around -2, 0, 2, deviation 0.5 widths = 1. At 0: P(|x| < 1) = 0.6827, and P(1 < x < 3) = 0.1573 twice.
+    encoded = hl_gauss(torch.tensor([0.0]), torch.tensor([-2.0, 0.0, 2.0]), deviation=0.5)
+    total = 0.682689 + 2 * 0.157305
+    assert encoded[0].tolist() == pytest.approx([0.157305 / total, 0.682689 / total, 0.157305 / total], abs=1e-5)
+
+
+@pytest.mark.parametrize("deviation", [0.75, 0.3, 2.0])
+@pytest.mark.parametrize(("low", "high", "bins"), SUPPORTS)
+def test_hl_gauss_agrees_with_loops(low: float, high: float, bins: int, deviation: float) -> None:
+    atoms = torch.linspace(low, high, bins)
+    values = torch.rand(50, generator=torch.Generator().manual_seed(0)) * (high - low) * 1.4 + low - 0.2 * (high - low)
+    values = torch.cat([values, atoms[[0, -1]], torch.tensor([-1e6, 1e6])])
+    encoded = hl_gauss(values, atoms, deviation)
+    expected = [naive_hl_gauss(value, low, high, bins, deviation) for value in values.tolist()]
+    error = 8 * torch.finfo(torch.float32).eps * max(abs(low), abs(high)) / ((high - low) / (bins - 1)) / deviation + 1e-6
+    torch.testing.assert_close(encoded.double(), torch.tensor(expected).double(), rtol=0, atol=error)
+    torch.testing.assert_close(encoded.sum(1), torch.ones(len(values)), rtol=0, atol=1e-5)
+    assert (encoded >= 0).all()
+
+
+def test_hl_gauss_has_the_right_mean_away_from_the_ends() -> None:
+    atoms = torch.linspace(-10, 10, 51)
+    values = torch.linspace(-6, 6, 37)
+    # A bin's centre is its mean for none but symmetric masses; the rounding is small against a bin's width of 0.4.
+    torch.testing.assert_close(hl_gauss(values, atoms) @ atoms, values, rtol=0, atol=1e-3)
 
 
 # Two-hot

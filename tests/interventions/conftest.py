@@ -90,6 +90,16 @@ FACTORY = {
     "conv_crelu_flatten_dense": (NetworkSpec("conv", [5], [6, 4], activations=["crelu"]), (2, 7, 7)),
     "conv_padded_batch_norm": (NetworkSpec("conv", [5], [6, 4], paddings=[1], normalisation=["batch"]), (2, 6, 6)),
     "conv_head": (NetworkSpec("conv", [], [6, 4]), (2, 6, 6)),
+    "paired": (NetworkSpec(widths=[6, 5]), (3,)),
+    "ensemble": (NetworkSpec(widths=[6, 5]), (3,)),
+    "ensemble_conv_batch_norm": (NetworkSpec("conv", [5], [6], normalisation=["batch"]), (2, 5, 5)),
+}
+ATOMS = {"bins": 5, "low": -1.0, "high": 1.0}
+PAIR = HeadSpec("gaussian", 2, beside=HeadSpec("categorical", 1, **ATOMS))
+HEADS = {
+    "paired": (PAIR, 1),
+    "ensemble": (HeadSpec("value", 1), 2),
+    "ensemble_conv_batch_norm": (HeadSpec("categorical", 1, **ATOMS), 2),
 }
 
 
@@ -149,7 +159,8 @@ def admit() -> Admit:
                 network, shape = HAND_MADE[name](), (3,)
             else:
                 spec, shape = FACTORY[name]
-                network = build_network(spec, shape, torch.float32, HeadSpec("regression", 3), 0)
+                head, members = HEADS.get(name, (HeadSpec("regression", 3), 1))
+                network = build_network(spec, shape, torch.float32, head, 0, members)
             inputs = torch.randn(8, *shape)
         patient = Patient(network, inputs, optimizer(list(network.parameters())))
         patient.train(steps)

@@ -24,6 +24,7 @@ from metrics.view import View
 from networks.factory import build_network
 from networks.network import Network
 from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from networks.torso_network import TorsoNetwork
 
 BALANCE = LoadBalancingSpec(low=0.5, high=0.5, step_size=0.01)
 MOVING = NetworkSpec(widths=[6, 5], normalisation=["batch"], load_balancing=BALANCE)
@@ -339,9 +340,9 @@ class Tape:
 
 @pytest.fixture
 def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
-    notes, forward = Tape(), Network.forward
+    notes, forward = Tape(), TorsoNetwork.forward
 
-    def taped(self: Network, inputs: Tensor) -> Tensor:
+    def taped(self: TorsoNetwork, inputs: Tensor) -> Tensor:
         if id(self) not in notes.weights:
             notes.networks.append(self)
             notes.weights[id(self)] = {name: value.detach().clone() for name, value in self.weights().items()}
@@ -353,7 +354,7 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
             assert not self.training
         return forward(self, inputs)
 
-    monkeypatch.setattr(Network, "forward", taped)
+    monkeypatch.setattr(TorsoNetwork, "forward", taped)
     return notes
 
 

@@ -21,9 +21,10 @@ class Case:
     input_shape: tuple[int, ...]
     head: HeadSpec = REGRESSION
     dtype: torch.dtype = torch.float32
+    members: int = 1
 
     def build(self, seed: int = 0) -> Network:
-        return build_network(self.spec, self.input_shape, self.dtype, self.head, seed)
+        return build_network(self.spec, self.input_shape, self.dtype, self.head, seed, self.members)
 
     def inputs(self, count: int = 6, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -32,6 +33,7 @@ class Case:
         return torch.randn(count, *self.input_shape, generator=generator)
 
 
+CATEGORICAL = HeadSpec("categorical", 1, bins=5, low=-1.0, high=1.0)
 TWO_CONVOLUTIONS = NetworkSpec("conv", widths=[], channels=[3, 4], kernel_sizes=[3, 2])
 CASES = {
     "mlp": Case(NetworkSpec(widths=[5, 4]), (3,)),
@@ -48,6 +50,16 @@ CASES = {
         NetworkSpec("conv", [5], [3], normalisation=["batch"], load_balancing=BALANCE), (2, 6, 5)
     ),
     "two_hot": Case(NetworkSpec(widths=[5]), (3,), HeadSpec("categorical", 2, bins=5, low=-1.0, high=1.0)),
+    "gaussian": Case(NetworkSpec(widths=[5, 4]), (3,), HeadSpec("gaussian", 2)),
+    "squashed_gaussian": Case(NetworkSpec(widths=[5, 4]), (3,), HeadSpec("squashed_gaussian", 2)),
+    "paired": Case(NetworkSpec(widths=[5, 4]), (3,), HeadSpec("policy", 3, gain=0.01, beside=HeadSpec("value", 1))),
+    "paired_conv": Case(TWO_CONVOLUTIONS, (2, 7, 8), HeadSpec("gaussian", 2, beside=CATEGORICAL)),
+    "paired_crelu": Case(NetworkSpec(widths=[5, 4], activations=["crelu"]), (3,), HeadSpec("gaussian", 2, beside=CATEGORICAL)),
+    "ensemble": Case(NetworkSpec(widths=[5, 4]), (3,), HeadSpec("value", 1), members=2),
+    "ensemble_batch_norm_crelu": Case(
+        NetworkSpec(widths=[5, 4], normalisation=["batch"], activations=["crelu"]), (3,), CATEGORICAL, members=2
+    ),
+    "ensemble_conv": Case(TWO_CONVOLUTIONS, (2, 7, 8), HeadSpec("value", 1), members=3),
     "nature_cnn": Case(NetworkSpec("nature_cnn", widths=[512]), (4, 84, 84), HeadSpec("q", 6), torch.uint8),
 }
 

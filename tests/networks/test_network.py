@@ -28,22 +28,30 @@ def test_forward_by_hand(build: Build) -> None:
 
 def test_every_network_maps_its_inputs(case: Any) -> None:
     network = case.build()
-    features = network.features(case.inputs())
-    assert features.shape == (6, network.torso.features)
     outputs = network(case.inputs())
-    expected = (6, case.head.outputs, case.head.bins) if case.head.kind == "categorical" else (6, case.head.outputs)
-    assert outputs.shape == expected
-    assert network.head.decode(outputs).shape == (6, case.head.outputs)
+    assert outputs.shape == (6, *shape_of(case))
     assert outputs.isfinite().all()
+    values = shape_of(case) if case.head.beside is not None else shape_of(case)[:1]
+    assert network.decode(outputs).shape == (6, *values)
+    for member in getattr(network, "networks", (network,)):
+        assert member.features(case.inputs()).shape == (6, member.torso.features)
+
+
+def shape_of(case: Any) -> tuple[int, ...]:
+    columns = {"gaussian": 2, "squashed_gaussian": 2}.get(case.head.kind, 1) * case.head.outputs
+    if case.head.beside is not None:  # both flattened, side by side
+        return (columns + case.head.beside.outputs * max(1, case.head.beside.bins),)
+    return (columns * case.members, case.head.bins) if case.head.kind == "categorical" else (columns * case.members,)
 
 
 def test_features_are_the_last_post_activations(case: Any) -> None:
     network = case.build()
-    with network.taps.record():
-        features = network.features(case.inputs())
-    last = network.torso.hidden[-1]
-    if last.pool == 1:
-        assert torch.equal(features, network.taps.post[last.name].flatten(1))
+    for member in getattr(network, "networks", (network,)):
+        with member.taps.record():
+            features = member.features(case.inputs())
+        last = member.torso.hidden[-1]
+        if last.pool == 1:
+            assert torch.equal(features, member.taps.post[last.name].flatten(1))
 
 
 def test_nature_cnn_has_the_published_sizes(cases: dict[str, Any]) -> None:
@@ -109,7 +117,8 @@ def test_every_parameter_has_an_initial_distribution_and_one_block(case: Any) ->
     assert set(network.initialisers) == set(parameters)
     assert sorted(name for block in network.blocks for name in block.parameters) == sorted(parameters)
     assert sorted(name for block in network.blocks for name in block.buffers) == sorted(buffers)
-    assert [block.name for block in network.blocks] == [*network.units.names, "head"]
+    layers = [name for name in network.units.names if case.members == 1 or name.startswith("0.")]
+    assert [block.name for block in network.blocks] == [*(name.rpartition(".")[2] for name in layers), "head"]
 
 
 def test_weights_are_those_of_linear_maps(build: Build) -> None:

@@ -17,6 +17,11 @@ def probed(layer: UnitLayer) -> list[int]:
     return list(range(layer.units)) if layer.units < 10 else [0, layer.units // 2, layer.units - 1]
 
 
+def path_of(layer: UnitLayer) -> str:
+    """Path of the hidden layer's module, which also holds its activation."""
+    return layer.weight.tensor.removesuffix(".linear.weight")
+
+
 def one_hot(layer: UnitLayer, unit: int) -> Tensor:
     return torch.arange(layer.units) == unit
 
@@ -67,7 +72,7 @@ def test_without_its_outgoing_slices_a_unit_is_not_there(case: Any) -> None:
     seen = 0
     for layer, unit in units_of(network):
         channels = [copy * layer.units + unit for copy in range(layer.copies)]
-        hook = network.torso.layers[layer.name].register_forward_hook(
+        hook = network.get_submodule(path_of(layer)).register_forward_hook(
             lambda module, args, output, channels=channels: output.index_fill(1, torch.tensor(channels), 0.0)
         )
         silenced = network(inputs)
@@ -104,8 +109,9 @@ def test_all_per_unit_tensors_of_a_layer_are_listed(case: Any) -> None:
     network = case.build()
     owned = {block.name: {*block.parameters, *block.buffers} for block in network.blocks}
     for layer in network.units.layers:
+        own = {name for name in owned[layer.name.rpartition(".")[2]] if name.startswith(f"{path_of(layer)}.")}
         listed = {layer.weight.tensor, layer.bias.tensor, *(norm.slice.tensor for norm in layer.norms)}
-        assert listed == {name for name in owned[layer.name] if network.tensor(name).ndim > 0}
+        assert listed == {name for name in own if network.tensor(name).ndim > 0}
 
 
 @torch.no_grad()

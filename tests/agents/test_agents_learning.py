@@ -1,0 +1,215 @@
+"""Every agent solves what takes seconds: copying its observation, an endless stream of ones, CartPole, Pendulum."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import DtypeObservation
+from torch import Tensor
+
+from agents.agent import Agent
+from agents.dqn import DQNSettings
+from agents.factory import Task, build_agent
+from agents.optimizers import OptimizerSettings
+from agents.parts import PartBuilder
+from agents.ppo import PPO, PPOSettings
+from agents.sac import SACSettings
+from envs.environment_stream import EnvironmentStream
+from envs.experience import Experience, Transitions
+from networks.spec import NetworkSpec
+
+BuildPart = Callable[..., PartBuilder]
+STATES, LENGTH = 4, 100
+DISCRETE = Task("environment", STATES, True)
+TANH = NetworkSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")
+
+
+class Identity:
+    """Pays 1 for the action that equals the state, one of 4 or, within 0.5, a number in (-1, 1); a new state at every step."""
+
+    def __init__(self, discrete: bool, seed: int) -> None:
+        self.discrete, self.generator = discrete, torch.Generator().manual_seed(seed)
+        self.steps = 0
+        self.state = self.draw()
+
+    def draw(self) -> Tensor:
+        if self.discrete:
+            return torch.randint(STATES, (1,), generator=self.generator)
+        return torch.rand(1, generator=self.generator) * 2 - 1
+
+    @property
+    def observation(self) -> Tensor:
+        return torch.eye(STATES)[self.state] if self.discrete else self.state.unsqueeze(1)
+
+    def advance(self, act: Callable[[Tensor], Tensor]) -> Experience:
+        observation, actions = self.observation, act(self.observation)
+        paid = actions == self.state if self.discrete else (actions.squeeze(1) - self.state).abs() <= 0.5
+        self.steps += 1
+        self.state = self.draw()
+        no = torch.tensor([False])
+        end = torch.tensor([self.steps % LENGTH == 0])
+        return Experience(Transitions(observation, actions, paid.float(), no, end, self.observation), 0)
+
+    def returns(self, act: Callable[[Tensor], Tensor], episodes: int = 20) -> float:
+        """Mean return of greedy episodes."""
+        rewards = [self.advance(act).batch.rewards for _ in range(episodes * LENGTH)]  # type: ignore[union-attr]
+        return float(torch.cat(rewards).sum()) / episodes
+
+
+def learn_identity(agent: Any, discrete: bool, steps: int) -> float:
+    environment = Identity(discrete, 3)
+    for _ in range(steps):
+        agent.learn(environment.advance(agent.act))
+    return Identity(discrete, 4).returns(agent.greedy)
+
+
+# Identity
+
+
+@pytest.mark.parametrize("loss", ["squared", "huber", "two_hot", "hl_gauss", "categorical"])
+def test_dqn_and_c51_copy_a_state(builder: BuildPart, loss: str) -> None:
+    settings = DQNSettings(
+        discount=0.4,
+        loss=loss,
+        bins=21,
+        buffer_transitions=1200,
+        warmup_env_steps=50,
+        target_every_updates=50,
+        epsilon_env_steps=600,
+        env_steps_per_update=2,
+    )
+    part = builder(seed=3, inputs=(STATES,), spec=NetworkSpec(widths=[64]), optimizer=OptimizerSettings(learning_rate=2e-3))
+    assert learn_identity(build_agent("dqn", settings, DISCRETE, part), True, 1200) >= 90
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"shared_torso": True}, {"value_loss": "hl_gauss"}, {"shared_torso": True, "value_loss": "two_hot"}], ids=str
+)
+def test_ppo_copies_a_state(builder: BuildPart, settings: dict[str, Any]) -> None:
+    chosen = PPOSettings(rollout_steps=128, epochs=6, discount=0.4, bins=31, value_low=-1.0, value_high=2.0, **settings)
+    part = builder(seed=3, inputs=(STATES,), spec=TANH, optimizer=OptimizerSettings(learning_rate=2e-3, max_gradient_norm=0.5))
+    assert learn_identity(build_agent("ppo", chosen, DISCRETE, part), True, 1280) >= 90
+
+
+CONTINUOUS = Task("environment", 1, False, (-1.0,), (1.0,))
+
+
+@pytest.mark.parametrize("settings", [{}, {"value_loss": "hl_gauss"}], ids=str)
+def test_sac_copies_a_number(builder: BuildPart, settings: dict[str, Any]) -> None:
+    chosen = SACSettings(
+        discount=0.5,
+        batch_size=64,
+        buffer_transitions=800,
+        warmup_env_steps=100,
+        target_step_size=0.02,
+        initial_temperature=0.1,
+        temperature_learning_rate=2e-3,
+        bins=31,
+        value_low=-2.0,
+        value_high=4.0,
+        **settings,
+    )
+    part = builder(seed=3, inputs=(1,), spec=NetworkSpec(widths=[64, 64]), optimizer=OptimizerSettings(learning_rate=2e-3))
+    assert learn_identity(build_agent("sac", chosen, CONTINUOUS, part), False, 500) >= 90
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_ppo_copies_a_number(builder: BuildPart, shared: bool) -> None:
+    chosen = PPOSettings(rollout_steps=256, discount=0.4, shared_torso=shared)
+    part = builder(seed=3, inputs=(1,), spec=TANH, optimizer=OptimizerSettings(learning_rate=2e-3, max_gradient_norm=0.5))
+    assert learn_identity(build_agent("ppo", chosen, CONTINUOUS, part), False, 2048) >= 90
+
+
+# An endless stream of ones
+
+
+def value_of_ones(builder: BuildPart, end: str, shared: bool) -> float:
+    """Value after learning from rewards of 1, cut every 8 steps; an observation is a constant and noise."""
+    settings = PPOSettings(
+        rollout_steps=16, minibatch_size=64, epochs=10, discount=0.98, trace_decay=0.95, clip_value=None, shared_torso=shared
+    )
+    part = builder(inputs=(2,), spec=NetworkSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
+    agent = PPO(settings, 2, True, part)
+    generator = torch.Generator().manual_seed(0)
+    count = 4
+
+    def observe() -> Tensor:
+        return torch.cat([torch.ones(count, 1), torch.rand(count, 1, generator=generator)], dim=1)
+
+    observations, no = observe(), torch.zeros(count, dtype=torch.bool)
+    for step in range(1, 16 * 100 + 1):
+        ends = no if step % 8 else ~no
+        terminated, truncated = (no, ends) if end == "truncated" else (ends, no)
+        following = observe()
+        agent.learn(
+            Experience(Transitions(observations, agent.act(observations), torch.ones(count), terminated, truncated, following), 0)
+        )
+        observations = following
+    return agent._values(torch.tensor([[1.0, 0.5]])).item()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_value_goes_on_after_a_truncation(builder: BuildPart, shared: bool) -> None:
+    assert value_of_ones(builder, "truncated", shared) == pytest.approx(50.0, abs=1.0)  # 1 / (1 - 0.98)
+
+
+def test_a_value_stops_at_a_terminal(builder: BuildPart) -> None:
+    # With one step in eight terminal, and lambda between Monte Carlo's mean of 1..8 rewards and v = 1 + 0.98 (7/8) v.
+    assert value_of_ones(builder, "terminated", False) < 10.0
+
+
+# CartPole and Pendulum
+
+
+def stream_of(name: str, environments: int, seed: int) -> EnvironmentStream:
+    made = [lambda: DtypeObservation(gymnasium.make(name), numpy.float32) for _ in range(environments)]
+    return EnvironmentStream(SyncVectorEnv(made, autoreset_mode=AutoresetMode.SAME_STEP), seed)
+
+
+def learn_gymnasium(agent: Agent, name: str, environments: int, steps: int) -> None:
+    stream = stream_of(name, environments, 0)
+    while stream.step < steps:
+        agent.learn(stream.advance(agent.act))
+    stream.close()
+
+
+def greedy_return(agent: Any, name: str, episodes: int) -> float:
+    """Mean return of ``episodes`` greedy episodes, each on an environment of its own."""
+    stream = stream_of(name, episodes, 100)
+    totals, going = torch.zeros(episodes), torch.ones(episodes, dtype=torch.bool)
+    while bool(going.any()):
+        batch = stream.advance(agent.greedy).batch
+        assert isinstance(batch, Transitions)
+        totals += batch.rewards * going
+        going &= ~(batch.terminated | batch.truncated)
+    stream.close()
+    return totals.mean().item()
+
+
+def test_ppo_balances_the_pole(builder: BuildPart) -> None:
+    settings = PPOSettings(
+        rollout_steps=64,
+        minibatch_size=256,
+        epochs=8,
+        discount=0.98,
+        trace_decay=0.9,
+        clip_value=None,
+        anneal_env_steps=40_000,
+    )
+    optimizer = OptimizerSettings(learning_rate=2e-3, epsilon=1e-5, max_gradient_norm=0.5)
+    agent = build_agent("ppo", settings, Task("environment", 2, True), builder(spec=TANH, optimizer=optimizer))
+    learn_gymnasium(agent, "CartPole-v1", 8, 40_000)
+    assert greedy_return(agent, "CartPole-v1", 20) >= 475
+
+
+@pytest.mark.slow
+def test_sac_swings_the_pendulum_up(builder: BuildPart) -> None:
+    settings = SACSettings(warmup_env_steps=1000, buffer_transitions=20_000)
+    part = builder(inputs=(3,), spec=NetworkSpec(widths=[64, 64]), optimizer=OptimizerSettings(learning_rate=1e-3))
+    agent = build_agent("sac", settings, Task("environment", 1, False, (-2.0,), (2.0,)), part)
+    learn_gymnasium(agent, "Pendulum-v1", 1, 7000)
+    assert greedy_return(agent, "Pendulum-v1", 20) >= -250

@@ -1,0 +1,171 @@
+"""PPO, SAC and C51: same seed, same run; saved and loaded in the middle, the same run; every method acts in all their parts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import interventions as _registers_every_method  # noqa: F401
+from agents.agent import Agent
+from agents.dqn import DQNSettings
+from agents.factory import Task, build_agent
+from agents.optimizers import OptimizerSettings
+from agents.parts import PartBuilder
+from agents.ppo import PPOSettings
+from agents.sac import SACSettings
+from envs.experience import Experience, Transitions
+from interventions.base import Intervention
+from interventions.registry import intervention_named, registered
+from networks.spec import NetworkSpec
+
+BuildPart = Callable[..., PartBuilder]
+METHODS = [name for name, cls in registered().items() if cls.__module__.startswith("interventions.")]
+FREQUENT: dict[str, dict[str, Any]] = {
+    "adam_state_reset": {"every_updates": 4},
+    "continual_backprop": {"replacement_rate": 0.2, "maturity_updates": 2},
+    "l2": {"coefficient": 0.1},
+    "l2_init": {"coefficient": 0.1},
+    "load_balancing": {"step_size": 0.05, "decay": 0.5},
+    "redo": {"threshold": 0.6, "every_updates": 3, "average_updates": 2},
+    "reset": {"last_layers": 1, "every_updates": 5},
+    "shrink_and_perturb": {"shrink": 0.9, "perturb": 0.1, "every_updates": 2},
+}
+TOGETHER = ["redo", "continual_backprop", "l2_init"]
+DISCRETE = Task("environment", 3, True)
+CONTINUOUS = Task("environment", 2, False, (-1.0, -0.4), (1.0, 0.4))
+ROLLOUT = {"rollout_steps": 4, "minibatch_size": 6, "epochs": 2, "anneal_env_steps": 300}
+REPLAY = {"batch_size": 8, "warmup_env_steps": 6, "env_steps_per_update": 2}
+CATEGORICAL = {"bins": 7, "value_low": -3.0, "value_high": 3.0}
+KINDS: dict[str, tuple[str, Any, Task]] = {
+    "ppo_discrete": ("ppo", PPOSettings(**ROLLOUT), DISCRETE),
+    "ppo_continuous": ("ppo", PPOSettings(**ROLLOUT, value_loss="hl_gauss", **CATEGORICAL), CONTINUOUS),
+    "ppo_shared_discrete": ("ppo", PPOSettings(**ROLLOUT, shared_torso=True, value_loss="two_hot", **CATEGORICAL), DISCRETE),
+    "ppo_shared_continuous": ("ppo", PPOSettings(**ROLLOUT, shared_torso=True), CONTINUOUS),
+    "sac": ("sac", SACSettings(**REPLAY, buffer_transitions=40, temperature_learning_rate=0.01), CONTINUOUS),
+    "sac_hl_gauss": ("sac", SACSettings(**REPLAY, buffer_transitions=500, value_loss="hl_gauss", **CATEGORICAL), CONTINUOUS),
+    "c51": (
+        "dqn",
+        DQNSettings(**REPLAY, buffer_transitions=40, loss="categorical", target_every_updates=4, **CATEGORICAL),
+        DISCRETE,
+    ),
+    "c51_double": (
+        "dqn",
+        DQNSettings(**REPLAY, buffer_transitions=500, loss="categorical", double=True, **CATEGORICAL),
+        DISCRETE,
+    ),
+}
+HALF = 14  # in the middle of PPO's fourth rollout
+
+
+def factories(names: list[str]) -> dict[str, Callable[[], Intervention]]:
+    return {name: lambda name=name: intervention_named(name)(**FREQUENT.get(name, {})) for name in names}  # type: ignore[misc]
+
+
+def build(kind: str, builder: BuildPart, names: list[str], seed: int = 0, **part: Any) -> Agent:
+    name, settings, task = KINDS[kind]
+    optimizer = OptimizerSettings(learning_rate=0.01, max_gradient_norm=1.0)
+    return build_agent(name, settings, task, builder(factories(names), seed, optimizer=optimizer, **part))
+
+
+def run(agent: Agent, first: int, count: int) -> list[Any]:
+    """Feeds transitions of three environments that depend on the index, and actions that are the agent's; returns all seen."""
+    seen: list[Any] = []
+    for index in range(first, first + count):
+        if index % 9 == 8:
+            seen.append(agent.switch_task(index // 9))
+        generator = torch.Generator().manual_seed(index)
+        observations, following = torch.randn(2, 3, 4, generator=generator)
+        terminated, truncated = torch.rand(2, 3, generator=generator) < 0.2
+        actions = agent.act(observations)
+        rewards = torch.randn(3, generator=generator)
+        batch = Transitions(observations, actions, rewards, terminated, truncated, following)
+        seen += [actions, agent.learn(Experience(batch, 0))]
+    return seen
+
+
+@pytest.mark.parametrize("names", [[], TOGETHER], ids=["plain", "treated"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_resuming_equals_going_on(builder: BuildPart, same: Any, through_disk: Any, kind: str, names: list[str]) -> None:
+    whole, half = (build(kind, builder, names) for _ in range(2))
+    assert same(run(whole, 0, HALF), run(half, 0, HALF))
+    resumed = build(kind, builder, names, seed=5)
+    resumed.load_state_dict(through_disk(half.state_dict()))
+    assert same(half.state_dict(), resumed.state_dict())
+    before = {name: part.steps for name, part in whole.parts.items()}
+    assert same(run(whole, HALF, HALF), run(resumed, HALF, HALF))
+    assert same(whole.state_dict(), resumed.state_dict())
+    assert not same(half.state_dict(), resumed.state_dict())
+    assert all(part.steps > before[name] > 0 for name, part in whole.parts.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_seed_same_run_other_seed_another(builder: BuildPart, same: Any, kind: str) -> None:
+    one, two, other = (build(kind, builder, TOGETHER, seed=seed) for seed in (0, 0, 1))
+    torch.manual_seed(1)
+    first = run(one, 0, HALF)
+    torch.manual_seed(2)  # the global generator has no say
+    assert same(first, run(two, 0, HALF))
+    assert same(one.state_dict(), two.state_dict())
+    run(other, 0, HALF)
+    assert not same(one.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("kind", ["ppo_continuous", "ppo_shared_continuous", "sac", "c51"])
+def test_every_method_acts_in_every_part(builder: BuildPart, same: Any, through_disk: Any, kind: str, name: str) -> None:
+    plain, whole, half = build(kind, builder, []), *(build(kind, builder, [name]) for _ in range(2))
+    run(plain, 0, HALF)
+    run(whole, 0, 2 * HALF)
+    run(half, 0, HALF)
+    for part_name, part in half.parts.items():
+        untreated, treated = plain.parts[part_name].network.state_dict(), part.network.state_dict()
+        shared = [key for key in treated if key in untreated and "linear" in key]
+        assert any(not torch.equal(treated[key], untreated[key]) for key in shared), part_name
+        assert all(value.isfinite().all() for value in treated.values())
+    resumed = build(kind, builder, [name], seed=5)
+    resumed.load_state_dict(through_disk(half.state_dict()))
+    run(resumed, HALF, HALF)
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["ppo_discrete", "sac"])
+def test_a_method_may_act_in_one_part_alone(builder: BuildPart, kind: str) -> None:
+    name, settings, task = KINDS[kind]
+    make = {"redo": lambda: intervention_named("redo")(parts=["critic"], **FREQUENT["redo"])}
+    agent = build_agent(name, settings, task, builder(make))
+    assert list(agent.parts["critic"].interventions) == ["redo"]
+    assert not agent.parts["actor"].interventions
+    logs = [entry for entry in run(agent, 0, HALF) if isinstance(entry, dict)]
+    keys = {key for entry in logs for key in entry}
+    assert any(key.startswith("redo/") and key.endswith("/critic") for key in keys)
+    assert not any(key.startswith("redo/") and key.endswith("/actor") for key in keys)
+
+
+def test_reset_of_the_last_layer_resets_both_heads_of_both_kinds(builder: BuildPart) -> None:
+    for kind, part, heads in [
+        ("ppo_shared_continuous", "actor_critic", ["head.first.linear.weight", "head.second.linear.weight"]),
+        ("sac", "critic", ["members.0.head.linear.weight", "members.1.head.linear.weight"]),
+    ]:
+        agent = build(kind, builder, ["reset"])
+        run(agent, 0, 5)
+        updater = agent.parts[part]
+        before = {name: value.clone() for name, value in updater.network.named_parameters()}
+        updater.task_switch(1)
+        moved = {name for name, value in updater.network.named_parameters() if not torch.equal(value, before[name])}
+        assert set(heads) <= moved
+        assert all(".head." in f".{name}" for name in moved)
+        for name in heads:
+            assert (updater.network.tensor(name) != before[name]).all()
+
+
+def test_values_of_networks_with_moving_statistics_resume_too(builder: BuildPart, same: Any, through_disk: Any) -> None:
+    spec = NetworkSpec(widths=[6, 5], normalisation=["batch"], activations=["crelu"])
+    for kind in ("ppo_shared_discrete", "sac"):
+        whole, half = (build(kind, builder, TOGETHER, spec=spec) for _ in range(2))
+        run(whole, 0, 2 * HALF)
+        run(half, 0, HALF)
+        resumed = build(kind, builder, TOGETHER, seed=5, spec=spec)
+        resumed.load_state_dict(through_disk(half.state_dict()))
+        run(resumed, HALF, HALF)
+        assert same(whole.state_dict(), resumed.state_dict())

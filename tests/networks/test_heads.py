@@ -1,0 +1,94 @@
+"""Heads with more than one output: two side by side, Gaussians."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from networks.factory import build_network
+from networks.heads import PairedHead, build_head
+from networks.network import Network
+from networks.spec import HeadSpec, NetworkSpec
+
+CATEGORICAL = HeadSpec("categorical", 1, bins=3, low=0.0, high=2.0)
+
+
+def network_of(head: HeadSpec, **settings: Any) -> Network:
+    return build_network(NetworkSpec(**({"widths": [4]} | settings)), (2,), torch.float32, head, 0)
+
+
+def test_a_gaussian_by_hand() -> None:
+    network = network_of(HeadSpec("gaussian", 2), widths=[])
+    values = {"head.linear.weight": [[1.0, 2.0], [0.0, 1.0]], "head.linear.bias": [0.5, 0.0], "head.log_deviation": [-1.0, 3.0]}
+    network.load_state_dict({name: torch.tensor(value) for name, value in values.items()})
+    assert network(torch.tensor([[1.0, 1.0], [0.0, 2.0]])).tolist() == [[3.5, 1.0, -1.0, 3.0], [4.5, 2.0, -1.0, 3.0]]
+
+
+def test_a_gaussian_starts_with_deviation_1_and_learns_it() -> None:
+    network = network_of(HeadSpec("gaussian", 2))
+    deviation = network.tensor("head.log_deviation")
+    assert deviation.tolist() == [0.0, 0.0]
+    network(torch.ones(3, 2)).sum().backward()
+    assert deviation.grad is not None
+    assert deviation.grad.tolist() == [3.0, 3.0]
+    assert "head.log_deviation" not in network.weights()
+    assert "head.log_deviation" in network.blocks[-1].parameters
+
+
+def test_a_squashed_gaussian_has_a_deviation_for_every_input() -> None:
+    network = network_of(HeadSpec("squashed_gaussian", 2))
+    first, second = network(torch.tensor([[1.0, 0.0], [-1.0, 2.0]]))
+    assert first.shape == (4,)
+    assert (first[2:] != second[2:]).all()
+
+
+def test_two_heads_lie_side_by_side() -> None:
+    head = build_head(4, HeadSpec("policy", 3, beside=CATEGORICAL))
+    assert isinstance(head, PairedHead)
+    features = torch.randn(5, 4)
+    outputs = head(features)
+    policy, value = head.split(outputs)
+    assert torch.equal(policy, head.first(features))
+    assert torch.equal(value, head.second(features))
+    assert value.shape == (5, 1, 3)
+    assert head.second.decode(value).shape == (5, 1)
+
+
+@pytest.mark.parametrize("first", ["policy", "gaussian", "squashed_gaussian", "categorical"])
+@pytest.mark.parametrize("second", ["value", "categorical"])
+def test_split_gives_back_what_every_pair_joined(first: str, second: str) -> None:
+    bins = {"bins": 3, "low": 0.0, "high": 1.0}
+    beside = HeadSpec(second, 2, **(bins if second == "categorical" else {}))
+    head = build_head(4, HeadSpec(first, 3, **(bins if first == "categorical" else {}), beside=beside))
+    assert isinstance(head, PairedHead)
+    features = torch.randn(5, 4)
+    one, two = head.split(head(features))
+    assert torch.equal(one, head.first(features).flatten(1))
+    assert torch.equal(two, head.second(features))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_gain_of_each_head_scales_its_own_map(seed: int) -> None:
+    head = HeadSpec("policy", 3, gain=0.01, beside=HeadSpec("value", 1, gain=2.0))
+    network = build_network(NetworkSpec(widths=[16], initialiser="orthogonal"), (2,), torch.float32, head, seed)
+    policy, value = network.tensor("head.first.linear.weight"), network.tensor("head.second.linear.weight")
+    # Rows of an orthogonal matrix times the gain.
+    torch.testing.assert_close(policy @ policy.T, 1e-4 * torch.eye(3), rtol=0, atol=1e-8)
+    torch.testing.assert_close(value @ value.T, 4 * torch.eye(1))
+
+
+def test_both_heads_read_every_last_hidden_unit_and_no_other_layer() -> None:
+    network = network_of(HeadSpec("policy", 3, beside=CATEGORICAL), widths=[4, 5])
+    first, last = network.units.layers
+    assert [reader.weight.tensor for reader in first.consumers] == ["torso.layers.dense_2.linear.weight"]
+    assert [(reader.weight.tensor, reader.bias) for reader in last.consumers] == [
+        ("head.first.linear.weight", "head.first.linear.bias"),
+        ("head.second.linear.weight", "head.second.linear.bias"),
+    ]
+
+
+def test_a_third_head_is_read_as_well() -> None:
+    nested = HeadSpec("policy", 3, beside=HeadSpec("value", 1, beside=HeadSpec("value", 2)))
+    network = network_of(nested)
+    assert network(torch.randn(5, 2)).shape == (5, 6)
+    assert len(network.units.layers[-1].consumers) == 3
