@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 import hydra
@@ -12,7 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from interventions.plugins import load_plugins
 from training.assembly import assemble
-from training.command_line import Request, check_command_line, fail, forget_hydra, name_folders_by_sweep, plugin_places
+from training.command_line import (
+    Request,
+    check_command_line,
+    fail,
+    forget_hydra,
+    name_folders_by_sweep,
+    plugin_places,
+    quoted,
+    with_absolute_plugins,
+)
 from training.config_store import register_configs
 from training.listing import help_text, list_lines
 from training.resuming import resumed_request
@@ -61,7 +71,7 @@ def _dispatch(arguments: list[str]) -> int:
     if request.multirun:
         _refuse_impossible_runs(request)
         words = [word for word in arguments if not word.startswith("run_dir=")]
-        return _hydra([*words, f"run_dir='{folder}'", name_folders_by_sweep(request)])
+        return _hydra([*words, f"run_dir={quoted(str(folder))}", name_folders_by_sweep(request)])
     return _single(request, folder)
 
 
@@ -72,7 +82,8 @@ def _refuse_impossible_runs(request: Request) -> None:
 
 
 def _single(request: Request, folder: Path, resume: bool = False) -> int:
-    outcome = run(plan_from(request.config | {"run_dir": str(folder)}), folder, request.overrides, resume)
+    words = with_absolute_plugins(request.overrides)
+    outcome = run(plan_from(request.config | {"run_dir": str(folder)}), folder, words, resume)
     _report(outcome, folder)
     return 0 if outcome.finished else 130
 
@@ -111,7 +122,7 @@ def _job(config: DictConfig) -> float:
     if plain["threads"] == "auto":
         plain["threads"] = "1"  # the runs of a grid share the machine
     try:
-        outcome = run(plan_from(plain), folder, list(HydraConfig.get().overrides.task))
+        outcome = run(plan_from(plain), folder, with_absolute_plugins(HydraConfig.get().overrides.task))
     except (FloatingPointError, OSError) as error:
         print(f"stopped: {error}", file=sys.stderr)  # of several that fail, Hydra reports the first
         raise
@@ -123,4 +134,5 @@ def _job(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *place, **line: f"warning: {message}\n"  # a user has no use for our line numbers
     raise SystemExit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """The stream of a vectorised environment; episode ends are handled here, once, for every agent."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,22 +11,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from envs.experience import Experience, Transitions
+from envs.keeps_state import KeepsState, resumes_exactly
 from seeding import derive_seed
 
 SEED_RANGE = 2**30  # some environments take 32-bit seeds, and vector environments add the row number
-
-
-@runtime_checkable
-class KeepsState(Protocol):
-    """An environment that can be saved in mid-episode; both methods deal in tensors, numbers, strings and containers."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns all that decides how the environment goes on."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state."""
-        ...
 
 
 class EnvironmentStream:
@@ -34,12 +22,18 @@ class EnvironmentStream:
 
     The environment must reset in the same step (``AutoresetMode.SAME_STEP``): then every transition is one that really
     happened, with its true final observation, and a terminal-to-reset pair never appears. Terminated and truncated stay
-    apart, so that a truncated episode is bootstrapped. Actions reach the environment as they are: clip them with a
-    wrapper if it needs that.
+    apart, so that a truncated episode is bootstrapped. Actions reach the environment as the agent chose them, and so does the
+    replay buffer: ``envs.sync_vector.SyncVector`` clips what leaves the Box.
+
+    What an environment may say in its info, beside ``final_obs``:
+
+    - ``task``: the task in force from the observations that come with it; until another is announced it stays, at first 0.
+    - ``raw_reward``, (N,): the rewards before clipping or scaling; returns are sums of these.
+    - ``episode_over``, (N,) bool: which episodes are over, where a lost life also counts as terminated.
+    - ``stream/<name>``: a number to log; over several environments, the mean of those that say it in a step.
 
     When episodes end in a step, ``stats`` holds their ``rollout/return`` (sum of rewards) and ``rollout/length`` (steps), one
-    entry for each episode. An environment announces by ``info["task"]`` the
-    task in force from the observations that come with it; until another is announced it stays, at first 0.
+    entry for each episode.
 
     Args:
         env: the environments, N of them, with a Box observation space and Discrete or Box actions.
@@ -71,14 +65,15 @@ class EnvironmentStream:
         self._coming_task = 0
         self._seed = seed
         self._observations: Tensor
+        self._noted: dict[str, float]  # said when resetting, to be told with the next step
         self._returns: npt.NDArray[np.float64]
         self._lengths: npt.NDArray[np.int64]
         self._start(derive_seed(seed, "environment"))
 
     @property
     def exact_resume(self) -> bool:
-        """Whether a resumed run goes on bit for bit, which needs an environment with its own ``state_dict``."""
-        return isinstance(self.env, KeepsState)
+        """Whether a resumed run goes on bit for bit, which needs an environment that saves all of its state."""
+        return resumes_exactly(self.env)
 
     def advance(self, act: Callable[[Tensor], Tensor]) -> Experience:
         """Takes one step in every environment.
@@ -107,7 +102,10 @@ class EnvironmentStream:
             torch.from_numpy(np.array(truncated, np.bool_)),
             next_observations,
         )
-        return Experience(batch, self.task, self._count(np.asarray(rewards, np.float64), done))
+        raw_rewards = np.asarray(info.get("raw_reward", rewards), np.float64)
+        stats = self._count(raw_rewards, np.asarray(info.get("episode_over", done), np.bool_))
+        noted, self._noted = self._noted, {}
+        return Experience(batch, self.task, {**noted, **stats, **_notes(info)})
 
     def state_dict(self) -> dict[str, Any]:
         """Returns counters, current observations, unfinished episodes and, if it keeps one, the environment's state."""
@@ -115,6 +113,7 @@ class EnvironmentStream:
             "step": self.step,
             "task": self.task,
             "coming_task": self._coming_task,
+            "noted": dict(self._noted),
             "observations": self._observations.clone(),
             "returns": torch.from_numpy(self._returns.copy()),
             "lengths": torch.from_numpy(self._lengths.copy()),
@@ -124,8 +123,8 @@ class EnvironmentStream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a saved state.
 
-        An environment that cannot restore its state is reset with a seed that depends on the step, and its unfinished
-        episodes are dropped: the run goes on, but not bit for bit (see ``exact_resume``).
+        An environment that cannot restore all of its state restores what it saved and is reset with a seed that depends on the
+        step; its unfinished episodes are dropped: the run goes on, but not bit for bit (see ``exact_resume``).
 
         Raises:
             ValueError: the state is of other observations, or of an environment that kept its state where this does not.
@@ -133,18 +132,24 @@ class EnvironmentStream:
         saved, current = tuple(state["observations"].shape), tuple(self._observations.shape)
         if saved != current:
             raise ValueError(f"saved observations have shape {saved}, this environment's have {current}")
-        if (state["environment"] is not None) != self.exact_resume:
+        if (state["environment"] is not None) != isinstance(self.env, KeepsState):
             raise ValueError(f"the saved environment state does not fit {type(self.env).__name__}")
         self.step = state["step"]
         self.task = state["task"]
         self._coming_task = state["coming_task"]
-        if not isinstance(self.env, KeepsState):
+        if isinstance(self.env, KeepsState):
+            self.env.load_state_dict(state["environment"])
+        if not self.exact_resume:
             self._start(derive_seed(self._seed, "restart", self.step))
             return
-        self.env.load_state_dict(state["environment"])
+        self._noted = dict(state["noted"])
         self._observations = state["observations"].clone()
         self._returns = state["returns"].numpy().copy()
         self._lengths = state["lengths"].numpy().copy()
+
+    def restart(self, seed: int) -> None:
+        """Drops the unfinished episodes and begins new ones, which depend on ``seed`` alone; the step goes on counting."""
+        self._start(derive_seed(seed, "restart"))
 
     def close(self) -> None:
         """Closes the environments."""
@@ -154,6 +159,7 @@ class EnvironmentStream:
         observations, info = self.env.reset(seed=seed % SEED_RANGE)
         self._observations = _own(observations)
         self._coming_task = _announced_task(info, self._coming_task)
+        self._noted = _notes(info)
         self._returns = np.zeros(self.num_envs, np.float64)
         self._lengths = np.zeros(self.num_envs, np.int64)
 
@@ -163,17 +169,17 @@ class EnvironmentStream:
             raise ValueError(f"actions must have shape {expected}, got {tuple(actions.shape)}")
         return actions.numpy().astype(self.action_space.dtype, copy=False)
 
-    def _count(self, rewards: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Mapping[str, Tensor]:
+    def _count(self, rewards: npt.NDArray[np.float64], over: npt.NDArray[np.bool_]) -> dict[str, Any]:
         self._returns += rewards
         self._lengths += 1
-        if not done.any():
+        if not over.any():
             return {}
         stats = {
-            "rollout/return": torch.from_numpy(self._returns[done]),
-            "rollout/length": torch.from_numpy(self._lengths[done].astype(np.float64)),
+            "rollout/return": torch.from_numpy(self._returns[over]),
+            "rollout/length": torch.from_numpy(self._lengths[over].astype(np.float64)),
         }
-        self._returns[done] = 0.0
-        self._lengths[done] = 0
+        self._returns[over] = 0.0
+        self._lengths[over] = 0
         return stats
 
 
@@ -208,9 +214,18 @@ def _with_final_observations(observations: Tensor, done: npt.NDArray[np.bool_], 
     return replaced
 
 
+def _notes(info: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the mean of each ``stream/<name>`` over the environments that said it."""
+    return {key: float(np.mean(_said(info, key))) for key in info if key.startswith("stream/")}
+
+
+def _said(info: Mapping[str, Any], key: str) -> npt.NDArray[Any]:
+    values = np.asarray(info[key])
+    return values[info[f"_{key}"]] if values.ndim and f"_{key}" in info else values
+
+
 def _announced_task(info: Mapping[str, Any], before: int) -> int:
     if "task" not in info:
         return before
-    tasks = np.asarray(info["task"])
-    announced = tasks[info["_task"]] if tasks.ndim and "_task" in info else tasks
+    announced = _said(info, "task")
     return int(announced.max()) if announced.size else before

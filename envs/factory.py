@@ -3,17 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import gymnasium
 import torch
-from gymnasium import spaces
 
+from envs.atari_settings import AtariSettings
 from envs.bandit import BANDIT_ID
 from envs.datasets import load_dataset
+from envs.dmc_stream import DmcSettings, build_dmc
 from envs.environment_stream import EnvironmentStream
+from envs.gym_stream import GymSettings, build_gym
+from envs.mujoco_stream import MujocoSettings, build_mujoco
+from envs.problem import Problem, environment_problem
 from envs.stream import Stream
 from envs.task_stream import TaskStream
+
+__all__ = ["STREAMS", "BanditSettings", "Problem", "TaskStreamSettings", "build_stream"]
 
 
 @dataclass
@@ -58,22 +64,6 @@ class TaskStreamSettings:
     announce_tasks: bool = True
 
 
-class Problem(NamedTuple):
-    """What an agent must know of a stream to be built for it.
-
-    Attributes:
-        kind: ``environment`` or ``examples``.
-        outputs: Actions, action dimensions or classes.
-        discrete: Whether outputs are actions or classes to choose from.
-        announces_tasks: Whether task switches are announced.
-    """
-
-    kind: str
-    outputs: int
-    discrete: bool
-    announces_tasks: bool
-
-
 def _bandit(settings: BanditSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
     env = gymnasium.make_vec(
         BANDIT_ID,
@@ -85,8 +75,7 @@ def _bandit(settings: BanditSettings, seed: int, device: torch.device) -> tuple[
         episode_steps=settings.episode_steps,
     )
     stream = EnvironmentStream(env, seed)
-    assert isinstance(stream.action_space, spaces.Discrete)
-    return stream, Problem("environment", int(stream.action_space.n), discrete=True, announces_tasks=False)
+    return stream, environment_problem(stream)
 
 
 def _tasks(settings: TaskStreamSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
@@ -104,9 +93,19 @@ def _tasks(settings: TaskStreamSettings, seed: int, device: torch.device) -> tup
     return stream, Problem("examples", stream.classes, discrete=True, announces_tasks=settings.announce_tasks)
 
 
+def _atari(settings: AtariSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
+    from envs.atari import build_atari  # here, as it loads the emulator
+
+    return build_atari(settings, seed, device)
+
+
 STREAMS: Final[dict[str, tuple[type, Callable[[Any, int, torch.device], tuple[Stream, Problem]]]]] = {
     "bandit": (BanditSettings, _bandit),
     "task_stream": (TaskStreamSettings, _tasks),
+    "gym": (GymSettings, build_gym),
+    "atari": (AtariSettings, _atari),
+    "dmc": (DmcSettings, build_dmc),
+    "mujoco": (MujocoSettings, build_mujoco),
 }
 
 

@@ -1,9 +1,11 @@
 """The command line as a user meets it: what runs leave behind, what is refused and how, stopping and going on, grids."""
 
 import csv
+import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,6 +225,8 @@ REFUSED: dict[str, list[str]] = {
     "~agent": ["agent"],
     "network.activations=[tanh] intervention=load_balancing": ["tanh", "relu"],
     "network=linear intervention=redo": ["redo", "network.widths"],
+    "compile=true network.normalisation=[batch]": ["compile=true", "batch normalisation", "compile=false"],
+    "compile=true intervention=load_balancing": ["compile=true", "load balancing", "compile=false"],
     "optimizer=sgd intervention=adam_state_reset": ["adam_state_reset", "optimizer=adam", "sgd"],
     "-m optimizer=adam,sgd agent=dqn,supervised": ["agent=supervised cannot learn", "agent=dqn"],
     "agent=supervised": ["agent=supervised", "agent=dqn"],
@@ -274,6 +278,7 @@ def test_the_process_prints_that_line_and_nothing_else(tmp_path: Path) -> None:
         (["steps=200", "intervention=[layer_norm]"], ["intervention=[layer_norm,redo]", "intervention=[layer_norm]"]),
         (["steps=200", "intervention=[redo,layer_norm]"], ["intervention=[layer_norm,redo]", "intervention=[redo,layer_norm]"]),
         (["steps=200", "seed=1"], ["seed=0", "seed=1"]),
+        (["steps=200", "compile=true"], ["compile=False", "compile=True"]),
         (["-m", "steps=200,300"], ["-m"]),
     ],
 )
@@ -286,6 +291,21 @@ def test_resuming_another_run_names_both_sides(
     assert error.count("\n") == 1
     assert all(part in error for part in parts)
     assert before == {path: path.stat().st_mtime_ns for path in dqn_run.rglob("*")}
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(
+    dqn_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(dqn_run, folder)
+    path = latest_checkpoint(folder)
+    assert path is not None
+    state = load_checkpoint(path)
+    del state["agent"]["env_steps"]
+    torch.save(state, path)
+    assert run_agent.main([f"resume={folder}", "steps=200"]) == 2
+    line = f"error: resume={folder}: the checkpoint has no 'env_steps'; another version of this program made it"
+    assert capsys.readouterr().err.strip().splitlines()[-1] == line
 
 
 def test_a_run_is_never_overwritten(dqn_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,6 +357,41 @@ def test_plugins_are_listed_and_shown(
     assert yaml.safe_load(capsys.readouterr().out)["interventions"] == {"mine": {"parts": [], "strength": 0.5}}
 
 
+PLUGIN = (
+    "from dataclasses import dataclass\n"
+    "from interventions.base import Intervention\n"
+    "from interventions.registry import register\n\n\n"
+    "@register('hold_still')\n@dataclass\nclass HoldStill(Intervention):\n    'Does nothing at all.'\n"
+)
+
+
+def test_a_run_with_a_plugin_goes_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, elsewhere = tmp_path / "it's home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / "mine.py").write_text(PLUGIN)
+    (elsewhere / "mine.py").write_text("raise RuntimeError('another file of that name')")
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.chdir(home)
+    words = ["plugins=[mine.py]", "intervention=[hold_still]", *LEARNER, *QUIET]
+    folder = run(tmp_path / "run", "steps=10", *words)
+    monkeypatch.chdir(elsewhere)
+    assert run_agent.main([f"resume={folder}", "steps=20"]) == 0
+    assert run_agent.main([f"resume={folder}", "steps=30"]) == 0
+
+
+def test_a_full_disk_ends_the_run_in_one_line_that_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("training.csv_writer.CsvWriter.write", full)
+    assert run_agent.main(["progress=false", f"run_dir={tmp_path / 'run'}", "steps=40", "log_every_steps=10", *LEARNER]) == 1
+    line = f"stopped: [Errno 28] No space left on device. The run, up to its last checkpoint, is in {tmp_path / 'run'}"
+    assert capsys.readouterr().err.strip() == line
+
+
 def test_a_mistake_in_a_plugin_shows_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     (tmp_path / "mistaken.py").write_text(
@@ -346,7 +401,7 @@ def test_a_mistake_in_a_plugin_shows_where_it_is(tmp_path: Path, monkeypatch: py
         "@register('mistaken')\n@dataclass\nclass Mistaken(Intervention):\n    def after_step(self, u):\n        int('three')\n"
     )
     words = [f"plugins=[{tmp_path / 'mistaken.py'}]", "intervention=mistaken", f"run_dir={tmp_path / 'run'}", "steps=20"]
-    with pytest.raises(RuntimeError, match="at step 11: invalid literal for int") as error:
+    with pytest.raises(RuntimeError, match=r"at step 11 of .*run: invalid literal for int") as error:
         run_agent.main([*words, *SMALL, *QUIET, "progress=false"])
     frames = [str(frame.path) for frame in pytest.ExceptionInfo.from_exception(error.value.__cause__).traceback]
     assert frames[-1] == str(tmp_path / "mistaken.py")
@@ -410,6 +465,40 @@ def test_more_steps_go_on_from_the_end_and_the_next_resume_remembers_them(
     (short / "checkpoints" / "step_000000080.pt").unlink()  # as if it had been killed on the way
     assert run_agent.main([f"resume={short}"]) == 0
     assert "Done, 80 steps." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["intervention=[redo]", "interventions.redo.every_updates=7"],
+        ["optimizer=sgd", "intervention=[continual_backprop]", "interventions.continual_backprop.maturity_updates=5"],
+    ],
+    ids=["adam", "sgd"],
+)
+def test_a_compiled_run_goes_on_bit_for_bit(tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["log_every_steps=10", *words, *SMALL, *QUIET]
+    short = run(tmp_path / "short", "steps=60", "compile=true", *settings)
+    long = run(tmp_path / "long", "steps=120", "compile=true", *settings)
+    plain = run(tmp_path / "plain", "steps=120", *settings)
+    assert run_agent.main([f"resume={short}", "steps=120"]) == 0
+    assert "Done, 120 steps." in capsys.readouterr().out
+    assert rows(short) == rows(long)
+    assert same(last_state(short), last_state(long))
+    # And it is the run that is not compiled, up to rounding: the same choices on the same rewards.
+    assert [row for row in rows(long) if "return" in row[1]] == [row for row in rows(plain) if "return" in row[1]]
+    weights, others = (last_state(folder)["agent"]["q"]["network"] for folder in (long, plain))
+    torch.testing.assert_close(weights, others, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_goes_on_in_another_process(tmp_path: Path) -> None:
+    settings = ["compile=true", "log_every_steps=10", "progress=false", *SMALL, *QUIET]
+    assert program(f"run_dir={tmp_path / 'short'}", "steps=60", *settings, folder=tmp_path).returncode == 0
+    assert program(f"resume={tmp_path / 'short'}", "steps=120", folder=tmp_path).returncode == 0
+    assert program(f"run_dir={tmp_path / 'long'}", "steps=120", *settings, folder=tmp_path).returncode == 0
+    assert rows(tmp_path / "short") == rows(tmp_path / "long")
+    assert same(last_state(tmp_path / "short"), last_state(tmp_path / "long"))
 
 
 # Grids

@@ -5,6 +5,7 @@ import sys
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from agents.agent import Agent
 from agents.factory import Task, build_agent
@@ -54,6 +55,7 @@ def assemble(plan: Plan) -> Assembly:
     )
     agent = build_agent(plan.agent_name, plan.agent, _task(problem), builder)
     _refuse_unknown_parts(plan, agent)
+    _refuse_single_examples(plan, agent)
     _warn_of_idle_methods(plan, problem)
     torch.set_num_threads(choose_threads(plan.run.threads, agent))
     observers: dict[str, Observer] = {
@@ -99,6 +101,20 @@ def _refuse_unknown_parts(plan: Plan, agent: Agent) -> None:
         if unknown:
             allowed = ", ".join(agent.parts)
             raise ValueError(f"interventions.{name}.parts={unknown}: agent={plan.agent_name} has the parts {allowed}")
+
+
+def _refuse_single_examples(plan: Plan, agent: Agent) -> None:
+    """Refuses minibatches of one example where batch normalisation would look for their variance."""
+    if not any(isinstance(module, nn.BatchNorm1d) for part in agent.parts.values() for module in part.network.modules()):
+        return
+    cure = "batch normalisation of a dense layer needs 2 or more; network.normalisation=[layer] does not"
+    for name, settings in (("agent", plan.agent), ("env", plan.env)):
+        size = getattr(settings, "batch_size", None)
+        if size == 1:
+            raise ValueError(f"{name}.batch_size=1 makes minibatches of one example: {cure}")
+        examples = getattr(settings, "examples_per_task", None)
+        if size and examples and examples % size == 1:
+            raise ValueError(f"{name}.examples_per_task={examples} leaves a last minibatch of one example: {cure}")
 
 
 def _warn_of_idle_methods(plan: Plan, problem: Problem) -> None:

@@ -150,9 +150,12 @@ def _read(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:  # torch does not compare checksums when it reads
             damaged = archive.testzip()
         if damaged is None:
-            return torch.load(path, weights_only=True, map_location="cpu")
-    except UnpicklingError as error:
-        raise ValueError(f"it holds something other than tensors and plain data: {_one_line(error)}") from error
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            if not (isinstance(state, dict) and "step" in state):
+                raise ValueError("it is not a checkpoint of this program")
+            return state
+    except UnpicklingError as error:  # whose message recommends to read the file all the same
+        raise ValueError("it holds something other than tensors and plain data") from error
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"it is damaged or cut off: {_one_line(error)}") from error
     raise ValueError(f"it is damaged: {damaged} does not match its checksum")

@@ -1,5 +1,6 @@
 """The command line: what may be said, and one clear line for what may not."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,6 +124,22 @@ def plugin_places(words: Sequence[str]) -> list[str]:
             value = override.value()
             return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
     return []
+
+
+def with_absolute_plugins(words: Sequence[str]) -> list[str]:
+    """Returns the words with the files of ``plugins=`` as absolute paths, so that they mean the same in another folder."""
+    return [_absolute_plugins(word) if word.startswith("plugins=") else word for word in words]
+
+
+def _absolute_plugins(word: str) -> str:
+    places = [str(Path(place).expanduser().absolute()) if place.endswith(".py") else place for place in plugin_places([word])]
+    return f"plugins=[{','.join(map(quoted, places))}]"
+
+
+def quoted(text: str) -> str:
+    """Returns a text as Hydra's grammar quotes it: backslashes matter before a quote only, and are doubled there."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"
 
 
 def _check_given_once(overrides: Sequence[Override]) -> None:

@@ -59,7 +59,8 @@ def summary_lines(folder: Path, seconds: Mapping[str, float]) -> list[str]:
         loss, fresh, ratio = (last[f"probe/{key}"] for key in ("loss", "fresh_loss", "relative_loss"))
         lines.append(f"  {'probe loss':<30}{loss:.3g}, {ratio:.3g} times a fresh network's {fresh:.3g}")
         lines.append(f"  {'probe variance explained':<30}{change('probe/explained_variance')}")
-    lines.append(f"  {'steps per second':<30}{last.get('time/steps_per_second', float('nan')):.0f}, measurements apart")
+    if "time/steps_per_second" in last:
+        lines.append(f"  {'steps per second':<30}{last['time/steps_per_second']:.0f}, measurements apart")
     apart = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
     return [*lines, f"  {'time of measurements':<30}{apart}"]
 
@@ -69,6 +70,9 @@ def _first_and_last(path: Path) -> tuple[dict[str, float], dict[str, float]]:
     last: dict[str, float] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            last[row["name"]] = float(row["value"])
+            try:
+                last[row["name"]] = float(row["value"])
+            except (TypeError, ValueError):  # a damaged line is no reason to end a finished run with an error
+                continue
             first.setdefault(row["name"], last[row["name"]])
     return first, last

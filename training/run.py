@@ -1,17 +1,18 @@
 """One run from its plan to its summary."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from training.assembly import assemble
+from training.assembly import Assembly, assemble
 from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint, require_match
 from training.csv_writer import CsvWriter
 from training.loop import train
 from training.observation import Observers
 from training.progress import ProgressWriter, summary_lines
-from training.run_folder import create_run_folder, update_run_folder
+from training.run_folder import create_run_folder, occupied, update_run_folder
 from training.saving import RunSaver
 from training.settings import Plan
 from training.tensorboard_writer import TensorBoardWriter
@@ -66,17 +67,26 @@ def run(plan: Plan, folder: Path, overrides: Sequence[str], resume: bool = False
         resume: Whether to go on with what the folder holds.
 
     Raises:
-        ValueError: If the plan cannot be run, the folder holds another run, or there is nothing to resume.
+        ValueError: If the plan cannot be run, the folder holds another run or is in use, or there is nothing to resume.
         FloatingPointError: If a loss or gradient is not finite; the last checkpoint is as it was.
+        OSError: If a file cannot be written (a full disk, say); the last checkpoint is as it was.
         RuntimeError: If a ValueError is raised in training.
     """
-    state = _load(plan, folder) if resume else None
-    agent, stream, observers = assemble(plan)
-    if state is None:
+    if not resume:
+        assembly = assemble(plan)
         create_run_folder(folder, plan.config, overrides)
-    else:
+        with occupied(folder), _saying_where(folder):
+            return _train(plan, folder, assembly, None)
+    with occupied(folder), _saying_where(folder):
+        state = _load(plan, folder)
+        assembly = assemble(plan)
         discard_after(folder, state["step"])
         update_run_folder(folder, plan.config, overrides, state["step"])
+        return _train(plan, folder, assembly, state)
+
+
+def _train(plan: Plan, folder: Path, assembly: Assembly, state: Mapping[str, Any] | None) -> Outcome:
+    agent, stream, observers = assembly
     step = None if state is None else int(state["step"])
     board = TensorBoardWriter(folder, step, state["tracker"]["latest"] if state else ())
     writers: list[Writer] = [CsvWriter(folder / "metrics.csv", step), board]
@@ -88,13 +98,16 @@ def run(plan: Plan, folder: Path, overrides: Sequence[str], resume: bool = False
     watching = Observers(observers, tracker)
     with RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker) as saver, tracker:
         if state is not None:
-            saver.load(state)
+            try:
+                saver.load(state)
+            except KeyError as error:
+                raise ValueError(
+                    f"resume={folder}: the checkpoint has no {error}; another version of this program made it"
+                ) from error
         try:
             train(agent, stream, watching, tracker, saver, plan.run.steps)
-        except FloatingPointError as error:
-            raise FloatingPointError(f"{error}. The run, up to its last checkpoint, is in {folder}") from error
         except ValueError as error:  # not a word of the command line any more: whoever wrote the code wants to see where
-            raise RuntimeError(f"at step {stream.step}: {error}") from error
+            raise RuntimeError(f"at step {stream.step} of {folder}: {error}") from error
         finished = stream.step >= plan.run.steps
         if finished:
             saver.save()
@@ -102,6 +115,20 @@ def run(plan: Plan, folder: Path, overrides: Sequence[str], resume: bool = False
     stream.close()
     score = tracker.latest.get("rollout/return", tracker.latest.get("online/accuracy", float("nan")))
     return Outcome(stream.step, finished, score, summary_lines(folder, watching.seconds))
+
+
+@contextmanager
+def _saying_where(folder: Path) -> Iterator[None]:
+    """Adds the run folder to the message of an error that ends a run without being anybody's mistake."""
+    where = f"The run, up to its last checkpoint, is in {folder}"
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}. {where}") from error
+    except OSError as error:
+        reason = str(error) if error.strerror is None else error.strerror
+        file = f": {error.filename}" if error.filename else ""
+        raise OSError(error.errno, f"{reason}{file}. {where}") from error
 
 
 def _load(plan: Plan, folder: Path) -> dict[str, Any]:

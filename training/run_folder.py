@@ -1,9 +1,11 @@
 """The folder of one run: its config, where its code came from, and never twice the same."""
 
+import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,6 +69,33 @@ def update_run_folder(folder: Path, config: Mapping[str, Any], overrides: Sequen
     known = json.loads((folder / PROVENANCE).read_text())
     resumed = [*known.get("resumed", ()), {"step": step, **provenance()}]
     _write(folder, config, known | {"overrides": list(overrides), "resumed": resumed})
+
+
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Keeps other processes from running in a folder during the block.
+
+    The lock is the operating system's and ends with this process, however it ends; no file stays behind. On a file system that
+    has no locks nothing is kept out.
+
+    Raises:
+        ValueError: If another process runs in the folder, or there is no such folder.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ValueError(f"{folder} is in use: another process runs in it, and two would spoil each other's files") from error
+    except OSError:  # no locks here, as on some network file systems
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def saved_overrides(folder: Path) -> list[str]:

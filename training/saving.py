@@ -67,7 +67,13 @@ class RunSaver:
         return self.stopped
 
     def save(self) -> None:
-        """Saves now, and deletes what is older than the newest few."""
+        """Saves now, and deletes what is older than the newest few.
+
+        Raises:
+            FloatingPointError: If a part met a loss or gradient that is not finite; earlier checkpoints are as they were.
+        """
+        for part in self.agent.parts.values():
+            part.raise_if_not_finite()
         with self.tracker.paused():
             self.tracker.flush()
             state = {

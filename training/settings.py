@@ -173,8 +173,9 @@ def did_you_mean(name: str, names: Any) -> str:
 
 def _require_sections(config: Mapping[str, Any]) -> None:
     """Raises ValueError unless everything that is made of settings is there: a user can delete it or set it to null."""
-    methods = {f"interventions.{name}": values for name, values in (config.get("interventions") or {}).items()}
-    for name, values in ({section: config.get(section) for section in _SECTIONS} | methods).items():
+    methods = config.get("interventions")
+    each = {f"interventions.{name}": values for name, values in methods.items()} if isinstance(methods, Mapping) else {}
+    for name, values in ({section: config.get(section) for section in _SECTIONS} | each).items():
         if not isinstance(values, Mapping):
             raise ValueError(f"{name}={'null' if values is None else values} must hold settings, {name}.<setting>=<value>")
     absent = [field.name for field in fields(RunSettings) if field.name not in config]

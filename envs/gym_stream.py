@@ -1,0 +1,60 @@
+"""Streams of any environment that is registered with gymnasium."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import gymnasium
+import torch
+
+from envs import catch, identity, infinite_horizon
+from envs.environment_stream import EnvironmentStream
+from envs.nearest import unknown_name
+from envs.normalisation import VectorSettings, normalised
+from envs.problem import Problem, environment_problem
+from envs.stream import Stream
+from envs.sync_vector import SyncVector
+
+TINY = (catch, identity, infinite_horizon)  # importing them registers their environments
+
+
+@dataclass
+class GymSettings(VectorSettings):
+    """Any environment registered with gymnasium that shows a Box and takes discrete or bounded actions.
+
+    Attributes:
+        id: Registered name, ``CartPole-v1`` say, or ``module:name`` to import a module first.
+        kwargs: Arguments for the environment, by name: ``++env.kwargs={<name>: <value>}`` on the command line.
+    """
+
+    id: str = "CartPole-v1"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def build_gym(settings: GymSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
+    """Builds the stream and says what problem it poses.
+
+    Raises:
+        ValueError: The environment does not exist, cannot be made or has spaces that no agent can use.
+    """
+    make = partial(make_environment, settings.id, settings.kwargs)
+    stream = EnvironmentStream(normalised(SyncVector([make] * settings.num_envs), settings), seed)
+    return stream, environment_problem(stream)
+
+
+def make_environment(name: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """Makes one environment with its own time limit.
+
+    Raises:
+        ValueError: It is not registered, needs a package that is missing, or does not take these arguments.
+    """
+    if ":" not in name and name not in gymnasium.registry:
+        raise ValueError(unknown_name("id", name, gymnasium.registry))
+    if "mujoco" in str(getattr(gymnasium.registry.get(name), "entry_point", "")):
+        from envs.mujoco_warnings import warn_in_python  # here, as it loads the physics engine
+
+        warn_in_python()
+    try:
+        return gymnasium.make(name, disable_env_checker=True, **kwargs)
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise ValueError(f"id={name} cannot be made: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,58 @@
+"""Every file of ``configs/env`` fits the settings that it names, and can be built where no data set is missing."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from envs.factory import STREAMS, build_stream
+
+FILES = sorted((Path(__file__).parents[2] / "configs" / "env").glob("*.yaml"))
+EXPECTED = {
+    "ant": (8, False, False),
+    "atari": (4, True, False),
+    "bandit": (10, True, False),
+    "catch": (3, True, False),
+    "continual_atari": (18, True, True),
+    "continual_dmc": (6, False, True),
+    "demon_attack": (6, True, False),
+    "dmc": (1, False, False),
+    "gym": (2, True, False),
+    "halfcheetah": (6, False, False),
+    "hopper": (3, False, False),
+    "humanoid": (17, False, False),
+    "slippery_ant": (8, False, True),
+    "walker2d": (6, False, False),
+}
+
+
+def settings_of(path: Path) -> Any:
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(content, dict)
+    cls = STREAMS[content.pop("name")][0]
+    content.pop("defaults")
+    assert set(content) <= {field.name for field in fields(cls)}
+    return cls(**content)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_are_described_and_fit_their_settings(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[0].endswith(".")
+    name = OmegaConf.load(path).name
+    assert lines[1] == f"defaults: [_{name}, _self_]"
+    settings_of(path)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_files_build_the_problem_they_describe(name: str) -> None:
+    (path,) = [path for path in FILES if path.stem == name]
+    stream, problem = build_stream(settings_of(path), 0, torch.device("cpu"))
+    assert (problem.outputs, problem.discrete, problem.announces_tasks) == EXPECTED[name]
+    assert len(problem.action_low) == len(problem.action_high) == (0 if problem.discrete else problem.outputs)
+    assert stream.step == 0
+    stream.close()

@@ -1,0 +1,32 @@
+"""The closing summary, from whatever metrics.csv holds."""
+
+from pathlib import Path
+
+from training.progress import summary_lines
+
+
+def lines(folder: Path, *rows: str) -> list[str]:
+    (folder / "metrics.csv").write_text("".join(f"{row}\n" for row in ["step,name,value", *rows]))
+    return [" ".join(line.split()) for line in summary_lines(folder, {"metrics": 0.25})]
+
+
+def test_it_shows_the_first_value_and_the_last(tmp_path: Path) -> None:
+    rows = [f"{step},{name},{step}" for step in (1, 2, 3) for name in ("rollout/return", "time/steps_per_second")]
+    assert lines(tmp_path, *rows) == [
+        "return per episode 3 (at first 1)",
+        "steps per second 3, measurements apart",
+        "time of measurements metrics 0.2 s",
+    ]
+
+
+def test_what_was_never_logged_is_left_out(tmp_path: Path) -> None:
+    assert lines(tmp_path, "1,online/accuracy,0.5") == [
+        "online accuracy 0.5 (at first 0.5)",
+        "time of measurements metrics 0.2 s",
+    ]
+
+
+def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
+    damaged = ["1,rollout/return,?", "2,rollout/return", "2", "", "2,rollout/return,"]
+    shown = lines(tmp_path, *damaged, "3,rollout/return,7", "4,rollout/return,8", *damaged)
+    assert shown[0] == "return per episode 8 (at first 7)"
