@@ -64,5 +64,6 @@ class Reset(Intervention):
         if self.copies:
             for copy in u.copies.values():
                 copy.load_state_dict(u.network.state_dict())
-        hidden = [layer.units for layer in u.network.units.layers if layer.name in names]
+        written = {name for block in u.network.blocks[-self.last_layers :] for name in block.parameters}
+        hidden = [layer.units for layer in u.network.units.layers if layer.weight.tensor in written]
         return {"layers_reset": float(len(names)), "units_reset": float(sum(hidden))}

@@ -28,7 +28,10 @@ class Ensemble(Network):
         self.networks = tuple(members)
         named = [(f"members.{index}", member) for index, member in enumerate(members)]
         layers = [_moved(layer, path, index) for index, (path, member) in enumerate(named) for layer in member.units.layers]
-        self.units = UnitGraph(tuple(layers))
+        excluded = [
+            replace(units, name=f"{index}.{units.name}") for index, (_, m) in enumerate(named) for units in m.units.excluded
+        ]
+        self.units = UnitGraph(tuple(layers), tuple(excluded))
         self.initialisers = {f"{path}.{name}": kind for path, member in named for name, kind in member.initialisers.items()}
         self.blocks = tuple(
             Block(

@@ -187,3 +187,9 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
 def test_more_layers_than_there_are_is_refused() -> None:
     with pytest.raises(ValueError, match=r"reset\.last_layers=5 must be between 0 and 4"):
         build(last_layers=5)
+
+
+def test_units_of_all_members_of_an_ensemble_are_counted() -> None:
+    builder = PartBuilder(NetworkSpec(widths=[4, 3]), (2,), torch.float32, OptimizerSettings(), {"reset": Reset})
+    part = builder("critic", HeadSpec("value", 1), members=2)
+    assert part.task_switch(1) == {"reset/layers_reset": 3.0, "reset/units_reset": 14.0}
