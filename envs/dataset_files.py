@@ -7,14 +7,12 @@ under a temporary name first, so that an interrupted or concurrent run leaves no
 
 import gzip
 import hashlib
-import logging
 import os
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-logger = logging.getLogger(__name__)
 
 
 class DatasetError(ValueError):
@@ -140,7 +138,7 @@ def _fetch(name: str, folder: Path, every: Sequence[RawFile], sources: Sequence[
         provided = source.is_provided(folder)
         if not provided and not source.remote:
             continue
-        logger.info("data set %s: trying %s", name, source.label)
+        print(f"data set {name}: trying {source.label}", file=sys.stderr)  # it can take minutes, and nothing else is said
         try:
             contents = source.fetch(folder)
             for file in every:

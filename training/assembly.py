@@ -35,6 +35,7 @@ def assemble(plan: Plan) -> Assembly:
     Raises:
         ValueError: If the parts of the plan do not fit together.
     """
+    _refuse_small_replay(plan)
     device = choose_device(plan.run.device)
     torch.set_num_threads(1)
     torch.manual_seed(plan.run.seed)
@@ -57,6 +58,11 @@ def assemble(plan: Plan) -> Assembly:
     _refuse_unknown_parts(plan, agent)
     _refuse_single_examples(plan, agent)
     _warn_of_idle_methods(plan, problem)
+    if not getattr(stream, "exact_resume", True):
+        print(
+            "note: this env cannot save its episodes; after a resume they start anew, and the run goes on otherwise",
+            file=sys.stderr,
+        )
     torch.set_num_threads(choose_threads(plan.run.threads, agent))
     observers: dict[str, Observer] = {
         "metrics": MetricsObserver(plan.metrics, plan.run.seed),
@@ -67,8 +73,7 @@ def assemble(plan: Plan) -> Assembly:
 
 def _task(problem: Problem) -> Task:
     """Tells an agent what it must know of a stream."""
-    low, high = getattr(problem, "action_low", ()), getattr(problem, "action_high", ())
-    return Task(problem.kind, problem.outputs, problem.discrete, low, high)
+    return Task(problem.kind, problem.outputs, problem.discrete, problem.action_low, problem.action_high)
 
 
 def choose_device(name: str) -> torch.device:
@@ -115,6 +120,13 @@ def _refuse_single_examples(plan: Plan, agent: Agent) -> None:
         examples = getattr(settings, "examples_per_task", None)
         if size and examples and examples % size == 1:
             raise ValueError(f"{name}.examples_per_task={examples} leaves a last minibatch of one example: {cure}")
+
+
+def _refuse_small_replay(plan: Plan) -> None:
+    """A replay must hold at least one step of every copy of the environment."""
+    rows, copies = getattr(plan.agent, "buffer_transitions", None), getattr(plan.env, "num_envs", 1)
+    if rows is not None and rows < copies:
+        raise ValueError(f"agent.buffer_transitions={rows} must be at least env.num_envs={copies}")
 
 
 def _warn_of_idle_methods(plan: Plan, problem: Problem) -> None:

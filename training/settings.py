@@ -1,7 +1,7 @@
 """From a composed config to typed settings; every unknown key or wrong type is named here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Final, TypeVar, get_args, get_type_hints
@@ -80,7 +80,7 @@ class Plan:
         metrics: Settings of the metrics.
         probe: Settings of the probe.
         checkpoint: Settings of the checkpoints.
-        config: The same as plain containers, as it is written to the run folder.
+        config: The same as plain containers, as it is written to the run folder; what the env's settings left open is filled in.
     """
 
     run: RunSettings
@@ -108,18 +108,19 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
     refuse_conflicts(methods)
     agent_name = _name(config, "agent", AGENTS)
     env_name = _name(config, "env", STREAMS)
+    env: Any = build_settings(STREAMS[env_name][0], _without_name(config["env"]), "env")
     return Plan(
         run=build_settings(RunSettings, top, ""),
         agent_name=agent_name,
         agent=build_settings(AGENTS[agent_name].settings, _without_name(config["agent"]), "agent"),
-        env=build_settings(STREAMS[env_name][0], _without_name(config["env"]), "env"),
+        env=env,
         network=build_settings(NetworkSpec, config["network"], "network"),
         optimizer=build_settings(OptimizerSettings, config["optimizer"], "optimizer"),
         interventions={name: _factory(name, values) for name, values in methods.items()},
         metrics=build_settings(MetricsSettings, config["metrics"], "metrics"),
         probe=build_settings(ProbeSettings, config["probe"], "probe"),
         checkpoint=build_settings(CheckpointSettings, config["checkpoint"], "checkpoint"),
-        config=dict(config),
+        config={**config, "env": {"name": env_name, **asdict(env)}},
     )
 
 

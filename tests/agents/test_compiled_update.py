@@ -87,12 +87,12 @@ def build(
     return DQN(DQNSettings(**size, env_steps_per_update=4, **AGENTS[agent]), 3, part)
 
 
-def experience(agent: Agent, index: int, count: int = 8) -> Experience:
+def experience(agent: Agent, index: int) -> Experience:
     """The same at each call with the same index."""
     generator = torch.Generator().manual_seed(index)
     shape = part_of(agent).network.input_shape
-    inputs, following = torch.randn(2, count, *shape, generator=generator)
-    labels = torch.randint(3, (count,), generator=generator)
+    inputs, following = torch.randn(2, 8, *shape, generator=generator)
+    labels = torch.randint(3, (8,), generator=generator)
     if isinstance(agent, SupervisedLearner):
         return Experience(Examples(inputs, labels), 0)
     rewards, ends = torch.rand(4, generator=generator), torch.rand(4, generator=generator) < 0.2
@@ -274,6 +274,7 @@ def life(builder: BuildPart) -> Life:
 
 
 def cbp() -> Intervention:
+    """Continual backpropagation that replaces units at nearly every update."""
     return METHODS["continual_backprop"](**CBP)
 
 

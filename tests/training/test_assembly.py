@@ -86,3 +86,9 @@ def test_batch_normalisation_of_single_examples_is_refused_before_the_run(words:
     with pytest.raises(ValueError, match=f"^{named} .*one example: batch normalisation"):
         assemble(plan(*words, *NORMALISED))
     assemble(plan(*words, "network.normalisation=[layer]", "network.widths=[4]"))
+
+
+def test_a_replay_smaller_than_the_environments_is_refused() -> None:
+    words = ["env.num_envs=7", "agent.buffer_transitions=5"]
+    with pytest.raises(ValueError, match=r"^agent\.buffer_transitions=5 must be at least env\.num_envs=7$"):
+        assemble(plan_from(compose_config(words, CONFIGS)))
