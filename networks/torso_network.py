@@ -23,6 +23,8 @@ class TorsoNetwork(Network):
         self.head = build_head(self.torso.features, head)
         self.units = UnitGraph(tuple(self.torso.unit_layers("torso", self.head.readers("head"))))
         self.initialisers = self._initialisers()
+        # In a tuple, so that it is not registered a second time. Looked up by module, since a traced call replaces parameters.
+        self._reference = tuple(linear for linear, _ in self.head.maps("head").values())
         hidden = [(f"torso.layers.{layer.name}", layer.name) for layer in self.torso.hidden]
         self.blocks = tuple(self._block(path, name) for path, name in [*hidden, ("head", "head")])
 
@@ -40,7 +42,7 @@ class TorsoNetwork(Network):
     @property
     def dtype(self) -> torch.dtype:
         """The type of the parameters."""
-        return self.tensor(next(iter(self.initialisers))).dtype
+        return self._reference[0].weight.dtype
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Returns the scalars that the head's outputs stand for."""

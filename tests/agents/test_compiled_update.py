@@ -70,7 +70,7 @@ CHOICES: dict[str, Methods] = {
 AGENTS: dict[str, dict[str, Any]] = {
     "supervised": {},
     "squared": {"loss": "squared"},
-    "two_hot": {"loss": "two_hot", "two_hot_bins": 11, "label_smoothing": 0.1, "discount": 0.9},
+    "two_hot": {"loss": "two_hot", "bins": 11, "label_smoothing": 0.1, "discount": 0.9},
     "double": {"loss": "huber", "double": True},
 }
 
