@@ -31,7 +31,8 @@ from training.run_folder import default_run_dir
 from training.settings import plan_from
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
-_SHOW_TRACEBACKS = bool(os.environ.get("HYDRA_FULL_ERROR"))
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_SHOW_TRACEBACKS = bool(os.environ.get(_FULL_ERROR))
 _PRINTING_FLAGS = ("--cfg", "--info", "--resolve", "--package", "--hydra-help", "--version")
 
 
@@ -103,10 +104,16 @@ def _hydra(arguments: list[str]) -> int:
     """Hands over to Hydra: grids with its launchers, and its own flags."""
     register_configs()
     forget_hydra()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, and does not print them over many lines
+    before = os.environ.get(_FULL_ERROR)
+    os.environ[_FULL_ERROR] = "1"  # Hydra then raises errors, and does not print them over many lines
     # Hydra wants its flags before the overrides; a user writes them anywhere.
     sys.argv = [sys.argv[0], *sorted(arguments, key=lambda word: not word.startswith("-") and ("=" in word or "~" in word))]
-    _job()
+    try:
+        _job()
+    finally:
+        os.environ.pop(_FULL_ERROR)
+        if before is not None:
+            os.environ[_FULL_ERROR] = before
     return 0
 
 

@@ -339,6 +339,16 @@ def test_lists_begin_each_line_with_the_name(kind: str, capsys: pytest.CaptureFi
         assert set(BUILT_IN) <= set(names)
 
 
+def test_hydra_s_own_flags_leave_the_environment_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run_agent.py"])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    assert run_agent.main(["--cfg", "job"]) == 0
+    assert "HYDRA_FULL_ERROR" not in os.environ
+    assert "agent:" in capsys.readouterr().out
+
+
 def test_plugins_are_listed_and_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
