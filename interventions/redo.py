@@ -55,7 +55,8 @@ class ReDo(Intervention):
     The published code draws fresh weights from Xavier's distribution whatever the network's; here each tensor's own is used.
     State: running sums of activity while an average over several updates is made. Optimizer: moments of every entry written are
     cleared and the step count kept, as published; ``restart`` counts anew.
-    Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer.
+    Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer, and
+    fresh rows, small beside grown ones, can be found dormant again at once.
 
     Attributes:
         threshold: tau, at least 0.
