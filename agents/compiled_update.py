@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value
+from torch.func import functional_call
 
 from agents.compiled_function import CompiledFunction
 from interventions.base import Intervention
@@ -43,7 +43,8 @@ class CompiledUpdate:
     The arithmetic is that of the uncompiled update up to rounding.
 
     Args:
-        network: Its values are read, and with ``steps`` changed in place; no layer may change itself in a forward pass.
+        network: Its values are read, and with ``steps`` changed in place. Layers may change their buffers in a training forward,
+            as batch normalisation and load balancing do, and nothing else.
         objective: Maps outputs and batch to a scalar loss and measures; a pure function of tensors.
         records: Whether activations are returned.
         steps: Whether p <- p - learning rate * gradient is made inside, and then the ``measure`` of the interventions that have
@@ -69,12 +70,16 @@ class CompiledUpdate:
         self._running = [method.running() for method in self._measuring]
         self._names = [name for name, _ in network.named_parameters()]
         self._values = [value.detach() for value in network.parameters()]
+        # Without layers that change them, buffers are constants and need not be arguments.
+        buffers = dict(network.named_buffers()) if network.mode_dependent else {}
+        self._buffer_names, self._buffers = list(buffers), list(buffers.values())
         self._rate = torch.zeros((), device=self._values[0].device)
         self._host_rate = 0.0
         self._measured: list[str] = []
         self._tapped: list[str] = []
         self._batch_type: Callable[..., Any] = tuple
-        self._call = CompiledFunction(self._flat_update, fixed=1 + len(self._values) + sum(len(own) for own in self._running))
+        self._fixed = [self._rate, *self._values, *self._buffers, *chain.from_iterable(self._running)]
+        self._call = CompiledFunction(self._flat_update, fixed=len(self._fixed))
 
     def __call__(self, batch: Any, learning_rate: float) -> Computed:
         """Makes the update for a named tuple of tensors ``batch`` with a field ``inputs``."""
@@ -82,7 +87,8 @@ class CompiledUpdate:
             self._host_rate = learning_rate
             self._rate.fill_(learning_rate)
         self._batch_type = type(batch)
-        loss, norm, *rest = self._call(self._rate, *self._values, *chain.from_iterable(self._running), *batch)
+        self._network.train()
+        loss, norm, *rest = self._call(*self._fixed, *batch)
         measures = dict(zip(self._measured, rest, strict=False))
         rest = rest[len(measures) :]
         count = len(self._tapped)
@@ -92,31 +98,39 @@ class CompiledUpdate:
     def _flat_update(self, rate: Tensor, *tensors: Tensor) -> list[Tensor]:
         """The function that is compiled; runs once for each combination of shapes, when the names are noted as well."""
         rest = iter(tensors)
-        named = dict(zip(self._names, rest, strict=False))
+        named = dict(zip(self._names, islice(rest, len(self._names)), strict=True))
+        buffers = dict(zip(self._buffer_names, islice(rest, len(self._buffer_names)), strict=True))
         running = [list(islice(rest, len(own))) for own in self._running]
-        batch = self._batch_type(*rest)
-        gradients, (loss, (measures, pre, post)) = grad_and_value(self._loss, has_aux=True)(named, batch)
-        norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
+        moving = [*buffers.values(), *chain.from_iterable(running)]
+        before = [value.clone() for value in moving] if self._steps else []
+        loss, gradients, measures, taps = self._differentiated(named, buffers, self._batch_type(*rest))
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
         finite = (norm + loss).isfinite()
-        self._measured, self._tapped = list(measures), list(pre) if self._records else []
-        taps = [*pre.values(), *post.values()] if self._records else []
-        results = [loss, norm, *measures.values(), *taps]
+        recorded = [taps.pre, taps.post] if self._records else []
+        self._measured, self._tapped = list(measures), list(taps.pre) if self._records else []
+        results = [loss, norm, *measures.values(), *(value.detach() for layer in recorded for value in layer.values())]
         if not self._steps:
-            return [*results, *(gradients[name] for name in self._names)]
+            return [*results, *gradients]
         if self._max_gradient_norm is not None:
             rate = rate * (self._max_gradient_norm / (norm + 1e-6)).clamp(max=1.0)
-        for name, value in named.items():
-            value.sub_(torch.where(finite, gradients[name] * rate, 0.0))
+        for value, gradient in zip(named.values(), gradients, strict=True):
+            value.sub_(torch.where(finite, gradient * rate, 0.0))
+        post = {name: value.detach() for name, value in taps.post.items()}
         for method, own in zip(self._measuring, running, strict=True):
-            before = [value.clone() for value in own]
             method.measure(named, post, own)
-            for value, old in zip(own, before, strict=True):
-                value.copy_(torch.where(finite, value, old))
+        for value, old in zip(moving, before, strict=True):
+            value.copy_(torch.where(finite, value, old))
         return results
 
-    def _loss(self, parameters: dict[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
-        taps = Taps()
-        with torch.autocast(self._rate.device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
-            outputs = functional_call(self._network, parameters, (batch.inputs, taps)).float()
-        loss, measures = self._objective(outputs, batch)
-        return loss, (measures, taps.pre, taps.post)
+    def _differentiated(
+        self, named: dict[str, Tensor], buffers: dict[str, Tensor], batch: Any
+    ) -> tuple[Tensor, Sequence[Tensor], Measures, Taps]:
+        """Returns the loss, its gradient by each parameter, the objective's measures and the activations."""
+        with torch.enable_grad():
+            leaves = {name: value.detach().requires_grad_() for name, value in named.items()}
+            taps = Taps()
+            with torch.autocast(self._rate.device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
+                outputs = functional_call(self._network, {**leaves, **buffers}, (batch.inputs, taps)).float()
+            loss, measures = self._objective(outputs, batch)
+            gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return loss.detach(), gradients, {name: value.detach() for name, value in measures.items()}, taps

@@ -43,7 +43,7 @@ class Updater:
         examples: The latest examples it learned from, if the agent has declared its objective; see ``LatestExamples``.
 
     Raises:
-        ValueError: If ``compile`` is set and the network has layers that change themselves in a forward pass.
+        ValueError: If ``compile`` is set and the network has noisy or injected layers.
     """
 
     def __init__(
@@ -57,9 +57,8 @@ class Updater:
         autocast: torch.dtype | None = None,
         compile: bool = False,
     ) -> None:
-        if compile and (network.mode_dependent or network.noisy_layers or network.spec.injected_layers):
-            injected = "plasticity_injection" if network.spec.injected_layers else "batch normalisation or load balancing"
-            what = "noisy layers" if network.noisy_layers else injected
+        if compile and (network.noisy_layers or network.spec.injected_layers):
+            what = "noisy layers" if network.noisy_layers else "plasticity_injection"
             raise ValueError(f"compile=true does not work with {what}; choose compile=false")
         self.part, self.network, self.seed = part, network, seed
         self.interventions = dict(interventions)

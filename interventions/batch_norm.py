@@ -20,7 +20,7 @@ class BatchNorm(Intervention):
     cannot drift to always or never firing: "Load Balancing Neurons" finds that better than with them.
     Deviations: none. State: gain and offset are parameters, running averages are buffers that target networks copy.
     Optimizer: untouched.
-    Does not work with: batches of one example (refused where settings say so), and compile=true. It is known to hurt in
+    Does not work with: batches of one example (refused where settings say so). It is known to hurt in
     reinforcement learning, where running averages lag behind a changing policy.
 
     Attributes:

@@ -22,7 +22,7 @@ class PartialNorm(Intervention):
     is given, and does not centre. No gain, no offset.
     Deviations: the paper gives no formula for the deviation over the layer; here it is that of the values centred by the step
     before. State: running averages of the batch's moments are buffers. Optimizer: untouched.
-    Does not work with: with ``batch_mean``, batches of one example, which it makes 0; compile=true with moments of the batch.
+    Does not work with: with ``batch_mean``, batches of one example, which it makes 0.
 
     Attributes:
         moments: ``layer_mean``, ``layer_std``, ``batch_mean``, ``batch_std``, in the order in which they are applied.

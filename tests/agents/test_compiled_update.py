@@ -413,15 +413,43 @@ def test_a_term_without_gradient_changes_no_weight_and_must_be_finite(builder: B
     assert all(torch.equal(old, new) for old, new in zip(before, weights(compiled), strict=True))
 
 
+def buffers(part: Updater) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in part.network.named_buffers()}
+
+
+BALANCED = LoadBalancingSpec(low=0.5, high=0.5, step_size=0.05)
+CHANGING = {
+    "both": NetworkSpec(widths=[5], normalisation=["batch"], load_balancing=BALANCED),
+    "moments": NetworkSpec(widths=[5], normalisation=["batch_mean", "batch_std"]),
+    "spectral": NetworkSpec(widths=[5, 5], spectral_layers=[1]),
+    "resnet": NetworkSpec("resnet18", [], [3, 4], normalisation=["batch"], residual_blocks=1, load_balancing=BALANCED),
+}
+
+
 @pytest.mark.parametrize(
-    "changing", [{"normalisation": ["batch"]}, {"load_balancing": LoadBalancingSpec()}], ids=["batch", "load_balancing"]
+    ("changing", "optimizer"),
+    [("both", "sgd"), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in product(CHANGING, ["sgd", "momentum"]))],
 )
-def test_layers_that_change_in_a_forward_pass_are_refused_at_once(builder: BuildPart, changing: dict[str, Any]) -> None:
-    with pytest.raises(
-        ValueError, match=r"^compile=true does not work with batch normalisation or load balancing; choose [^\n]*$"
-    ):
-        builder(spec=NetworkSpec(widths=[3], **changing), compile=True)("q", HEAD)
-    builder(spec=NetworkSpec(widths=[3], normalisation=["layer"]), compile=True)("q", HEAD)
+def test_layers_that_change_in_a_forward_pass_change_alike(builder: BuildPart, changing: str, optimizer: str) -> None:
+    shape = (3, 6, 6) if changing == "resnet" else (4,)
+    made = [
+        builder(spec=CHANGING[changing], inputs=shape, optimizer=OPTIMIZERS[optimizer], compile=compile)("q", HEAD)
+        for compile in (False, True)
+    ]
+    plain, compiled = made
+    before = buffers(compiled)
+    for number in range(4):
+        data = batch(number)
+        data = data._replace(inputs=torch.randn(8, *shape, generator=torch.Generator().manual_seed(number)))
+        plain.infer(data.inputs, plain.network), compiled.infer(data.inputs, compiled.network)  # leave evaluation mode behind
+        update_alike(plain, compiled, data)
+        close(buffers(plain), buffers(compiled))
+    assert any(not torch.equal(value, before[name]) for name, value in buffers(compiled).items())
+    if optimizer == "sgd":
+        kept = buffers(compiled)
+        with pytest.raises(FloatingPointError, match="in update 5"):
+            compiled.update(distance, data._replace(inputs=data.inputs * float("nan")))
+        assert all(torch.equal(value, kept[name]) for name, value in buffers(compiled).items())
 
 
 # Steps that cannot be made inside
