@@ -70,16 +70,17 @@ def _correlations(layer: LayerView) -> Tensor | Undefined:
 
 def _drm(views: Sequence[PartView]) -> Measured:
     """Dormancy as DrM measures it: pre-activations, and the outputs as one more layer."""
-    identity = activation_named("identity")
     with_outputs = [
-        view
-        if view.outputs is None
-        else replace(
-            view, layers=(*view.layers, LayerView("head", identity, "identity", view.outputs.flatten(1), view.outputs.flatten(1)))
-        )
+        view if view.outputs is None else replace(view, layers=(*view.layers, _output_layer(view, view.outputs)))
         for view in views
     ]
     return of_units(with_outputs, lambda layer: dormancy_scores(layer.pre), partial(dormant_fraction, threshold=0.025))
+
+
+def _output_layer(view: PartView, outputs: Tensor) -> LayerView:
+    # As many rows as the layer before has: of a sequence, a row for each token.
+    rows = outputs.reshape(len(view.layers[-1].post), -1)
+    return LayerView("head", activation_named("identity"), "identity", rows, rows)
 
 
 def _dormant(threshold: float, words: str) -> Metric:

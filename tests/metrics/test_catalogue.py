@@ -361,6 +361,18 @@ def test_dormancy_of_pre_activations_by_hand() -> None:
     assert measure("dormant_fraction_drm", see(INPUTS, q=part)) == pytest.approx(expected)
 
 
+def test_the_outputs_of_a_sequence_are_one_layer_with_a_row_for_each_token() -> None:
+    spec = NetworkSpec("gpt", widths=[4], residual_blocks=1, attention_heads=1, expansion=2)
+    builder = PartBuilder(spec, (2,), torch.int64, OptimizerSettings("sgd", 0.5), {}, 0)
+    part = builder("q", HeadSpec("classification", 3))
+    with torch.no_grad():
+        part.network.tensor(f"{HEAD}.bias")[2] = part.network.tensor(f"{HEAD}.weight")[2] = 0.0
+    views = see(torch.tensor([[0, 1], [2, 0], [1, 1]]), q=part)
+    values = measure("dormant_fraction_drm", views)
+    assert values["/q/head"] == pytest.approx(1 / 3)
+    assert values[""] == pytest.approx((8 * values["/q/block_1"] + 1) / (8 + 3))
+
+
 def test_firing_correlation_by_hand() -> None:
     # Units x, -x and y: the first two fire on opposite inputs, the third in every combination with them.
     inputs = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
