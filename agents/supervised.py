@@ -13,6 +13,7 @@ from torch.nn import functional
 from agents.best_weights import BestWeights
 from agents.compiled_update import Objective
 from agents.losses import masked_cross_entropy, regression_error
+from agents.online_means import OnlineMeans
 from agents.parts import PartBuilder
 from agents.recent_inputs import RecentInputs
 from agents.updater import Updater
@@ -113,8 +114,8 @@ class SupervisedLearner:
         masked: Whether the stream says which classes count.
 
     Attributes:
-        online: Sum of the accuracy, or of the loss in regression, of each example of the task so far before it was learned from,
-            and the number of these examples; they begin anew with each task, told or not.
+        online: Loss, and accuracy in classification, of each example of the task so far before it was learned from; they begin
+            anew with each task, told or not.
     """
 
     def __init__(
@@ -129,13 +130,14 @@ class SupervisedLearner:
         head = HeadSpec("classification" if classification else "regression", outputs)
         self.learner = build_part("learner", head)
         self.parts: dict[str, Updater] = {"learner": self.learner}
-        self.online: tuple[Tensor | float, int] = (0.0, 0)
+        self.online = OnlineMeans()
         self._objective: Objective = self._masked_loss if masked else self._loss
         self.learner.examples.declare(self._objective, MaskedBatch if masked else LabelledBatch)
         self._recent = RecentInputs(settings.recent_examples)
         self._rates = [group["lr"] for group in self.learner.optimizer.param_groups]
         self._best = BestWeights()
         self._task_over = False
+        self._online = ("accuracy", "loss") if classification else ("loss",)
 
     def act(self, observations: Tensor) -> Tensor:
         """Returns predictions (N,) of labels, (N, T) of sequences, or (N, K); a data stream does not ask for them."""
@@ -162,7 +164,7 @@ class SupervisedLearner:
         logs = self.learner.update(self._objective, batch)
         logs["online/loss"] = logs["train/loss"]
         self._recent.add(inputs)
-        self._count(logs["online/accuracy" if self.classification else "online/loss"], len(inputs))
+        self._count(logs, len(inputs))
         if place is not None and place.ends_epoch:
             logs |= self._end_epoch(place)
         return logs
@@ -205,7 +207,7 @@ class SupervisedLearner:
         return {
             "learner": self.learner.state_dict(),
             "recent": self._recent.state_dict(),
-            "online": self.online,
+            "online": self.online.state_dict(),
             "best": self._best.state_dict(),
             "task_over": self._task_over,
         }
@@ -214,17 +216,16 @@ class SupervisedLearner:
         """Restores what ``state_dict`` returned."""
         self.learner.load_state_dict(state["learner"])
         self._recent.load_state_dict(state["recent"], self.learner.device)
-        total, count = state["online"]
-        self.online = (total.to(self.learner.device) if isinstance(total, Tensor) else total, count)
+        self.online.load_state_dict(state["online"], self.learner.device)
         self._best.load_state_dict(state["best"], self.learner.device)
         self._task_over = state["task_over"]
 
-    def _count(self, value: Any, examples: int) -> None:
-        """Adds a minibatch's mean to the online sum of the task."""
+    def _count(self, logs: Logs, examples: int) -> None:
+        """Remembers how a minibatch of the task was predicted."""
         if self._task_over:
-            self.online, self._task_over = (0.0, 0), False
-        total, count = self.online
-        self.online = (total + (value * examples if examples > 1 else value), count + examples)
+            self.online.clear()
+            self._task_over = False
+        self.online.add({name: logs[f"online/{name}"] for name in self._online}, examples)
 
     def _set_rate(self, passed: float) -> None:
         """Sets the learning rate of a task of which a part has passed."""

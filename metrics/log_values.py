@@ -24,12 +24,15 @@ class Series(NamedTuple):
         ys: One curve per legend entry, each of shape (n,).
         x_label: Name and unit of the horizontal axis.
         y_label: Name and unit of the vertical axis.
+        grows: Whether it is the one written before with a point more at its end. Files then get the newest point alone; an image
+            shows them all.
     """
 
     x: Tensor
     ys: dict[str, Tensor]
     x_label: str
     y_label: str
+    grows: bool = False
 
 
 class Heatmap(NamedTuple):

@@ -16,7 +16,8 @@ HEATMAP_COLUMNS = ("step", "name", "task", "units", "bin", "share")
 class CsvWriter:
     """Appends every scalar to ``path``, and every series to ``curves.csv`` and every heatmap to ``heatmap.csv`` in its folder.
 
-    A heatmap adds its newest column, one row per bin; histograms and matrices are not written.
+    A heatmap adds its newest column, one row per bin, and a growing series its newest point; histograms and matrices are not
+    written.
 
     Numbers are written so that reading them back gives the same float; ``nan`` stands for a value that could not be computed.
     The files are flushed at each write, so a killed run loses nothing that was written before.
@@ -40,9 +41,10 @@ class CsvWriter:
         self._scalars.append((step, name, _number(value)) for name, value in scalars.items())
         curves = {name: value for name, value in rich.items() if isinstance(value, Series)}
         for name, series in curves.items():
-            positions = series.x.tolist()
+            new = slice(-1, None) if series.grows else slice(None)
+            positions = series.x[new].tolist()
             for curve, heights in series.ys.items():
-                points = zip(positions, heights.tolist(), strict=True)
+                points = zip(positions, heights[new].tolist(), strict=True)
                 self._curves.append((step, name, curve, _number(x), _number(y)) for x, y in points)
         for name, value in rich.items():
             if isinstance(value, Heatmap):

@@ -11,8 +11,8 @@ def plasticity_layout(names: Iterable[str]) -> Layout:
     """Returns the dashboard for a run that logs these names; a chart that none of them would fill is left out.
 
     TensorBoard colours a line by its run and tells the lines of one run apart by markers that mean nothing, so a chart of the
-    first category holds one quantity, pooled over layers, where it can. The second category shows the same by layer
-    (``plasticity/<metric>/<part>/<layer>``), the third the training signals.
+    first category holds one quantity, pooled over layers, where it can. The second category shows the tasks of a supervised
+    learner, the third the first's metrics by layer (``plasticity/<metric>/<part>/<layer>``), the fourth the training signals.
 
     Args:
         names: Names of scalars, e.g. ``plasticity/dormant_fraction/q/torso.0``.
@@ -37,6 +37,9 @@ def _all_charts() -> Layout:
         "Plasticity": {
             "Return per episode, or online accuracy": _chart(r"rollout/return|online/accuracy"),
             "Return in evaluation": _chart(r"eval/return"),
+            "Online accuracy of each task": _chart(r"task/online_accuracy"),
+            "Test accuracy at the end of each task": _chart(r"task/test_accuracy"),
+            "Test accuracy beyond a fresh network's": _chart(r"relative/test_accuracy"),
             "Dormant units (fraction)": _pooled("dormant_fraction"),
             "Probe task, variance explained": _chart(r"probe/explained_variance"),
             "Effective rank": _pooled("effective_rank"),
@@ -63,6 +66,21 @@ def _all_charts() -> Layout:
             "Probe loss, this network and a fresh one": _chart(r"probe/(fresh_)?loss"),
             "Probe loss relative to a fresh network": _chart(r"probe/relative_loss"),
             "Random-label accuracy, this network and a fresh one": _chart(r"probe/(fresh_)?random_label_accuracy"),
+        },
+        "Tasks": {
+            "Online accuracy, mean of the tasks so far": _chart(r"task/mean_online_accuracy"),
+            "Test accuracy, mean of the tasks so far": _chart(r"task/mean_test_accuracy"),
+            "Training accuracy at the end of each task": _chart(r"task/train_accuracy"),
+            "Validation accuracy at the end of each task": _chart(r"task/validation_accuracy"),
+            "Test accuracy of each task's best epoch": _chart(r"task/best_test_accuracy"),
+            "Online loss of each task": _chart(r"task/online_loss"),
+            "Test loss at the end of each task": _chart(r"task/test_loss"),
+            "Training loss at the end of each task": _chart(r"task/train_loss"),
+            "Test accuracy after epochs": _chart(r"epoch/test_accuracy"),
+            "Training accuracy after epochs": _chart(r"epoch/train_accuracy"),
+            "Online accuracy beyond a fresh network's": _chart(r"relative/online_accuracy"),
+            "Forward transfer to the next task": _chart(r"task/forward_transfer"),
+            "Forward transfer by online accuracy": _chart(r"relative/online_transfer"),
         },
         "Plasticity by layer": {
             "Dormant units by layer (fraction)": _by_layer("dormant_fraction"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TICKS: Final = 6
+_MOST_MARKED: Final = 50  # points of a curve that are marked: one alone would not be seen without
 _MOST_SWITCHES: Final = 60  # marked by a line each; more lines would hide what they mark
 
 
@@ -20,7 +21,7 @@ def draw_series(series: Series) -> np.ndarray:
 
     def draw(figure: "Figure", axes: "Axes") -> None:
         for name, heights in series.ys.items():
-            axes.plot(series.x.tolist(), heights.tolist(), label=name)
+            axes.plot(series.x.tolist(), heights.tolist(), label=name, marker="." if len(heights) <= _MOST_MARKED else None)
         axes.set(xlabel=series.x_label, ylabel=series.y_label)
         axes.grid(alpha=0.3)
         if series.ys:

@@ -1,6 +1,7 @@
 """What the user sees while a run goes on, and when it ends."""
 
 import csv
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +11,22 @@ from tqdm import tqdm
 
 from metrics.log_values import Rich
 
-_SHOWN: Final = {"return": "rollout/return", "accuracy": "online/accuracy", "dormant": "plasticity/dormant_fraction"}
+_SHOWN: Final = {
+    "return": "rollout/return",
+    "accuracy": "online/accuracy",
+    "mean": "task/mean_online_accuracy",
+    "test": "task/test_accuracy",
+    "loss": "task/online_loss",
+    "dormant": "plasticity/dormant_fraction",
+}
 
 
 class ProgressWriter:
-    """A progress bar on stderr with steps per second, return or accuracy, and dormant fraction; a writer of the tracker."""
+    """A progress bar on stderr; a writer of the tracker.
+
+    It shows steps per second, return or accuracy (of a supervised learner also its mean over the tasks, and that on the last
+    task's test set; of regression the last task's loss), and the dormant fraction.
+    """
 
     def __init__(self, total_steps: int, step: int) -> None:
         self._bar = tqdm(total=total_steps, initial=step, unit="step", file=sys.stderr, dynamic_ncols=True)
@@ -50,10 +62,20 @@ def summary_lines(folder: Path, seconds: Mapping[str, float]) -> list[str]:
             return f"none: {_reason(folder, name)}"
         return f"{last[name]:.3g} (at first {first[name]:.3g})"
 
+    def averaged(name: str) -> str:
+        mean = last.get(name.replace("/", "/mean_"), math.nan)
+        return change(name) if math.isnan(mean) else f"{change(name)}, mean of the tasks {mean:.3g}"
+
     rows = {
         "return per episode": ("rollout/return", change),
         "return in evaluation": ("eval/return", change),
         "online accuracy": ("online/accuracy", change),
+        "online accuracy of a task": ("task/online_accuracy", averaged),
+        "test accuracy of a task": ("task/test_accuracy", averaged),
+        "  beyond a fresh network's": ("relative/test_accuracy", change),
+        "forward transfer": ("task/forward_transfer", averaged),
+        "online loss": ("online/loss", change),
+        "online loss of a task": ("task/online_loss", averaged),
         "dormant fraction (tau 0.025)": ("plasticity/dormant_fraction", change),
         "effective rank, last layer": ("plasticity/effective_rank", change),
     }

@@ -40,6 +40,8 @@ MAY_CHANGE: Final = (
 _SHOWN_WITH_HPARAMS: Final = (
     "rollout/return",
     "online/accuracy",
+    "task/mean_online_accuracy",
+    "task/test_accuracy",
     "plasticity/dormant_fraction",
     "plasticity/effective_rank",
     "probe/relative_loss",

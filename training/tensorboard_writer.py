@@ -34,14 +34,15 @@ class TensorBoardWriter:
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=_FLUSH_SECONDS)
         self._names: set[str] = set()
         self._layout: Layout = {}
-        self._undrawn: dict[str, Heatmap] = {}
+        self._undrawn: dict[str, tuple[int, Heatmap | Series]] = {}
         self._excepthook, threading.excepthook = threading.excepthook, self._leave_to_main_thread
         self._update_dashboard(resume_step or 0, names)
 
     def write(self, step: int, scalars: Mapping[str, float], rich: Mapping[str, Rich]) -> None:
         """Writes one step's values: all scalars in one event, a histogram per sample, an image per series and matrix.
 
-        A heatmap, which grows by a column each time, is drawn when its columns have doubled in number and at each ``flush``.
+        A heatmap, which grows by a column each time, and a series that grows by a point are drawn when their columns or points
+        have doubled in number and at each ``flush``.
         """
         if scalars:
             points = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
@@ -51,14 +52,14 @@ class TensorBoardWriter:
         for name, value in rich.items():
             if isinstance(value, Histogram):
                 self._histogram(step, name, value)
-            elif isinstance(value, Series):
-                self._image(step, name, draw_series(value))
             elif isinstance(value, Matrix):
                 self._image(step, name, draw_matrix(value))
-            else:
-                self._undrawn[name] = value
-                if len(value.steps).bit_count() == 1:
+            elif isinstance(value, Heatmap) or value.grows:
+                self._undrawn[name] = (step, value)
+                if len(value.steps if isinstance(value, Heatmap) else value.x).bit_count() == 1:
                     self._draw(name)
+            else:
+                self._image(step, name, draw_series(value))
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         """Adds a text, shown under the Text tab and rendered as Markdown."""
@@ -77,7 +78,7 @@ class TensorBoardWriter:
             self._writer._get_file_writer().add_summary(summary)
 
     def flush(self) -> None:
-        """Returns once everything written so far is in the event file, the heatmaps with their newest columns among it."""
+        """Returns once everything written so far is in the event file, heatmaps and growing series up to now among it."""
         for name in list(self._undrawn):
             self._draw(name)
         self._writer.flush()
@@ -103,8 +104,8 @@ class TensorBoardWriter:
             self._excepthook(error)
 
     def _draw(self, name: str) -> None:
-        heatmap = self._undrawn.pop(name)
-        self._image(int(heatmap.steps[-1]), name, draw_heatmap(heatmap))
+        step, value = self._undrawn.pop(name)
+        self._image(step, name, draw_heatmap(value) if isinstance(value, Heatmap) else draw_series(value))
 
     def _image(self, step: int, name: str, image: np.ndarray) -> None:
         self._writer.add_image(name, image, step, dataformats="HWC")

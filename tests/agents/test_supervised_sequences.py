@@ -79,9 +79,8 @@ def test_it_learns_what_follows(bf16: bool) -> None:
         last = agent.learn(Experience(batch, 0, {}, place))
     assert first > 2.2  # log 11 is 2.4
     assert float(last["online/loss"]) < 0.8
-    total, count = agent.online
-    assert count == 151 * 8
-    assert 0.3 < float(total) / count < 1
+    assert 0.3 < agent.online.means()["accuracy"] < 1
+    assert 0.3 < agent.online.means()["loss"] < first
 
 
 @pytest.mark.parametrize("method", ["l2", "self_normalized_resets", "continual_backprop", "redo"])

@@ -37,6 +37,15 @@ def test_series_go_to_their_own_table_and_histograms_nowhere(tmp_path):
     assert not (tmp_path / "metrics.csv").exists()
 
 
+def test_of_a_growing_series_the_newest_point_is_written(tmp_path):
+    writer = CsvWriter(tmp_path / "metrics.csv")
+    for heights in ((0.5,), (0.5, 0.25)):
+        writer.write(len(heights), {}, {"task/accuracy": series(*heights)._replace(grows=True)})
+    assert (tmp_path / "curves.csv").read_text() == (
+        "step,name,curve,x,value\n1,task/accuracy,network,0.0,0.5\n2,task/accuracy,network,20.0,0.25\n"
+    )
+
+
 def test_resuming_drops_later_rows_and_a_torn_last_line(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,name,value\n1,x,1.0\n10,x,2.0\n11,x,3.0\n2,late,4.0\n9,x,1.2345")

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from training.progress import summary_lines
+import pytest
+
+from training.progress import ProgressWriter, summary_lines
 
 
 def lines(folder: Path, *rows: str) -> list[str]:
@@ -24,6 +26,31 @@ def test_what_was_never_logged_is_left_out(tmp_path: Path) -> None:
         "online accuracy 0.5 (at first 0.5)",
         "time of measurements metrics 0.2 s",
     ]
+
+
+def test_tasks_are_shown_with_their_mean(tmp_path: Path) -> None:
+    names = {
+        "task/online_accuracy": (0.5, 0.75),
+        "task/mean_online_accuracy": (0.5, 0.625),
+        "relative/test_accuracy": (0.1, -0.2),
+    }
+    rows = [f"{step},{name},{values[step]}" for step in (0, 1) for name, values in names.items()]
+    assert lines(tmp_path, *rows, "1,task/test_accuracy,0.5") == [
+        "online accuracy of a task 0.75 (at first 0.5), mean of the tasks 0.625",
+        "test accuracy of a task 0.5 (at first 0.5)",
+        "beyond a fresh network's -0.2 (at first 0.1)",
+        "time of measurements metrics 0.2 s",
+    ]
+
+
+def test_the_bar_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = ProgressWriter(10, 0)
+    bar.write(1, {"online/accuracy": 0.5, "online/loss": 3.0}, {})
+    bar.write(2, {"task/test_accuracy": 0.75, "task/mean_online_accuracy": 0.625}, {})
+    bar.close()
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "2/10" in last
+    assert "accuracy=0.5, mean=0.625, test=0.75]" in last
 
 
 def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:

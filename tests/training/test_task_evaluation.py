@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +13,8 @@ from agents.supervised import SupervisedLearner, SupervisedSettings
 from envs.augmentation import Augmentation
 from envs.datasets import Dataset
 from envs.preparation import Preparation
+from envs.slow_regression import SlowRegression
+from envs.task_data import TaskData
 from envs.task_stream import Schedule, TaskStream
 from envs.transformed_tasks import TransformedTasks
 from metrics.observer import observe
@@ -19,6 +23,8 @@ from metrics.view import View
 from networks.spec import NetworkSpec
 from seeding import derive_seed
 from training.task_evaluation import TaskEvaluationObserver, TaskEvaluationSettings
+
+Make = Callable[..., SupervisedLearner]
 
 
 def images(count: int, seed: int) -> Dataset:
@@ -41,10 +47,15 @@ def learner(seed: int = 0) -> SupervisedLearner:
     return SupervisedLearner(SupervisedSettings(), 3, True, builder)
 
 
-def watched(stream: TaskStream, steps: int, **settings: Any) -> dict[int, dict[str, Any]]:
+def regressor(seed: int = 0) -> SupervisedLearner:
+    builder = PartBuilder(NetworkSpec(widths=[4]), (5,), torch.float32, OptimizerSettings(learning_rate=0.02), seed=seed)
+    return SupervisedLearner(SupervisedSettings(), 1, False, builder)
+
+
+def watched(stream: TaskStream, steps: int, make: Make = learner, **settings: Any) -> dict[int, dict[str, Any]]:
     """Trains, and returns what was measured, by step."""
-    agent = learner()
-    observer = TaskEvaluationObserver(TaskEvaluationSettings(**settings), 0, agent, stream, learner)
+    agent = make()
+    observer = TaskEvaluationObserver(TaskEvaluationSettings(**settings), 0, agent, stream, make)
     measured = {}
     for _ in range(steps):
         before = stream.step
@@ -59,9 +70,21 @@ def test_tasks_are_evaluated_at_their_ends_announced_or_not() -> None:
         measured = watched(stream_of(announce_tasks=announced), 24)
         assert list(measured) == [8, 16, 24]  # 30 examples: 4 minibatches an epoch
         assert [logs["task/number"] for logs in measured.values()] == [0.0, 1.0, 2.0]
-        names = {"number", "online_accuracy", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}
+        names = {
+            "number",
+            "online_accuracy",
+            "online_loss",
+            "train_loss",
+            "train_accuracy",
+            "test_loss",
+            "test_accuracy",
+            "accuracy",
+            "loss",
+        }
+        names |= {"mean_online_accuracy", "mean_test_accuracy"}
         assert set(measured[8]) == {f"task/{name}" for name in names}
     assert list(watched(stream_of(), 24, every_tasks=2)) == [16]
+    assert list(watched(stream_of(), 24, every_tasks=0, fresh_every_tasks=3)) == [24]
     assert watched(stream_of(), 24, every_tasks=0) == {}
 
 
@@ -88,7 +111,27 @@ def test_epochs_make_a_learning_curve() -> None:
     assert "task/test_accuracy" not in measured[4]
     assert float(measured[4]["epoch/test_loss"]) > float(measured[12]["epoch/test_loss"])
     assert float(measured[12]["epoch/test_loss"]) == float(measured[12]["task/test_loss"])
+    assert [measured[step]["epoch/passed"] for step in measured] == [1, 2, 3]
     assert list(watched(stream_of(epochs_per_task=3), 12, every_epochs=2, every_tasks=0)) == [8]
+
+
+def test_the_best_epoch_is_that_of_the_task() -> None:
+    measured = watched(stream_of(epochs_per_task=3), 36, every_epochs=1, fresh_every_tasks=3)
+    for task, end in enumerate((12, 24, 36)):
+        curve = [measured[step]["epoch/test_accuracy"] for step in (end - 8, end - 4, end)]
+        assert [measured[step]["epoch/task"] for step in (end - 8, end)] == [task, task]
+        assert measured[end]["task/best_test_accuracy"] == max(curve)
+    fresh, stream, curve = learner(derive_seed(0, "fresh learner", 2)), stream_of(epochs_per_task=3).beginning(2), []
+    for _ in range(12):
+        fresh.learn(stream.advance())
+        if stream.ends_epoch:
+            curve.append(float(fresh.score([stream.sets()["test"]]).accuracy))  # type: ignore[arg-type]
+    assert curve[1] != max(curve)
+    assert measured[36]["fresh/best_test_accuracy"] == max(curve)
+    second_only = watched(stream_of(epochs_per_task=3), 36, every_epochs=2, fresh_every_tasks=3)[36]
+    assert second_only["fresh/best_test_accuracy"] == curve[1]
+    difference = measured[36]["task/best_test_accuracy"] - max(curve)
+    assert measured[36]["relative/best_test_accuracy"] == pytest.approx(difference)
 
 
 def test_a_task_of_a_single_minibatch_is_evaluated() -> None:
@@ -104,7 +147,7 @@ def test_a_fresh_learner_sees_the_same_task_from_its_start() -> None:
         experience = stream.advance()
         if step >= 8:
             fresh.learn(experience)
-    online = float(fresh.online[0]) / fresh.online[1]
+    online = fresh.online.means()["accuracy"]
     score = fresh.score([stream.sets()["test"]])
     assert score.accuracy is not None
     assert float(logs["fresh/online_accuracy"]) == pytest.approx(online)
@@ -126,10 +169,64 @@ def test_the_next_task_is_tried_before_it_begins() -> None:
     following = stream_of().beginning(1).sets()["test"]
     expected = float((agent.act(following.inputs) == following.targets).float().mean())
     assert float(logs["task/next_test_accuracy"]) == pytest.approx(expected)
-    assert "relative/next_test_accuracy" in logs
+    fresh = learner(derive_seed(0, "fresh learner", 1))
+    chance = float((fresh.act(following.inputs) == following.targets).float().mean())
+    assert logs["fresh/next_test_accuracy"] == pytest.approx(chance)
+    assert logs["task/forward_transfer"] == pytest.approx(expected - chance)
     unlabelled = watched(stream_of("random_labels"), 8, forward_transfer=True)[8]
-    assert isinstance(unlabelled["task/next_test_accuracy"], Undefined)
+    assert isinstance(unlabelled["task/forward_transfer"], Undefined)
+    assert isinstance(unlabelled["task/mean_forward_transfer"], Undefined)
     assert "task/test_accuracy" not in unlabelled
+
+
+def test_means_are_over_the_tasks_so_far() -> None:
+    measured = watched(stream_of(), 24, forward_transfer=True)
+    for name in ("online_accuracy", "test_accuracy", "forward_transfer"):
+        values = [logs[f"task/{name}"] for logs in measured.values()]
+        means = [logs[f"task/mean_{name}"] for logs in measured.values()]
+        assert means == pytest.approx([values[0], sum(values[:2]) / 2, sum(values) / 3])
+    curves = measured[24]["task/accuracy"]
+    assert curves.x.tolist() == [0, 1, 2]
+    assert curves.ys["test"].tolist() == [logs["task/test_accuracy"] for logs in measured.values()]
+    assert set(curves.ys) == {"online", "train", "test"}
+
+
+class RegressionWithTest(SlowRegression):
+    """Slowly-changing regression with its training examples as a test set."""
+
+    def task(self, number: int) -> TaskData:
+        data = super().task(number)
+        return replace(data, test=data.train)
+
+
+def test_regression_is_compared_by_loss() -> None:
+    stream = TaskStream(RegressionWithTest(0, bits=5, slow_bits=2, examples_per_task=6), Schedule(batch_size=1), 0)
+    measured = watched(stream, 12, make=regressor, fresh_every_tasks=2, every_epochs=1, forward_transfer=True)
+    assert {name for name in measured[6] if "accuracy" in name} == set()
+    logs = measured[12]
+    assert logs["relative/online_loss"] == logs["task/online_loss"] - logs["fresh/online_loss"]
+    assert logs["task/mean_online_loss"] == (measured[6]["task/online_loss"] + logs["task/online_loss"]) / 2
+    assert logs["task/forward_transfer"] == logs["fresh/next_test_loss"] - logs["task/next_test_loss"] != 0
+    assert set(logs["task/loss"].ys) == {"online", "train", "test"}
+
+
+def test_what_was_found_by_task_goes_on_after_a_stop_in_mid_task() -> None:
+    settings = TaskEvaluationSettings(every_epochs=1, forward_transfer=True)
+    whole = watched(stream_of(), 24, every_epochs=1, forward_transfer=True)
+    stream, agent = stream_of(), learner()
+    observer = TaskEvaluationObserver(settings, 0, agent, stream, learner)
+    measured = {}
+    for step in range(1, 25):
+        agent.learn(stream.advance())
+        if observer.due(step - 1, step):
+            measured[step] = observe(observer, View(step, 0, agent))
+        if step in (13, 20):  # within the second task, between its epochs and in the last one's end
+            saved = deepcopy((stream.state_dict(), agent.state_dict(), observer.state_dict()))
+            stream, agent = stream_of(), learner(7)
+            observer = TaskEvaluationObserver(settings, 0, agent, stream, learner)
+            for part, state in zip((stream, agent, observer), saved, strict=True):
+                part.load_state_dict(state)  # type: ignore[attr-defined]
+    assert str(measured) == str(whole)
 
 
 def test_a_part_of_each_set_can_be_enough() -> None:
@@ -142,7 +239,10 @@ def test_a_part_of_each_set_can_be_enough() -> None:
         assert float(logs[f"task/{name}_accuracy"]) * 6 == pytest.approx(
             round(float(logs[f"task/{name}_accuracy"]) * 6), abs=1e-5
         )
-    assert logs == observe(observer, View(8, 0, agent))
+    again: dict[str, Any] = observe(observer, View(8, 0, agent))
+    assert [again[f"task/{name}_accuracy"] for name in ("train", "test")] == [
+        logs[f"task/{name}_accuracy"] for name in ("train", "test")
+    ]
 
 
 def test_evaluation_is_augmented_only_on_request() -> None:
@@ -184,3 +284,5 @@ def test_settings_are_checked(name: str) -> None:
         TaskEvaluationSettings(**{name: -1})
     with pytest.raises(ValueError, match=r"task_evaluation\.examples=0 must be at least 1"):
         TaskEvaluationSettings(examples=0)
+    with pytest.raises(ValueError, match=r"forward_transfer=true needs task_evaluation\.every_tasks"):
+        TaskEvaluationSettings(every_tasks=0, forward_transfer=True)

@@ -168,6 +168,12 @@ def test_a_resumed_run_keeps_the_charts_of_names_not_seen_again(tmp_path):
         ("plasticity/weight_norm", "Weight norm"),
         ("plasticity/distance_from_initialisation", "Distance from initialisation"),
         ("eval/return", "Return in evaluation"),
+        ("task/online_accuracy", "Online accuracy of each task"),
+        ("task/mean_online_accuracy", "Online accuracy, mean of the tasks so far"),
+        ("task/test_accuracy", "Test accuracy at the end of each task"),
+        ("relative/test_accuracy", "Test accuracy beyond a fresh network's"),
+        ("epoch/test_accuracy", "Test accuracy after epochs"),
+        ("task/forward_transfer", "Forward transfer to the next task"),
         ("probe/loss", "Probe loss, this network and a fresh one"),
         ("probe/fresh_loss", "Probe loss, this network and a fresh one"),
         ("probe/explained_variance", "Probe task, variance explained"),
@@ -196,7 +202,11 @@ def test_every_chart_is_filled_by_a_name_that_runs_log():
         "probe/random_label_accuracy",
     ]
     others = ["rollout/return", "rollout/length", "eval/return", "train/loss", "time/steps_per_second"]
-    assert plasticity_layout([*metrics, *probe, *others]) == _all_charts()
+    tasks = [f"task/{name}_{kind}" for name in ("online", "train", "test") for kind in ("accuracy", "loss")]
+    tasks += [f"task/{name}" for name in ("mean_online_accuracy", "mean_test_accuracy", "best_test_accuracy", "forward_transfer")]
+    tasks += ["task/validation_accuracy", "epoch/test_accuracy", "epoch/train_accuracy"]
+    tasks += [f"relative/{name}" for name in ("online_accuracy", "test_accuracy", "online_transfer")]
+    assert plasticity_layout([*metrics, *probe, *tasks, *others]) == _all_charts()
 
 
 @pytest.mark.parametrize("name", ["redo/reset_units", "plasticity/weight_norm_ratio", "eval/rollout/return", "my/train/loss"])
@@ -252,6 +262,18 @@ def test_heatmaps_are_drawn_when_their_columns_have_doubled_and_at_a_flush(tmp_p
     writer.close()
     accumulator = EventAccumulator(str(tmp_path)).Reload()
     assert [event.step for event in accumulator.Images("h")] == [1, 2, 4, 6]
+
+
+def test_growing_series_are_drawn_when_their_points_have_doubled_and_at_a_flush(tmp_path):
+    writer = TensorBoardWriter(tmp_path)
+    for points in range(1, 7):
+        tasks = torch.arange(points)
+        writer.write(10 * points, {}, {"s": Series(tasks, {"test": tasks / 6}, "task", "accuracy", grows=True)})
+    writer.flush()
+    writer.flush()
+    writer.close()
+    accumulator = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in accumulator.Images("s")] == [10, 20, 40, 60]
 
 
 def test_matrices_are_drawn_at_once(tmp_path):
