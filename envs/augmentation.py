@@ -1,7 +1,8 @@
 """Random changes of images: horizontal flip, crop from a reflected border, rotation; all on the images' device.
 
 What is drawn is apart from what is done with it: an epoch draws once for all its examples, so that any minibatch of it can be
-made again without those before it, and no step waits for a generator.
+made again without those before it, and no step waits for a generator. Draws, and the sines of angles, are made on the CPU; what
+is left for the device is exact arithmetic or rounded alike everywhere, so that the same images come out on any device.
 """
 
 import math
@@ -48,7 +49,7 @@ class Augmentation:
         flips = torch.rand(count, generator=generator) < self.flip_probability
         offsets = torch.randint(2 * self.crop_padding + 1, (2, count), generator=generator) - self.crop_padding
         angles = torch.rand(count, generator=generator) * self.rotation_degrees
-        return Draws(flips, offsets[0], offsets[1], angles)
+        return Draws(flips, offsets[0], offsets[1], turns(angles))
 
     def apply(self, images: Tensor, draws: "Draws", fill: Tensor) -> Tensor:
         """Returns the changed images (B, C, H, W); ``fill`` (C,) is what a rotation brings in from outside."""
@@ -56,7 +57,7 @@ class Augmentation:
             images = flip(images, draws.flips)
         if self.crop_padding:
             images = shift_with_reflection(images, draws.down, draws.right)
-        return rotate(images, draws.angles, fill) if self.rotation_degrees else images
+        return rotate(images, draws.turns, fill) if self.rotation_degrees else images
 
 
 class Draws(NamedTuple):
@@ -66,13 +67,13 @@ class Draws(NamedTuple):
         flips: (B,) bool.
         down: (B,) int64, rows by which the crop lies below the image's own place.
         right: (B,) int64, columns likewise.
-        angles: (B,) degrees.
+        turns: (B, 2) cosine and sine of the angle of rotation.
     """
 
     flips: Tensor
     down: Tensor
     right: Tensor
-    angles: Tensor
+    turns: Tensor
 
     def to(self, device: torch.device | str) -> Self:
         """Returns the same on a device."""
@@ -99,14 +100,19 @@ def shift_with_reflection(images: Tensor, down: Tensor, right: Tensor) -> Tensor
     return _pick(images, rows[:, :, None].expand(-1, -1, width), columns[:, None, :].expand(-1, height, -1))
 
 
-def rotate(images: Tensor, angles: Tensor, fill: Tensor) -> Tensor:
-    """Rotates (B, C, H, W) about its centre by ``angles`` (B,) degrees counter-clockwise, taking the nearest pixel.
+def turns(degrees: Tensor) -> Tensor:
+    """Returns cosines and sines (B, 2) of angles (B,) in degrees, as float32."""
+    radians = degrees.to(torch.float64) * (math.pi / 180)
+    return torch.stack([radians.cos(), radians.sin()], 1).to(torch.float32)
+
+
+def rotate(images: Tensor, turns: Tensor, fill: Tensor) -> Tensor:
+    """Rotates (B, C, H, W) about its centre counter-clockwise, taking the nearest pixel; ``turns`` (B, 2) as made of angles.
 
     Pixels that come from outside are ``fill`` (C,), in the images' type.
     """
     height, width = images.shape[2:]
-    radians = angles * (math.pi / 180)
-    cosine, sine = radians.cos().view(-1, 1, 1), radians.sin().view(-1, 1, 1)
+    cosine, sine = turns[:, 0].view(-1, 1, 1), turns[:, 1].view(-1, 1, 1)
     y = (torch.arange(height, device=images.device) - (height - 1) / 2).view(1, -1, 1)
     x = (torch.arange(width, device=images.device) - (width - 1) / 2).view(1, 1, -1)
     # Each pixel looks up where it came from, which is a rotation back; rows grow downwards.

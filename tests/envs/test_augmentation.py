@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from envs.augmentation import Augmentation, Draws, flip, rotate, shift_with_reflection
+from envs.augmentation import Augmentation, Draws, flip, rotate, shift_with_reflection, turns
 from envs.preparation import Preparation
 
 NUMBERS = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)  # 1 2 3 / 4 5 6 / 7 8 9
@@ -45,14 +45,14 @@ def test_shift_is_a_crop_of_the_padded_image() -> None:
 
 def test_rotation_by_hand() -> None:
     fill = torch.zeros(1)
-    assert rows(rotate(NUMBERS, torch.tensor([0.0]), fill)) == rows(NUMBERS)
-    assert rows(rotate(NUMBERS, torch.tensor([90.0]), fill)) == [[3, 6, 9], [2, 5, 8], [1, 4, 7]]  # counter-clockwise
-    assert rows(rotate(NUMBERS, torch.tensor([180.0]), fill)) == [[9, 8, 7], [6, 5, 4], [3, 2, 1]]
-    turned = rotate(NUMBERS, torch.tensor([45.0]), torch.tensor([200.0]))
+    assert rows(rotate(NUMBERS, turns(torch.tensor([0.0])), fill)) == rows(NUMBERS)
+    assert rows(rotate(NUMBERS, turns(torch.tensor([90.0])), fill)) == [[3, 6, 9], [2, 5, 8], [1, 4, 7]]  # counter-clockwise
+    assert rows(rotate(NUMBERS, turns(torch.tensor([180.0])), fill)) == [[9, 8, 7], [6, 5, 4], [3, 2, 1]]
+    turned = rotate(NUMBERS, turns(torch.tensor([45.0])), torch.tensor([200.0]))
     # Corners come from sqrt(2) away along an axis, rounded to 1: the middles of the sides. Those come from the corners.
     assert rows(turned) == [[2, 3, 6], [1, 5, 9], [4, 7, 8]]
     wide = torch.ones(1, 1, 1, 5, dtype=torch.uint8)
-    assert rotate(wide, torch.tensor([90.0]), torch.tensor([7.0])).flatten().tolist() == [7, 7, 1, 7, 7]
+    assert rotate(wide, turns(torch.tensor([90.0])), torch.tensor([7.0])).flatten().tolist() == [7, 7, 1, 7, 7]
 
 
 def test_draws_have_the_published_distributions() -> None:
@@ -62,8 +62,15 @@ def test_draws_have_the_published_distributions() -> None:
     for offsets in (draws.down, draws.right):
         assert (offsets + 4).bincount().div(20_000).sub(1 / 9).abs().max() < 0.01
         assert (offsets + 4).bincount().shape == (9,)
-    assert (float(draws.angles.min()), float(draws.angles.max())) == (pytest.approx(0, abs=0.01), pytest.approx(15, abs=0.01))
-    assert 7.3 < float(draws.angles.mean()) < 7.7
+    angles = torch.atan2(draws.turns[:, 1], draws.turns[:, 0]).rad2deg()
+    assert (float(angles.min()), float(angles.max())) == (pytest.approx(0, abs=0.01), pytest.approx(15, abs=0.01))
+    assert 7.3 < float(angles.mean()) < 7.7
+
+
+def test_turns_are_cosine_and_sine() -> None:
+    found = turns(torch.tensor([0.0, 30.0, 60.0]))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.0], [0.75**0.5, 0.5], [0.5, 0.75**0.5]]))
+    assert found.dtype == torch.float32
 
 
 def test_what_is_off_changes_no_other_draw() -> None:
@@ -71,7 +78,14 @@ def test_what_is_off_changes_no_other_draw() -> None:
     alone = Augmentation(0.0, 4, 0.0).draw(50, torch.Generator().manual_seed(1))
     assert torch.equal(both.down, alone.down)
     assert not bool(alone.flips.any())
-    assert not bool(alone.angles.any())
+    assert torch.equal(alone.turns, torch.tensor([[1.0, 0.0]]).expand(50, 2))
+
+
+def test_a_flip_comes_before_the_crop_and_the_crop_before_the_rotation() -> None:
+    draws = Draws(torch.tensor([True]), torch.tensor([0]), torch.tensor([1]), turns(torch.tensor([90.0])))
+    # 3 2 1 / 6 5 4 / 9 8 7, then 2 1 2 / 5 4 5 / 8 7 8, then a quarter counter-clockwise.
+    changed = Augmentation(0.5, 1, 90.0).apply(NUMBERS, draws, torch.zeros(1))
+    assert rows(changed) == [[2, 5, 8], [1, 4, 7], [2, 5, 8]]
 
 
 def test_what_is_off_returns_the_images_themselves() -> None:
@@ -85,6 +99,10 @@ def test_standardisation_by_hand() -> None:
     torch.testing.assert_close(preparation.evaluation(images).flatten(), torch.tensor([1.0, -2.5]))
     assert preparation.output_dtype(torch.uint8) == torch.float32
     assert images.flatten().tolist() == [255, 0]
+    every = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)
+    exact = (every.double() / 255).float()  # each quotient rounded once, which a product with 1 / 255 is not
+    assert torch.equal(Preparation(Augmentation(), [0.0], [1.0]).evaluation(every), exact)
+    assert not torch.equal(every * torch.tensor(1 / 255), exact)
     half = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1)
     torch.testing.assert_close(preparation.evaluation(half).flatten(), torch.tensor([0.0, 2.5]))
     assert half.flatten().tolist() == [0.5, 0.5]

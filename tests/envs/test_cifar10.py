@@ -18,10 +18,9 @@ from envs.cifar10 import (
     convert_python_version,
     parse_records,
     records_of_pickle,
-    unpacked_folder,
 )
 from envs.dataset_files import DatasetError, RawFile
-from envs.dataset_sources import archive_source
+from envs.dataset_sources import archive_source, unpacked_folder
 from envs.image_set import ImageSet, load_image_set
 
 GENERATOR = np.random.default_rng(0)
@@ -92,7 +91,7 @@ def test_the_official_tar_and_unpacked_folders_are_read_from_the_data_folder(tmp
             tar.addfile(entry, io.BytesIO(content))
     digest = hashlib.md5(buffer.getvalue()).hexdigest()
     tarball = archive_source("tar", "cifar-10-python.tar.gz", digest, members, bytes, convert_python_version)
-    folder_source = unpacked_folder("cifar-10-batches-py", "", convert_python_version)
+    folder_source = unpacked_folder("cifar-10-batches-py", BATCHES, convert_python_version)
     image_set = ImageSet("small", 10, FILES[:5], FILES[5:], (folder_source, tarball), parse_records)
 
     folder = tmp_path / "tarred" / "small"
@@ -112,7 +111,7 @@ def test_the_official_tar_and_unpacked_folders_are_read_from_the_data_folder(tmp
 
 
 def test_a_folder_that_lacks_a_batch_names_it(tmp_path: Path) -> None:
-    source = unpacked_folder("cifar-10-batches-py", "", convert_python_version)
+    source = unpacked_folder("cifar-10-batches-py", BATCHES, convert_python_version)
     (tmp_path / "cifar-10-batches-py").mkdir()
     for name in BATCHES[1:]:
         (tmp_path / "cifar-10-batches-py" / name).write_bytes(PICKLES[name])
@@ -142,6 +141,7 @@ def test_a_pickle_may_hold_nothing_but_arrays_and_containers(tmp_path: Path) -> 
         python2_pickle(PIXELS["test_batch"][:, :3000].copy(), [1, 2]),
         python2_pickle(PIXELS["test_batch"], [1, 2, 3]),
         python2_pickle(PIXELS["test_batch"], [1, 10]),
+        b"\x8e" + PICKLES["test_batch"][1:],  # a changed first byte, of which the unpickler says MemoryError
     ],
 )
 def test_a_damaged_batch_is_named(content: bytes) -> None:

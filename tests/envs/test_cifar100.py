@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import envs.datasets
-from envs.cifar100 import CIFAR100, parse_pickles, unpacked
+from envs.cifar100 import CIFAR100, parse_pickles
 from envs.dataset_files import DatasetError, RawFile
-from envs.dataset_sources import archive_source
+from envs.dataset_sources import archive_source, unpacked_folder
 from envs.datasets import load_dataset
 
 GENERATOR = np.random.default_rng(0)
@@ -80,7 +80,10 @@ def test_the_official_archive_and_its_folder_are_read_from_the_data_folder(
             tar.addfile(entry, io.BytesIO(content))
     digest = hashlib.md5(buffer.getvalue()).hexdigest()
     members = [f"cifar-100-python/{name}" for name in CONTENTS]
-    sources = (unpacked(FILES), archive_source("tar", "cifar-100-python.tar.gz", digest, members, bytes))
+    sources = (
+        unpacked_folder("cifar-100-python", list(CONTENTS)),
+        archive_source("tar", "cifar-100-python.tar.gz", digest, members, bytes),
+    )
     small = replace(CIFAR100, train_files=FILES[:1], test_files=FILES[1:], sources=sources)
     monkeypatch.setitem(envs.datasets.IMAGE_SETS, "cifar100", small)
     for place in ("archive", "folder"):
