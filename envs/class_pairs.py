@@ -19,8 +19,9 @@ class ClassPairs:
 
     See Dohare et al. (2024), "Loss of plasticity in deep continual learning": 600 images of each class to train on, 100 to test
     on, labels by place in the pair. In the order ``periodic``, that of the published code, one permutation of all C classes is
-    gone through again and again, so that with pairs of an even number of classes task t + C / 2 is task t. In the order
-    ``fresh`` each task draws its classes anew.
+    gone through again and again, so that with pairs of an even number of classes task t + C / 2 is task t; of an odd number
+    the last class is paired with the first, and the next pass has other pairs. In the order ``fresh`` each task draws its classes
+    anew.
 
     The first images of a class are for training, those that follow for validation, the last ones for tests.
 
@@ -65,8 +66,8 @@ class ClassPairs:
         for label in range(images.classes):
             if images.count(label) < needed:
                 raise DatasetError(
-                    f"{images.name(label)} has {images.count(label)} images; train_per_class + validation_per_class + "
-                    f"test_per_class = {needed} are needed"
+                    f"{images.name(label)} holds {images.count(label)} images, and train_per_class={train_per_class} + "
+                    f"validation_per_class={validation_per_class} + test_per_class={test_per_class} ask for {needed}"
                 )
         self.input_shape, self.input_dtype = images.input_shape, images.input_dtype
         self.outputs = classes_per_task

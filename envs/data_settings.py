@@ -49,13 +49,15 @@ class TaskStreamSettings(ImageSettings):
 
     Attributes:
         transformation: ``permuted_pixels``, ``random_labels``, ``permuted_labels`` or ``none``.
-        examples_per_task: Examples drawn for each task; None for all of them.
+        examples: Examples of the data set that the run has, drawn once; None for all.
+        examples_per_task: Examples of these drawn for each task; None for all of them.
         mode: ``continual``, ``composite`` (the same examples are transformed each time) or ``growing`` (a class more each time).
         fraction: Part of a task's examples that is transformed.
         test: Whether images are kept for tests; None where there is an official test set, which digits and quick_draw lack.
     """
 
     transformation: str = "permuted_pixels"
+    examples: int | None = None
     examples_per_task: int | None = None
     mode: str = "continual"
     fraction: float = 1.0
@@ -111,9 +113,11 @@ class FirstPhasesSettings(ImageSettings):
 
     Attributes:
         kind: ``subset``, ``noisy_labels`` or ``wrong_labels``.
-        fraction: Part of the examples that is shown first, or of the labels that is changed.
+        fraction: Part of the examples that is shown at first, or whose label is incorrect at first.
         phases: Poorer tasks before the full one.
         first_epochs: Passes over the examples of each poorer task; None for ``epochs_per_task``.
+        gradual: Whether the good part grows by equal steps from phase to phase, or stays the same.
+        right_by_chance: Whether a noisy or wrong label may be the right one by chance.
         validation_fraction: Part of the training images held out for validation.
     """
 
@@ -124,6 +128,8 @@ class FirstPhasesSettings(ImageSettings):
     fraction: float = 0.5
     phases: int = 1
     first_epochs: int | None = None
+    gradual: bool = True
+    right_by_chance: bool = False
     validation_fraction: float = 0.0
 
 
@@ -202,8 +208,12 @@ class CameraLocationsSettings(ImageSettings):
             ``~/.cache/plasticity``.
         side: Side in pixels to which images are resized.
         images_at_least: Training images that a place must have.
+        places: How many of these places take part; None for all.
+        order: ``periodic``, one order of the places again and again, or ``fresh``, a place at random in each task.
     """
 
     dataset: str = "iwildcam"
     side: int = 64
     images_at_least: int = 100
+    places: int | None = None
+    order: str = "periodic"

@@ -37,6 +37,7 @@ from envs.task_data import TaskSource
 from envs.task_stream import Schedule, TaskStream
 from envs.token_text import load_text, tokenize
 from envs.transformed_tasks import TransformedTasks
+from seeding import torch_generator
 
 FOLDER: Final = "folder"
 Built = tuple[Stream, Problem]
@@ -46,7 +47,7 @@ def build_transformed(settings: TaskStreamSettings, seed: int, device: torch.dev
     """Builds tasks that are one data set under changing transformations."""
     apart = settings.test if settings.test is not None else settings.dataset in IMAGE_SETS
     source = TransformedTasks(
-        _load(settings, "train" if apart else None, device),
+        _drawn(_load(settings, "train" if apart else None, device), settings.examples, seed),
         settings.transformation,
         settings.examples_per_task,
         seed,
@@ -110,6 +111,8 @@ def build_phases(settings: FirstPhasesSettings, seed: int, device: torch.device)
         settings.fraction,
         settings.phases,
         settings.validation_fraction,
+        settings.gradual,
+        settings.right_by_chance,
     )
     first = [] if settings.first_epochs is None else [settings.first_epochs] * settings.phases
     return _stream(source, settings, seed, first)
@@ -117,9 +120,8 @@ def build_phases(settings: FirstPhasesSettings, seed: int, device: torch.device)
 
 def build_offsets(settings: TargetOffsetsSettings, seed: int, device: torch.device) -> Built:
     """Builds regression onto random functions with offsets."""
-    source = TargetOffsets(
-        _load(settings, "train", device), seed, settings.offsets, settings.examples, settings.frequency, settings.targets
-    )
+    images = _drawn(_load(settings, "train", device), settings.examples, seed)
+    source = TargetOffsets(images, seed, settings.offsets, settings.frequency, settings.targets)
     return _stream(source, settings, seed)
 
 
@@ -155,13 +157,25 @@ def build_camera_locations(settings: CameraLocationsSettings, seed: int, device:
     if settings.dataset != "iwildcam":
         raise ValueError(f"dataset={settings.dataset} has no places; camera_locations knows iwildcam alone")
     folder = find_folder(None if settings.data_folder is None else Path(settings.data_folder))
-    return _stream(CameraLocations(folder, seed, device, settings.side, settings.images_at_least), settings, seed)
+    source = CameraLocations(folder, seed, device, settings.side, settings.images_at_least, settings.places, settings.order)
+    return _stream(source, settings, seed)
 
 
 def _load(settings: ImageSettings, split: Split | None, device: torch.device) -> Dataset:
     root = None if settings.data_folder is None else Path(settings.data_folder)
     dataset = load_dataset(settings.dataset, split, root)
     return replace(dataset, inputs=dataset.inputs.to(device), targets=dataset.targets.to(device))
+
+
+def _drawn(dataset: Dataset, examples: int | None, seed: int) -> Dataset:
+    """Returns so many examples of a data set, drawn without replacement, or all."""
+    available = len(dataset.targets)
+    if examples is None:
+        return dataset
+    if not 1 <= examples <= available:
+        raise ValueError(f"examples must be null or 1..{available}, got {examples!r}")
+    rows = torch.randperm(available, generator=torch_generator(seed, "images"))[:examples].to(dataset.inputs.device)
+    return replace(dataset, inputs=dataset.inputs[rows], targets=dataset.targets[rows])
 
 
 def _stream(source: TaskSource, settings: ScheduleSettings, seed: int, first_epochs: Sequence[int] = ()) -> Built:

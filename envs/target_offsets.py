@@ -18,16 +18,15 @@ class TargetOffsets:
     """Each task has targets sin(M f(x)) + b with a random network f of its own and a given offset b; a source of tasks.
 
     See "Towards perpetually trainable neural networks", section 3.4 and D.5: train with b in {0, 8, 16, 32}, then go on with a
-    new f and b = 0, on the same 10,000 images. The text prints sin(M f(x) + b); the prose adds b to the targets, as here. There
-    f has the learner's architecture; here it is one layer of 128 relu units with weights of variance 2 / fan-in, in float64
-    since float32 would leave M f(x) with rounding errors of the size of a period. At M = 100,000 the targets are noise either
-    way.
+    new f and b = 0, on the same images. The text prints sin(M f(x) + b); its prose and figures add b to the targets, as here.
+    What network f is, the paper does not say; here it has one layer of 128 relu units with weights of variance 2 / fan-in and
+    no biases, on pixels in [0, 1], in float64, since float32 would leave M f(x) with rounding errors of the size of a period. At
+    M = 100,000 the targets are noise either way.
 
     Args:
-        dataset: the images, on the device where tasks are wanted.
+        dataset: the images, the same ones in every task, on the device where tasks are wanted.
         seed: the run's seed.
         offsets: b of the tasks; the last one is that of all further tasks.
-        examples: images to fit, the same ones in every task; None for all.
         frequency: M.
         targets: numbers to predict for each image.
 
@@ -43,20 +42,15 @@ class TargetOffsets:
         dataset: Dataset,
         seed: int,
         offsets: Sequence[float] = (32.0, 0.0),
-        examples: int | None = 10_000,
         frequency: float = 1e5,
         targets: int = 1,
     ) -> None:
-        available = len(dataset.inputs)
         if not offsets or targets < 1:
             raise ValueError(f"offsets must not be empty and targets be at least 1, got {list(offsets)!r} and {targets!r}")
-        if examples is not None and not 1 <= examples <= available:
-            raise ValueError(f"examples must be null or 1..{available}, got {examples!r}")
         self.input_shape, self.input_dtype = tuple(dataset.inputs.shape[1:]), dataset.inputs.dtype
         self.outputs = targets
         self._seed, self._offsets, self._frequency = seed, tuple(offsets), frequency
-        order = torch.randperm(available, generator=torch_generator(seed, "images"))[:examples]
-        self._images = dataset.inputs[order.to(dataset.inputs.device)]
+        self._images = dataset.inputs
 
     def examples_in(self, number: int) -> int:
         """Returns the number of images."""

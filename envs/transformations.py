@@ -36,9 +36,10 @@ def permuted_labels(inputs: Tensor, targets: Tensor, classes: int, generator: to
 
 
 def random_labels(inputs: Tensor, targets: Tensor, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Gives every example a label drawn uniformly: only memorisation can learn the task.
+    """Gives every example a label drawn uniformly from all classes, its own among them: only memorisation can learn the task.
 
-    See Lyle et al. (2023), "Understanding plasticity in neural networks".
+    See Lyle et al. (2023), "Understanding plasticity in neural networks", and "Towards perpetually trainable neural networks",
+    B.2: each input is assigned a new label uniformly at random, independent of its class.
     """
     labels = torch.randint(classes, tuple(targets.shape), generator=generator)
     return inputs, labels.to(targets.device)

@@ -19,8 +19,9 @@ class TransformedTasks:
 
     The modes are those of "Towards perpetually trainable neural networks", section 4.2. In ``continual`` a fraction of the task's
     examples, drawn anew for each task, is transformed and the rest is as it was. In ``composite`` it is always the same examples
-    that are transformed. In ``growing`` task t holds the first t + 1 classes, in an order that the seed decides (in the end, all
-    of them), and the transformation is that of ``continual``. Random and permuted labels range over all classes in every mode.
+    that are transformed, differently each time; with a fraction of 1 that is ``continual``. In ``growing`` task t holds the first
+    t + 1 classes, in an order that the seed decides (in the end, all of them), and the transformation is that of ``continual``.
+    Random and permuted labels range over all classes in every mode.
 
     A test set is transformed like a fully transformed training set, where that is possible: it has the same permutation. If
     only a fraction is transformed it stays as it is. Wholly random labels cannot be tested.
@@ -28,7 +29,7 @@ class TransformedTasks:
     Args:
         dataset: what tasks are made of, on the device where tasks are wanted.
         transformation: a key of ``TRANSFORMATIONS``.
-        examples_per_task: examples in a task, drawn without replacement; None is all of them.
+        examples_per_task: examples in a task, drawn for each without replacement; None is all of them.
         seed: the run's seed.
         mode: one of ``MODES``.
         fraction: part of the examples that is transformed, rounded to a whole number of them.
@@ -68,11 +69,10 @@ class TransformedTasks:
         self._name, self._transform = transformation, TRANSFORMATIONS[transformation]
         self._mode, self._fraction, self._wanted = mode, fraction, examples_per_task
         self._device = dataset.inputs.device
-        self._rows: list[Tensor] = []
         if mode == "growing":
-            order = torch.randperm(dataset.classes, generator=torch_generator(seed, "class order")).tolist()
+            self._classes = torch.randperm(dataset.classes, generator=torch_generator(seed, "class order")).to(self._device)
             by_class = class_rows(dataset.targets, dataset.classes)
-            self._rows = [by_class[label] for label in order]
+            self._rows = [by_class[label] for label in self._classes.tolist()]
 
     def examples_in(self, number: int) -> int:
         """Returns the examples of a task."""
@@ -123,8 +123,7 @@ class TransformedTasks:
             return None
         plain = Examples(self._test.inputs, self._test.targets)
         if self._mode == "growing":
-            seen = torch.stack([self._dataset.targets[rows[0]] for rows in self._rows[: number + 1]])
-            kept = torch.isin(plain.targets, seen)
+            kept = torch.isin(plain.targets, self._classes[: number + 1])
             plain = Examples(plain.inputs[kept], plain.targets[kept])
         if self._fraction < 1:
             return plain

@@ -116,7 +116,7 @@ def test_a_damaged_or_other_file_is_named(tmp_path: Path) -> None:
 def test_a_class_with_too_few_images_is_named_and_never_a_shorter_task(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((7, 3, 4, 4), np.uint8))
     np.save(tmp_path / "b.npy", np.zeros((6, 3, 4, 4), np.uint8))
-    with pytest.raises(DatasetError, match=r"b\.npy has 6 images; .* = 7 are needed"):
+    with pytest.raises(DatasetError, match=r"b\.npy holds 6 images, and train_per_class=5 \+ .* \+ test_per_class=2 ask for 7"):
         ClassPairs(ArrayFolder(tmp_path), 0, "cpu", 2, 5, 2)
     with pytest.raises(DatasetError, match=r"holds no <class>\.npy files"):
         ArrayFolder(tmp_path / "absent")

@@ -1,4 +1,5 @@
 import csv
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from envs import iwildcam
 from envs.data_settings import CameraLocationsSettings
 from envs.dataset_files import DatasetError
 from envs.factory import build_stream
@@ -125,6 +127,10 @@ def test_the_data_are_found_in_the_folder_or_below(folder: Path, monkeypatch: py
     [
         ({"side": 0}, "side must be at least 1, got 0"),
         ({"images_at_least": 0}, "images_at_least must be at least 1, got 0"),
+        ({"order": "random"}, "unknown order 'random'; choose from periodic, fresh"),
+        ({"images_at_least": 3, "places": 4}, "places=4 with order=periodic: 3 places have images_at_least=3 images"),
+        ({"images_at_least": 3, "places": 0}, "places=0 with order=periodic: 3 places have"),
+        ({"images_at_least": 6, "order": "fresh"}, "places=None with order=fresh: 1 places have images_at_least=6"),
         ({"images_at_least": 7}, "no place has images_at_least=7 images to train on; the largest has 6"),
     ],
 )
@@ -138,18 +144,85 @@ def test_another_data_set_is_refused(folder: Path) -> None:
         build_stream(CameraLocationsSettings(dataset="cifar10", data_folder=str(folder)), 0, torch.device("cpu"))
 
 
-def test_damaged_files_are_named(folder: Path) -> None:
-    source = CameraLocations(folder, 0, side=2, images_at_least=6)
-    (folder / "train" / "40-3.jpg").write_bytes(b"no image")
-    with pytest.raises(DatasetError, match=r"40-3.jpg is missing or damaged: cannot identify"):
-        source.task(0)
-    (folder / "train" / "40-3.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"40-3.jpg is missing or damaged: .*No such file"):
-        source.task(0)
+def test_damaged_images_are_named(folder: Path) -> None:
+    path = folder / "train" / "40-3.jpg"
+    whole = path.read_bytes()
+    for damaged, message in ((b"no image", "cannot identify"), (whole[:-40], "[Tt]runcated"), (b"", "cannot identify")):
+        path.write_bytes(damaged)
+        with pytest.raises(DatasetError, match=rf"40-3.jpg is missing or damaged: .*{message}"):
+            CameraLocations(folder, 0, side=2, images_at_least=6).task(0)
+
+
+def test_missing_images_are_an_error_at_the_start(folder: Path) -> None:
+    for name in ("12-0.jpg", "40-6.jpg", "31-0.jpg"):  # to train on, to test on, and of a place that takes no part
+        (folder / "train" / name).unlink()
+    with pytest.raises(DatasetError, match=r"2 of 16 images are not in .*train, such as (12-0|40-6)\.jpg"):
+        CameraLocations(folder, 0, side=2, images_at_least=3)
+    (folder / "train" / "40-6.jpg").write_bytes(b"")
+    CameraLocations(folder, 0, side=2, images_at_least=4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",7,", ",seven,", "line 3: expected a file name, numbers location_remapped and y"),
+        (",train,", ",trian,", "line 3: expected .* a split among train, val, test, id_val, id_test"),
+        (",1,7-1.jpg", ",1", "line 3: expected a file name"),
+        (",1,7-1.jpg", ",1,", "line 3: expected a file name"),
+        (",1,7-1.jpg", ",1,7-1.jpg,9", "line 3: expected a file name"),
+        (",1,7-1.jpg", ',1,"7-1.jpg', "damaged: expected a table in UTF-8, found: unexpected end of data"),
+        (",1,7-1.jpg", ",1,\udcff.jpg", "damaged: expected a table in UTF-8, found: .*0xff"),
+    ],
+)
+def test_damaged_metadata_are_named(folder: Path, old: str, new: str, message: str) -> None:
     lines = (folder / "metadata.csv").read_text().splitlines()
-    (folder / "metadata.csv").write_text("\n".join([*lines[:2], lines[2].replace(",7,", ",seven,")]))
-    with pytest.raises(DatasetError, match=r"metadata.csv, line 3: expected a file name, and numbers"):
+    assert old in lines[2]
+    damaged = "\n".join([*lines[:2], lines[2].replace(old, new, 1), *lines[3:]])
+    (folder / "metadata.csv").write_bytes(damaged.encode(errors="surrogateescape"))
+    with pytest.raises(DatasetError, match=rf"metadata\.csv.* {message}"):
         CameraLocations(folder, 0, side=2, images_at_least=1)
-    (folder / "metadata.csv").write_text(lines[0].replace("location_remapped", "place"))
+
+
+def test_a_missing_column_is_named(folder: Path) -> None:
+    header = (folder / "metadata.csv").read_text().splitlines()[0]
+    (folder / "metadata.csv").write_text(header.replace("location_remapped", "place"))
     with pytest.raises(DatasetError, match=r"has no column 'location_remapped'; it needs filename, location_remapped, split, y"):
         CameraLocations(folder, 0, side=2, images_at_least=1)
+
+
+def test_metadata_without_all_photographs_are_noted(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CameraLocations(folder, 0, side=2, images_at_least=6)
+    assert "metadata.csv has 25 photographs, all of iwildcam_v2.0 are 203029" in capsys.readouterr().err
+    monkeypatch.setattr(iwildcam, "PHOTOGRAPHS", 25)
+    CameraLocations(folder, 0, side=2, images_at_least=6)
+    assert capsys.readouterr().err == ""
+
+
+def test_some_places_take_part(folder: Path) -> None:
+    all_ = CameraLocations(folder, 3, side=2, images_at_least=1)
+    some = CameraLocations(folder, 3, side=2, images_at_least=1, places=2)
+    assert (all_.places, some.places) == (4, 2)
+    assert [some.location(number) for number in range(4)] == [all_.location(number) for number in (0, 1, 0, 1)]
+
+
+def test_fresh_places_are_drawn_at_random_and_never_twice_in_a_row(folder: Path) -> None:
+    source, again = (CameraLocations(folder, 6, side=2, images_at_least=1, order="fresh") for _ in range(2))
+    places = [source.location(number) for number in range(400)]
+    assert [again.location(number) for number in reversed(range(400))] == places[::-1]
+    assert all(before != after for before, after in pairwise(places))
+    counts = {(before, after): 0 for before in set(places) for after in set(places) if before != after}
+    for pair in pairwise(places):
+        counts[pair] += 1
+    assert len(set(places)) == 4
+    assert all(15 <= count <= 55 for count in counts.values())  # 33 of each pair are expected
+
+
+def test_the_two_latest_tasks_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = CameraLocations(folder, 0, side=2, images_at_least=3)
+    read: list[str] = []
+    monkeypatch.setattr(iwildcam, "read_image", lambda path, side: (read.append(path.name), read_image(path, side))[1])
+    for number in (0, 1, 0, 1, 1, 0):
+        source.task(number)
+    assert len(read) == len(set(read)) == sum(sum(PLACES[source.location(number)][:2]) for number in (0, 1))

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
 from envs.datasets import Dataset
 from envs.target_offsets import TargetOffsets
+from seeding import torch_generator
 
 
 def images(count: int = 60) -> Dataset:
@@ -11,7 +13,7 @@ def images(count: int = 60) -> Dataset:
 
 
 def test_targets_have_the_offset_of_their_task_and_a_function_of_their_own() -> None:
-    source = TargetOffsets(images(2000), 0, [8.0, 0.0], 1500, targets=2)
+    source = TargetOffsets(images(1500), 0, [8.0, 0.0], targets=2)
     first, second, third = (source.task(number).train for number in range(3))
     assert first.targets.shape == (1500, 2)
     assert first.targets.dtype == torch.float32
@@ -27,13 +29,24 @@ def test_targets_have_the_offset_of_their_task_and_a_function_of_their_own() -> 
 
 def test_the_function_is_smooth_at_a_low_frequency() -> None:
     # sin(M f) / M tends to f, which is linear in M: a check that the frequency is a factor inside.
-    small, smaller = (TargetOffsets(images(), 0, [0.0], None, frequency).task(0).train.targets for frequency in (2e-3, 1e-3))
+    small, smaller = (TargetOffsets(images(), 0, [0.0], frequency).task(0).train.targets for frequency in (2e-3, 1e-3))
     torch.testing.assert_close(small, 2 * smaller, rtol=1e-4, atol=1e-6)
     assert float(small.abs().max()) > 0
 
 
+def test_targets_are_the_sine_of_a_random_network_of_the_pixels_plus_the_offset() -> None:
+    source = TargetOffsets(images(5), 0, [16.0], 50.0)
+    generator = torch_generator(0, "task", 0, "function")
+    hidden = torch.randn(16, 128, generator=generator, dtype=torch.float64).mul((2 / 16) ** 0.5).numpy()
+    outward = torch.randn(128, 1, generator=generator, dtype=torch.float64).mul((2 / 128) ** 0.5).numpy()
+    pixels = images(5).inputs.flatten(1).numpy() / 255.0
+    expected = np.sin(50.0 * (np.maximum(pixels @ hidden, 0) @ outward)) + 16
+    np.testing.assert_allclose(source.task(0).train.targets.numpy(), expected, rtol=0, atol=2e-6)
+    assert source.input_shape == (1, 4, 4)
+
+
 def test_a_resumed_source_gives_the_same_targets() -> None:
-    one, other = TargetOffsets(images(), 3, [4.0], None), TargetOffsets(images(), 3, [4.0], None)
+    one, other = TargetOffsets(images(), 3, [4.0]), TargetOffsets(images(), 3, [4.0])
     one.task(0)
     assert torch.equal(one.task(1).train.targets, other.task(1).train.targets)
 
@@ -41,5 +54,5 @@ def test_a_resumed_source_gives_the_same_targets() -> None:
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="offsets must not be empty"):
         TargetOffsets(images(), 0, [])
-    with pytest.raises(ValueError, match=r"examples must be null or 1\.\.60, got 61"):
-        TargetOffsets(images(), 0, [0.0], 61)
+    with pytest.raises(ValueError, match="targets be at least 1, got"):
+        TargetOffsets(images(), 0, [0.0], targets=0)

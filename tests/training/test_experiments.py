@@ -36,6 +36,7 @@ TYPED_ALONE = {
     "continual_imagenet",
     "incremental_cifar10",
     "incremental_cifar100",
+    "iwildcam",
     "noisy_start",
     "permuted_shakespeare",
     "quick_draw_pairs",

@@ -21,6 +21,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SHORT = ["progress=false", "threads=1", "log_every_steps=1", "checkpoint.every_steps=0", "metrics.every_steps=0"]
 DIGITS = ["env.dataset=digits", "env.pixel_mean=[]", "env.pixel_std=[]"]
 RESNET = ["network.channels=[4,4,4,4]", "network.residual_blocks=1"]
+PAIRS = ["env.train_per_class=20", "env.test_per_class=5", "env.batch_size=8"]
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +106,11 @@ def test_random_labels_of_digits_for_a_number_of_minibatches(tmp_path: Path) -> 
             [*DIGITS, "env.validation_per_class=20", "agent.restore_best=true", "agent.rate_milestones=[0.3]"],
         ),
         ("slowly_changing_regression", ["env.examples_per_task=9"]),
-        ("target_offsets", [*DIGITS, "env.examples=50", "env.batch_size=8", "env.epochs_per_task=2"]),
+        ("target_offsets", [*DIGITS, "network.pools=[2]", "env.examples=50", "env.batch_size=8", "env.epochs_per_task=2"]),
+        pytest.param(
+            "cifar10_pairs", [*DIGITS, "network.kernel_sizes=[3]", "network.paddings=[1]", *PAIRS], marks=pytest.mark.slow
+        ),
+        pytest.param("noisy_start", [*DIGITS, *RESNET, "env.phases=3", "env.batch_size=250"], marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_run_goes_on_exactly(tmp_path: Path, name: str, words: list[str]) -> None:
@@ -131,6 +136,7 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path, name: str, words: list[st
     ("name", "tasks", "steps_per_task"),
     [
         ("online_permuted_mnist", 500, 10_000),
+        ("online_permuted_mnist_mixed", 500, 10_000),
         ("online_permuted_mnist_full", 800, 60_000),
         ("continual_imagenet", 2000, 3000),
         ("cifar10_pairs", 2000, 3000),
@@ -166,7 +172,9 @@ def test_class_incremental_cifar_has_25_steps_an_epoch_for_each_five_classes() -
 
 def test_a_warm_start_is_350_epochs_of_half_the_data_and_350_of_all() -> None:
     assert plan("warm_start").run.steps == 350 * (-(-25_000 // 128) + -(-50_000 // 128))
-    assert plan("noisy_start").run.steps == 2 * 200 * -(-50_000 // 128)
+    noisy = plan("noisy_start")
+    assert noisy.run.steps == (1000 + 3000) * -(-50_000 // 128)
+    assert (noisy.env.phases * noisy.env.first_epochs, noisy.env.epochs_per_task, noisy.env.fraction) == (1000, 3000, 0.99)
 
 
 def test_continual_imagenet_has_the_network_and_head_of_the_paper() -> None:
@@ -177,6 +185,19 @@ def test_continual_imagenet_has_the_network_and_head_of_the_paper() -> None:
     assert (reset.last_layers, reset.head, reset.optimizer_state, reset.at_task_switch) == (1, "zero", "keep", True)
     assert (chosen.optimizer.learning_rate, chosen.optimizer.momentum, chosen.env.announce_tasks) == (0.01, 0.9, True)
     assert list(plan("continual_imagenet", "intervention=[continual_backprop]").interventions) == ["continual_backprop", "reset"]
+
+
+def test_the_mixed_network_has_a_strategy_for_each_layer() -> None:
+    chosen = plan("online_permuted_mnist_mixed")
+    assert (chosen.network.widths, chosen.network.activations) == ([100] * 5, ["relu", "relu", "tanh", "tanh", "relu"])
+    assert chosen.interventions["activation_rescale"]().strategy == "per_activation"
+    plain = plan("online_permuted_mnist_mixed", "intervention=[]")
+    assert (plain.interventions, plain.optimizer, plain.env) == ({}, plan("online_permuted_mnist").optimizer, chosen.env)
+
+
+def test_the_same_images_come_in_every_task_where_the_papers_have_them_so() -> None:
+    for name, images in (("online_permuted_mnist", 10_000), ("random_label_mnist", 1200)):
+        assert (plan(name).env.examples, plan(name).env.examples_per_task) == (images, None)
 
 
 def test_networks_have_the_published_numbers_of_parameters() -> None:
