@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from envs.data_place import PLACES
+
 
 @dataclass
 class ScheduleSettings:
@@ -12,12 +14,19 @@ class ScheduleSettings:
         batches_per_task: Minibatches of a task in their place; None to count passes.
         batch_size: Examples in a minibatch.
         announce_tasks: Whether the learner and the interventions are told when a task begins.
+        keep_on: Where the data are kept: ``device``, that of the learner; ``cpu``; or ``auto``, the device if they fit there.
     """
 
     epochs_per_task: int = 1
     batches_per_task: int | None = None
     batch_size: int = 16
     announce_tasks: bool = True
+    keep_on: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if a place is unknown."""
+        if self.keep_on not in PLACES:
+            raise ValueError(f"env.keep_on={self.keep_on} is unknown; choose from {', '.join(PLACES)}")
 
 
 @dataclass

@@ -11,6 +11,7 @@ from envs.augmentation import Augmentation
 from envs.class_images import ArrayFolder, ClassImages, DatasetClasses
 from envs.class_incremental import ClassIncremental
 from envs.class_pairs import ClassPairs
+from envs.data_place import place_of_data
 from envs.data_settings import (
     CameraLocationsSettings,
     ClassIncrementalSettings,
@@ -164,7 +165,8 @@ def build_camera_locations(settings: CameraLocationsSettings, seed: int, device:
 def _load(settings: ImageSettings, split: Split | None, device: torch.device) -> Dataset:
     root = None if settings.data_folder is None else Path(settings.data_folder)
     dataset = load_dataset(settings.dataset, split, root)
-    return replace(dataset, inputs=dataset.inputs.to(device), targets=dataset.targets.to(device))
+    place = place_of_data(settings.keep_on, device, dataset.inputs.nbytes)
+    return replace(dataset, inputs=dataset.inputs.to(place), targets=dataset.targets.to(place))
 
 
 def _drawn(dataset: Dataset, examples: int | None, seed: int) -> Dataset:

@@ -14,6 +14,7 @@ from envs.data_settings import (
     ClassIncrementalSettings,
     ClassPairsSettings,
     FirstPhasesSettings,
+    ScheduleSettings,
     ShakespeareSettings,
     SlowRegressionSettings,
     TargetOffsetsSettings,
@@ -101,11 +102,13 @@ def build_stream(settings: object, seed: int, device: torch.device) -> tuple[Str
     Args:
         settings: One of the settings classes.
         seed: The run's seed.
-        device: Where the data of a data stream live.
+        device: That of the learner, where data are kept unless the settings say otherwise.
 
     Raises:
         ValueError: If a setting makes no sense or data are missing.
     """
+    if isinstance(settings, ScheduleSettings) and settings.keep_on == "cpu":
+        device = torch.device("cpu")
     for cls, build in STREAMS.values():
         if isinstance(settings, cls):
             return build(settings, seed, device)

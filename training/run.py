@@ -36,6 +36,7 @@ MAY_CHANGE: Final = (
     "task_evaluation",
     "checkpoint",
     "agent.replay_folder",
+    "env.keep_on",
 )
 _SHOWN_WITH_HPARAMS: Final = (
     "rollout/return",
