@@ -15,7 +15,8 @@ from agents.parts import PartBuilder
 from agents.priorities import Priorities, PrioritisedBatch, PrioritisedReplay
 from agents.replay import Replay, ReplayBatch
 from agents.schedules import linear
-from agents.updater import Updater, samples
+from agents.update_logs import samples
+from agents.updater import Updater
 from agents.value_scale import ValueScale
 from envs.experience import Experience, Transitions
 from interventions.base import Logs

@@ -19,7 +19,8 @@ from agents.distributions import (
 from agents.parts import PartBuilder
 from agents.recent_inputs import RecentInputs
 from agents.schedules import linear
-from agents.updater import Updater, by_part, samples
+from agents.update_logs import by_part, samples
+from agents.updater import Updater
 from agents.value_coding import ValueSettings
 from agents.value_scale import ValueScale
 from envs.experience import Experience, Transitions

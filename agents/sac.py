@@ -14,7 +14,8 @@ from agents.log_multiplier import LogMultiplier
 from agents.losses import td_targets
 from agents.parts import PartBuilder
 from agents.replay import Replay, ReplayBatch
-from agents.updater import Updater, by_part, samples
+from agents.update_logs import by_part, samples
+from agents.updater import Updater
 from agents.value_coding import ValueSettings
 from agents.value_scale import ValueScale
 from envs.experience import Experience, Transitions

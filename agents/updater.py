@@ -1,26 +1,21 @@
 """The one seam: every backward pass and every optimizer step of the testbed's agents happens in ``Updater.step``."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from itertools import islice
-from math import isfinite
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from agents.compiled_function import CompiledFunction
 from agents.compiled_update import CompiledUpdate, Objective
+from agents.finite_check import FiniteCheck
+from agents.hooks import Hooks
 from agents.latest_examples import LatestExamples
 from agents.lower_precision import CastCopies
 from agents.update_trace import UpdateTrace
-from interventions.base import Intervention, Logs, Update
+from interventions.base import Intervention, Logs
 from networks.network import Network
-from networks.taps import Taps
-from seeding import torch_generator
-
-_HOOKS = ("loss", "after_backward", "measure", "after_step", "task_switch", "evaluation_network")
 
 
 class Updater:
@@ -61,7 +56,6 @@ class Updater:
             what = "noisy layers" if network.noisy_layers else "plasticity_injection"
             raise ValueError(f"compile=true does not work with {what}; choose compile=false")
         self.part, self.network, self.seed = part, network, seed
-        self.interventions = dict(interventions)
         self.max_gradient_norm, self.autocast, self.compile = max_gradient_norm, autocast, compile
         self._compiled: dict[tuple[Objective, bool], CompiledUpdate] = {}
         # The structure is final, and walking the modules at every update would be a good part of a small one.
@@ -71,30 +65,19 @@ class Updater:
         self._written = 0  # optimizer steps, of which a parameter's own version knows nothing if they are fused
         self.steps = 0
         self.copies: dict[str, Network] = {}
-        self._batch: Any = None
-        self._loss: Tensor | None = None
-        self._recompute: Callable[[], Tensor] | None = None
-        self._has_terms = False
-        self._generators = {name: torch_generator(seed, part, name, device=self.device) for name in self.interventions}
-        for intervention in self.interventions.values():
-            optimizer = intervention.wrap_optimizer(optimizer)
-        self.optimizer = optimizer
-        for name, intervention in self.interventions.items():
-            intervention.attach(self._view(name))
-        self._hooked = {hook: self._overriding(hook) for hook in _HOOKS}
-        self._needs_graph = [name for name, method in self.interventions.items() if method.needs_graph]
-        self._needs_recompute = [name for name, method in self.interventions.items() if method.needs_recompute]
-        if compile and self._needs_graph:
-            raise ValueError(f"compile=true does not work with {self._needs_graph[0]}, which differentiates the training forward")
-        network.taps.keeps_graph = bool(self._needs_graph)
-        self._taps_wanted = any(method.needs_taps or method.needs_graph for method in self.interventions.values())
-        self._records = self._taps_wanted or bool(self._hooked["measure"])
-        self._named = {name: value.detach() for name, value in network.named_parameters()}
-        self._measures = [self._measure_of(method) for _, method in self._hooked["measure"]]
+        self.hooks = Hooks(part, network, interventions, seed, self.copies)
+        self.interventions = self.hooks.interventions
+        if compile and self.hooks.needs_graph:
+            raise ValueError(
+                f"compile=true does not work with {self.hooks.needs_graph}, which differentiates the training forward"
+            )
+        self.optimizer = self.hooks.attach(optimizer, compile)
+        network.taps.keeps_graph = bool(self.hooks.needs_graph)
+        self._records = self.hooks.taps_wanted or bool(self.hooks.measuring)
         self.initial = {name: value.detach().clone() for name, value in network.named_parameters()}
         self.trace = UpdateTrace(network, lambda inputs: self.infer(inputs, self.network))
         self.examples = LatestExamples()
-        self._finite = torch.ones((), dtype=torch.bool, device=self.device)
+        self._check = FiniteCheck(part, self._parameters, max_gradient_norm)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Runs the training forward, in training mode; interventions that need activations get those of this call.
@@ -151,11 +134,10 @@ class Updater:
         if self.examples.objective is not None:
             self.examples.add(batch)
         recompute = None
-        if self._needs_recompute:
+        if self.hooks.needs_recompute:
             recompute = lambda: objective(self.forward_again(batch.inputs), batch)[0]  # noqa: E731
         if self.compile:
-            self._recompute = recompute
-            return self._update_compiled(objective, batch)
+            return self._update_compiled(objective, batch, recompute)
         outputs = self.forward(batch.inputs)
         loss, measures = objective(outputs, batch)
         logs = self.step(loss, batch, recompute)
@@ -176,22 +158,19 @@ class Updater:
             ValueError: If an intervention needs ``recompute`` and there is none.
             FloatingPointError: If the loss or a gradient is not finite; the weights are as before.
         """
-        if self._needs_recompute and recompute is None:
-            raise ValueError(f"{self._needs_recompute[0]} needs the loss anew, which part {self.part} does not offer")
-        self._begin(batch)
-        self._loss, self._recompute = loss if self._needs_graph else None, recompute
+        if self.hooks.needs_recompute and recompute is None:
+            raise ValueError(f"{self.hooks.needs_recompute} needs the loss anew, which part {self.part} does not offer")
+        self._begin(batch, recompute)
         logs: Logs = {}
-        loss = loss + terms if (terms := self._loss_terms(logs)) is not None else loss
-        self._loss = None
-        self.network.taps.live = {}
+        loss = loss if (terms := self.hooks.loss_terms(logs, loss)) is None else loss + terms
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward()
         return self._finish(loss.detach(), logs)
 
-    def _update_compiled(self, objective: Objective, batch: Any) -> Logs:
+    def _update_compiled(self, objective: Objective, batch: Any, recompute: Callable[[], Tensor] | None) -> Logs:
         """Leaves to the compiled function what can be left to it, and runs every hook as ``step`` does."""
-        self._begin(batch)
+        self._begin(batch, recompute)
         whole = self._steps_inside and not self.trace.armed
         computed = self._compiled_update(objective, whole)(batch, self.optimizer.param_groups[0]["lr"])
         if computed.post:
@@ -199,46 +178,36 @@ class Updater:
         logs: Logs = {**computed.measures, "train/loss": computed.loss}
         if whole:
             self._written += 1
-            self._refuse_unless_finite(computed.norm + computed.loss)
-            self._each("after_step", logs)
+            self._check.refuse_unless_finite(computed.norm + computed.loss, self.optimizer, self.steps)
+            self.hooks.after_step(logs)
             return logs
         for parameter, gradient in zip(self._parameters, computed.gradients, strict=True):
             parameter.grad = gradient
         loss = computed.loss
-        if (terms := self._loss_terms(logs)) is not None:
+        if (terms := self.hooks.loss_terms(logs)) is not None:
             if terms.requires_grad:
                 terms.backward()
             loss = loss + terms.detach()
         return self._finish(loss, logs)
 
-    def _begin(self, batch: Any) -> None:
+    def _begin(self, batch: Any, recompute: Callable[[], Tensor] | None) -> None:
         self.steps += 1
-        self._batch = batch
+        self.hooks.open(self.steps, batch, recompute)
         self.trace.open(self.steps, batch)
-
-    def _loss_terms(self, logs: Logs) -> Tensor | None:
-        """Returns the sum of what the interventions add to the loss, or None."""
-        total: Tensor | None = None
-        for name, intervention in self._hooked["loss"]:
-            term = intervention.loss(self._view(name))
-            if term is not None:
-                total = term if total is None else total + term
-                logs[f"{name}/loss"] = term.detach()
-        self._has_terms = total is not None
-        return total
 
     def _finish(self, loss: Tensor, logs: Logs) -> Logs:
         """Makes the part of an update that follows the backward pass."""
-        self._each("after_backward", logs)
-        self._clip_and_check(loss)
-        self._recompute = None
+        self.hooks.after_backward(logs)
+        norm = self._check.norm()
+        self.trace.gradients(norm)
+        self._check.refuse_unless_finite(norm + loss, self.optimizer, self.steps)
+        self._check.clip(norm)
         with self.trace.of("optimizer"):
             self.optimizer.step()
         self._written += 1
-        for measure in self._measures:
-            measure()
+        self.hooks.measure()
         with self.trace.of("intervention"):
-            self._each("after_step", logs)
+            self.hooks.after_step(logs)
         self.trace.close(self.steps)
         return logs
 
@@ -248,42 +217,30 @@ class Updater:
         groups = self.optimizer.param_groups
         plain = type(self.optimizer) is torch.optim.SGD and len(groups) == 1  # a subclass may step in another way
         simple = plain and not any(groups[0][setting] for setting in ("momentum", "weight_decay", "maximize"))
-        return simple and not self._hooked["loss"] and not self._hooked["after_backward"]
+        return simple and not self.hooks.overrides("loss") and not self.hooks.overrides("after_backward")
 
     def _compiled_update(self, objective: Objective, whole: bool) -> CompiledUpdate:
         if (objective, whole) not in self._compiled:
             bound = self.max_gradient_norm if whole else None
-            records = self._taps_wanted or (self._records and not whole)
-            measuring = [method for _, method in self._hooked["measure"]]
-            made = CompiledUpdate(self.network, objective, records, whole, measuring, bound, self.autocast)
+            records = self.hooks.taps_wanted or (self._records and not whole)
+            made = CompiledUpdate(self.network, objective, records, whole, self.hooks.measuring, bound, self.autocast)
             self._compiled[objective, whole] = made
         return self._compiled[objective, whole]
 
     def task_switch(self, task: int) -> Logs:
         """Tells the interventions that ``task`` begins."""
-        logs: Logs = {}
-        for name, intervention in self._hooked["task_switch"]:
-            # Neither a batch nor activations: there are none after a resume, and a method must not see a difference.
-            view = self._view(name)._replace(batch=None, taps=Taps())
-            _collect(logs, name, intervention.task_switch(view, task))
-        return logs
+        return self.hooks.task_switch(task)
 
     def evaluation_network(self) -> Network:
         """Returns the network to act with and to evaluate, which an intervention may replace by an average of its own."""
-        network = self.network
-        for name, intervention in self._hooked["evaluation_network"]:
-            chosen = intervention.evaluation_network(self._view(name))
-            network = network if chosen is self.network else chosen
-        return network
+        return self.hooks.evaluation_network()
 
     def raise_if_not_finite(self) -> None:
         """Raises FloatingPointError if an update since the start met a loss or gradient that is not finite.
 
-        On the CPU ``step`` has raised already. On an accelerator ``step`` refuses the update without waiting for the device, and
-        the run learns of it here, when a line is written.
+        On the CPU ``step`` has raised already; see ``FiniteCheck``.
         """
-        if not bool(self._finite):
-            raise FloatingPointError(f"part {self.part}: the loss or a gradient is not finite at or before update {self.steps}")
+        self._check.raise_if_any(self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything the next update depends on."""
@@ -293,8 +250,7 @@ class Updater:
             "optimizer": self.optimizer.state_dict(),
             "initial": self.initial,
             "copies": {name: network.state_dict() for name, network in self.copies.items()},
-            "interventions": {name: intervention.state_dict() for name, intervention in self.interventions.items()},
-            "generators": {name: generator.get_state() for name, generator in self._generators.items()},
+            **self.hooks.state_dict(),
             "trace": self.trace.state_dict(),
             "examples": self.examples.state_dict(),
         }
@@ -315,9 +271,7 @@ class Updater:
             self.initial[name].copy_(value)
         for name, network in self.copies.items():
             network.load_state_dict(state["copies"][name])
-        for name, intervention in self.interventions.items():
-            intervention.load_state_dict(state["interventions"][name])
-            self._generators[name].set_state(state["generators"][name])
+        self.hooks.load_state_dict(state, self.steps)
         self.trace.load_state_dict(state["trace"], self.device)
         self.examples.load_state_dict(state["examples"], self.device)
 
@@ -328,73 +282,3 @@ class Updater:
         with torch.autocast(self.device.type, self.autocast):
             outputs: Tensor = network(inputs)
         return outputs.float()
-
-    def _view(self, name: str) -> Update:
-        generator = self._generators[name]
-        taps, batch = self.network.taps, self._batch
-        more = self._loss, self._recompute, self._has_terms
-        return Update(self.steps, self.network, self.optimizer, batch, taps, generator, self.copies, *more)
-
-    def _measure_of(self, method: Intervention) -> Callable[[], object]:
-        """Returns a call of ``method.measure`` with the present activations, compiled if the part is compiled."""
-        running, taps = method.running(), self.network.taps
-        if not self.compile:
-            return lambda: method.measure(self._named, taps.post, running)
-        names, weights = list(self._named), list(self._named.values())
-
-        def flat(*tensors: Tensor) -> list[Tensor]:
-            rest = iter(tensors)
-            named = dict(zip(names, rest, strict=False))
-            own = list(islice(rest, len(running)))
-            method.measure(named, dict(zip(taps.post, rest, strict=True)), own)
-            return own[:1]
-
-        call = CompiledFunction(flat, fixed=len(weights) + len(running))
-        return lambda: call(*weights, *running, *taps.post.values())
-
-    def _overriding(self, hook: str) -> list[tuple[str, Intervention]]:
-        """Returns the interventions that define ``hook``, so that an update calls no empty ones."""
-        plain = getattr(Intervention, hook)
-        return [(name, method) for name, method in self.interventions.items() if getattr(type(method), hook) is not plain]
-
-    def _each(self, hook: str, logs: Logs) -> None:
-        for name, intervention in self._hooked[hook]:
-            _collect(logs, name, getattr(intervention, hook)(self._view(name)))
-
-    def _clip_and_check(self, loss: Tensor) -> None:
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = torch.stack(torch._foreach_norm(gradients)).norm()
-        self.trace.gradients(norm)
-        self._refuse_unless_finite(norm + loss)
-        if self.max_gradient_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, self.max_gradient_norm, norm, foreach=True)
-
-    def _refuse_unless_finite(self, number: Tensor) -> None:
-        if self.device.type != "cpu":
-            self._refuse_on_device(number.isfinite())
-        elif not isfinite(float(number)):
-            raise FloatingPointError(f"part {self.part}: the loss or a gradient is not finite in update {self.steps}")
-
-    def _refuse_on_device(self, finite: Tensor) -> None:
-        """Lets the fused optimizer skip this step if ``finite`` is false, without a word to the host."""
-        self._finite &= finite
-        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
-
-
-def samples(logs: Sequence[Logs]) -> Logs:
-    """Joins the logs of several updates: a number from each, as one tensor of samples per name."""
-    if len(logs) <= 1:
-        return logs[0] if logs else {}
-    names = dict.fromkeys(name for entry in logs for name in entry)
-    return {name: torch.stack([torch.as_tensor(entry[name]).float() for entry in logs if name in entry]) for name in names}
-
-
-def by_part(logs: Logs, part: str) -> Logs:
-    """Appends the part's name to what interventions log, for agents of several parts: ``redo/units_reset/actor``."""
-    return {name if name.startswith("train/") else f"{name}/{part}": value for name, value in logs.items()}
-
-
-def _collect(logs: Logs, name: str, new: Logs | None) -> None:
-    for key, value in (new or {}).items():
-        logs[f"{name}/{key}"] = value

@@ -495,7 +495,7 @@ def test_a_loss_term_differentiates_through_the_training_forward(builder: BuildP
     for parameter, gradient in zip(part.network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
     assert not part.network.taps.live  # the graph is free again
-    assert part._view("differentiating").loss is None
+    assert part.hooks.view("differentiating").loss is None
 
 
 def test_differentiating_methods_do_not_compile(builder: BuildPart) -> None:

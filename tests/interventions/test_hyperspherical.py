@@ -90,7 +90,7 @@ def test_a_row_that_starts_as_zeros_may_grow() -> None:
     head = part.network.tensor("head.linear.weight")
     with torch.no_grad():
         head.zero_()
-    part.interventions["hyperspherical"].attach(part._view("hyperspherical"))
+    part.interventions["hyperspherical"].attach(part.hooks.view("hyperspherical"))
     train(part, 2)
     assert bool(head.any())
 

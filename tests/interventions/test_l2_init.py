@@ -105,7 +105,7 @@ def test_towards_fresh_draws_of_the_initial_distribution() -> None:
     assert part.interventions["l2_init"].state == {}
     seen = []
     for _ in range(2):
-        generator = torch.Generator().set_state(part._generators["l2_init"].get_state())
+        generator = torch.Generator().set_state(part.hooks.view("l2_init").generator.get_state())
         part.step(part.forward(torch.ones(2, 3)).sum() * 0.0, None)
         for name, value in included_parameters(part.network, "weights_and_biases").items():
             drawn = part.network.initialisers[name].sample(value.shape, generator)

@@ -31,6 +31,6 @@ def test_what_a_method_draws_depends_on_the_seed(kind: str, name: str, start: An
     draws = []
     for seed in (0, 0, 1):
         (part,) = start(kind, [name], {"seed": seed}).agent.parts.values()
-        draws.append(torch.rand(4, generator=part._view(name).generator))
+        draws.append(torch.rand(4, generator=part.hooks.view(name).generator))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])

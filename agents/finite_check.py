@@ -1,0 +1,61 @@
+"""The last look at a gradient before the optimizer: its joint norm is bounded, and one that is not finite is refused."""
+
+from collections.abc import Sequence
+from math import isfinite
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class FiniteCheck:
+    """Refuses updates whose loss or gradient is not finite, before they reach the weights.
+
+    On the CPU an update is refused at once. On an accelerator that would mean to wait for the device at every update: there the
+    fused optimizer skips the step, and the run learns of it from ``raise_if_any``.
+
+    Args:
+        part: The part's name, for messages.
+        parameters: The part's parameters.
+        max_gradient_norm: Bound of the joint norm, or None.
+    """
+
+    def __init__(self, part: str, parameters: Sequence[nn.Parameter], max_gradient_norm: float | None) -> None:
+        self.max_gradient_norm = max_gradient_norm
+        self._part, self._parameters = part, parameters
+        self._on_device = parameters[0].device.type != "cpu"
+        self._finite = torch.ones((), dtype=torch.bool, device=parameters[0].device)
+
+    def norm(self) -> Tensor:
+        """Returns the joint norm of the gradients, 0-dim."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        return torch.stack(torch._foreach_norm(gradients)).norm()
+
+    def clip(self, norm: Tensor) -> None:
+        """Scales the gradients, whose joint norm is given, to the bound if they are beyond."""
+        if self.max_gradient_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.max_gradient_norm, norm, foreach=True)
+
+    def refuse_unless_finite(self, number: Tensor, optimizer: Optimizer, update: int) -> None:
+        """Refuses the step that ``optimizer`` would make in the update of that number.
+
+        Args:
+            number: 0-dim; not finite if the loss or a gradient is not.
+            optimizer: On an accelerator it is told to skip the step.
+            update: For the message.
+
+        Raises:
+            FloatingPointError: On the CPU, if the number is not finite.
+        """
+        if self._on_device:
+            finite = number.isfinite()
+            self._finite &= finite
+            optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+        elif not isfinite(float(number)):
+            raise FloatingPointError(f"part {self._part}: the loss or a gradient is not finite in update {update}")
+
+    def raise_if_any(self, update: int) -> None:
+        """Raises FloatingPointError if any update up to this one met a number that is not finite."""
+        if not bool(self._finite):
+            raise FloatingPointError(f"part {self._part}: the loss or a gradient is not finite at or before update {update}")
