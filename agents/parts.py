@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings, build_optimizer
 from agents.updater import Updater
 from interventions.base import Intervention
@@ -27,8 +28,7 @@ class PartBuilder:
         interventions: Makes a new instance of each method, by name, in the order of the config.
         seed: The run's seed.
         device: Where the parts live.
-        autocast: Type of the forward pass, or None for float32.
-        compile: Whether updates are compiled.
+        execution: How updates are carried out.
         channels_last: Whether weights of convolutions are laid out channels last, which is faster; their shape stays.
         part_specs: Networks of parts, by name, that differ from ``spec``.
         part_optimizers: Optimizers of parts, by name, that differ from ``optimizer``.
@@ -41,8 +41,7 @@ class PartBuilder:
     interventions: Mapping[str, Factory] = field(default_factory=dict)
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    autocast: torch.dtype | None = None
-    compile: bool = False
+    execution: Execution = field(default_factory=Execution)
     channels_last: bool = True
     part_specs: Mapping[str, NetworkSpec] = field(default_factory=dict)
     part_optimizers: Mapping[str, OptimizerSettings] = field(default_factory=dict)
@@ -70,7 +69,7 @@ class PartBuilder:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in PyTorch's types too late
         settings = self.part_optimizers.get(name, self.optimizer)
         optimizer = build_optimizer(settings, network, derive_seed(self.seed, name, "optimizer"))
-        return Updater(name, network, optimizer, chosen, self.seed, settings.max_gradient_norm, self.autocast, self.compile)
+        return Updater(name, network, optimizer, chosen, self.seed, settings.max_gradient_norm, self.execution)
 
 
 def _acts_on(method: Intervention, part: str) -> bool:

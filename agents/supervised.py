@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from agents.best_weights import BestWeights
-from agents.compiled_update import Objective
 from agents.losses import masked_cross_entropy, regression_error
 from agents.online_means import OnlineMeans
 from agents.parts import PartBuilder
 from agents.recent_inputs import RecentInputs
+from agents.update_function import Objective
 from agents.updater import Updater
 from envs.experience import Examples, Experience, Place
 from interventions.base import Logs

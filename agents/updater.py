@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from agents.compiled_update import CompiledUpdate, Objective
+from agents.execution import EAGER, Execution
 from agents.finite_check import FiniteCheck
 from agents.hooks import Hooks
 from agents.latest_examples import LatestExamples
 from agents.lower_precision import CastCopies
+from agents.update_function import Objective, UpdateFunction
 from agents.update_trace import UpdateTrace
 from interventions.base import Intervention, Logs
 from networks.network import Network
@@ -28,8 +29,7 @@ class Updater:
         interventions: Instances of this part alone, by name, in order.
         seed: The run's seed; each intervention draws from a generator private to (seed, part, name).
         max_gradient_norm: Bound of the joint gradient norm, or None.
-        autocast: Type of the forward pass, ``torch.bfloat16``, or None for float32 throughout.
-        compile: Whether ``update`` runs as compiled functions; worth it in long runs, since compiling takes about ten seconds.
+        execution: How updates are carried out.
 
     Attributes:
         steps: Updates so far.
@@ -38,7 +38,7 @@ class Updater:
         examples: The latest examples it learned from, if the agent has declared its objective; see ``LatestExamples``.
 
     Raises:
-        ValueError: If ``compile`` is set and the network has noisy or injected layers.
+        ValueError: If updates are to be functions and the network has noisy or injected layers.
     """
 
     def __init__(
@@ -49,29 +49,27 @@ class Updater:
         interventions: Mapping[str, Intervention],
         seed: int,
         max_gradient_norm: float | None = None,
-        autocast: torch.dtype | None = None,
-        compile: bool = False,
+        execution: Execution = EAGER,
     ) -> None:
-        if compile and (network.noisy_layers or network.spec.injected_layers):
+        if execution.as_function and (network.noisy_layers or network.spec.injected_layers):
             what = "noisy layers" if network.noisy_layers else "plasticity_injection"
-            raise ValueError(f"compile=true does not work with {what}; choose compile=false")
+            raise ValueError(f"{execution.name}=true does not work with {what}; choose {execution.name}=false")
         self.part, self.network, self.seed = part, network, seed
-        self.max_gradient_norm, self.autocast, self.compile = max_gradient_norm, autocast, compile
-        self._compiled: dict[tuple[Objective, bool], CompiledUpdate] = {}
+        self.max_gradient_norm, self.execution = max_gradient_norm, execution
+        self._functions: dict[tuple[Objective, bool], UpdateFunction] = {}
         # The structure is final, and walking the modules at every update would be a good part of a small one.
         self._parameters = list(network.parameters())
         self.device = self._parameters[0].device
+        autocast = execution.autocast
         self._cast_copies = CastCopies(autocast) if autocast is not None and self.device.type == "cpu" else None
         self._written = 0  # optimizer steps, of which a parameter's own version knows nothing if they are fused
         self.steps = 0
         self.copies: dict[str, Network] = {}
         self.hooks = Hooks(part, network, interventions, seed, self.copies)
         self.interventions = self.hooks.interventions
-        if compile and self.hooks.needs_graph:
-            raise ValueError(
-                f"compile=true does not work with {self.hooks.needs_graph}, which differentiates the training forward"
-            )
-        self.optimizer = self.hooks.attach(optimizer, compile)
+        if execution.as_function and (method := self.hooks.needs_graph):
+            raise ValueError(f"{execution.name}=true does not work with {method}, which differentiates the training forward")
+        self.optimizer = self.hooks.attach(optimizer, execution.compile)
         network.taps.keeps_graph = bool(self.hooks.needs_graph)
         self._records = self.hooks.taps_wanted or bool(self.hooks.measuring)
         self.initial = {name: value.detach().clone() for name, value in network.named_parameters()}
@@ -117,7 +115,7 @@ class Updater:
         return self._forward(inputs, self.network)
 
     def update(self, objective: Objective, batch: Any) -> Logs:
-        """Makes one update from an objective: the training forward on ``batch.inputs``, then ``step``; compiled if asked to.
+        """Makes one update from an objective: the training forward on ``batch.inputs``, then ``step``.
 
         Args:
             objective: Maps the head's output and the batch to a scalar loss and to measures by name; a pure function of tensors,
@@ -136,8 +134,8 @@ class Updater:
         recompute = None
         if self.hooks.needs_recompute:
             recompute = lambda: objective(self.forward_again(batch.inputs), batch)[0]  # noqa: E731
-        if self.compile:
-            return self._update_compiled(objective, batch, recompute)
+        if self.execution.as_function:
+            return self._update_as_function(objective, batch, recompute)
         outputs = self.forward(batch.inputs)
         loss, measures = objective(outputs, batch)
         logs = self.step(loss, batch, recompute)
@@ -168,11 +166,11 @@ class Updater:
         loss.backward()
         return self._finish(loss.detach(), logs)
 
-    def _update_compiled(self, objective: Objective, batch: Any, recompute: Callable[[], Tensor] | None) -> Logs:
-        """Leaves to the compiled function what can be left to it, and runs every hook as ``step`` does."""
+    def _update_as_function(self, objective: Objective, batch: Any, recompute: Callable[[], Tensor] | None) -> Logs:
+        """Leaves to the function what can be left to it, and runs every hook as ``step`` does."""
         self._begin(batch, recompute)
         whole = self._steps_inside and not self.trace.armed
-        computed = self._compiled_update(objective, whole)(batch, self.optimizer.param_groups[0]["lr"])
+        computed = self._function(objective, whole)(batch, self.optimizer.param_groups[0]["lr"])
         if computed.post:
             self.network.taps.pre, self.network.taps.post = computed.pre, computed.post
         logs: Logs = {**computed.measures, "train/loss": computed.loss}
@@ -219,13 +217,13 @@ class Updater:
         simple = plain and not any(groups[0][setting] for setting in ("momentum", "weight_decay", "maximize"))
         return simple and not self.hooks.overrides("loss") and not self.hooks.overrides("after_backward")
 
-    def _compiled_update(self, objective: Objective, whole: bool) -> CompiledUpdate:
-        if (objective, whole) not in self._compiled:
+    def _function(self, objective: Objective, whole: bool) -> UpdateFunction:
+        if (objective, whole) not in self._functions:
             bound = self.max_gradient_norm if whole else None
             records = self.hooks.taps_wanted or (self._records and not whole)
-            made = CompiledUpdate(self.network, objective, records, whole, self.hooks.measuring, bound, self.autocast)
-            self._compiled[objective, whole] = made
-        return self._compiled[objective, whole]
+            made = UpdateFunction(self.network, objective, records, whole, self.hooks.measuring, bound, self.execution)
+            self._functions[objective, whole] = made
+        return self._functions[objective, whole]
 
     def task_switch(self, task: int) -> Logs:
         """Tells the interventions that ``task`` begins."""
@@ -276,9 +274,9 @@ class Updater:
         self.examples.load_state_dict(state["examples"], self.device)
 
     def _forward(self, inputs: Tensor, network: Network) -> Tensor:
-        if self.autocast is None:
+        if self.execution.autocast is None:
             plain: Tensor = network(inputs)
             return plain
-        with torch.autocast(self.device.type, self.autocast):
+        with torch.autocast(self.device.type, self.execution.autocast):
             outputs: Tensor = network(inputs)
         return outputs.float()

@@ -58,10 +58,10 @@ def bare_loop(network: nn.Module, images: Tensor, labels: Tensor, batch: int, ra
     queue: list[Tensor] = []
 
     def program(updates: int) -> None:
-        right = torch.zeros(updates)
+        right = torch.zeros(updates, device=images.device)
         for update in range(updates):
             if not queue:
-                queue.extend(torch.randperm(len(images)).split(batch))
+                queue.extend(torch.randperm(len(images), device=images.device).split(batch))
             rows = queue.pop()
             outputs = network(images[rows].float() / 255)
             loss = functional.cross_entropy(outputs, labels[rows])

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import interventions as _registers_every_method  # noqa: F401
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from agents.updater import Updater
@@ -66,7 +67,7 @@ def costs(setting: Setting, methods: Sequence[str], rounds: int, optimizer: str,
 def _updates(setting: Setting, method: str, optimizer: str, compile: bool) -> Callable[[], object]:
     methods = {} if method == PLAIN else {method: registered()[method]}
     settings = OptimizerSettings(optimizer, 1e-4)
-    builder = PartBuilder(setting.spec, setting.shape, setting.dtype, settings, methods, compile=compile)
+    builder = PartBuilder(setting.spec, setting.shape, setting.dtype, settings, methods, execution=Execution(compile=compile))
     part = builder("q", HeadSpec("q", 10))
     generator = torch.Generator().manual_seed(0)
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from agents.dqn import DQN, DQNSettings
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from benchmarks.alternate import alternate, table
@@ -60,8 +61,7 @@ def updates(autocast: torch.dtype | None, compile: bool) -> Callable[[], None]:
         (4, 84, 84),
         torch.uint8,
         OptimizerSettings(learning_rate=1e-4),
-        autocast=autocast,
-        compile=compile,
+        execution=Execution(autocast, compile),
     )
     agent = DQN(DQNSettings(batch_size=_BATCH, buffer_transitions=256, warmup_env_steps=256), _ACTIONS, builder)
     agent.learn(Experience(_transitions(256), 0))

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from agents.supervised import SupervisedLearner, SupervisedSettings
@@ -63,7 +64,7 @@ def learning(inputs: torch.Tensor, labels: torch.Tensor, methods: list[str], com
         torch.float32,
         OptimizerSettings(name="sgd", learning_rate=_RATE),
         {name: intervention_named(name) for name in methods},
-        compile=compile,
+        execution=Execution(compile=compile),
     )
     learner = SupervisedLearner(SupervisedSettings(), 10, classification=True, build_part=builder)
     rows = [slice(index, index + 1) for index in range(len(labels))]

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
@@ -30,6 +31,14 @@ _UNWATCHED: Final = (
     "probe.every_steps=0",
     "task_evaluation.every_tasks=0",
 )
+
+
+FORMS: Final = {
+    "eager": (),
+    "compiled": ("compile=true",),
+    "captured": ("capture=true",),
+    "compiled and captured": ("compile=true", "capture=true"),
+}
 
 
 class Row(NamedTuple):
@@ -75,31 +84,45 @@ class _Never:
         return False
 
 
-def compare(row: Row, rounds: int, updates: int, overrides: Sequence[str]) -> str:
+def compare(row: Row, rounds: int, updates: int, device: str, forms: Sequence[str], overrides: Sequence[str]) -> str:
     """Returns the table of one row, on random images.
 
     Args:
         row: What is compared.
         rounds: Rounds that count.
         updates: Updates of each program in a round.
+        device: Where all programs learn, ``cpu`` or ``cuda``.
+        forms: Keys of ``FORMS``: how the testbed's updates are carried out.
         overrides: More settings of the testbed's runs.
     """
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (row.per_class, 3, 32, 32), np.uint8) for _ in range(_CLASSES)]
     labels = torch.arange(_CLASSES).repeat_interleave(row.per_class)
-    bare = bare_loop(row.bare(_CLASSES), torch.from_numpy(np.concatenate(images)), labels, row.batch, row.rate)
+    pixels, labels = torch.from_numpy(np.concatenate(images)).to(device), labels.to(device)
+    bare = bare_loop(row.bare(_CLASSES).to(device), pixels, labels, row.batch, row.rate)
     with TemporaryDirectory() as place:
         data = Path(place) / "data"
         data.mkdir()
-        for label, pixels in enumerate(images):
-            np.save(data / f"{label}.npy", pixels)
-        programs: dict[str, Callable[[], object]] = {"bare PyTorch loop, default SGD": partial(bare, updates)}
-        for precision in ("fp32", "bf16"):
-            folder = Path(place) / precision
+        for label, own in enumerate(images):
+            np.save(data / f"{label}.npy", own)
+        programs: dict[str, Callable[[], object]] = {"bare PyTorch loop, default SGD": finished(partial(bare, updates), device)}
+        for form, precision in product(forms, ("fp32", "bf16")):
+            folder = Path(place) / f"{form} {precision}"
             folder.mkdir()
-            programs[f"testbed, {precision}"] = looping(row, [*overrides, f"precision={precision}"], updates, data, folder)
+            words = [*FORMS[form], f"precision={precision}", f"device={device}", *overrides]
+            programs[f"testbed, {form}, {precision}"] = finished(looping(row, words, updates, data, folder), device)
         seconds = alternate(programs, rounds)
     return table(row.title, seconds, updates * row.batch, "images", {"bare loop": next(iter(programs))})
+
+
+def finished(program: Callable[[], object], device: str) -> Callable[[], object]:
+    """Returns a program that has ended when the device has."""
+
+    def run() -> None:
+        program()
+        torch.cuda.synchronize()
+
+    return run if device.startswith("cuda") else program
 
 
 def looping(row: Row, overrides: Sequence[str], updates: int, data: Path, folder: Path) -> Callable[[], None]:
@@ -117,11 +140,18 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="rounds that count")
     parser.add_argument("--only", choices=list(ROWS), help="one table")
     parser.add_argument("--updates", type=int, help="updates that are timed at once")
+    parser.add_argument("--device", default="cpu", help="where all programs learn: cpu or cuda")
+    parser.add_argument("--forms", default="eager", help=f"how the testbed's updates are carried out: {', '.join(FORMS)}")
     parser.add_argument("overrides", nargs="*", help="settings of the testbed's runs, such as channels_last=false")
     given = parser.parse_args(words)
+    forms = given.forms.split(",")
+    if unknown := [form for form in forms if form not in FORMS]:
+        parser.error(f"--forms: {unknown[0]} is unknown; choose from {', '.join(FORMS)}")
     torch.set_num_threads(1)
     for name in [given.only] if given.only else ROWS:
-        print(compare(ROWS[name], given.rounds, given.updates or ROWS[name].updates, given.overrides), end="\n\n", flush=True)
+        row = ROWS[name]
+        updates = given.updates or row.updates
+        print(compare(row, given.rounds, updates, given.device, forms, given.overrides), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from agents.agent import Agent
+from agents.execution import Execution
 from agents.factory import Task, build_agent
 from agents.parts import PartBuilder
 from agents.supervised import SupervisedLearner
@@ -44,6 +45,8 @@ def assemble(plan: Plan) -> Assembly:
     """
     _refuse_small_replay(plan)
     device = choose_device(plan.run.device)
+    if plan.run.capture and device.type != "cuda":
+        raise ValueError(f"capture=true records updates as CUDA graphs and needs device=cuda, not {device}")
     torch.set_num_threads(1)
     keep_freed_memory()
     torch.manual_seed(plan.run.seed)
@@ -59,8 +62,7 @@ def assemble(plan: Plan) -> Assembly:
         interventions=plan.interventions,
         seed=plan.run.seed,
         device=device,
-        autocast=torch.bfloat16 if plan.run.precision == "bf16" else None,
-        compile=plan.run.compile,
+        execution=Execution(torch.bfloat16 if plan.run.precision == "bf16" else None, plan.run.compile, plan.run.capture),
         channels_last=plan.run.channels_last,
         part_specs=plan.network_parts,
         part_optimizers=plan.optimizer_parts,

@@ -64,6 +64,7 @@ class RunSettings:
     device: str
     precision: str
     compile: bool
+    capture: bool
     channels_last: bool
     threads: str
     log_every_steps: int

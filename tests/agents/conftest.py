@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import interventions as _registers_every_method  # noqa: F401
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from interventions.base import Intervention
@@ -35,8 +36,7 @@ def builder() -> BuildPart:
             optimizer or OptimizerSettings(learning_rate=0.01),
             interventions or {},
             seed,
-            autocast=autocast,
-            compile=compile,
+            execution=Execution(autocast, compile),
         )
 
     return make

@@ -3,6 +3,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from interventions.base import Intervention, Update
@@ -80,8 +81,8 @@ def test_builds_run_in_the_order_of_the_config(builder: BuildPart) -> None:
 
 
 def test_settings_reach_the_updater(builder: BuildPart) -> None:
-    updater = replace(builder(), autocast=torch.bfloat16, seed=7)("q", HEAD)
-    assert (updater.autocast, updater.seed, updater.part, updater.max_gradient_norm) == (torch.bfloat16, 7, "q", None)
+    updater = replace(builder(), execution=Execution(torch.bfloat16), seed=7)("q", HEAD)
+    assert (updater.execution.autocast, updater.seed, updater.part, updater.max_gradient_norm) == (torch.bfloat16, 7, "q", None)
 
 
 def test_a_part_can_have_a_network_and_an_optimizer_of_its_own(builder: BuildPart) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from agents.supervised import SupervisedLearner, SupervisedSettings, by_token
@@ -25,8 +26,7 @@ def learner(torso: str = "gpt", methods: tuple[str, ...] = (), compile: bool = F
         torch.int64,
         OptimizerSettings(learning_rate=0.01),
         {name: intervention_named(name) for name in methods},
-        autocast=torch.bfloat16 if bf16 else None,
-        compile=compile,
+        execution=Execution(torch.bfloat16 if bf16 else None, compile),
     )
     return SupervisedLearner(SupervisedSettings(recent_examples=8), KINDS, True, builder)
 

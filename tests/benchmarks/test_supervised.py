@@ -47,7 +47,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert title == "Continual ImageNet's ConvNet, batch 100"
     assert head.split() == ["images/s", "time", "/", "bare", "loop"]
     speeds = {row[:36].strip(): [float(number) for number in row[36:].split()] for row in rows}
-    assert list(speeds) == ["bare PyTorch loop, default SGD", "testbed, fp32", "testbed, bf16"]
+    assert list(speeds) == ["bare PyTorch loop, default SGD", "testbed, eager, fp32", "testbed, eager, bf16"]
     assert speeds["bare PyTorch loop, default SGD"][1] == 1
     assert all(images > 0 and ratio > 0 for images, ratio in speeds.values())
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from agents.updater import Updater
@@ -226,7 +227,7 @@ class Trained:
         settings = OptimizerSettings(optimizer, learning_rate, momentum=0.9 if optimizer == "sgd" else 0.0)
 
         def build(methods: Mapping[str, Callable[[], Intervention]]) -> Updater:
-            builder = PartBuilder(spec, inputs, torch.float32, settings, methods, seed, autocast=autocast)
+            builder = PartBuilder(spec, inputs, torch.float32, settings, methods, seed, execution=Execution(autocast))
             return builder("q", head, None, members)
 
         self.part, self.twin = build({"method": method}), build({})

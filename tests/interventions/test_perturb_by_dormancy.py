@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from agents.updater import Updater
@@ -22,7 +23,7 @@ SPECS = {
 def build(layout: str = "mlp", autocast: torch.dtype | None = None, **settings: Any) -> Updater:
     spec, inputs = SPECS[layout]
     methods = {NAME: lambda: PerturbByDormancy(**settings)}
-    make = PartBuilder(spec, inputs, torch.float32, OptimizerSettings("adam", 0.05), methods, autocast=autocast)
+    make = PartBuilder(spec, inputs, torch.float32, OptimizerSettings("adam", 0.05), methods, execution=Execution(autocast))
     return make("q", HeadSpec("regression", 2))
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from agents.updater import Updater
@@ -151,6 +152,6 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"plasticity_injection\.at_update=-1 must be at least 0"):
         PlasticityInjection(at_update=-1)
     make: dict[str, Any] = {"plasticity_injection": lambda: PlasticityInjection()}
-    builder = PartBuilder(NetworkSpec(), (3,), torch.float32, OptimizerSettings(), make, compile=True)
+    builder = PartBuilder(NetworkSpec(), (3,), torch.float32, OptimizerSettings(), make, execution=Execution(compile=True))
     with pytest.raises(ValueError, match="compile=true does not work with plasticity_injection"):
         builder("q", HeadSpec("q", 2))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from agents.updater import Updater
@@ -153,7 +154,9 @@ def test_task_switch_and_resuming(settings: dict[str, Any]) -> None:
 def test_a_compiled_update_has_gradients_too() -> None:
     spec, inputs, head, _ = SPECS["mlp"]
     make = {NAME: lambda: SelectiveWeightReinitialisation(factor=0.4, every_updates=1)}
-    part = PartBuilder(spec, inputs, torch.float32, OptimizerSettings("sgd", 0.05), make, compile=True)("q", head)
+    part = PartBuilder(spec, inputs, torch.float32, OptimizerSettings("sgd", 0.05), make, execution=Execution(compile=True))(
+        "q", head
+    )
     assert not part._steps_inside
 
 

@@ -8,11 +8,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("agents", "envs", "interventions", "metrics", "networks", "training")
-# The compiled update is the Updater's own, and its file does nothing else. Two methods ask for gradients of the agent's loss,
+# The update as a function is the Updater's, and its file does nothing else. Two methods ask for gradients of the agent's loss,
 # and some metrics for gradients of a copy's; none of them writes to a parameter's gradient but through the Updater's hooks.
 ALLOWED = {
     "agents/updater.py",
-    "agents/compiled_update.py",
+    "agents/update_function.py",
     "interventions/gradient_norm.py",
     "interventions/sam.py",
     "metrics/activity.py",

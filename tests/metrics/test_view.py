@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.execution import Execution
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
 from agents.updater import Updater
@@ -34,7 +35,7 @@ class Case:
         """A part after two updates: its taps and buffers hold something."""
         methods: dict[str, Callable[[], Intervention]] = {"taps": NeedsTaps}
         settings = OptimizerSettings(learning_rate=0.01)
-        builder = PartBuilder(self.spec, self.shape, self.dtype, settings, methods, autocast=self.autocast)
+        builder = PartBuilder(self.spec, self.shape, self.dtype, settings, methods, execution=Execution(self.autocast))
         part = builder("q", HeadSpec("q", 2))
         for seed in range(2):
             train(part, self.inputs(6, seed))

@@ -61,6 +61,11 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cuda:1") == torch.device("cuda", 1)
 
 
+def test_recording_updates_needs_a_device() -> None:
+    with pytest.raises(ValueError, match=r"^capture=true records updates as CUDA graphs and needs device=cuda, not cpu$"):
+        assemble(plan("capture=true", "device=cpu"))
+
+
 def test_a_method_for_another_part_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^interventions\.redo\.parts=\['actor'\]: agent=dqn has the parts q$"):
         assemble(plan("intervention=redo", "interventions.redo.parts=[actor]"))
@@ -68,7 +73,7 @@ def test_a_method_for_another_part_is_refused() -> None:
 
 def test_bf16_reaches_the_forward_pass() -> None:
     agent = assemble(plan("precision=bf16")).agent
-    assert agent.parts["q"].autocast is torch.bfloat16
+    assert agent.parts["q"].execution.autocast is torch.bfloat16
 
 
 NORMALISED = ["network.normalisation=[batch]", "network.widths=[4]"]

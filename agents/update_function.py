@@ -1,4 +1,4 @@
-"""One update as one compiled function: forward, loss, gradient, finite check and, for plain SGD, the step itself."""
+"""One update as one function of tensors: forward, loss, gradient, finite check and, for plain SGD, the step itself."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from agents.compiled_function import CompiledFunction
+from agents.execution import Execution
 from interventions.base import Intervention
 from networks.network import Network
 from networks.taps import Taps
@@ -18,7 +18,7 @@ Objective = Callable[[Tensor, Any], tuple[Tensor, Measures]]
 
 
 class Computed(NamedTuple):
-    """What a compiled update returns.
+    """What an update as a function returns.
 
     Attributes:
         loss: 0-dim.
@@ -37,10 +37,8 @@ class Computed(NamedTuple):
     gradients: Sequence[Tensor]
 
 
-class CompiledUpdate:
-    """Compiles one kind of update of one network; see ``CompiledFunction``.
-
-    The arithmetic is that of the uncompiled update up to rounding.
+class UpdateFunction:
+    """One kind of update of one network, to be compiled or recorded; see ``Execution``.
 
     Args:
         network: Its values are read, and with ``steps`` changed in place. Layers may change their buffers in a training forward,
@@ -51,7 +49,7 @@ class CompiledUpdate:
             one; neither changes anything if the loss or gradient is not finite.
         measuring: These interventions.
         max_gradient_norm: Bound of the joint norm for ``steps``.
-        autocast: Type of the forward pass, or None.
+        execution: How the function is run.
     """
 
     def __init__(
@@ -62,10 +60,10 @@ class CompiledUpdate:
         steps: bool,
         measuring: Sequence[Intervention],
         max_gradient_norm: float | None,
-        autocast: torch.dtype | None,
+        execution: Execution,
     ) -> None:
         self._network, self._objective, self._records, self._steps = network, objective, records, steps
-        self._max_gradient_norm, self._autocast = max_gradient_norm, autocast
+        self._max_gradient_norm, self._autocast = max_gradient_norm, execution.autocast
         self._measuring = list(measuring) if steps else []
         self._running = [method.running() for method in self._measuring]
         self._names = [name for name, _ in network.named_parameters()]
@@ -79,7 +77,7 @@ class CompiledUpdate:
         self._tapped: list[str] = []
         self._batch_type: Callable[..., Any] = tuple
         self._fixed = [self._rate, *self._values, *self._buffers, *chain.from_iterable(self._running)]
-        self._call = CompiledFunction(self._flat_update, fixed=len(self._fixed))
+        self._call = execution.of(self._flat_update, len(self._fixed))
 
     def __call__(self, batch: Any, learning_rate: float) -> Computed:
         """Makes the update for a named tuple of tensors ``batch`` with a field ``inputs``."""
@@ -96,7 +94,7 @@ class CompiledUpdate:
         return Computed(loss, norm, measures, pre, post, rest[2 * count :])
 
     def _flat_update(self, rate: Tensor, *tensors: Tensor) -> list[Tensor]:
-        """The function that is compiled; runs once for each combination of shapes, when the names are noted as well."""
+        """The function; if compiled or recorded it runs once for each combination of shapes, and notes the names each time."""
         rest = iter(tensors)
         named = dict(zip(self._names, islice(rest, len(self._names)), strict=True))
         buffers = dict(zip(self._buffer_names, islice(rest, len(self._buffer_names)), strict=True))
