@@ -102,6 +102,7 @@ class TaskStream:
         self._epoch: int
         self._position: int  # examples of the epoch already handed out
         self._data: TaskData
+        self._other: tuple[int, TaskData] | None = None  # the latest task asked for but that of the minibatches
         self._go_to(task=0, epoch=0, position=0)
 
     @property
@@ -155,14 +156,14 @@ class TaskStream:
         """Returns the sets of examples that a task has, by ``train``, ``validation`` and ``test``, as the source made them.
 
         Args:
-            task: its number; None for that of the latest minibatch, which need not be made anew.
+            task: its number; None for that of the latest minibatch.
         """
-        data = self._data if task is None or task == self._task else self.source.task(task)
+        data = self._data_of(task)
         return {name: part for name in SETS if (part := getattr(data, name)) is not None}
 
     def active(self, task: int | None = None) -> Tensor | None:
         """Returns the mask (K,) of the classes that count in a task, or None if all do."""
-        return (self._data if task is None or task == self._task else self.source.task(task)).active
+        return self._data_of(task).active
 
     def in_batches(self, examples: Examples, count: int, generator: torch.Generator | None = None) -> Iterator[Examples]:
         """Yields a set in minibatches of ``count`` as a learner would see them.
@@ -209,6 +210,13 @@ class TaskStream:
     def close(self) -> None:
         """Holds nothing that needs closing."""
 
+    def _data_of(self, task: int | None) -> TaskData:
+        if task is None or task == self._task:
+            return self._data
+        if self._other is None or self._other[0] != task:
+            self._other = task, self.source.task(task)
+        return self._other[1]
+
     def _next_epoch(self) -> None:
         if self._epoch + 1 < self._epochs:
             self._start_epoch(self._epoch + 1)
@@ -216,8 +224,9 @@ class TaskStream:
             self._go_to(self._task + 1, epoch=0, position=0)
 
     def _go_to(self, task: int, epoch: int, position: int) -> None:
+        asked, self._other = self._other, None
+        self._data = asked[1] if asked is not None and asked[0] == task else self.source.task(task)
         self._task = task
-        self._data = self.source.task(task)
         self._examples = len(self._data.train.inputs)
         if self._examples == 0 or self._examples != self.source.examples_in(task):
             raise ValueError(f"task {task} has {self._examples} examples, expected {self.source.examples_in(task)}")

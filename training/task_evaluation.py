@@ -31,7 +31,7 @@ class TaskEvaluationSettings:
         every_epochs: Evaluates after every so many epochs of each task as well, for its learning curve; 0 for never.
         examples: Largest number of examples of each set, drawn for each task; None for all.
         batch_size: Examples at a time.
-        augmented: Whether the images are augmented like those of training, as published code evaluates class-incremental CIFAR.
+        augmented: Whether test images are augmented like those of training, as published code evaluates class-incremental CIFAR.
         forward_transfer: Whether the test set of the next task is tried, at the end of each that is evaluated, before anything is
             learned of it.
         fresh_every_tasks: Trains a fresh learner on the same task and data, from start to end, at the end of every so many tasks,
@@ -177,7 +177,7 @@ class TaskEvaluationObserver:
             order = torch.randperm(len(part.inputs), generator=torch_generator(self.seed, "evaluated", name, task))
             rows = order[:limit].to(part.inputs.device)
             part = Examples(part.inputs[rows], part.targets[rows])
-        generator = torch_generator(self.seed, "evaluation", name, task) if self.settings.augmented else None
+        generator = torch_generator(self.seed, "evaluation", name, task) if self.settings.augmented and name == "test" else None
         with agent.learner.network.evaluating():
             batches = self._stream.in_batches(part, self.settings.batch_size, generator)
             loss, accuracy = agent.score(batches, self._stream.active(task))

@@ -336,3 +336,20 @@ def test_lengths_are_checked() -> None:
         Schedule(batches_per_task=0)
     with pytest.raises(ValueError, match=r"first_epochs must be numbers of at least 1, got \[1, 0\]"):
         Schedule(first_epochs=(1, 0))
+
+
+def test_a_task_that_is_looked_at_ahead_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    original = TransformedTasks.task
+    monkeypatch.setattr(TransformedTasks, "task", lambda self, number: (made.append(number), original(self, number))[1])
+    source = stream()
+    ahead = source.sets(1)["train"]
+    assert source.active(1) is None
+    assert made == [0, 1]
+    take(source, 7)  # six minibatches of the first task
+    assert source.true_task == 1
+    assert source.sets()["train"] is ahead
+    assert made == [0, 1]
+    source.sets(0), source.sets(3)
+    take(source, 6)
+    assert made == [0, 1, 0, 3, 2]

@@ -245,17 +245,18 @@ def test_a_part_of_each_set_can_be_enough() -> None:
     ]
 
 
-def test_evaluation_is_augmented_only_on_request() -> None:
+def test_test_images_alone_are_augmented_and_only_on_request() -> None:
     make = partial(stream_of, preparation=Preparation(Augmentation(1.0, 0, 0.0)))
     stream, agent = make(), learner()
     for _ in range(8):
         agent.learn(stream.advance())
-    test = stream.sets()["test"]
+    train, test = stream.sets()["train"], stream.sets()["test"]
     for augmented, inputs in ((False, test.inputs), (True, test.inputs.flip(3))):
         settings = TaskEvaluationSettings(augmented=augmented)
         logs: dict[str, Any] = observe(TaskEvaluationObserver(settings, 0, agent, stream, learner), View(8, 0, agent))
         expected = agent.score([test._replace(inputs=inputs)])
         assert float(logs["task/test_loss"]) == pytest.approx(float(expected.loss), rel=1e-5)
+        assert float(logs["task/train_loss"]) == pytest.approx(float(agent.score([train]).loss), rel=1e-5)
 
 
 def test_watching_changes_nothing() -> None:
