@@ -33,7 +33,7 @@ class Examples(NamedTuple):
 
     Attributes:
         inputs: (B, *input_shape) in the data set's dtype (uint8 images stay uint8).
-        targets: (B,) int64 class labels, or (B, K) float32 regression targets.
+        targets: (B,) int64 class labels, (B, T) of sequences, a label for each token; or (B, K) float32 regression targets.
     """
 
     inputs: Tensor

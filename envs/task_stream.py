@@ -116,6 +116,11 @@ class TaskStream:
         return self._task
 
     @property
+    def batch_size(self) -> int:
+        """Examples in a minibatch, but for the last of an epoch."""
+        return self._schedule.batch_size
+
+    @property
     def epoch(self) -> int:
         """The epoch of the latest minibatch in its task, from 0."""
         return self._epoch

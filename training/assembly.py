@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import nn
@@ -24,7 +24,8 @@ from training.memory import keep_freed_memory
 from training.settings import Plan
 from training.task_evaluation import TaskEvaluationObserver
 
-_LARGE_NETWORK_PARAMETERS = 1_000_000
+_LARGE_NETWORK_PARAMETERS: Final = 1_000_000
+_TASKS_LOOKED_AT: Final = 100  # for sizes that do not fit; those of later tasks are hardly others
 
 
 class Assembly(NamedTuple):
@@ -69,7 +70,7 @@ def assemble(plan: Plan) -> Assembly:
     )
     agent = build_agent(plan.agent_name, plan.agent, _task(problem), builder)
     _refuse_unknown_parts(plan, agent)
-    _refuse_single_examples(plan, agent)
+    _refuse_single_examples(plan, agent, stream)
     _warn_of_idle_methods(plan, problem)
     if plan.run.mode == "train" and not getattr(stream, "exact_resume", True):
         print(
@@ -137,18 +138,21 @@ def _refuse_unknown_parts(plan: Plan, agent: Agent) -> None:
             raise ValueError(f"{setting}={unknown}: agent={plan.agent_name} has the parts {allowed}")
 
 
-def _refuse_single_examples(plan: Plan, agent: Agent) -> None:
+def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:
     """Refuses minibatches of one example where batch normalisation would look for their variance."""
     if not any(isinstance(module, nn.BatchNorm1d) for part in agent.parts.values() for module in part.network.modules()):
         return
     cure = "batch normalisation of a dense layer needs 2 or more; network.normalisation=[layer] does not"
     for name, settings in (("agent", plan.agent), ("env", plan.env)):
-        size = getattr(settings, "batch_size", None)
-        if size == 1:
+        if getattr(settings, "batch_size", None) == 1:
             raise ValueError(f"{name}.batch_size=1 makes minibatches of one example: {cure}")
-        examples = getattr(settings, "examples_per_task", None)
-        if size and examples and examples % size == 1:
-            raise ValueError(f"{name}.examples_per_task={examples} leaves a last minibatch of one example: {cure}")
+    if isinstance(stream, TaskStream):
+        size = stream.batch_size
+        for task in range(_TASKS_LOOKED_AT):
+            if (examples := stream.source.examples_in(task)) % size == 1:
+                raise ValueError(
+                    f"task {task} has {examples} examples, whose last minibatch of env.batch_size={size} holds one: {cure}"
+                )
 
 
 def _refuse_small_replay(plan: Plan) -> None:
