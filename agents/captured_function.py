@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from agents.compiled_function import Function
+from agents.compiled_function import MOST_LAYOUTS, Function
 
 _WARM_UPS: Final = 3  # libraries choose kernels and make their workspaces in the first calls, which cannot be recorded
 
@@ -46,7 +46,7 @@ class CapturedFunction:
     """A function of tensors, recorded for each combination of shapes, strides and types when it first meets it.
 
     A recording knows addresses, not tensors: further arguments are copied to where it reads them. What it returns lies where the
-    next call writes; scalars are copied, since logs keep them.
+    next call writes; scalars are copied, since logs keep them. Combinations beyond ``MOST_LAYOUTS`` are not recorded.
 
     Args:
         function: Maps tensors to a sequence of tensors; it may change its arguments in place. It may not read values on the host.
@@ -70,6 +70,8 @@ class CapturedFunction:
         with torch.no_grad():
             recording = self._recorded.get(layout)
             if recording is None:
+                if len(self._recorded) == MOST_LAYOUTS:
+                    return self._function(*tensors)
                 recording = self._recorded[layout] = self._recording(tensors)
             if given:
                 torch._foreach_copy_(recording.inputs, list(given))

@@ -1,6 +1,7 @@
 """Compiling a function of tensors so that a call costs little more than its arithmetic."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
 import torch._inductor
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 Function = Callable[..., Sequence[Tensor]]
+MOST_LAYOUTS: Final = 16  # of which a function is kept, such as sizes of minibatches; calls with others run as they are
 
 
 class CompiledFunction:
@@ -16,6 +18,8 @@ class CompiledFunction:
     ``torch.compile`` checks at every call that nothing it traced has changed; on a network of a hundred thousand weights these
     checks cost as much as the arithmetic. Here nothing else is checked, so the function must be one of its tensors alone:
     whatever else it reads must never change.
+
+    After ``MOST_LAYOUTS`` combinations others are no longer compiled: each takes its time, and its memory for good.
 
     Args:
         function: Maps tensors to a sequence of tensors; it may change its arguments in place. It may not read values on the host.
@@ -32,6 +36,8 @@ class CompiledFunction:
         ready = self._ready.get(layout)
         with torch.no_grad():
             if ready is None:
+                if len(self._ready) == MOST_LAYOUTS:
+                    return self._function(*tensors)
                 ready = self._ready[layout] = self._compile(tensors)
             return ready(*tensors)
 

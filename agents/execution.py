@@ -30,8 +30,13 @@ class Execution:
 
     @property
     def name(self) -> str:
-        """The setting that makes it one, for messages."""
-        return "compile" if self.compile else "capture"
+        """The settings that make it one, for messages."""
+        return " ".join(f"{name}=true" for name in ("compile", "capture") if getattr(self, name))
+
+    @property
+    def remedy(self) -> str:
+        """The settings that would not, for messages."""
+        return self.name.replace("true", "false")
 
     def of(self, function: Function, fixed: int) -> Function:
         """Returns a function of tensors, of which the first ``fixed`` are the same in every call, as it is to be run."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from agents.execution import EAGER, Execution
-from agents.finite_check import FiniteCheck
+from agents.gradient_check import GradientCheck
 from agents.hooks import Hooks
 from agents.latest_examples import LatestExamples
 from agents.lower_precision import CastCopies
@@ -53,7 +53,7 @@ class Updater:
     ) -> None:
         if execution.as_function and (network.noisy_layers or network.spec.injected_layers):
             what = "noisy layers" if network.noisy_layers else "plasticity_injection"
-            raise ValueError(f"{execution.name}=true does not work with {what}; choose {execution.name}=false")
+            raise ValueError(f"{execution.name} does not work with {what}; choose {execution.remedy}")
         self.part, self.network, self.seed = part, network, seed
         self.max_gradient_norm, self.execution = max_gradient_norm, execution
         self._functions: dict[tuple[Objective, bool], UpdateFunction] = {}
@@ -68,14 +68,15 @@ class Updater:
         self.hooks = Hooks(part, network, interventions, seed, self.copies)
         self.interventions = self.hooks.interventions
         if execution.as_function and (method := self.hooks.needs_graph):
-            raise ValueError(f"{execution.name}=true does not work with {method}, which differentiates the training forward")
+            reason = "which differentiates the training forward"
+            raise ValueError(f"{execution.name} does not work with {method}, {reason}; choose {execution.remedy}")
         self.optimizer = self.hooks.attach(optimizer, execution.compile)
         network.taps.keeps_graph = bool(self.hooks.needs_graph)
         self._records = self.hooks.taps_wanted or bool(self.hooks.measuring)
         self.initial = {name: value.detach().clone() for name, value in network.named_parameters()}
         self.trace = UpdateTrace(network, lambda inputs: self.infer(inputs, self.network))
         self.examples = LatestExamples()
-        self._check = FiniteCheck(part, self._parameters, max_gradient_norm)
+        self._check = GradientCheck(part, self._parameters)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Runs the training forward, in training mode; interventions that need activations get those of this call.
@@ -199,7 +200,7 @@ class Updater:
         norm = self._check.norm()
         self.trace.gradients(norm)
         self._check.refuse_unless_finite(norm + loss, self.optimizer, self.steps)
-        self._check.clip(norm)
+        self._check.clip(norm, self.max_gradient_norm)
         with self.trace.of("optimizer"):
             self.optimizer.step()
         self._written += 1
@@ -236,7 +237,7 @@ class Updater:
     def raise_if_not_finite(self) -> None:
         """Raises FloatingPointError if an update since the start met a loss or gradient that is not finite.
 
-        On the CPU ``step`` has raised already; see ``FiniteCheck``.
+        On the CPU ``step`` has raised already; see ``GradientCheck``.
         """
         self._check.raise_if_any(self.steps)
 

@@ -41,7 +41,8 @@ def parse_records(files: Sequence[RawFile], contents: Sequence[bytes]) -> tuple[
 
 def require_fit(name: str, pixels: Any, labels: npt.NDArray[Any], classes: int) -> None:
     """Raises DatasetError naming the file unless pixels are uint8 (N, 3072) and labels are N integers below ``classes``."""
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(pixels), PIXELS) or not len(pixels):
+    fits = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2 and pixels.shape[1] == PIXELS
+    if not fits or not len(pixels):
         found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
         raise DatasetError(f"{name}: expected uint8 pixels (N, {PIXELS}), found {found}")
     if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:

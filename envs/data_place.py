@@ -6,14 +6,14 @@ from typing import Final
 import torch
 
 PLACES: Final = ("auto", "device", "cpu")
-_COPIES: Final = 4  # of a data set at most: itself, a task made of it, an epoch of that in order, and one of them being replaced
+_COPIES: Final = 6  # of a data set: itself, two tasks made of it, an epoch of one in order, and as much for a fresh learner
 
 
 def place_of_data(wanted: str, device: torch.device, size_bytes: int) -> torch.device:
     """Returns where a data set is kept; a line on standard error says so if it is too large for the device.
 
     Args:
-        wanted: ``device``, ``cpu``, or ``auto``, the device unless four times the data are more than its free memory.
+        wanted: ``device``, ``cpu``, or ``auto``, the device unless six times the data are more than its free memory.
         device: the learner's.
         size_bytes: of the data set.
     """

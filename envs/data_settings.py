@@ -14,7 +14,8 @@ class ScheduleSettings:
         batches_per_task: Minibatches of a task in their place; None to count passes.
         batch_size: Examples in a minibatch.
         announce_tasks: Whether the learner and the interventions are told when a task begins.
-        keep_on: Where the data are kept: ``device``, that of the learner; ``cpu``; or ``auto``, the device if they fit there.
+        keep_on: Where the data are kept: ``device``, that of the learner; ``cpu``; or ``auto``, the device if they fit there
+            (what is read task by task, from folders of images and from texts, is taken to fit).
     """
 
     epochs_per_task: int = 1

@@ -47,14 +47,16 @@ Built = tuple[Stream, Problem]
 def build_transformed(settings: TaskStreamSettings, seed: int, device: torch.device) -> Built:
     """Builds tasks that are one data set under changing transformations."""
     apart = settings.test if settings.test is not None else settings.dataset in IMAGE_SETS
+    parts = [_drawn(_load(settings, "train" if apart else None), settings.examples, seed)]
+    train, *test = _placed(settings, device, *parts, *([_load(settings, "test")] if apart else []))
     source = TransformedTasks(
-        _drawn(_load(settings, "train" if apart else None, device), settings.examples, seed),
+        train,
         settings.transformation,
         settings.examples_per_task,
         seed,
         settings.mode,
         settings.fraction,
-        _load(settings, "test", device) if apart else None,
+        test[0] if test else None,
     )
     return _stream(source, settings, seed)
 
@@ -69,12 +71,12 @@ def build_pairs(settings: ClassPairsSettings, seed: int, device: torch.device) -
     if settings.dataset == FOLDER:
         if settings.data_folder is None:
             raise ValueError(
-                "env.data_folder is null: env.dataset=folder needs a folder with one <class>.npy for each class; "
+                "data_folder is null: env.dataset=folder needs a folder with one <class>.npy for each class; "
                 "env.dataset=quick_draw and env.dataset=cifar10 need none"
             )
         images = ArrayFolder(Path(settings.data_folder).expanduser())
     else:
-        images = DatasetClasses(_load(settings, "all", device))
+        images = DatasetClasses(*_placed(settings, device, _load(settings, "all")))
     source = ClassPairs(
         images,
         seed,
@@ -90,9 +92,10 @@ def build_pairs(settings: ClassPairsSettings, seed: int, device: torch.device) -
 
 def build_incremental(settings: ClassIncrementalSettings, seed: int, device: torch.device) -> Built:
     """Builds tasks over a growing set of classes."""
+    train, test = _placed(settings, device, _load(settings, "train"), _load(settings, "test"))
     source = ClassIncremental(
-        _load(settings, "train", device),
-        _load(settings, "test", device),
+        train,
+        test,
         seed,
         settings.classes_per_task,
         settings.first_classes,
@@ -104,9 +107,10 @@ def build_incremental(settings: ClassIncrementalSettings, seed: int, device: tor
 
 def build_phases(settings: FirstPhasesSettings, seed: int, device: torch.device) -> Built:
     """Builds a poorer version of a data set, then all of it."""
+    train, test = _placed(settings, device, _load(settings, "train"), _load(settings, "test"))
     source = FirstPhases(
-        _load(settings, "train", device),
-        _load(settings, "test", device),
+        train,
+        test,
         seed,
         settings.kind,
         settings.fraction,
@@ -121,7 +125,7 @@ def build_phases(settings: FirstPhasesSettings, seed: int, device: torch.device)
 
 def build_offsets(settings: TargetOffsetsSettings, seed: int, device: torch.device) -> Built:
     """Builds regression onto random functions with offsets."""
-    images = _drawn(_load(settings, "train", device), settings.examples, seed)
+    (images,) = _placed(settings, device, _drawn(_load(settings, "train"), settings.examples, seed))
     source = TargetOffsets(images, seed, settings.offsets, settings.frequency, settings.targets)
     return _stream(source, settings, seed)
 
@@ -162,11 +166,14 @@ def build_camera_locations(settings: CameraLocationsSettings, seed: int, device:
     return _stream(source, settings, seed)
 
 
-def _load(settings: ImageSettings, split: Split | None, device: torch.device) -> Dataset:
-    root = None if settings.data_folder is None else Path(settings.data_folder)
-    dataset = load_dataset(settings.dataset, split, root)
-    place = place_of_data(settings.keep_on, device, dataset.inputs.nbytes)
-    return replace(dataset, inputs=dataset.inputs.to(place), targets=dataset.targets.to(place))
+def _load(settings: ImageSettings, split: Split | None) -> Dataset:
+    return load_dataset(settings.dataset, split, None if settings.data_folder is None else Path(settings.data_folder))
+
+
+def _placed(settings: ScheduleSettings, device: torch.device, *datasets: Dataset) -> list[Dataset]:
+    """Returns data sets that belong together, all in one place."""
+    place = place_of_data(settings.keep_on, device, sum(dataset.inputs.nbytes for dataset in datasets))
+    return [replace(dataset, inputs=dataset.inputs.to(place), targets=dataset.targets.to(place)) for dataset in datasets]
 
 
 def _drawn(dataset: Dataset, examples: int | None, seed: int) -> Dataset:
@@ -176,7 +183,7 @@ def _drawn(dataset: Dataset, examples: int | None, seed: int) -> Dataset:
         return dataset
     if not 1 <= examples <= available:
         raise ValueError(f"examples must be null or 1..{available}, got {examples!r}")
-    rows = torch.randperm(available, generator=torch_generator(seed, "images"))[:examples].to(dataset.inputs.device)
+    rows = torch.randperm(available, generator=torch_generator(seed, "images"))[:examples]
     return replace(dataset, inputs=dataset.inputs[rows], targets=dataset.targets[rows])
 
 

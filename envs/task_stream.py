@@ -98,11 +98,11 @@ class TaskStream:
         self._preparation.require_fit(source.input_shape, source.input_dtype)
         self.input_shape = source.input_shape
         self.input_dtype = self._preparation.output_dtype(source.input_dtype)
-        self._task: int
+        self._task = 0
         self._epoch: int
         self._position: int  # examples of the epoch already handed out
         self._data: TaskData
-        self._other: tuple[int, TaskData] | None = None  # the latest task asked for but that of the minibatches
+        self._made: dict[int, TaskData] = {}  # the present task, and the latest other one that was asked for
         self._go_to(task=0, epoch=0, position=0)
 
     @property
@@ -141,6 +141,13 @@ class TaskStream:
             return self._schedule.batches_per_task
         examples = self.source.examples_in(task)
         return self._schedule.epochs(task, examples) * self._schedule.batches(examples)
+
+    def smallest_minibatch(self, task: int) -> int:
+        """Returns the examples of the smallest minibatch of a task."""
+        examples, size = self.source.examples_in(task), self._schedule.batch_size
+        epochs = self._schedule.epochs(task, examples)
+        shown = {self._schedule.shown(examples, epoch) for epoch in (0, epochs - 1)}
+        return min(count % size or size for count in shown)
 
     def advance(self, act: Callable[[Tensor], Tensor] | None = None) -> Experience:
         """Returns the next minibatch; ``act`` is ignored."""
@@ -216,11 +223,11 @@ class TaskStream:
         """Holds nothing that needs closing."""
 
     def _data_of(self, task: int | None) -> TaskData:
-        if task is None or task == self._task:
-            return self._data
-        if self._other is None or self._other[0] != task:
-            self._other = task, self.source.task(task)
-        return self._other[1]
+        number = self._task if task is None else task
+        if number not in self._made:  # another dictionary, as a stream that begins elsewhere shares this one
+            present = {self._task: self._made[self._task]} if self._task in self._made else {}
+            self._made = {**present, number: self.source.task(number)}
+        return self._made[number]
 
     def _next_epoch(self) -> None:
         if self._epoch + 1 < self._epochs:
@@ -229,9 +236,9 @@ class TaskStream:
             self._go_to(self._task + 1, epoch=0, position=0)
 
     def _go_to(self, task: int, epoch: int, position: int) -> None:
-        asked, self._other = self._other, None
-        self._data = asked[1] if asked is not None and asked[0] == task else self.source.task(task)
         self._task = task
+        self._data = self._data_of(task)
+        self._made = {task: self._data}
         self._examples = len(self._data.train.inputs)
         if self._examples == 0 or self._examples != self.source.examples_in(task):
             raise ValueError(f"task {task} has {self._examples} examples, expected {self.source.examples_in(task)}")

@@ -50,7 +50,7 @@ class ActivationRescale(Intervention):
     lowest v_hat at ``low_rate``, then, of the others, those with the highest at ``high_rate``. A scaled unit's v and age are 0
     again; outgoing weights stay. Low at a scale of -0.5 turns a dead relu to the side on which it fires.
     Defaults: relu layers low -0.5 at 1e-4, high 0.5 at 1e-5; tanh layers low 0.5 at 1e-5, high 0.2 at 1e-6. (For the tanh layers
-    of its network of five mixed layers, the thesis has low at 1e-6 and high at 1e-5 instead.)
+    of the network of five mixed layers, the published code has low at 1e-6 and high at 1e-5 instead.)
     Deviations: the text scales weights, the published code biases too, which are then scaled here (``scale_bias: false`` for the
     text); it also clamps weights and biases of all hidden layers to +-10 at every update (``clamp: 10``). It clears the moments
     of outgoing weights too; here they are left with the weights. A CReLU unit's activation is the mean of its halves.

@@ -103,7 +103,7 @@ class Network(nn.Module, ABC):
 
     @property
     def mode_dependent(self) -> bool:
-        """Whether training and evaluation mode differ: batch normalisation, load balancing."""
+        """Whether training and evaluation mode differ: batch normalisation, load balancing, spectral normalisation."""
         cached: bool | None = self.__dict__.get("_mode_dependent")
         if cached is None:
             cached = self.__dict__["_mode_dependent"] = any(isinstance(module, _MODE_DEPENDENT) for module in self.modules())

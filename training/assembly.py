@@ -22,10 +22,9 @@ from metrics.probe import ProbeObserver
 from training.evaluation import EvaluationObserver
 from training.memory import keep_freed_memory
 from training.settings import Plan
-from training.task_evaluation import TaskEvaluationObserver
+from training.task_evaluation import TaskEvaluationObserver, TaskEvaluationSettings
 
 _LARGE_NETWORK_PARAMETERS: Final = 1_000_000
-_TASKS_LOOKED_AT: Final = 100  # for sizes that do not fit; those of later tasks are hardly others
 
 
 class Assembly(NamedTuple):
@@ -48,6 +47,8 @@ def assemble(plan: Plan) -> Assembly:
     device = choose_device(plan.run.device)
     if plan.run.capture and device.type != "cuda":
         raise ValueError(f"capture=true records updates as CUDA graphs and needs device=cuda, not {device}")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and graphs are made on the current one
     torch.set_num_threads(1)
     keep_freed_memory()
     torch.manual_seed(plan.run.seed)
@@ -87,6 +88,11 @@ def assemble(plan: Plan) -> Assembly:
     if isinstance(stream, TaskStream) and isinstance(agent, SupervisedLearner):
         make = partial(_another_learner, plan, problem, builder)
         observers["task_evaluation"] = TaskEvaluationObserver(plan.task_evaluation, plan.run.seed, agent, stream, make)
+    elif plan.task_evaluation != TaskEvaluationSettings():
+        raise ValueError(
+            "task_evaluation looks at the tasks of a data stream, and this env is none: leave it out, and see "
+            "evaluation.every_steps"
+        )
     return Assembly(agent, stream, observers)
 
 
@@ -147,12 +153,14 @@ def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:
         if getattr(settings, "batch_size", None) == 1:
             raise ValueError(f"{name}.batch_size=1 makes minibatches of one example: {cure}")
     if isinstance(stream, TaskStream):
-        size = stream.batch_size
-        for task in range(_TASKS_LOOKED_AT):
-            if (examples := stream.source.examples_in(task)) % size == 1:
+        steps = task = 0
+        while steps < plan.run.steps:
+            if stream.smallest_minibatch(task) == 1:
                 raise ValueError(
-                    f"task {task} has {examples} examples, whose last minibatch of env.batch_size={size} holds one: {cure}"
+                    f"task {task} has {stream.source.examples_in(task)} examples, of which env.batch_size={stream.batch_size} "
+                    f"leaves a minibatch of one: {cure}"
                 )
+            steps, task = steps + stream.minibatches(task), task + 1
 
 
 def _refuse_small_replay(plan: Plan) -> None:

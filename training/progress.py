@@ -25,7 +25,7 @@ class ProgressWriter:
     """A progress bar on stderr; a writer of the tracker.
 
     It shows steps per second, return or accuracy (of a supervised learner also its mean over the tasks, and that on the last
-    task's test set; of regression the last task's loss), and the dormant fraction.
+    task's test set, and the last task's online loss), and the dormant fraction.
     """
 
     def __init__(self, total_steps: int, step: int) -> None:

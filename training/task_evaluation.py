@@ -35,7 +35,7 @@ class TaskEvaluationSettings:
         forward_transfer: Whether the test set of the next task is tried, at the end of each that is evaluated, before anything is
             learned of it.
         fresh_every_tasks: Trains a fresh learner on the same task and data, from start to end, at the end of every so many tasks,
-            which are then evaluated as well; it takes as long as the task did. 0 for never.
+            which are then evaluated as well; it takes as long as the task did, compiling included. 0 for never.
     """
 
     every_tasks: int = 1
@@ -64,10 +64,11 @@ class TaskEvaluationObserver:
     - ``task/online_accuracy``, ``task/online_loss``: means over all its examples of what was predicted before learning from each.
     - ``task/<set>_accuracy``, ``task/<set>_loss``: for the sets ``train``, ``validation`` and ``test`` that there are.
     - ``task/mean_online_accuracy``, ``task/mean_test_accuracy``: means over the tasks evaluated so far.
-    - ``task/accuracy`` and ``task/loss``: curves of all these against the number of the task.
+    - ``task/accuracy`` and ``task/loss``: curves of the online value and of those on the sets against the number of the task.
 
     At the end of an epoch, the same sets as ``epoch/<set>_accuracy``, with ``epoch/task`` and ``epoch/passed``, the epochs passed
-    of the task; ``task/best_test_accuracy`` is the highest of these at the end of the task. In regression there are losses alone.
+    of the task; ``task/best_test_accuracy`` is the highest of these at the end of the task. With ``agent.restore_best`` the last
+    point is that of the weights gone back to. In regression there are losses alone.
 
     With a fresh learner, ``fresh/...`` is what it reaches, ``relative/<value>`` the difference (of accuracies: positive if the
     learner is better), and ``relative/online_transfer`` is (a - b) / (1 - b) of the online accuracies a, and b of the fresh one:

@@ -18,6 +18,7 @@ from envs.cifar10 import (
     convert_python_version,
     parse_records,
     records_of_pickle,
+    to_records,
 )
 from envs.dataset_files import DatasetError, RawFile
 from envs.dataset_sources import archive_source, unpacked_folder
@@ -159,3 +160,8 @@ def test_a_damaged_picture_is_named() -> None:
 def test_published_files_are_five_training_batches_and_one_test_batch() -> None:
     assert [file.name for file in CIFAR10.train_files] == [f"data_batch_{number}.bin" for number in range(1, 6)]
     assert [file.name for file in CIFAR10.test_files] == ["test_batch.bin"]
+
+
+def test_a_number_where_pixels_should_be_is_refused() -> None:
+    with pytest.raises(DatasetError, match=r"expected uint8 pixels \(N, 3072\), found uint8 \(\)"):
+        to_records("batch", np.array(7, np.uint8), [0])

@@ -123,7 +123,7 @@ def test_impossible_numbers_of_images_are_refused() -> None:
 
 
 def test_a_folder_must_be_named_and_hold_enough(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"env\.data_folder is null: env\.dataset=folder needs a folder"):
+    with pytest.raises(ValueError, match=r"^data_folder is null: env\.dataset=folder needs a folder"):
         built(ClassPairsSettings())
     for label in range(2):
         np.save(tmp_path / f"{label}.npy", np.full((55, 3, 8, 8), label, np.uint8))

@@ -351,5 +351,16 @@ def test_a_task_that_is_looked_at_ahead_is_made_once(monkeypatch: pytest.MonkeyP
     assert source.sets()["train"] is ahead
     assert made == [0, 1]
     source.sets(0), source.sets(3)
+    again = source.beginning(1)
+    assert made == [0, 1, 0, 3]
+    assert again.sets()["train"] is ahead
     take(source, 6)
     assert made == [0, 1, 0, 3, 2]
+
+
+def test_the_smallest_minibatch_by_hand() -> None:
+    assert stream().smallest_minibatch(0) == 1  # 5 = 2 + 2 + 1
+    assert stream(batch_size=5).smallest_minibatch(0) == 5
+    cut = TransformedTasks(numbers(), "none", 5, 0)
+    assert TaskStream(cut, Schedule(batch_size=2, batches_per_task=2), 0).smallest_minibatch(0) == 2  # the last one is not shown
+    assert TaskStream(cut, Schedule(batch_size=2, batches_per_task=4), 0).smallest_minibatch(0) == 1

@@ -1,4 +1,4 @@
-"""The last look at a gradient before the optimizer: its joint norm is bounded, and one that is not finite is refused."""
+"""The last look at a gradient before the optimizer: one that is not finite is refused, and its joint norm is bounded."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
-class FiniteCheck:
+class GradientCheck:
     """Refuses updates whose loss or gradient is not finite, before they reach the weights.
 
     On the CPU an update is refused at once. On an accelerator that would mean to wait for the device at every update: there the
@@ -17,11 +17,9 @@ class FiniteCheck:
     Args:
         part: The part's name, for messages.
         parameters: The part's parameters.
-        max_gradient_norm: Bound of the joint norm, or None.
     """
 
-    def __init__(self, part: str, parameters: Sequence[nn.Parameter], max_gradient_norm: float | None) -> None:
-        self.max_gradient_norm = max_gradient_norm
+    def __init__(self, part: str, parameters: Sequence[nn.Parameter]) -> None:
         self._part, self._parameters = part, parameters
         self._on_device = parameters[0].device.type != "cpu"
         self._finite = torch.ones((), dtype=torch.bool, device=parameters[0].device)
@@ -31,10 +29,10 @@ class FiniteCheck:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         return torch.stack(torch._foreach_norm(gradients)).norm()
 
-    def clip(self, norm: Tensor) -> None:
-        """Scales the gradients, whose joint norm is given, to the bound if they are beyond."""
-        if self.max_gradient_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, self.max_gradient_norm, norm, foreach=True)
+    def clip(self, norm: Tensor, bound: float | None) -> None:
+        """Scales the gradients, whose joint norm is given, to the bound if there is one and they are beyond."""
+        if bound is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, bound, norm, foreach=True)
 
     def refuse_unless_finite(self, number: Tensor, optimizer: Optimizer, update: int) -> None:
         """Refuses the step that ``optimizer`` would make in the update of that number.
