@@ -448,7 +448,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("whole") / "run", *words_of_a_long_run())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_stopped_run_goes_on_bit_for_bit(
     tmp_path: Path, uninterrupted: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -544,7 +544,7 @@ def test_a_grid_names_folders_after_what_is_swept_and_outlives_a_run_that_diverg
     assert "Done, 30 steps." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "ray"])
+@pytest.mark.parametrize("launcher", [pytest.param("joblib", marks=pytest.mark.slow), "ray"])
 def test_a_grid_runs_on_launchers(tmp_path: Path, launcher: str) -> None:
     if launcher == "ray":
         pytest.importorskip("hydra_plugins.hydra_ray_launcher")

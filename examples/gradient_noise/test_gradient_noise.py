@@ -51,6 +51,7 @@ def test_a_run_loads_it_and_logs_it(tmp_path: Path) -> None:
     assert "gradient_noise/standard_deviation" in logged
 
 
+@pytest.mark.slow
 def test_a_misspelt_field_is_named(tmp_path: Path) -> None:
     words = [f"plugins=[{PLUGIN}]", "intervention=[gradient_noise]", "interventions.gradient_noise.scael=0.04"]
     done = run([sys.executable, str(RUN_AGENT), *words], capture_output=True, text=True, cwd=tmp_path)

@@ -83,7 +83,7 @@ def balancing_ppo(builder: BuildPart, autocast: torch.dtype | None = None, **set
 # Returns are up to 50, so that with two heads on one torso a plain value loss would use up the bound of the gradient.
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"shared_torso": True, "value_coefficient": 0.02}],
+    [pytest.param({}, marks=pytest.mark.slow), {"shared_torso": True, "value_coefficient": 0.02}],
     ids=["two torsos", "one torso"],
 )
 def test_ppo_balances_the_pole(builder: BuildPart, settings: dict[str, Any]) -> None:
@@ -138,7 +138,7 @@ def test_value_based_agents_balance_the_pole(builder: BuildPart, settings: dict[
 
 @pytest.mark.parametrize(
     "settings",
-    [{"loss": "squared"}, {"loss": "categorical"}, {**RAINBOW, **NOISE_ALONE}],
+    [{"loss": "squared"}, {"loss": "categorical"}, pytest.param({**RAINBOW, **NOISE_ALONE}, marks=pytest.mark.slow)],
     ids=["dqn", "c51", "rainbow"],
 )
 def test_value_based_agents_catch_the_ball(builder: BuildPart, settings: dict[str, Any]) -> None:

@@ -96,7 +96,7 @@ class Reference:
         return post.detach(), self.values[f"{HEAD}.weight"].detach()
 
 
-@pytest.mark.parametrize("compile", [False, True], ids=["plain", "compiled"])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "compiled"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_measure_comes_between_the_step_and_every_after_step(builder: BuildPart, optimizer: str, compile: bool) -> None:
     """The first update is traced, so that its step is made by the optimizer; the later ones of SGD are made inside."""

@@ -161,6 +161,7 @@ def test_sgd_with_the_step_inside_and_methods_that_measure_and_read_activations(
     assert sum(float(entry.get("redo/units_reset", 0)) for entry in logs) > 5
 
 
+@pytest.mark.slow
 def test_adam_on_convolutions_with_methods_that_reset_and_regularise(builder: BuildPart) -> None:
     methods = {name: CHOICES[name][name] for name in ("redo", "l2_init", "reset", "adam_state_reset")}
     logs = train_alike(builder, "two_hot", "conv", "adam", methods)
@@ -168,6 +169,7 @@ def test_adam_on_convolutions_with_methods_that_reset_and_regularise(builder: Bu
     assert sum(float(entry.get("redo/units_reset", 0)) for entry in logs) > 5
 
 
+@pytest.mark.slow
 def test_momentum_with_a_term_of_the_loss(builder: BuildPart) -> None:
     logs = train_alike(builder, "double", "mlp", "momentum", CHOICES["anchor"] | CHOICES["shrink_and_perturb"])
     assert sum("anchor/loss" in entry for entry in logs) == 20
@@ -302,6 +304,7 @@ def test_norms_are_those_of_the_first_update_and_of_every_hundredth(life: Life) 
     assert 0.01 < float(life.seen[99][1]["trace"]["optimizer"]) < 0.1
 
 
+@pytest.mark.slow
 def test_compilations_of_an_optimizer_that_steps_outside(builder: BuildPart, compilations: list[object]) -> None:
     plain, compiled = (regression(builder, compile, optimizer=OPTIMIZERS["adam"]) for compile in (False, True))
     for number in range(1, 103):

@@ -30,6 +30,8 @@ LITTLE = {
     "validation_per_class": 2,
     "test_per_class": 2,
 }
+# The others take their time in emulators and simulators, and differ in settings from these.
+QUICK = {"atari_dqn", "bandit_plasticity", "mujoco_ppo", "online_permuted_mnist_mixed", "random_label_mnist", "target_offsets"}
 # They need files that do not come with the testbed, or are too large for a test.
 TYPED_ALONE = {
     "cifar10_pairs",
@@ -72,7 +74,9 @@ def test_every_experiment_has_settings_that_fit(name: str) -> None:
     assert plan_from(composed(name)).run.steps > 0
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - TYPED_ALONE))
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted({*NAMES} - TYPED_ALONE)]
+)
 def test_every_experiment_trains(name: str, tmp_path: Path) -> None:
     config = composed(name)
     small = [f"network.widths={[8 for _ in config['network']['widths']]}"]

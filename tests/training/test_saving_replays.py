@@ -233,6 +233,7 @@ RUNS = {
     "rainbow": ["agent=rainbow", "env=catch", "agent.stream_widths=[6]", "agent.bins=5"],
     "sac": ["agent=sac", "agent.n_step=3", "env=gym", "env.id=Pendulum-v1"],
 }
+SOME = [name if name == "dqn" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
 
 
 @pytest.fixture
@@ -255,7 +256,7 @@ def agent_at_the_end(folder: Path) -> dict[str, Any]:
     return state
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", SOME)
 def test_a_run_killed_twice_ends_as_one_that_was_not(tmp_path: Path, command: Any, same: Any, name: str) -> None:
     words = [*SHORT, *RUNS[name], "metrics.every_steps=0", "probe.every_steps=0"]
     whole = command("whole", "steps=110", *words)
@@ -267,7 +268,7 @@ def test_a_run_killed_twice_ends_as_one_that_was_not(tmp_path: Path, command: An
     assert files(folder) == needed(folder)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", SOME)
 def test_observations_in_a_file_change_nothing_and_may_move_when_a_run_goes_on(
     tmp_path: Path, command: Any, same: Any, name: str
 ) -> None:
