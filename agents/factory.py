@@ -7,7 +7,8 @@ from agents.agent import Agent
 from agents.dqn import DQN
 from agents.dqn_settings import DQNSettings
 from agents.parts import PartBuilder
-from agents.ppo import PPO, PPOSettings
+from agents.ppo import PPO
+from agents.ppo_settings import PPOSettings
 from agents.sac import SAC, SACSettings
 from agents.supervised import SupervisedLearner, SupervisedSettings
 

@@ -1,9 +1,8 @@
 """PPO: proximal policy optimisation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -17,102 +16,21 @@ from agents.distributions import (
     sample_categorical,
 )
 from agents.parts import PartBuilder
+from agents.ppo_batches import JointBatch, PolicyBatch, RolloutStep, ValueBatch
+from agents.ppo_settings import PPOSettings
 from agents.recent_inputs import RecentInputs
 from agents.schedules import linear
 from agents.update_logs import by_part, samples
 from agents.updater import Updater
-from agents.value_coding import ValueSettings
 from agents.value_scale import ValueScale
 from envs.experience import Experience, Transitions
 from interventions.base import Logs
 from networks.heads import PairedHead
-from networks.spec import HeadSpec, require_range
+from networks.spec import HeadSpec
 from networks.torso_network import TorsoNetwork
 from seeding import torch_generator
 
 _RECENT_OBSERVATIONS: Final = 2000
-
-
-@dataclass
-class PPOSettings(ValueSettings):
-    """Proximal policy optimisation (Schulman et al. 2017), for discrete and continuous actions.
-
-    The value has the settings of ``ValueSettings``, its atoms in [-10, 10] unless told otherwise.
-
-    Attributes:
-        rollout_steps: Steps of every environment between two phases of learning.
-        minibatch_size: Transitions per update.
-        epochs: Passes over a rollout.
-        discount: gamma, in [0, 1).
-        trace_decay: lambda of generalised advantage estimation, in [0, 1].
-        clip: Bound of the probability ratio's distance from 1.
-        clip_value: Bound of a scalar value's distance from the old one, in deviations for ``pop_art``; None for none.
-        entropy_coefficient: Weight of the entropy bonus.
-        value_coefficient: Weight of the value's error.
-        normalise_advantages: Whether every minibatch's advantages get mean 0 and deviation 1.
-        shared_torso: Whether policy and value are two heads of one part, ``actor_critic``, or parts of their own, ``actor`` and
-            ``critic``, each with its own optimizer and gradient bound.
-        anneal_env_steps: Environment steps over which the learning rate falls to 0 in a straight line; 0 for never.
-    """
-
-    rollout_steps: int = 2048
-    minibatch_size: int = 64
-    epochs: int = 10
-    discount: float = 0.99
-    trace_decay: float = 0.95
-    clip: float = 0.2
-    clip_value: float | None = 0.2
-    entropy_coefficient: float = 0.0
-    value_coefficient: float = 0.5
-    normalise_advantages: bool = True
-    shared_torso: bool = False
-    anneal_env_steps: int = 0
-    value_low: float = -10.0
-    value_high: float = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("rollout_steps", "minibatch_size", "epochs"):
-            require_range(f"agent.{name}", getattr(self, name), 1)
-        require_range("agent.discount", self.discount, 0, 1 - 1e-9)
-        require_range("agent.trace_decay", self.trace_decay, 0, 1)
-        require_range("agent.clip", self.clip, 0)
-        require_range("agent.anneal_env_steps", self.anneal_env_steps, 0)
-
-
-class RolloutStep(NamedTuple):
-    """A step of the environments beside what the first part's network said of its observations, (N, ...), when it acted."""
-
-    transitions: Transitions
-    outputs: Tensor
-
-
-class PolicyBatch(NamedTuple):
-    """What an update of the policy learns from, leading axis B."""
-
-    inputs: Tensor
-    actions: Tensor
-    log_probs: Tensor
-    advantages: Tensor
-
-
-class ValueBatch(NamedTuple):
-    """What an update of the value learns from, leading axis B; old values and returns are normalised for ``pop_art``."""
-
-    inputs: Tensor
-    values: Tensor
-    returns: Tensor
-
-
-class JointBatch(NamedTuple):
-    """What an update of a shared network learns from, leading axis B."""
-
-    inputs: Tensor
-    actions: Tensor
-    log_probs: Tensor
-    advantages: Tensor
-    values: Tensor
-    returns: Tensor
 
 
 class PPO:

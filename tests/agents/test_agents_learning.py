@@ -11,7 +11,8 @@ from agents.dqn import DQNSettings
 from agents.factory import Task, build_agent
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
-from agents.ppo import PPO, PPOSettings
+from agents.ppo import PPO
+from agents.ppo_settings import PPOSettings
 from agents.sac import SACSettings
 from envs.experience import Experience, Transitions
 from networks.spec import NetworkSpec

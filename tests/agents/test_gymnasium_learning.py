@@ -15,7 +15,7 @@ from agents.dqn_settings import DQNSettings
 from agents.factory import Task, build_agent
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
-from agents.ppo import PPOSettings
+from agents.ppo_settings import PPOSettings
 from agents.sac import SACSettings
 from envs import catch
 from envs.environment_stream import EnvironmentStream

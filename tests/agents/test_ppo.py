@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from agents.parts import PartBuilder
-from agents.ppo import PPO, JointBatch, PolicyBatch, PPOSettings, ValueBatch
+from agents.ppo import PPO
+from agents.ppo_batches import JointBatch, PolicyBatch, ValueBatch
+from agents.ppo_settings import PPOSettings
 from agents.updater import Updater
 from envs.experience import Examples, Experience, Transitions
 from networks.spec import NetworkSpec

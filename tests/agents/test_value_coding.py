@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agents.losses import hl_gauss, two_hot
-from agents.ppo import PPOSettings
+from agents.ppo_settings import PPOSettings
 from agents.sac import SACSettings
 from agents.value_coding import CODINGS, ValueCoding, ValueSettings
 from networks.spec import HeadSpec
