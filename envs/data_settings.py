@@ -193,7 +193,7 @@ class ShakespeareSettings(ScheduleSettings):
     """Permuted Shakespeare: next-token prediction, with a fresh permutation of the tokens' numbers in each task.
 
     Attributes:
-        data_folder: Folder with a text ``input.txt``, or with the data sets; None for ``$PLASTICITY_DATA`` or
+        data_folder: A text, a folder with a text ``input.txt``, or that of the data sets; None for ``$PLASTICITY_DATA`` or
             ``~/.cache/plasticity``.
         unit: What a token is, ``word`` or ``character``.
         sequence_tokens: Tokens in a sequence.

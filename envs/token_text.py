@@ -40,18 +40,19 @@ class TokenText(NamedTuple):
 
 
 def load_text(folder: Path | None) -> str:
-    """Reads the text: ``input.txt`` of a folder, whatever it holds, or else Tiny Shakespeare from the folder of all data sets.
+    """Reads the text: a file of the user's, ``input.txt`` of a folder, or else Tiny Shakespeare from the folder of all data sets.
 
     A line on standard error says so if the user's text is not Tiny Shakespeare.
 
     Args:
-        folder: The user's folder with ``input.txt``, or a folder of data sets; None for ``$PLASTICITY_DATA`` or
-            ``~/.cache/plasticity``.
+        folder: The user's text, whatever it holds, or its folder with ``input.txt``, or a folder of data sets; None for
+            ``$PLASTICITY_DATA`` or ``~/.cache/plasticity``.
 
     Raises:
         DatasetError: There is no text, or it is damaged or not UTF-8; the message names every way to provide it.
     """
-    path = None if folder is None else folder.expanduser() / FILE.name
+    given = None if folder is None else folder.expanduser()
+    path = given if given is None or given.is_file() else given / FILE.name
     if path is not None and path.is_file():
         content = path.read_bytes()
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != FILE.md5:

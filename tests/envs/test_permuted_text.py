@@ -128,7 +128,7 @@ def test_tiny_shakespeare_itself_is_not_noted(
 ) -> None:
     monkeypatch.setattr(token_text, "FILE", FILE.__class__(FILE.name, "900150983cd24fb0d6963f7d28e17f72"))  # md5 of abc
     (tmp_path / "input.txt").write_text("abc")
-    assert load_text(tmp_path) == "abc"
+    assert load_text(tmp_path) == load_text(tmp_path / FILE.name) == "abc"
     assert capsys.readouterr().err == ""
 
 
