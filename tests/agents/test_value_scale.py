@@ -28,7 +28,10 @@ def transitions(agent: Any, index: int, count: int = 6) -> Experience:
     generator = torch.Generator().manual_seed(index)
     observations, following = (torch.randn(count, 4, generator=generator) for _ in range(2))
     no = torch.zeros(count, dtype=torch.bool)
-    return Experience(Transitions(observations, agent.act(observations), 300 + 50 * torch.randn(count), no, no, following), 0)
+    return Experience(
+        Transitions(observations, agent.act(observations), 300 + 50 * torch.randn(count, generator=generator), no, no, following),
+        0,
+    )
 
 
 def dqn(builder: BuildPart, **settings: Any) -> DQN:
