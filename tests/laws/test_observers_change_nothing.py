@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 UNOBSERVED = {"metrics": {"every_steps": 0, "at_task_switch": False}, "probe": {"every_steps": 0}}
 OFTEN = {"metrics": {"every_steps": 2, "names": ["all"]}, "probe": {"every_steps": 9}}
 
@@ -23,6 +25,7 @@ def test_measuring_changes_nothing(kind: str, methods: list[str], steps: int, st
     assert same(without_measurements(measured), without_measurements(alone))
 
 
+@pytest.mark.slow
 def test_measuring_everything_at_every_turn_changes_nothing(
     kind: str, together: list[str], steps: int, start: Any, finished: Any, same: Any
 ) -> None:

@@ -304,7 +304,7 @@ def same(a: Any, b: Any) -> bool:
     ("agent", "policy"),
     [
         ("dqn", "greedy"),
-        ("sac", "sampled"),
+        pytest.param("sac", "sampled", marks=pytest.mark.slow),
         pytest.param("rainbow", "sampled", marks=pytest.mark.slow),
         pytest.param("ppo", "greedy", marks=pytest.mark.slow),
         pytest.param("ppo", "sampled", marks=pytest.mark.slow),
@@ -320,9 +320,7 @@ def test_evaluation_changes_nothing_in_the_run(agent: str, policy: str, tmp_path
     assert sorted(os.listdir(plain / "checkpoints")) == sorted(os.listdir(evaluated / "checkpoints"))
 
 
-@pytest.mark.parametrize(
-    "agent", [name if name in ("dqn", "ppo") else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
-)
+@pytest.mark.parametrize("agent", [name if name == "dqn" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS])
 def test_a_resumed_run_evaluates_as_if_it_had_not_stopped(agent: str, tmp_path: Path) -> None:
     words = [*RUNS[agent], *OFTEN, "evaluation.policy=sampled"]
     whole = go(tmp_path / "whole", *words)

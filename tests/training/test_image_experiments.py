@@ -110,6 +110,7 @@ def test_the_vision_transformer_takes_the_place_of_any_network_over_images(name:
     assert [layer.units for layer in network.units.layers] == [256] * 3
 
 
+@pytest.mark.slow
 def test_pairs_of_classes_with_a_vision_transformer_and_load_balancing(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for label in range(4):
