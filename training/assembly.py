@@ -22,7 +22,7 @@ from metrics.probe import ProbeObserver
 from training.evaluation import EvaluationObserver
 from training.memory import keep_freed_memory
 from training.settings import Plan
-from training.task_evaluation import TaskEvaluationObserver, TaskEvaluationSettings
+from training.task_evaluation import MakeLearner, TaskEvaluationObserver, TaskEvaluationSettings
 
 _LARGE_NETWORK_PARAMETERS: Final = 1_000_000
 
@@ -79,6 +79,11 @@ def assemble(plan: Plan) -> Assembly:
             file=sys.stderr,
         )
     torch.set_num_threads(choose_threads(plan.run.threads, agent))
+    return Assembly(agent, stream, _observers(plan, agent, stream, partial(_another_learner, plan, problem, builder)))
+
+
+def _observers(plan: Plan, agent: Agent, stream: Stream, make_learner: MakeLearner) -> dict[str, Observer]:
+    """Builds what measures the run; ``make_learner`` makes learners to compare a supervised one with."""
     observers: dict[str, Observer] = {
         "metrics": MetricsObserver(plan.metrics, plan.run.seed),
         "probe": ProbeObserver(plan.probe, plan.run.seed),
@@ -86,14 +91,13 @@ def assemble(plan: Plan) -> Assembly:
     if plan.evaluation.every_steps:
         observers["evaluation"] = EvaluationObserver(plan.evaluation, plan.env, plan.run.seed, agent, stream)
     if isinstance(stream, TaskStream) and isinstance(agent, SupervisedLearner):
-        make = partial(_another_learner, plan, problem, builder)
-        observers["task_evaluation"] = TaskEvaluationObserver(plan.task_evaluation, plan.run.seed, agent, stream, make)
+        observers["task_evaluation"] = TaskEvaluationObserver(plan.task_evaluation, plan.run.seed, agent, stream, make_learner)
     elif plan.task_evaluation != TaskEvaluationSettings():
         raise ValueError(
             "task_evaluation looks at the tasks of a data stream, and this env is none: leave it out, and see "
             "evaluation.every_steps"
         )
-    return Assembly(agent, stream, observers)
+    return observers
 
 
 def _another_learner(plan: Plan, problem: Problem, builder: PartBuilder, seed: int) -> SupervisedLearner:

@@ -91,3 +91,11 @@ def test_compiling_draws_no_random_number(compilations: list[object]) -> None:
     after = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()  # noqa: NPY002
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
+
+
+def test_layouts_beyond_a_number_run_as_they_are(monkeypatch: pytest.MonkeyPatch, compilations: list[object]) -> None:
+    monkeypatch.setattr("agents.compiled_function.MOST_LAYOUTS", 0)
+    total = torch.zeros(2)
+    CompiledFunction(advance, fixed=1)(total, rows(3))
+    assert total.tolist() == [6.0, 9.0]
+    assert compilations == []
