@@ -6,15 +6,15 @@ from typing import Final
 import torch
 from torch import Tensor
 
-_EXACT: Final = 16  # silences below this have a bin of their own
-_BINS_PER_DOUBLING: Final = 4
+_EXACT: Final = 2048  # silences below this have a bin of their own
+_BINS_PER_DOUBLING: Final = 32
 _ROUNDING: Final = 1e-4
 
 
 def silence_bins(longest: float) -> Tensor:
-    """Returns the longest silence of each bin of a histogram: 0, 1 ... 15, then four bins for every doubling, then the rest.
+    """Returns the longest silence of each bin of a histogram: 0, 1 ... 2047, then 32 bins for every doubling, then the rest.
 
-    A bin is at most a quarter of its silences wide: 61 bins reach to 20,000, where a dense histogram has 20,000.
+    Silences up to 2,047 are exact, longer ones to a thirty-second: 2,177 bins reach to 20,000.
 
     Args:
         longest: All silences up to this one have bins that narrow.
@@ -22,7 +22,7 @@ def silence_bins(longest: float) -> Tensor:
     Returns:
         (bins,), float32, the last one infinite.
     """
-    ends = [float(silence) for silence in range(_EXACT)]
+    ends = [float(silence) for silence in range(min(_EXACT, math.ceil(longest) + 1))]
     start = _EXACT
     while ends[-1] < longest:
         ends += [start * (1 + part / _BINS_PER_DOUBLING) - 1 for part in range(1, _BINS_PER_DOUBLING + 1)]
@@ -48,7 +48,8 @@ def silence_before(age: Tensor, share: Tensor, time: float) -> Tensor:
 def percentile_of(histogram: Tensor, ends: Tensor, eta: float) -> tuple[Tensor, Tensor]:
     """Returns the shortest silence that at most a share eta of the recorded ones outlasts; silences of 0 do not count.
 
-    Within a bin of several silences these are taken as evenly spread.
+    For whole numbers A that is the least s with P(A > s) <= eta, so that s + 1 is the first a with P(A >= a) <= eta. Within a bin
+    of several silences these are taken as evenly spread.
 
     Args:
         histogram: Weights of silences, (U, bins).

@@ -77,7 +77,7 @@ class SilentUnitResets(Intervention, ABC):
         self._units = Stretches([layer.units for layer in self._layers], u.generator.device)
         self._age = self._units.full()
         self._threshold = self._units.full(self._first_threshold())
-        self.state.update(age=self._age, threshold=self._threshold, time_per_update=0.0)
+        self.state.update(age=self._age, threshold=self._threshold, time_per_update=0.0, examples_per_update=0)
         self._next_check = 0.0
 
     def running(self) -> list[Tensor]:
@@ -88,9 +88,10 @@ class SilentUnitResets(Intervention, ABC):
     def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
         """Ages every unit that is silent on the whole batch."""
         posts = [post[layer.name] for layer in self._layers]
-        time = float(posts[0].shape[0]) if self.unit_of_time == "example" else 1.0
-        if time > self.state["time_per_update"]:
-            self.state["time_per_update"], self._next_check = time, 0.0
+        examples = posts[0].shape[0]
+        time = float(examples) if self.unit_of_time == "example" else 1.0
+        if examples > self.state["examples_per_update"]:
+            self.state["examples_per_update"], self.state["time_per_update"], self._next_check = examples, time, 0.0
         fired = firings(posts, self._copies, self.firing_level, self._counts())
         self._record(fired, time, running)
         running[0].add_(time).masked_fill_(fired if fired.dtype == torch.bool else fired > 0, 0.0)
@@ -123,7 +124,7 @@ class SilentUnitResets(Intervention, ABC):
 
     @abstractmethod
     def _first_threshold(self) -> float:
-        """Returns the longest silence at the start, in units of time."""
+        """Returns the age, in units of time, at which units are reset at the start."""
 
     @abstractmethod
     def _never(self) -> bool:

@@ -20,9 +20,13 @@ from interventions.silent_units import firings
 
 
 def test_bins_by_hand() -> None:
-    ends = silence_bins(40).tolist()
-    assert ends == [*range(16), 19.0, 23.0, 27.0, 31.0, 39.0, 47.0, 55.0, 63.0, math.inf]
-    assert len(silence_bins(20_000)) == 61
+    assert silence_bins(5).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, math.inf]
+    ends = silence_bins(5_000).tolist()
+    assert ends[:2_048] == list(range(2_048))
+    assert ends[2_048:2_051] == [2_111.0, 2_175.0, 2_239.0]  # 64 wide from 2,048 on
+    assert ends[2_080:2_082] == [4_223.0, 4_351.0]  # 128 wide from 4,096 on
+    assert ends[-2:] == [8_191.0, math.inf]
+    assert len(silence_bins(20_000)) == 2_177
 
 
 def test_firings_by_hand() -> None:
@@ -60,12 +64,12 @@ def test_percentile_by_hand(eta: float, expected: float) -> None:
 
 
 def test_percentile_within_a_wide_bin() -> None:
-    # Ten silences of 16 to 19: the half of them are taken to be at most 15 + 4 / 2 = 17.
-    ends = silence_bins(100)
+    # Ten silences of 2,048 to 2,111: the half of them are taken to be at most 2,047 + 64 / 2 = 2,079.
+    ends = silence_bins(5_000)
     histogram = torch.zeros(1, len(ends))
-    histogram[0, 16] = 10.0
-    assert percentile_of(histogram, ends, 0.5)[0].tolist() == [17.0]
-    assert percentile_of(histogram, ends, 0.01)[0].tolist() == [19.0]
+    histogram[0, 2_048] = 10.0
+    assert percentile_of(histogram, ends, 0.5)[0].tolist() == [2_079.0]
+    assert percentile_of(histogram, ends, 0.01)[0].tolist() == [2_111.0]
 
 
 def test_silences_beyond_all_bins_are_infinite() -> None:
@@ -90,7 +94,7 @@ class Plain:
 
     def __init__(self, settings: dict[str, Any], eta: float, time: float) -> None:
         self.s, self.eta, self.time = settings, eta, time
-        self.age, self.rate, self.threshold = 0.0, 0.0, float(settings["initial_threshold"])
+        self.age, self.rate, self.threshold = 0.0, 0.0, 3 * time
         self.silences: list[tuple[float, float]] = []
         self.firings, self.elapsed = 0.0, 0.0
 
@@ -129,7 +133,7 @@ class Plain:
             if estimate is None:
                 return
             estimate = estimate if estimate < self.threshold else 2 * self.threshold
-        self.threshold = min(max(estimate, self.time), self.s["threshold_cap"])
+        self.threshold = min(max(estimate, self.time), 15.0)
 
     def quantile(self) -> float | None:
         counted = sorted((silence, weight) for silence, weight in self.silences if silence > 0)
@@ -137,7 +141,7 @@ class Plain:
         for silence, weight in counted:
             summed += weight
             if summed >= (1 - self.eta) * total * (1 - 1e-6):
-                return silence
+                return silence + 1
         return None
 
 
@@ -147,11 +151,19 @@ class Plain:
 def test_against_loops(trained: Any, layout: str, estimator: str, fired: str, time: str) -> None:
     # Batches of one example and short silences, so that bins are exact; a level above 0 makes units fall silent.
     count, level = (2, 1.1) if "conv" in layout else (1, 0.4)
-    settings: dict[str, Any] = {"estimator": estimator, "fired": fired, "initial_threshold": 3 * count, "threshold_cap": 15}
+    settings: dict[str, Any] = {"estimator": estimator, "fired": fired}
+    examples = {"initial_threshold_examples": 3 * count, "threshold_floor_examples": 0}
+    examples["threshold_cap_examples"] = 15 * count if time == "step" else 15
     pair = trained(
         layout,
         lambda: SelfNormalizedResets(
-            rejection_probability=0.2, threshold_every_updates=6, firing_level=level, unit_of_time=time, decay=0.9, **settings
+            rejection_probability=0.2,
+            threshold_every_updates=6,
+            firing_level=level,
+            unit_of_time=time,
+            decay=0.9,
+            **settings,
+            **examples,
         ),
     )
     length = float(count) if time == "example" else 1.0
@@ -178,17 +190,18 @@ def test_against_loops(trained: Any, layout: str, estimator: str, fired: str, ti
 
 
 def test_a_unit_that_records_no_silence_keeps_its_threshold(trained: Any) -> None:
-    pair = trained("mlp", lambda: SelfNormalizedResets(initial_threshold=50, threshold_every_updates=2, threshold_cap=100))
+    pair = trained("mlp", lambda: SelfNormalizedResets(initial_threshold_examples=150, threshold_every_updates=2))
     with torch.no_grad():
         for layer in pair.layers:
             pair.part.network.tensor(layer.bias.tensor).fill_(100.0)
     for step in range(4):
         pair.update(step)
-    assert (pair.method.state["threshold"] == 50).all()
+    assert (pair.method.state["threshold"] == 150).all()
 
 
 def test_thresholds_may_follow_tasks(trained: Any) -> None:
-    settings = {"threshold_every_tasks": 2, "threshold_every_updates": 1, "initial_threshold": 3, "firing_level": 1e9}
+    settings = {"threshold_every_tasks": 2, "threshold_every_updates": 1, "initial_threshold_examples": 3}
+    settings |= {"threshold_floor_examples": 0, "firing_level": 1e9}
     pair = trained("mlp", lambda: SelfNormalizedResets(**settings))
     seen = []
     for task in range(1, 5):
@@ -197,7 +210,7 @@ def test_thresholds_may_follow_tasks(trained: Any) -> None:
         pair.update(task, 1)
         pair.part.task_switch(task)
         seen.append(float(pair.method.state["threshold"][0]))
-    # Two resets after silences of three each are all that is recorded, and three is not below three.
+    # Two resets after silences of three each are all that is recorded; the first age with P(A >= a) = 0 is four, not below three.
     assert seen == [3.0, 6.0, 6.0, 12.0]
 
 
@@ -274,7 +287,9 @@ def test_activations_without_a_threshold_are_refused(
         ({"fired": "most"}, r"fired=most is unknown; choose from any, fraction"),
         ({"estimator": "dense"}, r"estimator=dense is unknown; choose from histogram, exponential, ema"),
         ({"unit_of_time": "second"}, r"unit_of_time=second is unknown; choose from example, step"),
-        ({"initial_threshold": 30_000}, r"initial_threshold=30000 must be between 0 and 20000"),
+        ({"rule": "code"}, r"self_normalized_resets\.rule=code is unknown; choose from paper, published"),
+        ({"initial_threshold_examples": 30_000}, r"initial_threshold_examples=30000 must be between 1 and 20000"),
+        ({"threshold_floor_examples": 30_000}, r"threshold_floor_examples=30000 must be between 0 and 20000"),
         ({"expand": 0.5}, r"self_normalized_resets\.expand=0\.5 must be at least 1"),
         ({"bias": "keep"}, r"bias=keep is unknown; choose from zero, resample"),
     ],

@@ -69,7 +69,7 @@ def test_a_short_run_evaluates_and_measures(tmp_path: Path, text: Path, unit: st
 
 
 def test_a_stopped_run_goes_on_exactly(tmp_path: Path, text: Path) -> None:
-    words = ["intervention=[l2,self_normalized_resets]", "interventions.self_normalized_resets.initial_threshold=4"]
+    words = ["intervention=[l2,self_normalized_resets]", "interventions.self_normalized_resets.initial_threshold_examples=4"]
     off = ["metrics.every_steps=0", "task_evaluation.fresh_every_tasks=1"]
     whole = train(tmp_path / "whole", text, *words, *off, "steps=16")
     train(tmp_path / "stopped", text, *words, *off, "steps=9")  # in the middle of an epoch of the second task
