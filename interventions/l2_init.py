@@ -12,7 +12,7 @@ from interventions.l2 import INCLUDE, included_parameters, trained_parameters
 from interventions.registry import register
 from networks.spec import require_choice, require_range
 
-DISTANCES: Final = ("squared", "l1", "huber", "norm")
+DISTANCES: Final = ("squared", "l1", "huber", "joint_norm", "tensor_norm")
 
 
 def l2_init_penalty(parameters: Mapping[str, Tensor], initial: Mapping[str, Tensor], coefficient: float) -> Tensor:
@@ -26,16 +26,18 @@ def pulls(displacements: list[Tensor], distance: str) -> list[Tensor]:
     Args:
         displacements: p - p0 of each tensor; may be overwritten.
         distance: ``squared`` (sum of d^2 / 2: d), ``l1`` (sum of |d|: sign d), ``huber`` (sum of Huber's function with threshold
-            1: d clipped to [-1, 1]) or ``norm`` (the root of the sum of d^2, tensor by tensor: d / ||d||, and 0 at 0).
+            1: d clipped to [-1, 1]), ``joint_norm`` (the root of the sum of d^2 over all tensors together: d / ||all d||, and 0
+            at 0) or ``tensor_norm`` (such a root of each tensor, summed: d / ||d||, and 0 at 0).
     """
     if distance == "l1":
         torch._foreach_sign_(displacements)
     elif distance == "huber":
         torch._foreach_clamp_max_(displacements, 1.0)
         torch._foreach_clamp_min_(displacements, -1.0)
-    elif distance == "norm":
-        norms = torch._foreach_norm(displacements)
-        torch._foreach_div_(displacements, [torch.where(norm > 0, norm, 1.0) for norm in norms])
+    elif distance in ("joint_norm", "tensor_norm"):
+        norms = torch.stack(torch._foreach_norm(displacements))
+        norms = norms.norm().expand_as(norms) if distance == "joint_norm" else norms
+        torch._foreach_div_(displacements, list(torch.where(norms > 0, norms, 1.0)))
     return displacements
 
 
@@ -45,10 +47,11 @@ class L2Init(Intervention):
     """Pulls parameters towards their initial values (regenerative regularisation).
 
     Paper: Kumar et al. 2023, "Maintaining Plasticity in Continual Learning via Regenerative Regularization", equation 1; the
-    coefficient is swept over 1e-2 ... 1e-5 there, with L1 Init, Huber Init and fresh draws as variants.
+    coefficient is swept over 1e-2 ... 1e-5 in its code, with L1 Init, Huber Init and fresh draws as variants.
     Equation: loss + coefficient / 2 * sum (p - p0)^2 over all parameters but those of normalisation, added as its gradient.
-    Other published forms are settings: ``distance: norm`` with coefficient 0.01 is the un-squared norm of each tensor (Juliani &
-    Ash 2024 and Plasticine); ``average: mean`` divides each tensor's term by its entries, as the code of Parseval regularisation
+    Other published forms are settings: ``distance: joint_norm`` with ``include: all`` and coefficient 0.01 is the un-squared norm
+    of all parameters concatenated (code of Juliani & Ash 2024 and of Plasticine, whose figures come from it); ``tensor_norm``
+    takes a norm of each tensor and is nobody's; ``average: mean`` divides each tensor's term by its entries, as the code of Parseval regularisation
     does, whose coefficients, 0.001 to 0.01, are to be doubled for want of the 1/2.
     Deviations: the paper writes the sum without the factor 1/2, so its coefficient is half of this one; its code has the 1/2.
     State: a copy of the initial parameters, unless towards fresh draws. Optimizer: untouched.
@@ -56,8 +59,10 @@ class L2Init(Intervention):
     Attributes:
         coefficient: Strength, at least 0.
         include: ``weights``, ``weights_and_biases`` or ``all``.
-        distance: ``squared``, ``l1``, ``huber`` (threshold 1) or ``norm``; only the first has the factor 1/2, huber inside it.
-        average: ``sum`` over a tensor's entries, or ``mean``: the tensor's term divided by their number.
+        distance: ``squared``, ``l1``, ``huber`` (threshold 1), ``joint_norm`` or ``tensor_norm``; only the first has the factor
+            1/2, huber inside it.
+        average: ``sum`` over a tensor's entries, or ``mean``: the tensor's term divided by their number; not of ``joint_norm``,
+            which has one term for all tensors.
         towards: ``initial`` values, or ``fresh`` draws from the initial distribution at each update.
     """
 
@@ -73,7 +78,7 @@ class L2Init(Intervention):
         require_range("l2_init.coefficient", self.coefficient, 0)
         require_choice("l2_init.include", self.include, INCLUDE)
         require_choice("l2_init.distance", self.distance, DISTANCES)
-        require_choice("l2_init.average", self.average, ("sum", "mean"))
+        require_choice("l2_init.average", self.average, ("sum",) if self.distance == "joint_norm" else ("sum", "mean"))
         require_choice("l2_init.towards", self.towards, ("initial", "fresh"))
 
     def attach(self, u: Update) -> None:

@@ -59,7 +59,8 @@ def test_agrees_with_the_penalty_in_the_loss(layout: str, include: str, optimize
         ("squared", [[3.0, -4.0], [0.5, 0.0]]),
         ("l1", [[1.0, -1.0], [1.0, 0.0]]),
         ("huber", [[1.0, -1.0], [0.5, 0.0]]),
-        ("norm", [[0.6, -0.8], [1.0, 0.0]]),
+        ("joint_norm", [[3.0 / 25.25**0.5, -4.0 / 25.25**0.5], [0.5 / 25.25**0.5, 0.0]]),
+        ("tensor_norm", [[0.6, -0.8], [1.0, 0.0]]),
     ],
 )
 def test_pulls_by_hand(distance: str, expected: list[list[float]]) -> None:
@@ -69,11 +70,35 @@ def test_pulls_by_hand(distance: str, expected: list[list[float]]) -> None:
     assert pulls([torch.zeros(3)], distance)[0].tolist() == [0.0, 0.0, 0.0]
 
 
+def test_the_joint_norm_is_one_norm_of_all_tensors() -> None:
+    # (3, 4) and (0, 0, 12): sqrt(9 + 16 + 144) = 13 together, 5 and 12 one by one.
+    rows = {"joint_norm": [[3 / 13, 4 / 13], [0.0, 0.0, 12 / 13]], "tensor_norm": [[0.6, 0.8], [0.0, 0.0, 1.0]]}
+    for distance, expected in rows.items():
+        found = pulls([torch.tensor([3.0, 4.0]), torch.tensor([0.0, 0.0, 12.0])], distance)
+        for pull, row in zip(found, expected, strict=True):
+            torch.testing.assert_close(pull, torch.tensor(row))
+
+
+def test_the_published_joint_norm_includes_normalisation() -> None:
+    # Without another gradient a step of 0.1 takes 0.1 * coefficient off the length of the whole displacement, and keeps its direction.
+    part = build(coefficient=2.0, distance="joint_norm", include="all")
+    start = {name: value.detach().clone() for name, value in part.network.named_parameters()}
+    with torch.no_grad():
+        for value in part.network.parameters():
+            value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(3)))
+    moved = {name: value.detach() - start[name] for name, value in part.network.named_parameters()}
+    length = torch.cat([value.flatten() for value in moved.values()]).norm()
+    part.step(part.forward(torch.ones(2, 3)).sum() * 0.0, None)
+    for name, value in part.network.named_parameters():
+        torch.testing.assert_close(value.detach() - start[name], moved[name] * (1 - 0.2 / length), rtol=1e-4, atol=1e-5)
+    assert any("norms" in name for name in moved)
+
+
 NAIVE: dict[str, Callable[[Tensor], Tensor]] = {
     "squared": lambda d: 0.5 * (d**2).sum(),
     "l1": lambda d: d.abs().sum(),
     "huber": lambda d: torch.nn.HuberLoss(reduction="sum", delta=1.0)(d, torch.zeros_like(d)),
-    "norm": lambda d: torch.norm(d),
+    "tensor_norm": lambda d: torch.norm(d),
 }
 
 
@@ -157,7 +182,8 @@ def test_a_checkpoint_brings_its_own_start() -> None:
     ("settings", "message"),
     [
         ({"coefficient": -0.1}, r"l2_init\.coefficient=-0\.1 must be at least 0"),
-        ({"distance": "l3"}, r"l2_init\.distance=l3 is unknown; choose from squared, l1, huber, norm"),
+        ({"distance": "l3"}, r"l2_init\.distance=l3 is unknown; choose from squared, l1, huber, joint_norm, tensor_norm"),
+        ({"distance": "joint_norm", "average": "mean"}, r"l2_init\.average=mean is unknown; choose from sum"),
         ({"average": "median"}, r"l2_init\.average=median is unknown; choose from sum, mean"),
         ({"towards": "zero"}, r"l2_init\.towards=zero is unknown; choose from initial, fresh"),
         ({"include": "norms"}, r"l2_init\.include=norms is unknown; choose from weights, weights_and_biases, all"),
