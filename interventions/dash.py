@@ -16,19 +16,20 @@ from networks.spec import require_choice, require_range
 _TINY = 1e-30
 
 
-def shrinking_factors(weight: Tensor, direction: Tensor, smallest: float) -> Tensor:
+def shrinking_factors(weight: Tensor, direction: Tensor, smallest: float, biases: str = "entries") -> Tensor:
     """Returns max(cosine, smallest), broadcastable to the weight.
 
     Args:
-        weight: (out, in), one cosine for each row; (out, in, height, width), one for each kernel; or a bias (out,), whose
-            cosines are 1, 0 or -1.
+        weight: (out, in), one cosine for each row; (out, in, height, width), one for each kernel; or a bias (out,), see
+            ``biases``.
         direction: Average of negative gradients, in the same shape.
         smallest: lambda, in [0, 1].
+        biases: ``entries``, a cosine for each entry of a bias, which is 1, 0 or -1; or ``vectors``, one for a whole bias.
     """
-    if weight.ndim == 1:
+    if weight.ndim == 1 and biases == "entries":
         cosine = torch.sign(weight * direction)
     else:
-        axes = [1] if weight.ndim == 2 else [2, 3]
+        axes = {1: [0], 2: [1], 4: [2, 3]}[weight.ndim]
         product = (weight * direction).sum(axes, keepdim=True)
         sizes = [value.square().sum(axes, keepdim=True).sqrt() for value in (weight, direction)]
         cosine = product / (sizes[0] * sizes[1]).clamp_min(_TINY)
@@ -44,6 +45,8 @@ class DASH(Scheduled):
     algorithm 1: alpha 0.3, lambda 0.3 (in comparisons alpha 0.1 to 0.3 and lambda 0.05 to 0.3).
     Equation: G <- (1 - alpha) G - alpha grad L over minibatches; w <- w * max(cos(w, G), lambda) for each row of a dense map and
     each kernel (out, in) of a convolution, and each bias by itself.
+    Published code: the authors' could not be had; the public one, in the code of FIRE (Han et al. 2026, whose figures of DASH come
+    from it), takes one cosine for a whole bias vector: ``biases: vectors``.
     Deviations: the paper passes once over the data that the coming training will see, with the weights held still. Here G comes
     from the gradients of training, at weights that move: with ``collect_updates: 0`` those since the last time, that is of the
     task that ends; with N, those of the N updates after the switch (or the period), at the end of which the weights are shrunk.
@@ -55,6 +58,7 @@ class DASH(Scheduled):
         rate: alpha, weight of the newest gradient, in (0, 1].
         smallest_factor: lambda, in [0, 1].
         collect_updates: Updates whose gradients are collected before the weights are shrunk; 0 for all since the last time.
+        biases: ``entries`` or ``vectors``, see ``shrinking_factors``.
         copies: Whether target networks are copied from the network again afterwards.
         optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
@@ -62,6 +66,7 @@ class DASH(Scheduled):
     rate: float = 0.3
     smallest_factor: float = 0.3
     collect_updates: int = 0
+    biases: str = "entries"
     copies: bool = False
     optimizer_state: str = "restart"
 
@@ -72,6 +77,7 @@ class DASH(Scheduled):
         require_range("dash.rate", self.rate, 1e-6, 1)
         require_range("dash.smallest_factor", self.smallest_factor, 0, 1)
         require_range("dash.collect_updates", self.collect_updates, 0)
+        require_choice("dash.biases", self.biases, ("entries", "vectors"))
         require_choice("dash.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
@@ -122,7 +128,7 @@ class DASH(Scheduled):
     @torch.no_grad()
     def _shrink(self, u: Update) -> Logs:
         rows = zip(self._tensors, self._directions, strict=True)
-        factors = [shrinking_factors(weight, direction, self.smallest_factor) for weight, direction in rows]
+        factors = [shrinking_factors(weight, direction, self.smallest_factor, self.biases) for weight, direction in rows]
         torch._foreach_mul_(self._tensors, factors)
         torch._foreach_zero_(self._directions)
         settle(u.network)

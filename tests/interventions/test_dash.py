@@ -63,6 +63,31 @@ def test_factors_by_hand() -> None:
     )
 
 
+def test_biases_have_a_cosine_for_each_entry_or_one_for_all_by_hand() -> None:
+    # (3, -4, 0) along (4, 3, 5): signs 1, -1 and 0; (12 - 12) / ... = 0 together. Along (6, 0, 8): 18 / (5 * 10) = 0.36.
+    bias = torch.tensor([3.0, -4.0, 0.0])
+    for direction, entries, together in (([4.0, 3.0, 5.0], [1.0, 0.3, 0.3], 0.3), ([6.0, 0.0, 8.0], [1.0, 0.3, 0.3], 0.36)):
+        along = torch.tensor(direction)
+        torch.testing.assert_close(shrinking_factors(bias, along, 0.3), torch.tensor(entries))
+        torch.testing.assert_close(shrinking_factors(bias, along, 0.3, "vectors"), torch.tensor([together]))
+
+
+def test_one_cosine_for_each_bias_vector() -> None:
+    part = build(every_updates=2, biases="vectors", optimizer_state="keep", rate=1.0, smallest_factor=0.1)
+    plain = build(treated=False)
+    for step in range(2):
+        update(part, step)
+        update(plain, step)
+    for name, weight in plain.network.named_parameters():
+        if name.endswith("linear.bias"):
+            assert weight.grad is not None
+            cosine = torch.nn.functional.cosine_similarity(weight, -weight.grad, 0)
+            torch.testing.assert_close(
+                part.network.tensor(name).detach(), weight.detach() * max(float(cosine.detach()), 0.1), msg=name
+            )
+    assert sum(name.endswith("linear.bias") for name, _ in plain.network.named_parameters()) == 3
+
+
 def test_each_kernel_has_a_factor_of_its_own() -> None:
     # Kernels (out, in) of 1 x 2: (3, 4) along (3, 4), and (3, 4) along (4, -3).
     weight = torch.tensor([[[[3.0, 4.0]], [[3.0, 4.0]]]])
@@ -157,6 +182,7 @@ def test_factor_1_changes_nothing() -> None:
     [
         ({"rate": 0.0}, r"dash\.rate=0\.0 must be between"),
         ({"smallest_factor": 1.5}, r"dash\.smallest_factor=1\.5 must be between 0 and 1"),
+        ({"biases": "rows"}, r"dash\.biases=rows is unknown; choose from entries, vectors"),
         ({"collect_updates": -1}, r"dash\.collect_updates=-1 must be at least 0"),
     ],
 )
