@@ -34,6 +34,19 @@ def test_penalty_by_hand() -> None:
     assert l2_penalty(parameters, 0.1).item() == pytest.approx(1.5)
 
 
+def test_a_sum_of_squares_without_the_half_is_twice_its_coefficient_over_all_parameters() -> None:
+    # Permuted Shakespeare's code: loss + 1e-4 * sum of p^2 over all parameters, embeddings and normalisation among them.
+    spec = NetworkSpec("gpt", widths=[4], activations=["relu"], residual_blocks=1, attention_heads=2, expansion=2)
+    method = {"l2": lambda: L2(coefficient=2e-4, include="all")}
+    part = PartBuilder(spec, (3,), torch.int64, OptimizerSettings("sgd", 1.0), method)("q", HeadSpec("classification", 5))
+    before = {name: value.detach().clone().requires_grad_() for name, value in part.network.named_parameters()}
+    (1e-4 * torch.stack([(value**2).sum() for value in before.values()]).sum()).backward()
+    part.step(part.forward(torch.tensor([[0, 1, 2]])).sum() * 0.0, None)
+    for name, value in part.network.named_parameters():
+        torch.testing.assert_close(value.detach(), (before[name] - before[name].grad).detach(), rtol=0, atol=1e-8)
+    assert {before[name].ndim for name in before} == {1, 2}  # vectors too: biases and the gains of normalisation
+
+
 def test_gradient_of_the_penalty_by_hand() -> None:
     weight = torch.tensor([1.0, -2.0], requires_grad=True)
     l2_penalty({"w": weight}, 0.25).backward()
