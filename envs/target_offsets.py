@@ -17,7 +17,7 @@ HIDDEN_UNITS = 128
 class TargetOffsets:
     """Each task has targets sin(M f(x)) + b with a random network f of its own and a given offset b; a source of tasks.
 
-    See "Towards perpetually trainable neural networks", section 3.4 and D.5: train with b in {0, 8, 16, 32}, then go on with a
+    See "Towards perpetually trainable neural networks", section 3.4 and D.1: train with b in {0, 8, 16, 32}, then go on with a
     new f and b = 0, on the same images. The text prints sin(M f(x) + b); its prose and figures add b to the targets, as here.
     What network f is, the paper does not say; here it has one layer of 128 relu units with weights of variance 2 / fan-in and
     no biases, on pixels in [0, 1], in float64, since float32 would leave M f(x) with rounding errors of the size of a period. At

@@ -39,7 +39,7 @@ def projected_names(network: Network, output: bool) -> list[str]:
 class WeightProjection(Intervention):
     """Scales every weight matrix back to its initial norm after each update.
 
-    Paper: "Towards perpetually trainable neural networks", section 3.2, as an alternative to L2; there it kept weights from
+    Paper: "Towards perpetually trainable neural networks", section 4.1, as an alternative to L2; there it kept weights from
     growing and slowed optimisation.
     Equation: W <- W * ||W_0||_F / ||W||_F for each layer's weight; biases and normalisation stay.
     Deviations: the paper does not say how often, nor whether the output layer takes part; here after every update, and it does.

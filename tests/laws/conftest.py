@@ -36,7 +36,12 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 FREQUENT: dict[str, dict[str, Any]] = SHARED | {
     "fixed_threshold_resets": {"threshold": 20, "firing_level": 1.6},
     "redo": {"threshold": 0.9, "every_updates": 3, "average_updates": 2},
-    "self_normalized_resets": {"initial_threshold_examples": 20, "threshold_floor_examples": 0, "threshold_every_updates": 6, "firing_level": 1.6},
+    "self_normalized_resets": {
+        "initial_threshold_examples": 20,
+        "threshold_floor_examples": 0,
+        "threshold_every_updates": 6,
+        "firing_level": 1.6,
+    },
 }
 # Methods that only some agents can run, others being refused; the laws are about the rest of the pairs.
 ONLY = {"dr3": ("dqn",)}

@@ -32,7 +32,12 @@ FREQUENT: dict[str, dict[str, Any]] = {
     "regrama": {"threshold": 0.9, "every_updates": 3, "average_updates": 2},
     "reset": {"last_layers": 1, "every_updates": 5},
     "selective_weight_reinitialisation": {"every_updates": 3, "factor": 0.3, "decay": 0.5},
-    "self_normalized_resets": {"initial_threshold_examples": 20, "threshold_floor_examples": 0, "threshold_every_updates": 6, "firing_level": 1.0},
+    "self_normalized_resets": {
+        "initial_threshold_examples": 20,
+        "threshold_floor_examples": 0,
+        "threshold_every_updates": 6,
+        "firing_level": 1.0,
+    },
     "shrink_and_perturb": {"shrink": 0.9, "perturb": 0.1, "every_updates": 2},
     "spectral": {"coefficient": 0.01},
     "srank": {"coefficient": 0.001},
