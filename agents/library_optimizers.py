@@ -81,8 +81,9 @@ def build_library_optimizer(
 ) -> Optimizer:
     """Builds ``soap`` (Vyas et al. 2024), ``shampoo`` (Anil et al. 2020) or ``kron`` (Li 2018, PSGD with Kronecker factors).
 
-    Weight decay is 0 in all of them. SOAP and Shampoo compute their preconditioners every 10 steps; Shampoo's steps have the size
-    of SGD's with momentum (grafting).
+    Weight decay is 0 in all of them. SOAP and Shampoo compute their preconditioners every 10 steps. ``shampoo`` is Scalable
+    Shampoo: from the tenth step on the gradient of a parameter of two axes or more is multiplied by an inverse root for each axis,
+    in blocks of 512, and scaled to the length that it had (grafting onto SGD), with Nesterov momentum. Vectors are not turned.
 
     Args:
         name: One of ``LIBRARY``.
@@ -99,7 +100,8 @@ def build_library_optimizer(
         inner: Optimizer = SOAP(parameters, betas=betas, eps=epsilon, **common)
     elif name == "shampoo":
         schedule: dict[str, Any] = {"start_preconditioning_step": 10, "preconditioning_compute_steps": 10}
-        inner = ScalableShampoo(parameters, betas=betas, **schedule, **common)
+        # Interpreting shapes would flatten every weight of up to 512 entries to a vector, which is not preconditioned.
+        inner = ScalableShampoo(parameters, betas=betas, shape_interpretation=False, **schedule, **common)
     else:
         inner = Kron(parameters, momentum=betas[0], **common)
     return Reproducible(inner, seed)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from agents.library_optimizers import LIBRARY
+from agents.library_optimizers import LIBRARY, build_library_optimizer
 from agents.optimizers import OptimizerSettings, build_optimizer
 from interventions.optimizer_state import require_restart, reset_entries
 from interventions.paired_optimizer import PairedOptimizer, owner_of
@@ -51,6 +52,32 @@ def test_every_parameter_is_held_once_and_learns(name: str) -> None:
     losses = train(net, optimizer, 0, 150)
     assert np.mean(losses[-40:]) < 0.9 * np.mean(losses[:40])
     assert all(not torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
+
+
+def test_shampoo_preconditions_small_weights_and_keeps_the_length_of_sgd() -> None:
+    # Without momentum a step is the grafted direction alone: of the gradient's length, turned by an inverse root for each axis.
+    weight, bias = nn.Parameter(torch.zeros(6, 4)), nn.Parameter(torch.zeros(6))
+    optimizer = build_library_optimizer("shampoo", [weight, bias], 0.1, (0.0, 0.9), 1e-8, 0)
+    left, right = 1e-6 * torch.eye(6, dtype=torch.float64), 1e-6 * torch.eye(4, dtype=torch.float64)
+    for step in range(1, 11):
+        generator = torch.Generator().manual_seed(step)
+        weight.grad = torch.randn(6, 4, generator=generator) * torch.tensor([[10.0], [3.0], [1.0], [1.0], [0.3], [0.1]])
+        bias.grad = torch.randn(6, generator=generator)
+        gradient, before = weight.grad.double(), [weight.detach().clone(), bias.detach().clone()]
+        left, right = 0.9 * left + 0.1 * gradient @ gradient.T, 0.9 * right + 0.1 * gradient.T @ gradient
+        optimizer.step()
+    moved = (before[0] - weight.detach()).double() / 0.1
+    turned = _root(left) @ gradient @ _root(right)
+    torch.testing.assert_close(moved, turned * gradient.norm() / turned.norm(), rtol=0.02, atol=0.02)
+    cosine = torch.nn.functional.cosine_similarity(moved.flatten(), gradient.flatten(), 0)
+    assert 0.1 < float(cosine) < 0.92
+    torch.testing.assert_close(before[1] - bias.detach(), 0.1 * bias.grad)
+
+
+def _root(matrix: torch.Tensor) -> torch.Tensor:
+    """Returns the inverse fourth root."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ torch.diag(values.clamp_min(1e-6) ** -0.25) @ vectors.T
 
 
 @pytest.mark.parametrize("name", NAMES)
