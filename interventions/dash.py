@@ -45,8 +45,8 @@ class DASH(Scheduled):
     algorithm 1: alpha 0.3, lambda 0.3 (in comparisons alpha 0.1 to 0.3 and lambda 0.05 to 0.3).
     Equation: G <- (1 - alpha) G - alpha grad L over minibatches; w <- w * max(cos(w, G), lambda) for each row of a dense map and
     each kernel (out, in) of a convolution, and each bias by itself.
-    Published code: the authors' could not be had; the public one, in the code of FIRE (Han et al. 2026, whose figures of DASH come
-    from it), takes one cosine for a whole bias vector: ``biases: vectors``.
+    Published code: the authors' could not be had; the public one, in the code of FIRE (Han et al. 2026, whose figures of DASH
+    come from it), takes one cosine for a whole bias vector: ``biases: vectors``.
     Deviations: the paper passes once over the data that the coming training will see, with the weights held still. Here G comes
     from the gradients of training, at weights that move: with ``collect_updates: 0`` those since the last time, that is of the
     task that ends; with N, those of the N updates after the switch (or the period), at the end of which the weights are shrunk.

@@ -51,10 +51,10 @@ class L2(Intervention):
 
     Equation: loss + coefficient / 2 * sum w^2, added as its exact gradient; or decoupled, w <- (1 - lr * coefficient) w after
     the step (Loshchilov & Hutter 2019). With plain SGD both are the same; with Adam they are not.
-    Paper: coefficient 1e-5 with layer normalisation in "Towards perpetually trainable neural networks", section 4.2, which does not
-    say whether its penalty has the factor 1/2.
-    Deviations: none. PyTorch's ``weight_decay`` c is the same c with ``include: all``. Code that adds c * sum p^2 to the loss, such
-    as the one for permuted Shakespeare of Farias & Jozefiak 2025, is twice its c here.
+    Paper: coefficient 1e-5 with layer normalisation in "Towards perpetually trainable neural networks", section 4.2, which does
+    not say whether its penalty has the factor 1/2.
+    Deviations: none. PyTorch's ``weight_decay`` c is the same c with ``include: all``. Code that adds c * sum p^2 to the loss,
+    such as that of permuted Shakespeare by Farias & Jozefiak 2025, is twice its c here.
     State: none. Optimizer: untouched.
 
     Attributes:

@@ -49,10 +49,10 @@ class L2Init(Intervention):
     Paper: Kumar et al. 2023, "Maintaining Plasticity in Continual Learning via Regenerative Regularization", equation 1; the
     coefficient is swept over 1e-2 ... 1e-5 in its code, with L1 Init, Huber Init and fresh draws as variants.
     Equation: loss + coefficient / 2 * sum (p - p0)^2 over all parameters but those of normalisation, added as its gradient.
-    Other published forms are settings: ``distance: joint_norm`` with ``include: all`` and coefficient 0.01 is the un-squared norm
-    of all parameters concatenated (code of Juliani & Ash 2024 and of Plasticine, whose figures come from it); ``tensor_norm``
-    takes a norm of each tensor and is nobody's; ``average: mean`` divides each tensor's term by its entries, as the code of Parseval regularisation
-    does, whose coefficients, 0.001 to 0.01, are to be doubled for want of the 1/2.
+    Published code: ``distance: joint_norm`` with ``include: all`` and coefficient 0.01 is the un-squared norm of all parameters
+    concatenated (Juliani & Ash 2024 and Plasticine, whose figures come from it); ``tensor_norm`` takes a norm of each tensor and
+    is in no code; ``average: mean`` divides each tensor's term by its entries, as the code of Parseval regularisation does, whose
+    coefficients, 0.001 to 0.01, are to be doubled for want of the 1/2.
     Deviations: the paper writes the sum without the factor 1/2, so its coefficient is half of this one; its code has the 1/2.
     State: a copy of the initial parameters, unless towards fresh draws. Optimizer: untouched.
 

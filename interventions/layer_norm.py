@@ -12,7 +12,7 @@ from networks.spec import NetworkSpec
 class LayerNorm(Intervention):
     """Normalises the pre-activations of every hidden layer over the layer's units (Ba et al. 2016).
 
-    Paper: Ba, Kiros & Hinton 2016, equation 4; as a remedy, "Towards perpetually trainable neural networks", sections 4.1 and 4.2.
+    Paper: Ba, Kiros & Hinton 2016, equation 4; as a remedy, "Towards perpetually trainable neural networks", 4.1 and 4.2.
     Equation: z' = gain * (z - mean(z)) / sqrt(var(z) + 1e-5) + offset, over units of one example; before the activation of every
     hidden layer, never on the output. In a convolution the statistics run over channels and positions, gain and offset over
     channels.

@@ -57,11 +57,11 @@ class TRAC(Intervention):
     Equation: p = p_ref + S d, where d adds up the steps of the base optimizer; h = <d, g>; for every decay rate b
     v <- b^2 v + h^2, z <- b z - h; S = max(sum of s / erfi(1/sqrt 2) * erfi(z / (sqrt(2 v) + e)), 0).
     Deviations: one factor for all parameters of a part; p_ref are the weights at the start.
-    Published code, from which the paper's figures come, is another arithmetic of the same equations and is not offered: it starts z
-    at 1e-8 instead of 0, so that S is above 0 in the first update; it does not keep d but recovers it at each update as
-    (p - p_ref) / (S + e), with S the sum before it is cut off at 0, so that d, and with it what the base optimizer had added up,
-    starts again from 0 when S <= 0 has put p back at p_ref; and in float32 p_ref + S d is p_ref as long as S d is below the rounding
-    of p_ref, so that d is lost: from PyTorch's default weights it does not learn at all. Here d is kept, the sums are float64.
+    Published code, from which the paper's figures come, computes the same equations in another way, which is not offered: it
+    starts z at 1e-8 instead of 0, so that S is above 0 in the first update; it does not keep d but recovers it at each update as
+    (p - p_ref) / (S + e), with S the sum before it is cut off at 0, so that what the base optimizer had added up starts again
+    from 0 when S <= 0 has put p back at p_ref; and in float32 p_ref + S d is p_ref as long as S d is below the rounding of
+    p_ref, so that d is lost: from PyTorch's default weights it does not learn at all. Here d is kept, and sums are float64.
     State: p_ref, d, v and z. Optimizer: any; its own steps are added up in d. The first steps hardly move: S starts near 1e-8.
     Does not work with: methods that write weights after the step, resets among them: with the next update d undoes what they
     wrote (those that come before it in the config are taken for steps).

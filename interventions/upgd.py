@@ -23,8 +23,8 @@ def gates(utilities: Sequence[Tensor], scaling: str, rule: str = "paper", correc
     Args:
         utilities: Bias-corrected averages, one tensor for each parameter.
         scaling: ``global``, by the largest over all parameters, or ``local``, by the norm of each tensor.
-        rule: ``paper``; or ``published``, in which the largest is that of the averages before the correction, and the norm is that
-            of each stretch along the last axis: a row of a dense weight, a row of a kernel, a whole bias.
+        rule: ``paper``; or ``published``, in which the largest is that of the averages before the correction, and the norm is
+            that of each stretch along the last axis: a row of a dense weight, a row of a kernel, a whole bias.
         correction: What the averages were divided by, 1 - decay^t, in (0, 1]; for ``published``.
     """
     if scaling == "global":
@@ -45,11 +45,12 @@ class UPGD(Intervention):
     Paper: Elsayed & Mahmood 2024, "Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning", algorithm 1.
     Equation: U <- b U - (1 - b) g w, corrected for its start at 0; s = sigmoid(U / max U over all weights); the optimizer then
     receives (g + x)(1 - s) instead of g, x normal with ``noise``. With optimizer=sgd that is the paper's first-order method, and
-    its weight decay is intervention=[upgd,l2] with interventions.l2.mode=decoupled.
+    its weight decay is intervention=[upgd,l2] with interventions.l2.mode=decoupled and include=all of the same, but for the step
+    itself, which is not shrunk there.
     Published code: ``rule: published``. It divides the corrected utility by the largest one before the correction, so that the
     argument of the sigmoid is 1 / (1 - b^t) times the paper's: 1,000 times at the first update for b = 0.999, 10.5 times at the
-    100th, twice at the 700th; early gates are therefore 0 or 1 rather than between. ``local`` divides by norms along the last axis
-    there, not by that of the tensor. The paper's figures come from that code. The form in its README takes steps twice as long.
+    100th, twice at the 700th; early gates are therefore 0 or 1 rather than between. ``local`` divides by norms along the last
+    axis there, not by that of the tensor. The paper's figures come from that code. Its README's form takes steps twice as long.
     Deviations: the largest utility may be negative, and the order of the gates is reversed then, as in the code; where it is 0,
     gates are 1/2. Without ``protects`` only the noise is gated: g + x (1 - s).
     State: an average for every weight. Optimizer: not replaced; with Adam the gated gradient enters its moments, which the paper

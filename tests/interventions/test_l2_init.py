@@ -80,7 +80,7 @@ def test_the_joint_norm_is_one_norm_of_all_tensors() -> None:
 
 
 def test_the_published_joint_norm_includes_normalisation() -> None:
-    # Without another gradient a step of 0.1 takes 0.1 * coefficient off the length of the whole displacement, and keeps its direction.
+    # Without another gradient a step of 0.1 takes 0.1 * coefficient off the length of the whole displacement.
     part = build(coefficient=2.0, distance="joint_norm", include="all")
     start = {name: value.detach().clone() for name, value in part.network.named_parameters()}
     with torch.no_grad():

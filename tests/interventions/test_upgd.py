@@ -39,7 +39,7 @@ def test_gates_by_hand() -> None:
 
 
 def test_published_gates_by_hand() -> None:
-    # Averages 0.2 and -0.4 after one update at decay 0.9, corrected by 1 - 0.9 = 0.1 to 2 and -4: 2 / 0.2 = 10 and -4 / 0.2 = -20.
+    # Averages 0.2 and -0.4 after one update at decay 0.9, corrected by 0.1 to 2 and -4: 2 / 0.2 = 10 and -4 / 0.2 = -20.
     one, two = gates([torch.tensor([2.0, 0.0]), torch.tensor([[-4.0]])], "global", "published", 0.1)
     assert one.tolist() == pytest.approx([0.9999546, 0.5])
     assert two.flatten().tolist() == pytest.approx([2.0611537e-9])
