@@ -28,7 +28,8 @@ class FixedThresholdResets(SilentUnitResets):
         check_every_updates: Updates between two looks at the ages. On an accelerator every look writes all weights.
         bias: What happens to the bias of a reset unit: ``zero`` or ``resample``.
         optimizer_state: ``keep``, ``zero`` or ``restart``.
-        threshold: Longest silence, in units of time; 0 for no resets.
+        threshold: Age at which a unit is reset, in units of time: in examples, or in updates with ``unit_of_time: step``; 0 for
+            no resets.
     """
 
     threshold: int = 10_000

@@ -54,6 +54,7 @@ class L2Init(Intervention):
     is in no code; ``average: mean`` divides each tensor's term by its entries, as the code of Parseval regularisation does, whose
     coefficients, 0.001 to 0.01, are to be doubled for want of the 1/2.
     Deviations: the paper writes the sum without the factor 1/2, so its coefficient is half of this one; its code has the 1/2.
+    That of Farias & Jozefiak 2025 has it not, and sums over all parameters: twice their coefficient, ``include: all``.
     State: a copy of the initial parameters, unless towards fresh draws. Optimizer: untouched.
 
     Attributes:
