@@ -82,8 +82,8 @@ def build_library_optimizer(
     """Builds ``soap`` (Vyas et al. 2024), ``shampoo`` (Anil et al. 2020) or ``kron`` (Li 2018, PSGD with Kronecker factors).
 
     Weight decay is 0 in all of them. SOAP and Shampoo compute their preconditioners every 10 steps. ``shampoo`` is Scalable
-    Shampoo: from the tenth step on a gradient of two axes or more is multiplied by an inverse root for each axis, in blocks of 512,
-    and scaled to the length that it had (grafting onto SGD), with Nesterov momentum. Vectors are not turned.
+    Shampoo: from the tenth step on a gradient of two axes or more is multiplied by an inverse root for each axis, in blocks of
+    512, and scaled to the length that it had (grafting onto SGD), with Nesterov momentum. Vectors are not turned.
 
     Args:
         name: One of ``LIBRARY``.

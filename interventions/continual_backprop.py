@@ -67,9 +67,9 @@ class ContinualBackprop(Intervention):
     Deviations: the paper sums |w_out| where this averages, the same order within a layer. The published code (1) moves no bias,
     since it zeroes the mean activation before using it (``bias_compensation: false`` here); (2) uses ``adaptable_contribution``
     for permuted MNIST and ImageNet: y = mean|w_out| mean|h - h_mean| / mean|w_in|. ``zero_contribution`` is that without the
-    division; (3) for PPO leaves Adam's moments as they are (``optimizer_state: keep``) and, below one unit, draws whether one goes;
-    (4) for the residual network of class-incremental CIFAR-100 takes the sum of all |h| so far for their average, and there and
-    in convolutions the rate times all units, not the mature ones. The figures come from that code; the draw and (4) are not
+    division; (3) for PPO leaves Adam's moments as they are (``optimizer_state: keep``) and, below one unit, draws whether one
+    goes; (4) for the residual network of class-incremental CIFAR-100 takes the sum of all |h| so far for their average, and there
+    and in convolutions the rate times all units, not the mature ones. The figures come from that code; the draw and (4) are not
     offered. Fresh weights come from the tensor's own initial distribution. A CReLU unit's y takes means over both halves, and
     the mean contribution in front of a max-pooling is that before the pooling.
     State: utility, mean activation, age per unit; per layer the fraction carried and how many units were reset when, counted on

@@ -30,6 +30,9 @@ class HareAndTortoise(Scheduled):
     momentum 0.999, reset every 10 epochs of image classification.
     Equation: after each update tortoise <- m tortoise + (1 - m) hare, for parameters and buffers;
     every k updates hare <- tortoise.
+    Published code, from which the figures come, does three things more, which are not offered: gradients are never cleared, so
+    that each step, clipped at 0.5, follows their sum; the two networks share their memory after hare <- tortoise, so that the
+    next step moves the tortoise as far as the hare; and the first reset comes after the first epoch.
     Deviations: the period counts updates, and 1000 is ours; whole numbers among the buffers are copied.
     What the tortoise does: ``Updater.predict`` runs it, so that accuracies and returns are the tortoise's. In reinforcement
     learning it also acts: a DQN's greedy actions are its, PPO's rollouts, their probabilities and values are (so that ratios
