@@ -5,6 +5,7 @@ from typing import Final
 
 from interventions.base import Intervention
 from interventions.registry import register
+from networks.normalisation import require_no_batch_norm_in_resnet
 from networks.spec import NetworkSpec, require_choice
 
 MOMENTS: Final = ("layer_mean", "layer_std", "batch_mean", "batch_std")
@@ -35,5 +36,10 @@ class PartialNorm(Intervention):
             require_choice("partial_norm.moments", moment, MOMENTS)
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
-        """Puts them behind any other normalisation."""
+        """Puts them behind any other normalisation.
+
+        Raises:
+            ValueError: If the network is a ResNet with batch normalisation.
+        """
+        require_no_batch_norm_in_resnet(self.name, spec)
         return replace(spec, normalisation=[*spec.normalisation, *self.moments])

@@ -21,6 +21,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from metrics.shapes import require_vector
 from networks.activations import activation_named
 
 
@@ -82,9 +83,10 @@ def dormant_fraction(scores: Tensor, threshold: float) -> Tensor:
         0-dim tensor in [0, 1], lower is better; NaN if any score is NaN or there are no scores.
 
     Raises:
-        ValueError: If the threshold is negative or NaN.
+        ValueError: If the threshold is negative or NaN, or scores are not a vector, such as the activations themselves.
     """
     _check_threshold(threshold)
+    require_vector("scores", scores, "it must be (U,), one score a unit; of activations take dormancy_scores(h)")
     fraction = (scores <= threshold).to(scores.dtype).mean()
     return fraction.masked_fill(scores.isnan().any(), float("nan"))
 
@@ -114,17 +116,19 @@ def dead_units(h: Tensor, activation: str) -> Tensor:
 
 
 def linearised_units(z: Tensor, *, both_sides: bool = False) -> Tensor:
-    """Returns which units are linear on these inputs because z stays on one side of the kink ("zombie" units).
+    """Returns which units are linear on these inputs because z stays on one side of the kink, or bend ("zombie" units).
 
     A relu with z > 0 on every input (firing rate exactly 1) is the identity there: the "zombie" units of "Towards perpetually
-    trainable neural networks", which reports them for leaky_relu and abs as well.
+    trainable neural networks" (section 3.2), which reports them for gelu, leaky_relu and abs as well (figure 21): what is counted
+    is that all pre-activations are on one side. For gelu and swish that is not a statement about the slope, which goes from 0.5
+    at z = 0 to 1; ``slope_variances`` measures that. With z <= 0 on every input they saturate, as do elu and pelu: not counted.
     With z <= 0 on every input a relu is dead, not linearised; leaky_relu, abs and crelu still carry z, and are linearised.
     A unit with z exactly 0 on every input has nothing to carry: it is dead under either setting.
 
     Args:
         z: Pre-activations, (B, U) or (B, U, *spatial).
-        both_sides: Also count units with z <= 0 on every input; ``ActivationTraits.both_sides`` says for which activations.
-            Ask the activation's ``kinked`` first: for smooth activations the sign of z says nothing about linearity.
+        both_sides: Also count units with z <= 0 on every input; ``Activation.both_sides`` says for which activations.
+            Ask the activation's ``sided`` first: of tanh, sigmoid, sines and learned rationals the sign of z says nothing.
 
     Returns:
         Mask, (U,) bool.
@@ -250,7 +254,11 @@ def rate_bins(rates: Tensor, bins: int = 20) -> Tensor:
 
     Returns:
         (bins + 2,) float64, summing to 1.
+
+    Raises:
+        ValueError: If rates are not a vector, such as the pre-activations themselves.
     """
+    require_vector("rates", rates, "it must be (U,), one rate a unit; of pre-activations take firing_rates(z)")
     exact = rates.detach().double()
     # Rates are float32: 0.35 * 20 would fall short of 7 without the addition, which is far below any bin.
     inside = (exact * bins + 1e-6 * bins).floor().clamp(0, bins - 1).long() + 1

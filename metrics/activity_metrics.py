@@ -1,4 +1,4 @@
-"""Metrics of single units: pooled, all units of all layers and parts count alike."""
+"""Metrics of single units: pooled, all units of all layers and parts that have a non-linearity count alike."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,13 +32,13 @@ def _dead(layer: LayerView) -> Tensor:
 
 
 def _linearised(layer: LayerView) -> Tensor | Undefined:
-    if not layer.activation.kinked:
+    if not layer.activation.sided:
         return Undefined(f"{layer.activation_name} has no linear side")
     return linearised_units(layer.pre, both_sides=layer.activation.both_sides).float()
 
 
 def _nearly_linearised(layer: LayerView) -> Tensor | Undefined:
-    if not layer.activation.kinked:
+    if not layer.activation.sided:
         return Undefined(f"{layer.activation_name} has no linear side")
     rates = layer.rates
     if isinstance(rates, Undefined):
@@ -121,14 +121,14 @@ ACTIVITY: Final[Mapping[str, Metric]] = {
         partial(of_units, per_unit=lambda layer: active_fractions(layer.post), summary=torch.mean),
     ),
     "linearised_fraction": Metric(
-        "Fraction of zombie units, on the linear side of their kink on every input.",
+        "Fraction of zombie units, on the linear side of their kink (gelu, swish: of their bend) on every input.",
         "0 to 1",
         "rises",
         "one forward",
         partial(of_units, per_unit=_linearised, summary=torch.mean),
     ),
     "linearised_fraction_0.95": Metric(
-        "Fraction of units on the linear side of their kink on more than 95 % of the inputs.",
+        "Fraction of units on the linear side of their kink (gelu, swish: of their bend) on more than 95 % of the inputs.",
         "0 to 1",
         "rises",
         "as firing_rate, shared",

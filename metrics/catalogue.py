@@ -4,8 +4,9 @@ A name gives a pooled value, ``plasticity/<name>``, and one for each layer, ``pl
 How a pooled value is made depends on the kind of metric: unit metrics pool all units of all parts; rank metrics take the layers
 that each part's head reads (of a convolution: before its pooling), and average over parts, since ranks of layers of different
 widths have no meaningful mean; norms are joint norms over all parts; metrics of whole parts are averaged over those that have a
-value. Units of a residual stream, each the sum of what several layers hand on, are shown as layers of their own and are not
-pooled, unless they are what the head reads.
+value. All units behind a non-linearity count, also those that cannot be reset one by one: the first convolution of a ResNet and
+the ones behind its sums. A residual stream without a non-linearity (SimBa, transformers) is shown as a layer of its own and is
+not pooled, unless it is what the head reads.
 """
 
 from collections.abc import Mapping

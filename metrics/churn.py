@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from metrics.shapes import require_same_shape
 from metrics.undefined import Undefined
 from networks.heads import PairedHead
 from networks.network import Network
@@ -16,16 +17,19 @@ _GAUSSIAN = ("gaussian", "squashed_gaussian")
 
 def flipped_fraction(before: Tensor, after: Tensor) -> float:
     """Returns the share of rows whose largest entry is another one, in [0, 1]; (B, A) each, or (B, T, A) of sequences."""
+    require_same_shape("before and after", before, after)
     return float((before.argmax(-1) != after.argmax(-1)).float().mean())
 
 
 def mean_change(before: Tensor, after: Tensor) -> float:
     """Returns the mean |after - before| over all entries, at least 0."""
+    require_same_shape("before and after", before, after)
     return float((after - before).abs().mean())
 
 
 def mean_squared_change(before: Tensor, after: Tensor) -> float:
     """Returns the mean (after - before)^2 over all entries, at least 0."""
+    require_same_shape("before and after", before, after)
     return float((after - before).square().mean())
 
 

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from metrics.shapes import require_matrix, require_same_shape
 from metrics.undefined import Undefined
 
 
@@ -15,7 +16,14 @@ def linear_cka(a: Tensor, b: Tensor) -> float:
     Returns:
         A number in [0, 1]: 1 if one is the other turned, shifted and scaled. ``Undefined`` if either is constant over the inputs,
         or not finite.
+
+    Raises:
+        ValueError: If they are no matrices of as many rows.
     """
+    for name, features in (("a", a), ("b", b)):
+        require_matrix(name, features, "it must be (n, d), a row for each input")
+    if len(a) != len(b):
+        raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}; they must have a row for each input alike")
     grams = []
     for features in (a, b):
         centred = features.detach().double()
@@ -31,6 +39,7 @@ def linear_cka(a: Tensor, b: Tensor) -> float:
 
 def relative_change(now: Tensor, before: Tensor) -> float:
     """Returns ||now - before|| / ||before|| of two tensors of one shape, at least 0; ``Undefined`` if ``before`` is all zeros."""
+    require_same_shape("now and before", now, before)
     size = float(before.double().norm())
     if size == 0:
         return Undefined("all features were zero")

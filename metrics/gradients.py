@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from metrics.shapes import require_square
 from metrics.undefined import Undefined
 from metrics.view import PartView
 from networks.network import Network
@@ -15,6 +16,9 @@ MOST_ENTRIES: Final = 200_000_000  # of all gradients together, 800 MB; large ne
 _CHUNK: Final = 1_000_000
 _CLUSTERS: Final = 5
 _ROUNDS: Final = 50
+# What functions of such matrices are told when they are given something else.
+_INNER_PRODUCTS: Final = "it must be (n, n), inner products; of gradients (n, p) take gradients @ gradients.T"
+_COSINES: Final = "it must be (k, k), cosines"
 
 
 def loss_gram(view: PartView) -> Tensor | Undefined:
@@ -67,7 +71,11 @@ def cosines(gram: Tensor) -> Tensor | Undefined:
 
     Args:
         gram: Inner products of gradients, (n, n).
+
+    Raises:
+        ValueError: If it is not square, such as the gradients themselves.
     """
+    require_square("gram", gram, _INNER_PRODUCTS)
     if not bool(gram.isfinite().all()):
         return Undefined("the gradients are not finite")
     lengths = gram.diagonal().clamp(min=0).sqrt()
@@ -103,6 +111,7 @@ def clustered(matrix: Tensor) -> Tensor:
     Args:
         matrix: Cosines, (k, k).
     """
+    require_square("matrix", matrix, _COSINES)
     groups = _k_means(matrix, min(_CLUSTERS, len(matrix)))
     order: list[int] = []
     sizes = torch.bincount(groups)
@@ -115,7 +124,12 @@ def clustered(matrix: Tensor) -> Tensor:
 
 
 def eigenvalues(gram: Tensor) -> Tensor:
-    """Returns the eigenvalues of a Gram matrix, (n,) float64, largest first, those within rounding of 0 as 0."""
+    """Returns the eigenvalues of a Gram matrix, (n,) float64, largest first, those within rounding of 0 as 0.
+
+    Raises:
+        ValueError: If it is not square, such as the gradients themselves.
+    """
+    require_square("gram", gram, _INNER_PRODUCTS)
     if not bool(gram.isfinite().all()):
         return torch.full_like(gram.diagonal(), float("nan"))
     values = torch.linalg.eigvalsh(gram).flip(0)
@@ -139,6 +153,7 @@ def _affordable(network: Network) -> int:
 
 
 def _off_diagonal(matrix: Tensor) -> Tensor:
+    require_square("matrix", matrix, _COSINES)
     return matrix[~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)]
 
 

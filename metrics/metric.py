@@ -41,7 +41,7 @@ class Metric:
 def of_units(
     views: Sequence[PartView], per_unit: Callable[[LayerView], Tensor | Undefined], summary: Callable[[Tensor], Number]
 ) -> Measured:
-    """Summarises per-unit values for each layer, and for the units of all layers together but those of residual streams.
+    """Summarises per-unit values for each layer, and for all units together, resettable or not (``LayerView.pooled``).
 
     A layer that has no such value is left out of the pool; one that overflowed leaves the pool without a value.
     """

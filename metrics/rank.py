@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from metrics.shapes import require_matrix, require_vector
 from metrics.undefined import Undefined
 
 # n * d * min(n, d) above which the Gram matrix is used: an SVD of this size takes about 0.1 s on one CPU core.
@@ -17,6 +18,10 @@ SVD_WORK_LIMIT = 5e8
 
 # Sums of singular values are compared up to this share of the total, far above float64 rounding, far below any useful delta.
 SRANK_TIE_TOLERANCE = 1e-9
+
+
+# What a function of singular values is told when it is given something else.
+_EXPECTED = "it must be (k,), singular values; of features (n, d) take singular_values(features), or metrics.feature_ranks"
 
 
 def singular_values(features: Tensor) -> Tensor:
@@ -36,8 +41,7 @@ def singular_values(features: Tensor) -> Tensor:
     Raises:
         ValueError: If features is not a matrix.
     """
-    if features.ndim != 2:
-        raise ValueError(f"features has shape {tuple(features.shape)}; it must be (n, d)")
+    require_matrix("features", features, "it must be (n, d)")
     n, d = features.shape
     # LAPACK is two to four times faster on tall matrices, and transposing does not change the singular values.
     tall = features.detach().double() if n >= d else features.detach().double().T
@@ -57,6 +61,9 @@ def effective_rank(sigma: Tensor) -> float:
     Returns:
         A number in [1, k]: 1 for a single direction, k for k equally strong ones. ``Undefined`` if all values are zero, one is
         not finite, or there are none.
+
+    Raises:
+        ValueError: If sigma is not a vector, such as the features themselves.
     """
     sigma, reason = _checked(sigma)
     if reason:
@@ -82,7 +89,7 @@ def srank(sigma: Tensor, delta: float = 0.01) -> float:
         ``Undefined`` if all values are zero, one is not finite, or there are none.
 
     Raises:
-        ValueError: If delta is outside [0, 1).
+        ValueError: If delta is outside [0, 1), or sigma is not a vector, such as the features themselves.
     """
     if not 0 <= delta < 1:
         raise ValueError(f"delta is {delta}; it must be in [0, 1)")
@@ -103,6 +110,9 @@ def stable_rank(sigma: Tensor) -> float:
     Returns:
         A number in [1, k], higher for richer features, never above the rank.
         ``Undefined`` if all values are zero, one is not finite, or there are none.
+
+    Raises:
+        ValueError: If sigma is not a vector, such as the features themselves.
     """
     sigma, reason = _checked(sigma)
     if reason:
@@ -123,7 +133,12 @@ def feature_rank(sigma: Tensor, inputs: int, epsilon: float = 0.01) -> float:
     Returns:
         A whole number in [0, k], higher for richer features.
         ``Undefined`` if all values are zero, one is not finite, or there are none.
+
+    Raises:
+        ValueError: If sigma is not a vector, such as the features themselves, or there are no inputs.
     """
+    if inputs < 1:
+        raise ValueError(f"inputs is {inputs}; it must be at least 1")
     _, reason = _checked(sigma)
     if reason:
         return Undefined(reason)
@@ -143,7 +158,7 @@ def approximate_rank(sigma: Tensor, delta: float = 0.01) -> float:
         As ``srank``, never above it for the same delta.
 
     Raises:
-        ValueError: If delta is outside [0, 1).
+        ValueError: If delta is outside [0, 1), or sigma is not a vector, such as the features themselves.
     """
     scaled, reason = _checked(sigma)
     return Undefined(reason) if reason else srank(scaled.square(), delta)
@@ -161,6 +176,9 @@ def numerical_rank(sigma: Tensor, n: int, d: int, epsilon: float = torch.finfo(t
     Returns:
         A whole number in [1, k], higher for richer features.
         ``Undefined`` if all values are zero, one is not finite, or there are none.
+
+    Raises:
+        ValueError: If sigma is not a vector, such as the features themselves.
     """
     sigma, reason = _checked(sigma)
     if reason:
@@ -172,7 +190,11 @@ def _checked(sigma: Tensor) -> tuple[Tensor, str]:
     """Returns sigma scaled to a largest value of 1, in float64, and why no rank can be taken of it ("" if one can).
 
     The ranks do not depend on the scale, and at this one neither sums nor squares leave the range of float64.
+
+    Raises:
+        ValueError: If it is not a vector.
     """
+    require_vector("sigma", sigma, _EXPECTED)
     sigma = sigma.detach().double()
     if len(sigma) == 0:
         return sigma, "there are no features"

@@ -102,8 +102,8 @@ class LayerView:
         activation_name: The name of that.
         pre: Pre-activations (n, U) or (n, U, H, W).
         post: Post-activations (n, copies * U, ...).
-        pooled: Whether its units count where the units of all layers are taken together. Those of a residual stream, sums of
-            what other layers hand on, do not.
+        pooled: Whether its units count where the units of all layers are taken together: all that have a non-linearity do,
+            whether they can be reset one by one or not. A residual stream that is a mere sum of what layers hand on has none.
     """
 
     name: str
@@ -230,5 +230,6 @@ def view_part(name: str, part: Part, inputs: Tensor | None, earlier: Remembered 
         kind = activations.get(tapped) or streams.get(tapped)
         if kind is None:
             continue
-        layers.append(LayerView(tapped, activation_named(kind), kind, pre, taps.post[tapped], tapped not in streams))
+        is_sum = tapped in streams and kind == "identity"
+        layers.append(LayerView(tapped, activation_named(kind), kind, pre, taps.post[tapped], not is_sum))
     return PartView(name, part, tuple(layers), "", inputs, outputs, earlier)

@@ -21,8 +21,11 @@ class Activation:
         function: Maps pre-activations (B, U, ...) to post-activations (B, copies * U, ...).
         copies: Output channels per unit: 2 for CReLU, whose second half holds the negated branch.
         threshold: Whether the sign of z says that the unit is on, so that a firing rate means something.
-        kinked: Whether it is linear on either side of z = 0 and not across it, so that a unit can be linearised.
-        both_sides: Whether the unit also carries z on, scaled or negated, where z <= 0; there a relu is dead instead.
+        kinked: Whether it is linear on either side of z = 0 and not across it.
+        sided: Whether it bends about z = 0 and is a line where z > 0, so that a unit can be linearised: exactly (those that are
+            kinked; elu and pelu), or in the limit (gelu and swish, whose slope is 1 from z = 4 on up to 0.0005 and 0.06).
+        both_sides: Whether the unit also carries z on, scaled or negated, where z <= 0; there a relu is dead instead, and elu,
+            pelu, gelu and swish saturate.
         saturation: A unit with |h| above this on every input is dead; None where only h = 0 on every input is.
         gain: Factor of the Kaiming and orthogonal initialisers (He et al. 2015).
         learned: Makes the module that takes the place of ``function`` for a layer of so many units, if its shape is learned.
@@ -33,6 +36,7 @@ class Activation:
     gain: float = 2**0.5
     threshold: bool = True
     kinked: bool = True
+    sided: bool = True
     both_sides: bool = False
     saturation: float | None = None
     learned: Callable[[int], LearnedActivation] | None = None
@@ -59,14 +63,14 @@ ACTIVATIONS: Final[Mapping[str, Activation]] = MappingProxyType(
         "elu": Activation(functional.elu, kinked=False),
         "gelu": Activation(functional.gelu, kinked=False),
         "swish": Activation(functional.silu, kinked=False),
-        "sigmoid": Activation(torch.sigmoid, gain=1.0, threshold=False, kinked=False),
-        "tanh": Activation(torch.tanh, gain=5 / 3, threshold=False, kinked=False, saturation=0.99),
+        "sigmoid": Activation(torch.sigmoid, gain=1.0, threshold=False, kinked=False, sided=False),
+        "tanh": Activation(torch.tanh, gain=5 / 3, threshold=False, kinked=False, sided=False, saturation=0.99),
         "abs": Activation(torch.abs, gain=1.0, both_sides=True),
         "crelu": Activation(crelu, copies=2, gain=1.0, both_sides=True),
-        "fourier": Activation(fourier, copies=2, gain=1.0, threshold=False, kinked=False),
+        "fourier": Activation(fourier, copies=2, gain=1.0, threshold=False, kinked=False, sided=False),
         "pelu": Activation(_replaced, kinked=False, learned=PELU),
-        "rational": Activation(_replaced, gain=(2 / (1 + 0.01**2)) ** 0.5, kinked=False, learned=Rational),
-        "identity": Activation(lambda z: z, gain=1.0, threshold=False, kinked=False),
+        "rational": Activation(_replaced, gain=(2 / (1 + 0.01**2)) ** 0.5, kinked=False, sided=False, learned=Rational),
+        "identity": Activation(lambda z: z, gain=1.0, threshold=False, kinked=False, sided=False),
     }
 )
 

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from networks.spec import require_choice
+from networks.spec import NetworkSpec, require_choice
 
 _EPSILON: Final = 1e-5
 _MOMENTUM: Final = 0.1
@@ -121,6 +121,18 @@ def build_normalisation(name: str, units: int, spatial: bool) -> nn.Module:
     """
     require_choice("network.normalisation", name, NORMALISATIONS)
     return _MAKERS[name](units, spatial)
+
+
+def require_no_batch_norm_in_resnet(method: str, spec: NetworkSpec) -> None:
+    """Raises ValueError if ``method`` would put another normalisation in front of or behind the batch normalisation of a ResNet.
+
+    "Towards perpetually trainable neural networks" has layer normalisation in place of batch normalisation (4.2, appendix B.1).
+    """
+    if spec.torso == "resnet18" and any(name.startswith("batch") for name in spec.normalisation):
+        raise ValueError(
+            f"intervention {method} would come on top of network.normalisation={list(spec.normalisation)} of a ResNet; choose "
+            f"network=resnet18_plain to have it instead, or, for both, network=resnet18_plain intervention=[{method},batch_norm]"
+        )
 
 
 def _features(z: Tensor) -> list[int]:

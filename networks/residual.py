@@ -18,6 +18,7 @@ from networks.torso import Torso
 from networks.units import ExcludedUnits, UnitLayer
 
 STREAM: Final = "stream"
+EMBEDDING: Final = "embed"
 
 
 class ResidualBlock(nn.Module):
@@ -48,7 +49,8 @@ class ResidualTorso(Torso):
     graph. Each block's inner units, ``block_1`` ..., are resettable.
 
     Args:
-        embed: The map onto the stream, a sequence that begins with a dense map.
+        embed: The map onto the stream, a sequence that begins with a dense map; a non-linearity at its end is tapped as
+            ``embed``.
         blocks: In forward order.
         final: Normalisation of the stream in the end, or nothing.
         published: Initial distribution of a dense map's weight, unless the network asks for another kind than ``default``.
@@ -66,12 +68,19 @@ class ResidualTorso(Torso):
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, ...) to (B, width)."""
-        x = self.embed(x.flatten(1))
+        x = self._embedded(x.flatten(1), taps)
         for block in self._blocks:
             x = block(x, taps)
         x = self.final(x)
         if taps is not None:
             taps.store(STREAM, x, x)
+        return x
+
+    def _embedded(self, x: Tensor, taps: Taps | None) -> Tensor:
+        for module in self.embed:
+            z, x = x, module(x)
+            if taps is not None and isinstance(module, Pointwise):
+                taps.store(EMBEDDING, z, x)
         return x
 
     def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
@@ -83,8 +92,11 @@ class ResidualTorso(Torso):
         return described
 
     def excluded(self) -> list[ExcludedUnits]:
-        """The stream."""
-        return [ExcludedUnits(STREAM, self.features, "a unit of the residual stream is the sum of all blocks")]
+        """The stream, and the units of the embedding if they have a non-linearity."""
+        last = self.embed[-1]
+        reason = "a unit of the embedding is what the residual stream begins with"
+        embedded = [ExcludedUnits(EMBEDDING, self.features, reason, last.name)] if isinstance(last, Pointwise) else []
+        return [*embedded, ExcludedUnits(STREAM, self.features, "a unit of the residual stream is the sum of all blocks")]
 
     def initialisers(self, prefix: str, kind: str) -> dict[str, Initialiser]:
         """Weights as published with biases of 0, or all of ``kind`` if that is not ``default``."""
@@ -140,18 +152,22 @@ def bro(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> Residu
             f"network.torso=bro takes activations of one output per unit, none that is learned, not {spec.activations[0]}"
         )
     embed = nn.Sequential(
-        dense(prod(input_shape), width, head.noise_deviation), nn.LayerNorm(width), Pointwise(activation.function)
+        dense(prod(input_shape), width, head.noise_deviation), nn.LayerNorm(width), Pointwise(spec.activations[0])
     )
     blocks = _blocks(spec, width, normalised, head.noise_deviation, before=False)
     return ResidualTorso(embed, blocks, nn.Identity(), lambda weight: Initialiser("orthogonal", 2**0.5))
 
 
 class Pointwise(nn.Module):
-    """A function as a module."""
+    """An activation as a module.
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    Args:
+        name: Its name.
+    """
+
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.function = function
+        self.name, self.function = name, activation_named(name).function
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies it."""

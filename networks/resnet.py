@@ -6,6 +6,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from networks.activations import activation_named
+from networks.convolution import Convolution
 from networks.head import Readers
 from networks.hidden import HiddenLayer
 from networks.initialisers import Initialiser
@@ -23,7 +24,7 @@ _CHANNELS: Final = (64, 128, 256, 512)
 class NormalisedMap(nn.Module):
     """A convolution and its normalisation."""
 
-    def __init__(self, convolution: nn.Conv2d, normalisation: Sequence[str]) -> None:
+    def __init__(self, convolution: Convolution, normalisation: Sequence[str]) -> None:
         super().__init__()
         self.linear = convolution
         self.norms = nn.ModuleList(build_normalisation(name, convolution.out_channels, True) for name in normalisation)
@@ -51,11 +52,11 @@ class ConvolutionBlock(nn.Module):
         super().__init__()
         activation = spec.activations[0]
         bias = spec.convolution_biases
-        self.inner = HiddenLayer(name, nn.Conv2d(inputs, channels, 3, stride, 1, bias=bias), spec, activation)
+        self.inner = HiddenLayer(name, Convolution(inputs, channels, 3, stride, 1, bias=bias), spec, activation)
         width = channels * self.inner.activation.copies
-        self.outer = NormalisedMap(nn.Conv2d(width, channels, 3, 1, 1, bias=bias), spec.normalisation)
+        self.outer = NormalisedMap(Convolution(width, channels, 3, 1, 1, bias=bias), spec.normalisation)
         shape_changes = stride != 1 or inputs != channels
-        shortcut = nn.Conv2d(inputs, channels, 1, stride, bias=bias) if shape_changes else None
+        shortcut = Convolution(inputs, channels, 1, stride, bias=bias) if shape_changes else None
         self.skip = None if shortcut is None else NormalisedMap(shortcut, spec.normalisation)
         self.skip_norm = build_normalisation("batch_non_affine", channels, True) if spec.normalised_skip else None
         self.balance = None if spec.load_balancing is None else LoadBalance(channels, spec.load_balancing)
@@ -85,7 +86,7 @@ class ResNet(Torso):
     def __init__(self, spec: NetworkSpec, inputs: int) -> None:
         super().__init__()
         channels = spec.channels or list(_CHANNELS)
-        stem = nn.Conv2d(inputs, channels[0], 3, 1, 1, bias=spec.convolution_biases)
+        stem = Convolution(inputs, channels[0], 3, 1, 1, bias=spec.convolution_biases)
         self.stem = HiddenLayer("stem", stem, spec, spec.activations[0])
         self.layers = nn.ModuleDict()
         width = channels[0]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from networks.convolution import convolve
 from networks.noisy import NoisyLinear
 
 _SETTLING: Final = 20
@@ -49,7 +50,7 @@ class SpectralNormalisation(nn.Module):
         # A weight that is 0 everywhere, as after a reset of all that it reads, has no singular value to divide by.
         weight = linear.weight / torch.where(sigma.abs() > _EPSILON, sigma, 1.0)
         if isinstance(linear, nn.Conv2d):
-            return functional.conv2d(x, weight, linear.bias, linear.stride, linear.padding)
+            return convolve(x, weight, linear.bias, linear.stride, linear.padding, linear.groups)
         z = functional.linear(x, weight, linear.bias)
         return linear.with_noise(z, x) if isinstance(linear, NoisyLinear) else z
 

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from torch import Tensor, nn
 
+from networks.convolution import Convolution
 from networks.head import Readers
 from networks.hidden import HiddenLayer
 from networks.hyperspherical import simba_v2
@@ -23,7 +24,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Convolution:
+class ConvolutionSizes:
     """Sizes of one convolution, in channels and pixels."""
 
     channels: int
@@ -43,7 +44,7 @@ class Chain(Torso):
     """
 
     def __init__(
-        self, convolutions: Sequence[Convolution], spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec
+        self, convolutions: Sequence[ConvolutionSizes], spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec
     ) -> None:
         super().__init__()
         names = [f"conv_{i + 1}" for i in range(len(convolutions))] + [f"dense_{i + 1}" for i in range(len(spec.widths))]
@@ -101,7 +102,7 @@ def conv(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> Torso
     columns = [
         _one_for_each(f"network.{name}", getattr(spec, name), count) for name in ("kernel_sizes", "strides", "paddings", "pools")
     ]
-    sizes = [Convolution(*row) for row in zip(spec.channels, *columns, strict=True)]
+    sizes = [ConvolutionSizes(*row) for row in zip(spec.channels, *columns, strict=True)]
     return Chain(sizes, spec, input_shape, head)
 
 
@@ -134,14 +135,14 @@ def build_torso(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -
     return TORSOS[spec.torso](spec, input_shape, head)
 
 
-def _convolution(name: str, sizes: Convolution, spec: NetworkSpec, activation: str, shape: Sequence[int]) -> HiddenLayer:
+def _convolution(name: str, sizes: ConvolutionSizes, spec: NetworkSpec, activation: str, shape: Sequence[int]) -> HiddenLayer:
     if len(shape) != 3:
         raise ValueError(f"network.torso={spec.torso} needs images (channels, height, width), not inputs of shape {tuple(shape)}")
-    linear = nn.Conv2d(shape[0], sizes.channels, sizes.kernel, sizes.stride, sizes.padding)
+    linear = Convolution(shape[0], sizes.channels, sizes.kernel, sizes.stride, sizes.padding)
     return HiddenLayer(name, linear, spec, activation, sizes.pool)
 
 
-def _shape_after(name: str, sizes: Convolution, shape: Sequence[int], copies: int) -> tuple[int, ...]:
+def _shape_after(name: str, sizes: ConvolutionSizes, shape: Sequence[int], copies: int) -> tuple[int, ...]:
     sides = [((side + 2 * sizes.padding - sizes.kernel) // sizes.stride + 1) // sizes.pool for side in shape[1:]]
     if min(sides) < 1 or min(shape[1:]) + 2 * sizes.padding < sizes.kernel:
         raise ValueError(

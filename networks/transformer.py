@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from networks.convolution import Convolution
 from networks.head import Readers
 from networks.hidden import HiddenLayer
 from networks.initialisers import Initialiser
@@ -160,7 +161,7 @@ class ViT(Transformer):
 
     def __init__(self, spec: NetworkSpec, channels: int, side: tuple[int, int]) -> None:
         super().__init__(spec, side[0] * side[1] // spec.patch_size**2, causal=False)
-        self.embed = nn.Conv2d(channels, self.features, spec.patch_size, spec.patch_size)
+        self.embed = Convolution(channels, self.features, spec.patch_size, spec.patch_size)
 
     def embedded(self, x: Tensor) -> Tensor:
         """Maps each patch."""

@@ -222,6 +222,8 @@ def test_masks_and_rates_equal_a_plain_loop(seed: int, shape: tuple[int, ...]) -
 
 def test_what_applies_to_each_activation() -> None:
     assert {name for name, row in ACTIVATIONS.items() if row.kinked} == {"relu", "leaky_relu", "abs", "crelu"}
+    sided = {"relu", "leaky_relu", "abs", "crelu", "elu", "pelu", "gelu", "swish"}
+    assert {name for name, row in ACTIVATIONS.items() if row.sided} == sided
     assert {name for name, row in ACTIVATIONS.items() if row.both_sides} == {"leaky_relu", "abs", "crelu"}
     assert {name for name, row in ACTIVATIONS.items() if not row.threshold} == {"tanh", "sigmoid", "fourier", "identity"}
     assert {name for name, row in ACTIVATIONS.items() if row.saturation is not None} == {"tanh"}

@@ -15,6 +15,7 @@ from metrics.catalogue import CATALOGUE, GROUPS, chosen
 from metrics.undefined import Undefined
 from metrics.update_metrics import grama_scores
 from metrics.view import PartView, view_part
+from networks.activations import activation_named
 from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
 
 UNIT_METRICS = [
@@ -176,6 +177,23 @@ def test_leaky_units_on_either_side_are_linearised_and_none_is_dead() -> None:
     views = see(INPUTS, q=part)
     assert measure("linearised_fraction", views)["/q/dense_1"] == pytest.approx(2 / 3)
     assert measure("dead_fraction", views)["/q/dense_1"] == 0.0
+
+
+@pytest.mark.parametrize("activation", ["gelu", "swish", "elu", "pelu", "relu"])
+def test_units_above_a_bend_are_linearised_and_those_below_saturate(activation: str) -> None:
+    # z = (1, 1, 2, 2), (-1, -1, -1, -1) and (1, -1, 2, -2): the first alone keeps to the side that is, or tends to, a line.
+    part = assign(build(widths=[3], activations=[activation]), dense_1=([[1, 1], [0, 0], [1, -1]], [0.0, -1.0, 0.0]))
+    views = see(INPUTS, q=part)
+    assert measure("linearised_fraction", views) == pytest.approx({"": 1 / 3, "/q/dense_1": 1 / 3})
+    assert measure("linearised_fraction_0.95", views) == pytest.approx({"": 1 / 3, "/q/dense_1": 1 / 3})
+
+
+def test_the_slope_that_a_linearised_gelu_tends_to() -> None:
+    for name, least, largest in (("gelu", 0.5, 0.0006), ("swish", 0.5, 0.06)):
+        z = torch.tensor([0.0, 4.0], requires_grad=True)
+        (slope,) = torch.autograd.grad(activation_named(name).function(z).sum(), z)
+        assert float(slope[0]) == pytest.approx(least)
+        assert abs(float(slope[1]) - 1) < largest
 
 
 def test_tanh_units_die_by_saturation() -> None:
@@ -471,7 +489,8 @@ def test_no_activations(metric: str, widths: list[int], inputs: Tensor | None, r
         ("firing_entropy", "tanh", "tanh has no firing threshold"),
         ("firing_rate", "identity", "identity has no firing threshold"),
         ("linearised_fraction", "tanh", "tanh has no linear side"),
-        ("linearised_fraction", "gelu", "gelu has no linear side"),
+        ("linearised_fraction_0.95", "sigmoid", "sigmoid has no linear side"),
+        ("linearised_fraction", "rational", "rational has no linear side"),
         ("linearised_fraction", "identity", "identity has no linear side"),
     ],
 )

@@ -61,7 +61,9 @@ def test_inner_units_are_in_the_graph_and_the_stream_is_excluded(torso: str) -> 
     network = network_of(torso, residual_blocks=3)
     assert network.units.names == ("block_1", "block_2", "block_3")
     assert [layer.units for layer in network.units.layers] == [8, 8, 8]
-    assert [(units.name, units.units) for units in network.units.excluded] == [("stream", 4)]
+    embedded = [("embed", 4, "relu")] if torso == "bro" else []  # BroNet's has a non-linearity
+    excluded = [(units.name, units.units, units.activation) for units in network.units.excluded]
+    assert excluded == [*embedded, ("stream", 4, "identity")]
     assert [block.name for block in network.blocks] == ["embed", "block_1", "block_2", "block_3", "head"]
     with network.taps.record():
         features = network.features(torch.randn(5, 3))

@@ -1,15 +1,26 @@
 """ResNet-18 in the form for small images: its size, what it computes, what its units are."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from interventions.base import Intervention
+from interventions.batch_norm import BatchNorm
+from interventions.layer_norm import LayerNorm
+from interventions.partial_norm import PartialNorm
 from networks.factory import build_network
 from networks.network import Network
+from networks.normalisation import NORMS
 from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from training.command_line import compose_config
+from training.settings import plan_from
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def network_of(inputs: tuple[int, ...] = (2, 6, 6), **settings: Any) -> Network:
@@ -92,3 +103,28 @@ def test_kaiming_normal_by_fan_in() -> None:
 def test_what_cannot_be_built(inputs: tuple[int, ...], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         network_of(inputs, **settings)
+
+
+def norms_of(name: str, *methods: Intervention) -> dict[type[nn.Module], int]:
+    spec = replace(plan_from(compose_config([f"network={name}"], CONFIGS)).network, channels=[4, 5, 6, 7])
+    for method in methods:
+        spec = method.build(spec)
+    network = build_network(spec, (3, 8, 8), torch.float32, HeadSpec("classification", 2), 0)
+    kinds = [type(module) for module in network.modules() if isinstance(module, NORMS)]
+    return {kind: kinds.count(kind) for kind in set(kinds)}
+
+
+def test_the_named_networks_have_one_normalisation_behind_each_of_20_convolutions() -> None:
+    # The stem, two in each of eight blocks, and three shortcuts.
+    assert norms_of("resnet18") == {nn.BatchNorm2d: 20}
+    assert norms_of("resnet18_layer_norm") == norms_of("resnet18_plain", LayerNorm()) == {nn.GroupNorm: 20}
+    assert norms_of("resnet18_plain") == {}
+    assert norms_of("resnet18_plain", LayerNorm(), BatchNorm()) == {nn.GroupNorm: 20, nn.BatchNorm2d: 20}
+
+
+@pytest.mark.parametrize("method", [LayerNorm(), LayerNorm(affine=False), PartialNorm()])
+def test_a_second_normalisation_on_top_of_batch_normalisation_is_refused(method: Intervention) -> None:
+    with pytest.raises(
+        ValueError, match=r"on top of network\.normalisation=\['batch'\] of a ResNet; choose network=resnet18_plain"
+    ):
+        norms_of("resnet18", method)
