@@ -113,6 +113,7 @@ class SAC:
         self._target_weights: list[Tensor] = list(self.target.parameters())
         self._critic_buffers = list(zip(self.critic.network.buffers(), self.target.buffers(), strict=True))
         self._atoms = self.critic.network.tensor("members.0.head.atoms") if self._coding.categorical else None
+        self.critic.value_errors = self._coding.errors_over(self._atoms)
         device = self.actor.device
         self.temperature = LogMultiplier(settings.initial_temperature, settings.temperature_learning_rate, device)
         memory = Path(settings.replay_folder) if settings.replay_folder else None
