@@ -106,8 +106,8 @@ class Plan:
         evaluation: Settings of the evaluation.
         task_evaluation: Settings of the evaluation of supervised learners.
         checkpoint: Settings of the checkpoints.
-        config: The same as plain containers, as it is written to the run folder; what env and agent
-            derive of what was left open is filled in.
+        config: The same as plain containers, as it is written to the run folder; what the settings of env and agent derive where
+            something was left open is filled in.
     """
 
     run: RunSettings
