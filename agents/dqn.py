@@ -62,6 +62,7 @@ class DQN:
         self.parts: dict[str, Updater] = {"q": self.q}
         self._coding = settings.coding
         self._atoms: Tensor | None = self.q.network.tensor("head.atoms") if self._coding.categorical else None
+        self.q.value_errors = self._coding.errors_over(self._atoms)
         self._scale = ValueScale(self.q, settings.pop_art_decay)
         self.target = deepcopy(self.q.network).eval().requires_grad_(False)
         self.q.copies["target"] = self.target

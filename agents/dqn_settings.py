@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from agents.value_coding import POP_ART, ValueCoding
+from agents.value_coding import CATEGORICAL_LOSSES, POP_ART, ValueCoding, categorical_support, require_decodable
 from networks.spec import HeadSpec, require_choice, require_range
 
 LOSSES: Final = ("squared", "huber", "two_hot", "hl_gauss", POP_ART, "categorical")
@@ -38,10 +38,14 @@ class DQNSettings:
         epsilon_start: Exploration at the first step.
         epsilon_end: Exploration in the end.
         epsilon_env_steps: Environment steps over which it falls in a straight line.
-        bins: Atoms of a categorical value.
-        value_low: First atom; None for the least return that rewards in [0, 1] can have, which is 0.
-        value_high: Last atom; None for the largest such return, 1 / (1 - discount).
+        bins: Atoms of a categorical value; None for a spacing of 1.
+        value_low: First atom; None for -M, M being 1 / (1 - discount) rounded up, the largest return of rewards in [-1, 1]; for
+            ``hl_gauss`` two more. Rewards of another size need numbers of their own, and so do C51's published 51 atoms.
+        value_high: Last atom; None for M, or M + 2.
         label_smoothing: Weight of the uniform distribution in the two-hot or HL-Gauss target, in [0, 1].
+        label_smoothing_decoding: ``corrected``: a decoded value is that of the target before it was smoothed. ``published``: it
+            is the mean of the smoothed one, (1 - label_smoothing) * value + label_smoothing * mean of the atoms, which shrinks
+            values that are bootstrapped from as a smaller discount does.
         pop_art_decay: Share of a batch's targets in the moments that ``pop_art`` normalises by, in [0, 1].
         pop_art_deviation_low: Least deviation that it divides by.
         prioritised: Whether transitions are drawn by priority (Schaul et al. 2016): the absolute error of a scalar value, of a
@@ -70,10 +74,11 @@ class DQNSettings:
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
     epsilon_env_steps: int = 10_000
-    bins: int = 101
+    bins: int | None = None
     value_low: float | None = None
     value_high: float | None = None
     label_smoothing: float = 0.0
+    label_smoothing_decoding: str = "corrected"
     pop_art_decay: float = 3e-4
     pop_art_deviation_low: float = 1e-4
     prioritised: bool = False
@@ -88,7 +93,7 @@ class DQNSettings:
         positive = ("batch_size", "n_step", "buffer_transitions", "env_steps_per_update", "target_every_updates")
         for name in positive:
             require_range(f"agent.{name}", getattr(self, name), 1)
-        shares = ("epsilon_start", "epsilon_end", "label_smoothing", "priority_exponent", "priority_uniform_fraction")
+        shares = ("epsilon_start", "epsilon_end", "priority_exponent", "priority_uniform_fraction")
         for name in (*shares, "importance_start", "importance_end", "pop_art_decay"):
             require_range(f"agent.{name}", getattr(self, name), 0, 1)
         for name in ("warmup_env_steps", "noise_deviation", "epsilon_env_steps", "importance_env_steps"):
@@ -100,18 +105,28 @@ class DQNSettings:
                 f"agent.stream_widths={list(self.stream_widths)} needs agent.dueling=true: there are no streams else"
             )
         require_choice("agent.loss", self.loss, LOSSES)
+        require_decodable(self.label_smoothing, self.label_smoothing_decoding)
         require_range("agent.pop_art_deviation_low", self.pop_art_deviation_low, 1e-30)
         if self.loss == POP_ART and self.dueling:
             raise ValueError("agent.loss=pop_art rescales one last map, and agent.dueling=true has two; choose dueling=false")
         require_choice("agent.behaviour", self.behaviour, BEHAVIOURS)
+        if self.loss in CATEGORICAL_LOSSES:
+            support = categorical_support(self.loss, self.discount, self.bins, self.value_low, self.value_high)
+            self.bins, self.value_low, self.value_high = support
 
     @property
     def coding(self) -> ValueCoding:
-        """How values are represented; that of the two-hot support for C51 as well, which differs in its targets."""
-        low = 0.0 if self.value_low is None else self.value_low
-        high = 1 / (1 - self.discount) if self.value_high is None else self.value_high
-        kind = "two_hot" if self.loss == "categorical" else self.loss
-        return ValueCoding(kind, self.bins, low, high, self.label_smoothing, self.pop_art_deviation_low)
+        """How values are represented; that of a two-hot value for C51 as well, whose targets differ and are not smoothed."""
+        projected = self.loss == "categorical"
+        return ValueCoding(
+            "two_hot" if projected else self.loss,
+            self.bins or 0,
+            self.value_low or 0.0,
+            self.value_high or 0.0,
+            0.0 if projected else self.label_smoothing,
+            self.pop_art_deviation_low,
+            self.label_smoothing_decoding,
+        )
 
     def head(self, actions: int) -> HeadSpec:
         """Returns the output for so many actions."""

@@ -56,8 +56,10 @@ class PPO:
         else:
             self.parts = {"actor": build_part("actor", policy), "critic": build_part("critic", value)}
         self._first = next(iter(self.parts.values()))
-        self._scale = ValueScale(self.parts["actor_critic" if settings.shared_torso else "critic"], settings.pop_art_decay)
+        valued = self.parts["actor_critic" if settings.shared_torso else "critic"]
+        self._scale = ValueScale(valued, settings.pop_art_decay)
         self._atoms = self._find_atoms()
+        valued.value_errors = self._coding.errors_over(self._atoms)
         self._policy_objective, self._value_objective, self._joint_objective = self._policy, self._value, self._joint
         if settings.shared_torso:
             self.parts["actor_critic"].examples.declare(self._joint_objective, JointBatch)

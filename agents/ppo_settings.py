@@ -10,13 +10,12 @@ from networks.spec import require_range
 class PPOSettings(ValueSettings):
     """Proximal policy optimisation (Schulman et al. 2017), for discrete and continuous actions.
 
-    The value has the settings of ``ValueSettings``, its atoms in [-10, 10] unless told otherwise.
+    Discount and value have the settings of ``ValueSettings``.
 
     Attributes:
         rollout_steps: Steps of every environment between two phases of learning.
         minibatch_size: Transitions per update.
         epochs: Passes over a rollout.
-        discount: gamma, in [0, 1).
         trace_decay: lambda of generalised advantage estimation, in [0, 1].
         clip: Bound of the probability ratio's distance from 1.
         clip_value: Bound of a scalar value's distance from the old one, in deviations for ``pop_art``; None for none.
@@ -31,7 +30,6 @@ class PPOSettings(ValueSettings):
     rollout_steps: int = 2048
     minibatch_size: int = 64
     epochs: int = 10
-    discount: float = 0.99
     trace_decay: float = 0.95
     clip: float = 0.2
     clip_value: float | None = 0.2
@@ -40,14 +38,11 @@ class PPOSettings(ValueSettings):
     normalise_advantages: bool = True
     shared_torso: bool = False
     anneal_env_steps: int = 0
-    value_low: float = -10.0
-    value_high: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("rollout_steps", "minibatch_size", "epochs"):
             require_range(f"agent.{name}", getattr(self, name), 1)
-        require_range("agent.discount", self.discount, 0, 1 - 1e-9)
         require_range("agent.trace_decay", self.trace_decay, 0, 1)
         require_range("agent.clip", self.clip, 0)
         require_range("agent.anneal_env_steps", self.anneal_env_steps, 0)

@@ -31,10 +31,9 @@ _LOG_DEVIATIONS: Final = (-20.0, 2.0)
 class SACSettings(ValueSettings):
     """Soft actor-critic (Haarnoja et al. 2018) with twin critics and automatic temperature.
 
-    The critics have the settings of ``ValueSettings``.
+    Discount and critics have the settings of ``ValueSettings``.
 
     Attributes:
-        discount: gamma, in [0, 1).
         batch_size: Transitions per update.
         n_step: Most steps that a return adds up before the target critics take over.
         buffer_transitions: Size of the replay.
@@ -48,7 +47,6 @@ class SACSettings(ValueSettings):
         temperature_learning_rate: Step size of log alpha; 0 for a constant temperature.
     """
 
-    discount: float = 0.99
     batch_size: int = 256
     n_step: int = 1
     buffer_transitions: int = 1_000_000
@@ -62,7 +60,6 @@ class SACSettings(ValueSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_range("agent.discount", self.discount, 0, 1 - 1e-9)
         for name in ("batch_size", "n_step", "buffer_transitions", "env_steps_per_update"):
             require_range(f"agent.{name}", getattr(self, name), 1)
         require_range("agent.warmup_env_steps", self.warmup_env_steps, 0)
@@ -116,6 +113,7 @@ class SAC:
         self._target_weights: list[Tensor] = list(self.target.parameters())
         self._critic_buffers = list(zip(self.critic.network.buffers(), self.target.buffers(), strict=True))
         self._atoms = self.critic.network.tensor("members.0.head.atoms") if self._coding.categorical else None
+        self.critic.value_errors = self._coding.errors_over(self._atoms)
         device = self.actor.device
         self.temperature = LogMultiplier(settings.initial_temperature, settings.temperature_learning_rate, device)
         memory = Path(settings.replay_folder) if settings.replay_folder else None

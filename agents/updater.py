@@ -36,6 +36,8 @@ class Updater:
         copies: Networks that accompany this one, such as ``target``; the agent fills it before the first update.
         trace: What a recent update was like; see ``UpdateTrace``.
         examples: The latest examples it learned from, if the agent has declared its objective; see ``LatestExamples``.
+        value_errors: Maps logits (B, V, Z) of values that are categoricals, and values to learn (B, V), to the error of each,
+            (B, V), by the agent's loss; None for scalars. The agent sets it.
 
     Raises:
         ValueError: If updates are to be functions and the network has noisy or injected layers.
@@ -65,6 +67,7 @@ class Updater:
         self._written = 0  # optimizer steps, of which a parameter's own version knows nothing if they are fused
         self.steps = 0
         self.copies: dict[str, Network] = {}
+        self.value_errors: Callable[[Tensor, Tensor], Tensor] | None = None
         self.hooks = Hooks(part, network, interventions, seed, self.copies)
         self.interventions = self.hooks.interventions
         if execution.as_function and (method := self.hooks.needs_graph):

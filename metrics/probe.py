@@ -11,16 +11,18 @@ from torch.nn import functional
 
 from metrics.log_values import Series
 from metrics.observer import Logs, passes
+from metrics.probe_space import SPACES, VALUES, OutputSpace, Space, space_of
 from metrics.undefined import Undefined
 from metrics.view import Part, View
 from networks.network import Network
-from networks.spec import require_range
+from networks.spec import require_choice, require_range
 from networks.torso_network import TorsoNetwork
 from seeding import derive_seed, torch_generator
 
 FREQUENCY: Final = 1e5
 _CURVE_POINTS: Final = 20
 _DRAWS_PER_INPUT: Final = 4  # drawn from a replay of a few hundred different inputs, many come twice
+_OUTPUTS: Final = OutputSpace()
 
 
 @dataclass
@@ -34,6 +36,9 @@ class ProbeSettings:
         batch_size: Inputs per step.
         learning_rate: Of the fresh Adam.
         random_labels: Whether classifiers are also asked to memorise uniformly random labels of the same inputs.
+        space: ``values``: where values are categoricals, the probe fits the values that they stand for by the agent's own loss,
+            and its errors compare with those of scalar values; B.3 reads them as temporal-difference errors of random rewards.
+            ``outputs``: it fits their logits by squared errors. All other outputs are fitted as they are in either.
     """
 
     every_steps: int = 25_000
@@ -42,12 +47,14 @@ class ProbeSettings:
     batch_size: int = 128
     learning_rate: float = 1e-3
     random_labels: bool = True
+    space: str = VALUES
 
     def __post_init__(self) -> None:
         require_range("probe.every_steps", self.every_steps, 0)
         for name in ("steps", "inputs", "batch_size"):
             require_range(f"probe.{name}", getattr(self, name), 1)
         require_range("probe.learning_rate", self.learning_rate, 0)
+        require_choice("probe.space", self.space, SPACES)
 
 
 class Curve(NamedTuple):
@@ -58,23 +65,23 @@ class Curve(NamedTuple):
 
 
 @torch.no_grad()
-def high_frequency_noise(network: Network, inputs: Tensor, seed: int) -> Tensor:
-    """Returns eta(x) = sin(1e5 * g(x)) for a fresh random network g of the same shape, in the shape of the network's output.
+def high_frequency_noise(network: Network, inputs: Tensor, seed: int, space: Space = _OUTPUTS) -> Tensor:
+    """Returns eta(x) = sin(1e5 * g(x)) for a fresh random network g of the same shape, read in ``space``.
 
     Source: Lyle et al. 2023, "Understanding plasticity in neural networks". At a frequency of 1e5 the sine of a float32 would
     be made of rounding errors, so g is evaluated once in float64.
     """
     other = network.fresh(seed).double().eval()
     exact = inputs if inputs.dtype == torch.uint8 else inputs.double()
-    return torch.sin(FREQUENCY * other(exact)).float()
+    return torch.sin(FREQUENCY * space.read(other, other(exact))).float()
 
 
 @torch.no_grad()
-def probe_targets(network: Network, inputs: Tensor, noise: Tensor) -> Tensor:
-    """Returns f(theta; x) + eta(x), the frozen targets of the probe, from the network in evaluation mode."""
+def probe_targets(network: Network, inputs: Tensor, noise: Tensor, space: Space = _OUTPUTS) -> Tensor:
+    """Returns f(theta; x) + eta(x), the frozen targets of the probe, from the network in evaluation mode, read in ``space``."""
     with network.evaluating():
         outputs: Tensor = network(inputs)
-    return outputs.float() + noise
+    return space.read(network, outputs) + noise
 
 
 def latest_distinct(inputs: Tensor, count: int) -> Tensor:
@@ -99,6 +106,7 @@ def fit(
     loss: Callable[[Tensor, Tensor], Tensor],
     settings: ProbeSettings,
     generator: torch.Generator,
+    measure: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Curve:
     """Trains ``network`` in place with a fresh Adam.
 
@@ -108,14 +116,15 @@ def fit(
         loss: Called with outputs and row numbers, (B,); returns the mean loss over these rows.
         settings: Steps, batch size and learning rate.
         generator: Chooses the rows; give two networks equal generators to show them the same batches.
+        measure: Called like ``loss`` for the curve, which is that of the loss without it.
 
     Returns:
-        The loss on all rows in evaluation mode, before the first step, at about 20 points, and after the last.
+        The loss, or the measure, on all rows in evaluation mode, before the first step, at about 20 points, and after the last.
     """
     every = max(1, settings.steps // _CURVE_POINTS)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
-    rows = torch.arange(inputs.shape[0], device=inputs.device)
-    steps, losses = [0], [_evaluate(network, inputs, rows, loss)]
+    rows, measure = torch.arange(inputs.shape[0], device=inputs.device), measure or loss
+    steps, losses = [0], [_evaluate(network, inputs, rows, measure)]
     for step in range(1, settings.steps + 1):
         batch = torch.randint(inputs.shape[0], (settings.batch_size,), generator=generator, device=inputs.device)
         with torch.enable_grad():
@@ -126,7 +135,7 @@ def fit(
         optimizer.step()
         if step % every == 0 or step == settings.steps:
             steps.append(step)
-            losses.append(_evaluate(network, inputs, rows, loss))
+            losses.append(_evaluate(network, inputs, rows, measure))
     return Curve(torch.tensor(steps), torch.stack(losses).cpu())
 
 
@@ -138,6 +147,9 @@ def _evaluate(network: Network, inputs: Tensor, rows: Tensor, loss: Callable[[Te
 
 class ProbeObserver:
     """Runs the probe on a copy of every part, and on a fresh network of the same shape with the same inputs and batches.
+
+    Both are fitted in the space of the settings, by the same loss. A value beyond the atoms of a categorical cannot be reached,
+    and its error counts.
 
     Logs, averaged over parts and by part as ``probe/<key>/<part>``: ``loss`` (mean squared error on all inputs at the end),
     ``fresh_loss``, ``relative_loss`` = loss / fresh_loss, ``explained_variance`` = 1 - loss / var(eta), ``auc`` and ``fresh_auc``
@@ -159,10 +171,9 @@ class ProbeObserver:
         logs: Logs = {}
         pooled: dict[str, list[float]] = {}
         for name, part in view.agent.parts.items():
-            if isinstance(part.network, TorsoNetwork) and part.network.torso.reads_tokens:
-                logs[f"probe/loss/{name}"] = undefined = Undefined(
-                    "the probe fits functions of numbers, and the inputs are tokens"
-                )
+            space = space_of(part.network, part.value_errors, self.settings.space)
+            if (reason := _why_not(part, space)) or space is None:
+                logs[f"probe/loss/{name}"] = undefined = Undefined(reason)
                 pooled.setdefault("loss", []).append(undefined)
                 continue
             device = next(part.network.parameters()).device
@@ -171,17 +182,17 @@ class ProbeObserver:
             if drawn is None:
                 return {"probe/loss": Undefined("there are no inputs yet")}
             inputs = latest_distinct(drawn, self.settings.inputs)
-            values, curves = self._probe(part, inputs, derive_seed(self.seed, "probe", name, view.step))
+            values, curves = self._probe(part, space, inputs, derive_seed(self.seed, "probe", name, view.step))
             for key, value in values.items():
                 logs[f"probe/{key}/{name}"] = value
                 pooled.setdefault(key, []).append(value)
             logs[f"probe/curve/{name}"] = curves
         return logs | {f"probe/{key}": _mean(values) for key, values in pooled.items()}
 
-    def _probe(self, part: Part, inputs: Tensor, seed: int) -> tuple[dict[str, float], Series]:
-        noise = high_frequency_noise(part.network, inputs, derive_seed(seed, "noise"))
+    def _probe(self, part: Part, space: Space, inputs: Tensor, seed: int) -> tuple[dict[str, float], Series]:
+        noise = high_frequency_noise(part.network, inputs, derive_seed(seed, "noise"), space)
         aged, fresh = (
-            self._regress(network, inputs, noise, seed)
+            self._regress(network, space, inputs, noise, seed)
             for network in (deepcopy(part.network), part.network.fresh(derive_seed(seed, "fresh")))
         )
         loss, fresh_loss, variance = float(aged.losses[-1]), float(fresh.losses[-1]), float(noise.var(correction=0))
@@ -198,15 +209,16 @@ class ProbeObserver:
         curves = {"aged": aged.losses, "fresh": fresh.losses}
         return values, Series(aged.steps, curves, "optimizer steps", "mean squared error")
 
-    def _regress(self, network: Network, inputs: Tensor, noise: Tensor, seed: int) -> Curve:
-        targets = probe_targets(network, inputs, noise)
+    def _regress(self, network: Network, space: Space, inputs: Tensor, noise: Tensor, seed: int) -> Curve:
+        targets = probe_targets(network, inputs, noise, space)
         generator = torch_generator(seed, "batches", device=inputs.device)
         return fit(
             network,
             inputs,
-            lambda outputs, rows: functional.mse_loss(outputs.float(), targets[rows]),
+            lambda outputs, rows: space.loss(network, outputs, targets[rows]),
             self.settings,
             generator,
+            lambda outputs, rows: functional.mse_loss(space.read(network, outputs), targets[rows]),
         )
 
     def _memorise(self, network: Network, inputs: Tensor, seed: int) -> dict[str, float]:
@@ -223,6 +235,13 @@ class ProbeObserver:
                 accuracy = (copy(inputs).argmax(1) == labels).float().mean()
             values |= {f"{prefix}random_label_loss": float(curve.losses[-1]), f"{prefix}random_label_accuracy": float(accuracy)}
         return values
+
+
+def _why_not(part: Part, space: Space | None) -> str:
+    """Returns why a part cannot be probed, or ""."""
+    if isinstance(part.network, TorsoNetwork) and part.network.torso.reads_tokens:
+        return "the probe fits functions of numbers, and the inputs are tokens"
+    return "the part does not say how it learns its categorical values; probe.space=outputs fits logits" if space is None else ""
 
 
 def _mean(values: list[float]) -> float:

@@ -47,11 +47,16 @@ class Examples(Protocol):
 
 
 class Part(Protocol):
-    """One trained part of an agent, as far as a measurement needs it."""
+    """One trained part of an agent, as far as a measurement needs it.
+
+    Attributes:
+        value_errors: How it learns values that are categoricals; see ``agents.updater.Updater``.
+    """
 
     network: Network
     initial: dict[str, Tensor]
     optimizer: Optimizer
+    value_errors: Callable[[Tensor, Tensor], Tensor] | None
 
     @property
     def trace(self) -> Trace:

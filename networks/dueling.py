@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from networks.head import Head, Readers, evenly_spaced
+from networks.head import Head, Readers, evenly_spaced, expected_value
 from networks.hidden import HiddenLayer
 from networks.noisy import dense
 from networks.spec import HeadSpec, NetworkSpec
@@ -52,7 +52,7 @@ class DuelingHead(Head):
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Returns the (expected) value of each output, (B, outputs)."""
-        return outputs.float().softmax(-1) @ self.atoms if self.bins else outputs
+        return expected_value(outputs, self.atoms, self.spec.label_smoothing) if self.bins else outputs
 
     def maps(self, prefix: str) -> dict[str, tuple[nn.Linear, float]]:
         """Returns the last map of each stream."""

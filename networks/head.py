@@ -66,3 +66,24 @@ def evenly_spaced(spec: HeadSpec) -> Tensor:
     if spec.bins < 2 or spec.low >= spec.high:
         raise ValueError(f"categorical head needs at least 2 bins and low < high, not {spec.bins} on [{spec.low}, {spec.high}]")
     return torch.linspace(spec.low, spec.high, spec.bins)
+
+
+def expected_value(logits: Tensor, atoms: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Returns the value that each categorical stands for.
+
+    Without smoothing that is its mean. A categorical that was trained on targets (1 - s) p + s / Z has the mean
+    (1 - s) v + s * mean(atoms), from which v follows; it is clamped to the support, since a sharper categorical than any such
+    target would stand for a value beyond it.
+
+    Args:
+        logits: (..., Z); those of lower precision than float32 are taken as float32.
+        atoms: (Z,).
+        label_smoothing: s, in [0, 1).
+
+    Returns:
+        (...).
+    """
+    mean = (logits if logits.dtype == torch.float64 else logits.float()).softmax(-1) @ atoms
+    if not label_smoothing:
+        return mean
+    return ((mean - label_smoothing * atoms.mean()) / (1 - label_smoothing)).clamp(atoms[0], atoms[-1])

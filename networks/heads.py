@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.dueling import DuelingHead
-from networks.head import Head, evenly_spaced
+from networks.head import Head, evenly_spaced, expected_value
 from networks.initialisers import Initialiser
 from networks.noisy import dense
 from networks.pop_art import PopArtHead
@@ -51,8 +51,8 @@ class CategoricalHead(LinearHead):
         return self.linear(features).unflatten(1, (-1, self.bins))
 
     def decode(self, outputs: Tensor) -> Tensor:
-        """Returns the expected value of each categorical, (B, outputs)."""
-        return outputs.float().softmax(-1) @ self.atoms
+        """Returns the value that each categorical stands for, (B, outputs)."""
+        return expected_value(outputs, self.atoms, self.spec.label_smoothing)
 
 
 class GaussianHead(LinearHead):

@@ -115,6 +115,8 @@ class HeadSpec:
         noise_deviation: sigma_0 of all dense maps, those of the torso included, see ``networks.noisy``; 0 for maps without noise.
         pop_art: Whether ``q`` or ``value`` outputs are normalised, see ``networks.pop_art``.
         deviation_low: Least deviation that they are normalised by.
+        label_smoothing: Weight of the uniform distribution that a categorical head's targets are mixed with and that decoding
+            takes out again, in [0, 1); 0 if there is none, or if decoding leaves it in.
     """
 
     kind: str
@@ -129,6 +131,7 @@ class HeadSpec:
     noise_deviation: float = 0.0
     pop_art: bool = False
     deviation_low: float = 1e-4
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         require_range("head.outputs", self.outputs, 1)

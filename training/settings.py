@@ -106,7 +106,8 @@ class Plan:
         evaluation: Settings of the evaluation.
         task_evaluation: Settings of the evaluation of supervised learners.
         checkpoint: Settings of the checkpoints.
-        config: The same as plain containers, as it is written to the run folder; what the env's settings left open is filled in.
+        config: The same as plain containers, as it is written to the run folder; what the settings of env and agent derive where
+            something was left open is filled in.
     """
 
     run: RunSettings
@@ -139,10 +140,12 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
     agent_name = _name(config, "agent", AGENTS)
     env_name = _name(config, "env", STREAMS)
     env: Any = build_settings(STREAMS[env_name][0], _without_name(config["env"]), "env")
+    agent: Any = build_settings(AGENTS[agent_name].settings, _without_name(config["agent"]), "agent")
+    filled_in = {"env": {"name": env_name, **asdict(env)}, "agent": {"name": agent_name, **asdict(agent)}}
     return Plan(
         run=build_settings(RunSettings, top, ""),
         agent_name=agent_name,
-        agent=build_settings(AGENTS[agent_name].settings, _without_name(config["agent"]), "agent"),
+        agent=agent,
         env=env,
         network=build_settings(NetworkSpec, _without_parts(config["network"]), "network"),
         network_parts=_by_part(NetworkSpec, config["network"], "network"),
@@ -154,7 +157,7 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
         evaluation=build_settings(EvaluationSettings, config["evaluation"], "evaluation"),
         task_evaluation=build_settings(TaskEvaluationSettings, config["task_evaluation"], "task_evaluation"),
         checkpoint=build_settings(CheckpointSettings, config["checkpoint"], "checkpoint"),
-        config={**config, "env": {"name": env_name, **asdict(env)}},
+        config={**config, **filled_in},
     )
 
 

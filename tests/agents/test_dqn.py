@@ -116,7 +116,7 @@ def transitions_of_hand() -> Transitions:
 
 def test_two_hot_loss_is_the_cross_entropy_with_the_encoded_target(builder: BuildPart) -> None:
     # Atoms 0, 1, 2; target 1.25 is (0, 0.75, 0.25), smoothed by 0.3: 0.7 p + 0.1 = (0.1, 0.625, 0.275).
-    agent = small_dqn(builder, discount=0.5, loss="two_hot", bins=3, label_smoothing=0.3)
+    agent = small_dqn(builder, loss="two_hot", bins=3, value_low=0.0, value_high=2.0, label_smoothing=0.3)
     logits = torch.tensor([[0.3, -0.2, 1.0]])
     expected = functional.cross_entropy(logits, torch.tensor([[0.1, 0.625, 0.275]]))
     torch.testing.assert_close(agent._errors(logits, torch.tensor([1.25]))[0], expected)
@@ -124,16 +124,16 @@ def test_two_hot_loss_is_the_cross_entropy_with_the_encoded_target(builder: Buil
 
 def test_two_hot_targets_bootstrap_from_decoded_values(builder: BuildPart) -> None:
     # Head biases alone: action 0 puts its mass on atom 2, action 1 on atom 0. max_a Q = 2: target 1 + 0.5 * 2 = 2.
-    agent = small_dqn(builder, actions=2, part={"spec": LINEAR, "inputs": (2,)}, discount=0.5, loss="two_hot", bins=3)
+    support = {"bins": 3, "value_low": 0.0, "value_high": 2.0}
+    agent = small_dqn(builder, actions=2, part={"spec": LINEAR, "inputs": (2,)}, discount=0.5, loss="two_hot", **support)
     set_linear(agent.target, [[0.0, 0.0]] * 6, [-100.0, -100.0, 100.0, 100.0, -100.0, -100.0])
     assert agent._targets(hand_batch([False, True])).tolist() == [2.0, 2.0]
 
 
-@pytest.mark.parametrize(("discount", "high"), [(0.0, 1.0), (0.9, 10.0), (0.98, 50.0), (0.99, 100.0)])
-def test_default_support_holds_every_return_of_rewards_in_0_1(builder: BuildPart, discount: float, high: float) -> None:
-    agent = small_dqn(builder, discount=discount, loss="two_hot", bins=11)
-    atoms = agent.q.network.get_buffer("head.atoms")
-    assert atoms.tolist() == pytest.approx([high * index / 10 for index in range(11)])
+@pytest.mark.parametrize(("discount", "high"), [(0.0, 1), (0.9, 10), (0.98, 50), (0.99, 100)])
+def test_default_atoms_are_the_whole_numbers_of_every_return(builder: BuildPart, discount: float, high: int) -> None:
+    agent = small_dqn(builder, discount=discount, loss="two_hot")
+    assert agent.q.network.get_buffer("head.atoms").tolist() == pytest.approx(list(range(-high, high + 1)))
 
 
 def test_support_can_be_set(builder: BuildPart) -> None:
@@ -314,10 +314,33 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
         DQNSettings(**settings)
 
 
-@pytest.mark.parametrize("settings", [{"bins": 1}, {"value_low": 5.0, "value_high": 5.0}])
-def test_a_support_without_width_is_refused(builder: BuildPart, settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="categorical head needs at least 2 bins and low < high"):
-        small_dqn(builder, loss="two_hot", **settings)
+def test_smoothed_values_are_decoded_for_acting_and_for_targets(builder: BuildPart) -> None:
+    # Atoms -1, 0, 1, smoothing 0.4. Action 0 has all mass on 0; action 1 is the smoothed target of 0.5: 0.6 (0, 0.5, 0.5) plus
+    # 2/15 each, with a mean of 0.3. Decoded as published action 1 is worth 0.3 and its target 1 + 0.5 * 0.3.
+    smoothed = torch.tensor([2.0, 6.5, 6.5]).div(15).log().tolist()
+    for decoding, target in (("corrected", 1.25), ("published", 1.15)):
+        agent = small_dqn(
+            builder,
+            actions=2,
+            part={"spec": LINEAR, "inputs": (2,)},
+            discount=0.5,
+            loss="two_hot",
+            bins=3,
+            value_low=-1.0,
+            value_high=1.0,
+            label_smoothing=0.4,
+            label_smoothing_decoding=decoding,
+        )
+        for network in (agent.q.network, agent.target):
+            set_linear(network, [[0.0, 0.0]] * 6, [-100.0, 100.0, -100.0, *smoothed])
+        assert agent.greedy(torch.eye(2)).tolist() == [1, 1]
+        assert agent._targets(hand_batch([False, False])).tolist() == pytest.approx([target, target + 1])
+
+
+def test_targets_of_c51_are_not_smoothed_and_their_values_not_corrected(builder: BuildPart) -> None:
+    agent = small_dqn(builder, loss="categorical", bins=3, value_low=-1.0, value_high=1.0, label_smoothing=0.4)
+    logits = torch.tensor([[[0.2, 0.3, 0.5]]]).log()
+    assert agent.q.network.decode(logits).item() == pytest.approx(0.3)
 
 
 # Seeds and measurements

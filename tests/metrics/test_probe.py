@@ -1,6 +1,6 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any
 
@@ -12,13 +12,18 @@ from torch.nn import functional
 from agents.dqn import DQN, DQNSettings
 from agents.optimizers import OptimizerSettings
 from agents.parts import PartBuilder
+from agents.ppo import PPO
+from agents.ppo_settings import PPOSettings
+from agents.sac import SAC, SACSettings
 from agents.updater import Updater
+from agents.value_coding import ValueCoding
 from envs.experience import Experience, Transitions
 from interventions.registry import registered
 from metrics import probe
 from metrics.log_values import Series
 from metrics.observer import Logs, observe
 from metrics.probe import Curve, ProbeObserver, ProbeSettings, fit, high_frequency_noise, latest_distinct, probe_targets
+from metrics.probe_space import OutputSpace, PairSpace, Space, ValueSpace, space_of
 from metrics.undefined import Undefined
 from metrics.view import View
 from networks.factory import build_network
@@ -64,7 +69,11 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 def part_of(spec: NetworkSpec, head: HeadSpec, inputs: Tensor, name: str = "q") -> Updater:
     builder = PartBuilder(spec, inputs.shape[1:], inputs.dtype, OptimizerSettings())
-    return builder(name, head)
+    part = builder(name, head)
+    if head.kind == "categorical":
+        coding = ValueCoding("two_hot", head.bins, head.low, head.high, head.label_smoothing)
+        part.value_errors = coding.errors_over(part.network.tensor("head.atoms"))
+    return part
 
 
 def learner(inputs: Tensor, head: HeadSpec = REGRESSION, parts: tuple[str, ...] = ("q",), **spec: Any) -> Learner:
@@ -103,8 +112,8 @@ def noises(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Every noise that a probe draws."""
     drawn: list[Tensor] = []
 
-    def note(network: Network, inputs: Tensor, seed: int) -> Tensor:
-        drawn.append(high_frequency_noise(network, inputs, seed))
+    def note(network: Network, inputs: Tensor, seed: int, space: Space) -> Tensor:
+        drawn.append(high_frequency_noise(network, inputs, seed, space))
         return drawn[-1]
 
     monkeypatch.setattr(probe, "high_frequency_noise", note)
@@ -318,7 +327,7 @@ def test_both_curves_start_at_the_mean_square_of_the_noise(agent: Learner, batch
     curves = curves_of(logs)
     (noise,) = noises
     assert agent.inputs is not None
-    assert noise.shape == agent.parts["q"].predict(agent.inputs).shape
+    assert noise.shape == agent.parts["q"].network.decode(agent.parts["q"].predict(agent.inputs)).shape
     assert curves.ys.keys() == {"aged", "fresh"}
     for losses in curves.ys.values():
         assert losses.shape == curves.x.shape
@@ -398,6 +407,127 @@ def test_random_labels_pair_the_networks_too(tape: Tape) -> None:
 def test_an_untrained_network_is_about_as_good_as_a_fresh_one() -> None:
     logs = run_probe(learner(vectors(32), widths=[32, 32]), steps=200, inputs=32)
     assert 0.7 < number(logs, "probe/relative_loss") < 1.4
+
+
+# Values
+
+
+TWO_HOT = HeadSpec("categorical", 2, bins=5, low=-2.0, high=2.0)
+
+
+def test_values_are_read_and_learned_by_hand() -> None:
+    # Atoms 0, 1, 2; logits of (0.2, 0.3, 0.5) and of (1, 0, 0): values 1.3 and 0. Learning 1.75 and 0 as two-hot, (0, 1/4, 3/4)
+    # and (1, 0, 0): cross-entropies -(log 0.3 + 3 log 0.5) / 4 and 0.
+    part = part_of(NetworkSpec(), HeadSpec("categorical", 2, bins=3, low=0.0, high=2.0), vectors(2))
+    space = space_of(part.network, part.value_errors, "values")
+    assert isinstance(space, ValueSpace)
+    outputs = torch.tensor([[[0.2, 0.3, 0.5], [1.0, 1e-30, 1e-30]]]).log()
+    assert space.read(part.network, outputs)[0].tolist() == pytest.approx([1.3, 0.0])
+    loss = space.loss(part.network, outputs, torch.tensor([[1.75, 0.0]]))
+    assert loss.item() == pytest.approx(-(log(0.3) + 3 * log(0.5)) / 8)
+    assert isinstance(space_of(part.network, part.value_errors, "outputs"), OutputSpace)
+
+
+def test_a_value_with_a_policy_is_read_and_learned_by_hand() -> None:
+    # The policy's columns 1 and -1 are to be 2 and -1: squares 1 and 0. The value's error is -(log 0.3 + 3 log 0.5) / 4.
+    head = HeadSpec("policy", 2, beside=HeadSpec("categorical", 1, bins=3, low=0.0, high=2.0))
+    network = part_of(NetworkSpec(), head, vectors(2)).network
+    coding = ValueCoding("two_hot", 3, 0.0, 2.0)
+    space = space_of(network, coding.errors_over(torch.tensor([0.0, 1.0, 2.0])), "values")
+    assert isinstance(space, PairSpace)
+    outputs = torch.cat([torch.tensor([[1.0, -1.0]]), torch.tensor([[0.2, 0.3, 0.5]]).log()], dim=1)
+    assert space.read(network, outputs)[0].tolist() == pytest.approx([1.0, -1.0, 1.3])
+    loss = space.loss(network, outputs, torch.tensor([[2.0, -1.0, 1.75]]))
+    assert loss.item() == pytest.approx((1 + 0 - (log(0.3) + 3 * log(0.5)) / 4) / 3)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_two_hot_network_with_room_learns_values(smoothing: float, noises: list[Tensor]) -> None:
+    # Its cross-entropy cannot fall to 0, and the error of its values does.
+    agent = learner(vectors(4), replace(TWO_HOT, label_smoothing=smoothing), widths=[64, 64])
+    logs = run_probe(agent, steps=300, learning_rate=0.005)
+    start = float(noises[0].square().mean())
+    assert number(logs, "probe/loss") < 0.01 * start
+    assert number(logs, "probe/fresh_loss") < 0.01 * start
+    assert noises[0].shape == (4, 2)
+    assert float(curves_of(logs).ys["aged"][0]) == pytest.approx(start, rel=1e-5)
+
+
+def test_noise_of_values_is_that_of_the_decoded_network_in_float64() -> None:
+    part, inputs = part_of(NetworkSpec(widths=[32, 32]), TWO_HOT, vectors(1)), vectors(300)
+    space = space_of(part.network, part.value_errors, "values")
+    assert space is not None
+    noise = high_frequency_noise(part.network, inputs, 7, space)
+    other = part.network.fresh(7).double()
+    exact = (other(inputs.double()).softmax(-1) @ torch.arange(-2, 3).double()).detach()
+    torch.testing.assert_close(noise, torch.sin(1e5 * exact).float(), rtol=0, atol=1e-6)
+    assert (torch.sin(1e5 * exact.float()) - noise).abs().max() > 1e-3
+    assert float(noise.var()) == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("head", [HeadSpec("q", 2), HeadSpec("q", 2, pop_art=True), HeadSpec("classification", 3), REGRESSION])
+def test_scalars_and_classes_are_the_same_in_either_space(head: HeadSpec) -> None:
+    logs = [run_probe(learner(vectors(16), head), space=space, random_labels=False) for space in ("values", "outputs")]
+    curves = [own.pop("probe/curve/q") for own in logs]
+    assert logs[0] == logs[1]
+    assert all(isinstance(curve, Series) for curve in curves)
+
+
+def test_logits_are_fitted_where_outputs_are_asked_for(noises: list[Tensor]) -> None:
+    logs = run_probe(learner(vectors(16), TWO_HOT), space="outputs")
+    assert noises[0].shape == (16, 2, 5)
+    assert number(logs, "probe/loss") != number(run_probe(learner(vectors(16), TWO_HOT)), "probe/loss")
+
+
+def dqn_of(builder: PartBuilder, **settings: Any) -> DQN:
+    return DQN(DQNSettings(warmup_env_steps=1000, buffer_transitions=100, discount=0.9, **settings), 3, builder)
+
+
+def ppo_of(builder: PartBuilder, **settings: Any) -> PPO:
+    return PPO(PPOSettings(rollout_steps=1000, discount=0.9, **settings), 3, True, builder)
+
+
+def sac_of(builder: PartBuilder, **settings: Any) -> SAC:
+    return SAC(SACSettings(warmup_env_steps=1000, buffer_transitions=100, discount=0.9, **settings), [-1.0], [1.0], builder)
+
+
+@pytest.mark.parametrize(
+    ("make", "columns"),
+    [
+        (lambda b: dqn_of(b, loss="two_hot", label_smoothing=0.1), {"q": 3}),
+        (lambda b: dqn_of(b, loss="hl_gauss"), {"q": 3}),
+        (lambda b: dqn_of(b, loss="categorical", dueling=True, stream_widths=[4], noise_deviation=0.1), {"q": 3}),
+        (lambda b: ppo_of(b, value_loss="two_hot"), {"actor": 3, "critic": 1}),
+        (lambda b: ppo_of(b, value_loss="hl_gauss", shared_torso=True), {"actor_critic": 4}),
+        (lambda b: sac_of(b, value_loss="hl_gauss"), {"actor": 2, "critic": 2}),
+    ],
+    ids=["two_hot", "hl_gauss", "rainbow", "ppo", "ppo_shared", "sac"],
+)
+def test_parts_of_every_agent_are_probed_as_values(
+    make: Callable[[PartBuilder], Any], columns: dict[str, int], noises: list[Tensor]
+) -> None:
+    agent = make(PartBuilder(NetworkSpec(widths=[6, 5]), (4,), torch.float32, OptimizerSettings()))
+    seen = transitions(16, 0).batch
+    assert isinstance(seen, Transitions)
+    actions = seen.actions.float().unsqueeze(1) - 1 if isinstance(agent, SAC) else seen.actions
+    agent.learn(Experience(seen._replace(actions=actions), 0))
+    logs = run_probe(agent)
+    assert {name: noise.shape[1:] for name, noise in zip(agent.parts, noises, strict=True)} == {
+        name: (count,) for name, count in columns.items()
+    }
+    for name, noise in zip(agent.parts, noises, strict=True):
+        for losses in curves_of(logs, name).ys.values():
+            assert float(losses[0]) == pytest.approx(float(noise.square().mean()), rel=1e-4)
+            assert losses[-1] != losses[0]
+
+
+def test_a_part_that_does_not_say_how_it_learns_values_is_not_probed_by_a_guess() -> None:
+    agent = learner(vectors(16), TWO_HOT)
+    agent.parts["q"].value_errors = None
+    value = run_probe(agent)["probe/loss"]
+    assert isinstance(value, Undefined)
+    assert value.reason.endswith("probe.space=outputs fits logits")
+    assert number(run_probe(agent, space="outputs"), "probe/loss") > 0
 
 
 # Random labels
@@ -513,6 +643,11 @@ def test_settings_say_when() -> None:
 def test_settings_that_make_no_sense_are_refused(setting: str, value: float, least: int) -> None:
     with pytest.raises(ValueError, match=f"probe.{setting}={value} must be at least {least}"):
         ProbeSettings(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_an_unknown_space_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^probe.space=logits is unknown; choose from values, outputs$"):
+        ProbeSettings(space="logits")
 
 
 def test_no_inputs_yet() -> None:

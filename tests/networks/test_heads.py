@@ -1,5 +1,6 @@
 """Heads with more than one output: two side by side, Gaussians, dueling streams."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -147,3 +148,14 @@ def test_each_stream_has_hidden_layers_of_its_own() -> None:
 def test_streams_are_for_action_values() -> None:
     with pytest.raises(ValueError, match="dueling head=policy is unknown; choose from q, categorical"):
         build_head(4, HeadSpec("policy", 3, dueling=True), NetworkSpec())
+
+
+def test_a_head_takes_the_smoothing_of_its_targets_out_by_hand() -> None:
+    # Atoms 0, 1, 2 and smoothing 0.4: a value of 2 is (2, 2, 11) / 15, with a mean of 1.6 = 0.6 * 2 + 0.4 * 1; all mass on the
+    # first atom would stand for (0 - 0.4) / 0.6.
+    logits = torch.tensor([[[2.0, 2.0, 11.0]], [[1.0, 0.0, 0.0]]]).log()
+    for dueling in (False, True):
+        spec = replace(CATEGORICAL, dueling=dueling)
+        plain, smoothed = (build_head(4, replace(spec, label_smoothing=share), NetworkSpec()) for share in (0.0, 0.4))
+        assert plain.decode(logits).flatten().tolist() == pytest.approx([1.6, 0.0])
+        assert smoothed.decode(logits).flatten().tolist() == pytest.approx([2.0, 0.0])

@@ -27,6 +27,19 @@ def test_a_plan_holds_typed_settings_in_the_order_of_the_config(composed: dict[s
     assert plan.config == composed
 
 
+def test_the_atoms_are_open_in_the_composed_config_and_numbers_in_the_plan() -> None:
+    config = compose_config(["agent=dqn_two_hot"], CONFIGS)
+    names = ("bins", "value_low", "value_high")
+    assert [config["agent"][name] for name in names] == [None, None, None]
+    for discount, bins in ((0.0, 3), (0.9, 21), (0.99, 201), (0.97, 69)):
+        plan = plan_from({**config, "agent": {**config["agent"], "discount": discount}})
+        assert [plan.config["agent"][name] for name in names] == [bins, -(bins - 1) / 2, (bins - 1) / 2]
+        assert plan_from(plan.config).agent == plan.agent
+        assert list(plan.config["agent"]) == list(config["agent"])
+    scalar = plan_from({**config, "agent": {**config["agent"], "loss": "huber"}})
+    assert [scalar.config["agent"][name] for name in names] == [None, None, None]
+
+
 def test_each_call_of_a_factory_makes_a_new_instance(composed: dict[str, Any]) -> None:
     make: Callable[[], Any] = plan_from(composed).interventions["redo"]
     assert make().threshold == 0.5
