@@ -18,6 +18,7 @@ from agents.update_logs import by_part, samples
 from agents.updater import Updater
 from agents.value_coding import ValueSettings
 from agents.value_scale import ValueScale
+from envs.actions import LARGEST_BOUND
 from envs.experience import Experience, Transitions
 from interventions.base import Logs
 from networks.pop_art import pop_art_heads
@@ -25,6 +26,7 @@ from networks.spec import HeadSpec, require_range
 from seeding import torch_generator
 
 _LOG_DEVIATIONS: Final = (-20.0, 2.0)
+_LARGEST_BOUND: Final = LARGEST_BOUND + 1  # whole numbers have half a unit more
 
 
 @dataclass
@@ -87,7 +89,7 @@ class SAC:
         build_part: Builds the parts.
 
     Raises:
-        ValueError: If observations are not vectors, or an action is not bounded.
+        ValueError: If observations are not vectors, or an action has no bounds, or equal ones.
     """
 
     def __init__(
@@ -95,11 +97,8 @@ class SAC:
     ) -> None:
         if len(build_part.input_shape) != 1:
             raise ValueError(f"agent=sac needs vector observations, not inputs of shape {tuple(build_part.input_shape)}")
-        low, high = torch.tensor(action_low), torch.tensor(action_high)
-        if not bool((low.isfinite() & high.isfinite() & (low < high)).all()):
-            raise ValueError(f"agent=sac needs bounded actions, not bounds {list(action_low)} to {list(action_high)}")
-        self.settings, self.dimensions = settings, len(low)
-        self._middle, self._half = (low + high) / 2, (high - low) / 2
+        self.settings, self.dimensions = settings, len(action_low)
+        self._middle, self._half = _scale(action_low, action_high)
         self._coding = settings.coding
         self.actor = build_part("actor", HeadSpec("squashed_gaussian", self.dimensions))
         joint = (build_part.input_shape[0] + self.dimensions,)
@@ -265,3 +264,19 @@ class SAC:
         torch._foreach_lerp_(self._target_weights, self._critic_weights, self.settings.target_step_size)
         for own, target in self._critic_buffers:
             target.copy_(own)
+
+
+def _scale(action_low: Sequence[float], action_high: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Returns middle and half width of each action dimension, (A,); ValueError unless (-1, 1) can be scaled to the bounds."""
+    low, high = (torch.tensor(bounds, dtype=torch.float64) for bounds in (action_low, action_high))
+    if not bool(((low.abs() <= _LARGEST_BOUND) & (high.abs() <= _LARGEST_BOUND) & (low <= high)).all()):
+        raise ValueError(
+            f"agent=sac needs bounded actions, within ±{_LARGEST_BOUND:g}, not bounds {list(action_low)} to {list(action_high)}"
+        )
+    equal = (low.float() == high.float()).nonzero().flatten().tolist()
+    if equal:
+        raise ValueError(
+            f"agent=sac has nothing to choose in action dimension {equal[0]}: its bounds {action_low[equal[0]]} and "
+            f"{action_high[equal[0]]} are equal in single precision; take it out of the action space"
+        )
+    return ((low + high) / 2).float(), ((high - low) / 2).float()

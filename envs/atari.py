@@ -74,9 +74,8 @@ def build_atari(settings: AtariSettings, seed: int, device: torch.device) -> tup
         env = TaskSequence(makers, settings.steps_per_game, seed, settings.announce_tasks)
     else:
         env = AtariVector(settings.game, settings)
-    stream = EnvironmentStream(env, seed)
-    problem = environment_problem(stream, bool(settings.games) and settings.announce_tasks)
-    return stream, problem._replace(frame_stack=settings.frame_stack)
+    stream = EnvironmentStream(env, seed, ",".join(settings.games) or settings.game)
+    return stream, environment_problem(stream)._replace(frame_stack=settings.frame_stack)
 
 
 def check_game(setting: str, game: str) -> None:

@@ -4,6 +4,7 @@ Tassa et al. (2018), "DeepMind Control Suite".
 """
 
 import warnings
+from math import ceil, isfinite
 from typing import Any
 
 import gymnasium
@@ -41,6 +42,7 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
 
     Attributes:
         model: The ``MjModel``.
+        episode_steps: Steps of an episode at its time limit; None for a task without one.
 
     Raises:
         ValueError: The task is unknown or cannot be loaded, or ``action_repeat`` is below 1.
@@ -65,6 +67,8 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
             self._suite.reset()  # one task shapes its ground here, for which it needs a graphics library
         except Exception as error:  # of whatever kind the physics engine raises when it has none
             raise ValueError(f"task={task} cannot be loaded: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        limit = self._suite._step_limit
+        self.episode_steps = ceil(limit / action_repeat) if isfinite(limit) else None
         bounds = self._suite.action_spec()
         self._low, self._high = bounds.minimum, bounds.maximum
         self.action_space = spaces.Box(-1.0, 1.0, bounds.shape, np.float32)

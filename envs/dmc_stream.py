@@ -44,8 +44,8 @@ def build_dmc(settings: DmcSettings, seed: int, device: torch.device) -> tuple[S
     if settings.tasks and changes:
         raise ValueError(f"tasks={settings.tasks} and shift={settings.shift}: choose one of the two")
     env: VectorEnv[Any, Any, Any] = _vector(settings, settings.task, seed) if not settings.tasks else _sequence(settings, seed)
-    stream = EnvironmentStream(normalised(env, settings), seed)
-    return stream, environment_problem(stream, (bool(settings.tasks) or changes) and settings.announce_tasks)
+    stream = EnvironmentStream(normalised(env, settings), seed, ",".join(settings.tasks) or settings.task)
+    return stream, environment_problem(stream)
 
 
 def _vector(settings: DmcSettings, task: str, seed: int) -> SyncVector:

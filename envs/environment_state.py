@@ -10,9 +10,10 @@ from gymnasium.envs.classic_control import AcrobotEnv, CartPoleEnv, Continuous_M
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from envs.generator_state import generator_state, restored_generator
-from envs.keeps_state import resumes_exactly
+from envs.keeps_state import is_ours, resumes_exactly
 
 _WITHOUT_STATE: Final = (OrderEnforcing, PassiveEnvChecker)
+_STOCK_MUJOCO: Final = "gymnasium.envs.mujoco."  # nothing of theirs lives in Python from one step to the next
 _CLASSIC: Final = (AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv)
 
 
@@ -20,9 +21,21 @@ def keeps_all_state(env: gymnasium.Env[Any, Any]) -> bool:
     """Returns whether ``environment_state`` can save ``env`` and all its wrappers in mid-episode.
 
     That is so for gymnasium's classic control and MuJoCo environments, under gymnasium's own time limit, and for everything
-    that keeps its own state (``envs.keeps_state.KeepsState``).
+    that keeps its own state (``envs.keeps_state.KeepsState``). It is not so for a subclass of any of these, which may have
+    attributes of its own that nothing here knows of.
     """
-    return all(isinstance(layer, TimeLimit | OrderEnforcing | PassiveEnvChecker) or _can_save(layer) for layer in _layers(env))
+    return all(type(layer) in (TimeLimit, *_WITHOUT_STATE) or _can_save(layer) for layer in _layers(env))
+
+
+def episode_limit(env: gymnasium.Env[Any, Any]) -> int | None:
+    """Returns the most steps of an episode: that of a time limit, or that an environment of ours says; None without one."""
+    limits = []
+    for layer in _layers(env):
+        if isinstance(layer, TimeLimit):
+            limits.append(int(layer._max_episode_steps))
+        elif is_ours(type(layer)) and getattr(layer, "episode_steps", None) is not None:
+            limits.append(int(layer.episode_steps))  # type: ignore[attr-defined]
+    return min(limits, default=None)
 
 
 def environment_state(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
@@ -54,11 +67,7 @@ def _layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
 
 
 def _is_mujoco(layer: object) -> bool:
-    if not (hasattr(layer, "model") and hasattr(layer, "data")):
-        return False
-    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv  # here, as it loads the physics engine
-
-    return isinstance(layer, MujocoEnv)
+    return type(layer).__module__.startswith(_STOCK_MUJOCO)
 
 
 def _can_save(layer: gymnasium.Env[Any, Any]) -> bool:
@@ -67,7 +76,7 @@ def _can_save(layer: gymnasium.Env[Any, Any]) -> bool:
 
 def _layer_state(layer: Any) -> dict[str, Any]:
     name = {"name": type(layer).__name__}
-    if isinstance(layer, TimeLimit):
+    if type(layer) is TimeLimit:
         return {**name, "elapsed_steps": layer._elapsed_steps}
     if resumes_exactly(layer):
         return {**name, "state": layer.state_dict()}
@@ -80,7 +89,7 @@ def _layer_state(layer: Any) -> dict[str, Any]:
 
 
 def _restore_layer(layer: Any, values: dict[str, Any]) -> None:
-    if isinstance(layer, TimeLimit):
+    if type(layer) is TimeLimit:
         layer._elapsed_steps = values["elapsed_steps"]
         return
     if resumes_exactly(layer):

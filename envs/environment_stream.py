@@ -7,11 +7,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from torch import Tensor
 
+from envs.actions import nearest_actions
+from envs.announcement import ANNOUNCES, TASK
 from envs.experience import Experience, Transitions
+from envs.failure import EnvironmentFailure, check_finite, check_rewards, described, one_line
 from envs.keeps_state import KeepsState, resumes_exactly
+from envs.observation_form import KEPT_DTYPES
+from envs.sync_vector import SyncVector
+from envs.task_sequence import TaskSequence
 from seeding import derive_seed
 
 SEED_RANGE = 2**30  # some environments take 32-bit seeds, and vector environments add the row number
@@ -22,12 +28,14 @@ class EnvironmentStream:
 
     The environment must reset in the same step (``AutoresetMode.SAME_STEP``): then every transition is one that really
     happened, with its true final observation, and a terminal-to-reset pair never appears. Terminated and truncated stay
-    apart, so that a truncated episode is bootstrapped. Actions reach the environment as the agent chose them, and so does the
-    replay buffer: ``envs.sync_vector.SyncVector`` clips what leaves the Box.
+    apart, so that a truncated episode is bootstrapped. Actions are kept as the agent chose them, and reach the environment as
+    the nearest ones of its Box. What an environment gives is checked: numbers that are not finite, or of another shape or dtype
+    than its space says, end the run, and so does an error that it raises.
 
-    What an environment may say in its info, beside ``final_obs``:
+    What an environment may say in its info, besides ``final_obs``:
 
-    - ``task``: the task in force from the observations that come with it; until another is announced it stays, at first 0.
+    - ``plasticity/task``: the task in force from the observations that come with it; until another is announced it stays, at
+      first 0. Only environments that announce tasks are asked.
     - ``raw_reward``, (N,): the rewards before clipping or scaling; returns are sums of these.
     - ``episode_over``, (N,) bool: which episodes are over, where a lost life also counts as terminated.
     - ``stream/<name>``: a number to log; over several environments, the mean of those that say it in a step.
@@ -38,8 +46,12 @@ class EnvironmentStream:
     Args:
         env: the environments, N of them, with a Box observation space and Discrete or Box actions.
         seed: the run's seed; the environment is reset with a seed derived from it.
+        name: of the environment, for messages.
 
     Attributes:
+        name: of the environment.
+        announces_tasks: whether it announces tasks, which its metadata say, see ``envs.announcement``.
+        notes: what the user should know of how observations are shown.
         step: environment steps so far, over all N environments.
         task: the task of the latest transitions.
         input_shape: shape of one observation.
@@ -50,11 +62,16 @@ class EnvironmentStream:
 
     Raises:
         ValueError: another autoreset mode or an unsupported space.
+        EnvironmentFailure: the first reset fails.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], seed: int) -> None:
+    def __init__(self, env: VectorEnv[Any, Any, Any], seed: int, name: str = "") -> None:
         _check_environment(env)
-        self.env = env
+        base = innermost(env)
+        self.env, self.name = env, f"environment {name or type(base).__name__}"
+        self.announces_tasks = bool(env.metadata.get(ANNOUNCES, False))
+        self.notes: tuple[str, ...] = base.notes if isinstance(base, SyncVector) else ()
+        self._checks = not isinstance(base, SyncVector)  # which checks each of its copies itself
         self.num_envs = env.num_envs
         self.observation_space = env.single_observation_space
         self.action_space = env.single_action_space
@@ -82,18 +99,23 @@ class EnvironmentStream:
             act: maps observations (N, *input_shape) to actions, (N,) int64 or (N, A) float.
 
         Raises:
-            ValueError: an episode ended and the environment did not give its final observation.
+            EnvironmentFailure: the environment raised an error, or gave what no agent may learn from.
         """
         observations = self._observations
         actions = act(observations).detach().cpu()
-        following, rewards, terminated, truncated, info = self.env.step(self._to_environment(actions))
-        done = np.logical_or(terminated, truncated)
-        self._observations = _own(following)
-        next_observations = self._observations
-        if done.any():
-            next_observations = _with_final_observations(self._observations, done, info)
+        sent = self._to_environment(actions)
+        try:
+            following, rewards, terminated, truncated, info = self.env.step(sent)
+            coming = self._checked(following, rewards)
+            done = np.logical_or(terminated, truncated)
+            next_observations = coming
+            if done.any():
+                next_observations = _with_final_observations(coming, done, info)
+        except Exception as error:
+            raise self._failure(error, self.num_envs) from error
+        self._observations = coming
         self.step += self.num_envs
-        self.task, self._coming_task = self._coming_task, _announced_task(info, self._coming_task)
+        self.task, self._coming_task = self._coming_task, self._announced_task(info)
         batch = Transitions(
             observations,
             actions,
@@ -156,9 +178,12 @@ class EnvironmentStream:
         self.env.close()
 
     def _start(self, seed: int) -> None:
-        observations, info = self.env.reset(seed=seed % SEED_RANGE)
-        self._observations = _own(observations)
-        self._coming_task = _announced_task(info, self._coming_task)
+        try:
+            observations, info = self.env.reset(seed=seed % SEED_RANGE)
+            self._observations = self._checked(observations)
+        except Exception as error:
+            raise self._failure(error, 0) from error
+        self._coming_task = self._announced_task(info)
         self._noted = _notes(info)
         self._returns = np.zeros(self.num_envs, np.float64)
         self._lengths = np.zeros(self.num_envs, np.int64)
@@ -167,7 +192,39 @@ class EnvironmentStream:
         expected = (self.num_envs, *(self.action_space.shape or ()))
         if tuple(actions.shape) != expected:
             raise ValueError(f"actions must have shape {expected}, got {tuple(actions.shape)}")
+        if isinstance(self.action_space, spaces.Box):
+            return nearest_actions(self.action_space, actions.numpy())
         return actions.numpy().astype(self.action_space.dtype, copy=False)
+
+    def _checked(self, observations: Any, rewards: Any = None) -> Tensor:
+        """Returns a copy of observations, as an environment may write into its buffer again."""
+        if self._checks:
+            expected = ((self.num_envs, *self.input_shape), self.observation_space.dtype)
+            given = (np.shape(observations), getattr(observations, "dtype", None))
+            if given != expected:
+                raise EnvironmentFailure(f"the observations are {_kind(*given)}; their space says {_kind(*expected)}")
+            check_finite(observations)
+            if rewards is not None:
+                check_rewards(np.asarray(rewards), self.num_envs)
+        return torch.from_numpy(np.array(observations))
+
+    def _failure(self, error: Exception, steps: int) -> EnvironmentFailure:
+        """Returns what to raise for an error in the ``steps`` that are being made, 0 for a reset."""
+        what, copy = f"it raised {described(error)}", None
+        if isinstance(error, EnvironmentFailure):
+            what, copy = str(error), error.copy
+        which = f", copy {copy + 1} of {self.num_envs}" if copy is not None and self.num_envs > 1 else ""
+        if not steps:
+            return EnvironmentFailure(f"{self.name}{which}, reset at step {self.step}: {what}", copy)
+        length = int(self._lengths[copy or 0]) + 1
+        return EnvironmentFailure(f"{self.name}{which}, step {self.step + steps} ({length} of its episode): {what}", copy)
+
+    def _announced_task(self, info: Mapping[str, Any]) -> int:
+        """Returns the task from the coming observations on."""
+        if not self.announces_tasks or TASK not in info:
+            return self._coming_task
+        announced = _said(info, TASK)
+        return int(announced.max()) if announced.size else self._coming_task
 
     def _count(self, rewards: npt.NDArray[np.float64], over: npt.NDArray[np.bool_]) -> dict[str, Any]:
         self._returns += rewards
@@ -183,21 +240,31 @@ class EnvironmentStream:
         return stats
 
 
+def innermost(env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
+    """Returns the vector environment under all wrappers; of a sequence that of the current task."""
+    while isinstance(env, VectorWrapper | TaskSequence):
+        env = env.env
+    return env
+
+
+def _kind(shape: tuple[int, ...], dtype: Any) -> str:
+    return f"{dtype} of shape {shape}"
+
+
 def _check_environment(env: VectorEnv[Any, Any, Any]) -> None:
     mode = env.metadata.get("autoreset_mode")
     if mode != AutoresetMode.SAME_STEP:
         raise ValueError(f"environment must use AutoresetMode.SAME_STEP, {type(env).__name__} uses {mode}")
     if not isinstance(env.single_observation_space, spaces.Box):
-        raise ValueError(f"observation space must be a Box, got {env.single_observation_space}")
+        raise ValueError(f"observation space must be a Box, got {one_line(env.single_observation_space)}")
+    if env.single_observation_space.dtype not in (*KEPT_DTYPES, np.float64):
+        allowed = ", ".join(map(str, KEPT_DTYPES))
+        raise ValueError(f"observations must be of dtype {allowed}, got {env.single_observation_space.dtype}")
     actions = env.single_action_space
     if not isinstance(actions, spaces.Box | spaces.Discrete):
-        raise ValueError(f"action space must be Discrete or Box, got {actions}")
+        raise ValueError(f"action space must be Discrete or Box, got {one_line(actions)}")
     if isinstance(actions, spaces.Discrete) and actions.start != 0:
         raise ValueError(f"discrete actions must start at 0, got {actions}")
-
-
-def _own(observations: npt.NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.array(observations))  # a copy: an environment may write into its buffer again
 
 
 def _with_final_observations(observations: Tensor, done: npt.NDArray[np.bool_], info: Mapping[str, Any]) -> Tensor:
@@ -206,9 +273,13 @@ def _with_final_observations(observations: Tensor, done: npt.NDArray[np.bool_], 
     ``final_obs`` is one array (N, ...), or an array of N objects that are an observation or None.
     """
     if "final_obs" not in info:
-        raise ValueError('an episode ended and the environment gave no info["final_obs"]')
+        raise EnvironmentFailure('an episode ended and the environment gave no info["final_obs"]')
     final = np.asarray(info["final_obs"])[done]
     rows = np.stack(list(final)) if final.dtype == object else final
+    if rows.shape[1:] != tuple(observations.shape[1:]):
+        shape = tuple(observations.shape[1:])
+        raise EnvironmentFailure(f"a final observation has shape {rows.shape[1:]}; the observation space has {shape}")
+    check_finite(rows, np.flatnonzero(done))
     replaced = observations.clone()
     replaced[torch.from_numpy(done)] = torch.from_numpy(rows.astype(observations.numpy().dtype, copy=False))
     return replaced
@@ -222,10 +293,3 @@ def _notes(info: Mapping[str, Any]) -> dict[str, float]:
 def _said(info: Mapping[str, Any], key: str) -> npt.NDArray[Any]:
     values = np.asarray(info[key])
     return values[info[f"_{key}"]] if values.ndim and f"_{key}" in info else values
-
-
-def _announced_task(info: Mapping[str, Any], before: int) -> int:
-    if "task" not in info:
-        return before
-    announced = _said(info, "task")
-    return int(announced.max()) if announced.size else before

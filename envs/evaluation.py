@@ -1,22 +1,26 @@
 """Environments to evaluate an agent in, under the conditions in which it is being trained."""
 
 from dataclasses import fields, replace
-from typing import Any
+from math import ceil
+from typing import Any, Final
 
 import torch
 from gymnasium import Env, Wrapper
 from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 
 from envs.atari_settings import AtariSettings, protocol_line
-from envs.environment_stream import EnvironmentStream
+from envs.environment_stream import EnvironmentStream, innermost
 from envs.factory import STREAMS, build_stream
 from envs.normalisation import follow_statistics
 from envs.physics_shift import PhysicsShift
+from envs.sync_vector import SyncVector
 from envs.task_sequence import TaskSequence
 from seeding import derive_seed
 
+EPISODE_STEPS: Final = 100_000  # of an episode that nothing else ends
 
-def evaluation_stream(settings: Any, seed: int, num_envs: int) -> EnvironmentStream:
+
+def evaluation_stream(settings: Any, seed: int, num_envs: int, episode_steps: int | None = None) -> EnvironmentStream:
     """Builds environments of their own from the settings of those that are trained on.
 
     A lost life is not terminal in them. Before each evaluation, call ``follow_conditions`` and ``EnvironmentStream.restart``.
@@ -25,18 +29,41 @@ def evaluation_stream(settings: Any, seed: int, num_envs: int) -> EnvironmentStr
         settings: One of the settings classes of ``envs.factory.STREAMS``; not changed.
         seed: The run's seed, on which the physics depend that are drawn; the episodes get one derived from it.
         num_envs: Copies that are stepped together.
+        episode_steps: Steps after which an episode is cut; None for ``episode_bound``.
 
     Raises:
         TypeError: The settings are of a stream of examples.
     """
-    stream, _ = build_stream(evaluation_settings(settings, num_envs), seed, torch.device("cpu"))
+    stream, _ = build_stream(evaluation_settings(settings, num_envs, episode_steps), seed, torch.device("cpu"))
     assert isinstance(stream, EnvironmentStream)
+    stream.name += " of the evaluation"
+    base = _unwrapped(stream.env)
+    if isinstance(base, SyncVector | TaskSequence):
+        base.limit_episodes(episode_bound(settings, episode_steps, stream))
     stream.restart(derive_seed(seed, "evaluation"))
     return stream
 
 
-def evaluation_settings(settings: Any, num_envs: int) -> Any:
-    """Returns the settings that evaluation puts in force: another number of copies, and no lost life is terminal.
+def episode_bound(settings: Any, episode_steps: int | None, stream: EnvironmentStream) -> int:
+    """Returns the most steps of an episode in evaluation.
+
+    Args:
+        settings: Of the environment.
+        episode_steps: A bound that the user gives, or None.
+        stream: Made from the settings.
+
+    Returns:
+        The smaller of ``episode_steps`` and the environment's own limit; 100,000 where there is neither.
+    """
+    base = innermost(stream.env)
+    own = base.episode_limit if isinstance(base, SyncVector) else getattr(settings, "episode_steps", None)
+    if isinstance(settings, AtariSettings):
+        own = ceil(settings.max_episode_frames / settings.frame_skip)
+    return min((bound for bound in (own, episode_steps) if bound is not None), default=EPISODE_STEPS)
+
+
+def evaluation_settings(settings: Any, num_envs: int, episode_steps: int | None = None) -> Any:
+    """Returns the settings that evaluation puts in force: other copies, perhaps shorter episodes, and no lost life is terminal.
 
     Raises:
         TypeError: The settings are of a stream of examples.
@@ -47,6 +74,10 @@ def evaluation_settings(settings: Any, num_envs: int) -> Any:
     changes: dict[str, Any] = {"num_envs": num_envs}
     if "life_loss_terminates" in names:
         changes["life_loss_terminates"] = False
+    if episode_steps is not None and "episode_steps" in names:
+        changes["episode_steps"] = min(settings.episode_steps, episode_steps)
+    if episode_steps is not None and "max_episode_frames" in names:
+        changes["max_episode_frames"] = min(settings.max_episode_frames, episode_steps * settings.frame_skip)
     return replace(settings, **changes)
 
 
@@ -70,7 +101,7 @@ def follow_conditions(evaluation: EnvironmentStream, training: EnvironmentStream
         training: Only read.
     """
     follow_statistics(evaluation.env, training.env)
-    base, source = _innermost(evaluation.env), _innermost(training.env)
+    base, source = _unwrapped(evaluation.env), _unwrapped(training.env)
     if isinstance(base, TaskSequence) and isinstance(source, TaskSequence):
         base.hold(source.played)
         return
@@ -79,7 +110,7 @@ def follow_conditions(evaluation: EnvironmentStream, training: EnvironmentStream
         shift.hold(max(numbers))
 
 
-def _innermost(env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
+def _unwrapped(env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
     while isinstance(env, VectorWrapper):
         env = env.env
     return env

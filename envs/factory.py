@@ -69,7 +69,7 @@ def _bandit(settings: BanditSettings, seed: int, device: torch.device) -> tuple[
         reward=settings.reward,
         episode_steps=settings.episode_steps,
     )
-    stream = EnvironmentStream(env, seed)
+    stream = EnvironmentStream(env, seed, f"bandit of {settings.dataset}")
     return stream, environment_problem(stream)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from envs import catch, identity, infinite_horizon
 from envs.environment_stream import EnvironmentStream
+from envs.failure import described
 from envs.nearest import unknown_name
 from envs.normalisation import VectorSettings, normalised
 from envs.problem import Problem, environment_problem
@@ -25,10 +26,13 @@ class GymSettings(VectorSettings):
     Attributes:
         id: Registered name, ``CartPole-v1`` say, or ``module:name`` to import a module first.
         kwargs: Arguments for the environment, by name: ``env.kwargs.<name>=<value>``.
+        image_layout: ``channels_first``, ``channels_last``, or ``auto`` to tell by the shape and say so. Networks read (channels,
+            height, width), and images of the other layout are transposed.
     """
 
     id: str = "CartPole-v1"
     kwargs: dict[str, Any] = field(default_factory=dict)
+    image_layout: str = "auto"
 
 
 def build_gym(settings: GymSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
@@ -38,7 +42,8 @@ def build_gym(settings: GymSettings, seed: int, device: torch.device) -> tuple[S
         ValueError: The environment does not exist, cannot be made or has spaces that no agent can use.
     """
     make = partial(make_environment, settings.id, settings.kwargs)
-    stream = EnvironmentStream(normalised(SyncVector([make] * settings.num_envs), settings), seed)
+    vector = SyncVector([make] * settings.num_envs, settings.image_layout)
+    stream = EnvironmentStream(normalised(vector, settings), seed, settings.id)
     return stream, environment_problem(stream)
 
 
@@ -46,7 +51,7 @@ def make_environment(name: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, An
     """Makes one environment with its own time limit.
 
     Raises:
-        ValueError: It is not registered, needs a package that is missing, or does not take these arguments.
+        ValueError: It is not registered, needs a package that is missing, does not take these arguments, or fails otherwise.
     """
     if ":" not in name and name not in gymnasium.registry:
         raise ValueError(unknown_name("id", name, gymnasium.registry))
@@ -56,5 +61,5 @@ def make_environment(name: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, An
         warn_in_python()
     try:
         return gymnasium.make(name, disable_env_checker=True, **kwargs)
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise ValueError(f"id={name} cannot be made: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of whatever kind the code of others raises
+        raise ValueError(f"id={name} cannot be made: {described(error)}") from error

@@ -1,6 +1,9 @@
 """What an environment must offer so that a run can go on with it."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
+
+_OURS: Final = f"{__name__.partition('.')[0]}."
+_EXACT: Final = "exact_resume"
 
 
 @runtime_checkable
@@ -8,7 +11,8 @@ class KeepsState(Protocol):
     """An environment that can be saved; both methods deal in tensors, numbers, strings and containers of them.
 
     An environment that cannot save all of it, an emulator say, has an attribute ``exact_resume`` that is False: what it does
-    save is restored, and its episodes begin anew.
+    save is restored, and its episodes begin again. A subclass that inherits the two methods may hold more than they save: it is
+    exact only if its class says ``exact_resume = True``.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -21,5 +25,15 @@ class KeepsState(Protocol):
 
 
 def resumes_exactly(env: object) -> bool:
-    """Returns whether ``env`` saves all that decides how it goes on, within an episode too."""
-    return isinstance(env, KeepsState) and bool(getattr(env, "exact_resume", True))
+    """Returns whether ``env`` is known to save all that decides how it goes on, within an episode too."""
+    return isinstance(env, KeepsState) and bool(getattr(env, _EXACT, True)) and _speaks_for(type(env))
+
+
+def is_ours(cls: type) -> bool:
+    """Returns whether a class is one of this project's environments, and not one that a user derived from it."""
+    return cls.__module__.startswith(_OURS)
+
+
+def _speaks_for(cls: type) -> bool:
+    """Returns whether the class itself, or this project, answers for what ``state_dict`` saves."""
+    return is_ours(cls) or "state_dict" in vars(cls) or _EXACT in vars(cls)

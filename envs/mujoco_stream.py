@@ -59,8 +59,8 @@ def build_mujoco(settings: MujocoSettings, seed: int, device: torch.device) -> t
     """
     make = partial(make_environment, settings.id, settings.kwargs)
     vector = SyncVector([shifted(make, settings, seed)] * settings.num_envs)
-    stream = EnvironmentStream(normalised(vector, settings), seed)
-    return stream, environment_problem(stream, settings.shift != NO_SHIFT and settings.announce_tasks)
+    stream = EnvironmentStream(normalised(vector, settings), seed, settings.id)
+    return stream, environment_problem(stream)
 
 
 def shifted(

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from envs.announcement import ANNOUNCES, TASK
 from seeding import numpy_generator
 
 Array = npt.NDArray[Any]
@@ -32,7 +33,7 @@ class PhysicsShift(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
     the model's own values; Ant's frictions are all 1, so there the factor is the friction of the paper.
 
     Every reset says ``stream/<shift>``, the factor in force, and ``stream/task``, the number of the change, in its info; and
-    ``task``, if changes are announced.
+    ``plasticity/task``, if changes are announced.
 
     Args:
         env: A single environment with a MuJoCo ``model``.
@@ -70,6 +71,8 @@ class PhysicsShift(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
             raise ValueError(f"shift={shift} needs a MuJoCo environment, {type(env.unwrapped).__name__} is none")
         self.shift, self.factor, self.announce_tasks = shift, factor, announce_tasks
         self._change_every, self._num_envs = change_every_steps, num_envs
+        if announce_tasks:
+            self.metadata = {**env.metadata, ANNOUNCES: True}
         self._steps = 0
         self._held = False
         self._original = self._scaled.copy()
@@ -87,7 +90,7 @@ class PhysicsShift(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
             self._apply(due)
         observation, info = self.env.reset(seed=seed, options=options)
         said = {f"stream/{self.shift}": self.factor(self.number), "stream/task": float(self.number)}
-        return observation, {**info, **said, **({"task": self.number} if self.announce_tasks else {})}
+        return observation, {**info, **said, **({TASK: self.number} if self.announce_tasks else {})}
 
     def hold(self, number: int) -> None:
         """Puts change ``number`` in force and lets none follow, as evaluation wants."""

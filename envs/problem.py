@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from gymnasium import spaces
 
+from envs.actions import action_range, require_bounds
 from envs.environment_stream import EnvironmentStream
 
 
@@ -15,7 +16,7 @@ class Problem(NamedTuple):
         outputs: Actions, action dimensions or classes.
         discrete: Whether outputs are actions or classes to choose from; of examples, otherwise, numbers to predict.
         announces_tasks: Whether task switches are announced.
-        action_low: Smallest useful value of each action dimension; empty if discrete. The environment clips to it.
+        action_low: Smallest useful value of each action dimension, see ``actions.action_range``; empty if discrete.
         action_high: Largest useful value of each action dimension; empty if discrete.
         frame_stack: Frames along an observation's first axis, the newest last; 1 if observations are no stacks of frames.
         validates: Whether tasks of examples come with a validation set.
@@ -33,17 +34,16 @@ class Problem(NamedTuple):
     masks: bool = False
 
 
-def environment_problem(stream: EnvironmentStream, announces_tasks: bool = False) -> Problem:
+def environment_problem(stream: EnvironmentStream) -> Problem:
     """Returns the problem that an environment stream poses.
 
     Raises:
-        ValueError: If continuous actions are not a vector with finite bounds.
+        ValueError: If continuous actions are not a vector with bounds that an agent can fill.
     """
     space = stream.action_space
     if isinstance(space, spaces.Discrete):
-        return Problem("environment", int(space.n), True, announces_tasks)
+        return Problem("environment", int(space.n), True, stream.announces_tasks)
     assert isinstance(space, spaces.Box)
-    if len(space.shape) != 1 or not space.is_bounded():
-        raise ValueError(f"continuous actions must be a vector with finite bounds, got {space}")
-    low, high = (tuple(float(bound) for bound in bounds) for bounds in (space.low, space.high))
-    return Problem("environment", space.shape[0], False, announces_tasks, low, high)
+    require_bounds(space)
+    low, high = (tuple(bounds.tolist()) for bounds in action_range(space))
+    return Problem("environment", space.shape[0], False, stream.announces_tasks, low, high)

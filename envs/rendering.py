@@ -33,6 +33,7 @@ class Camera:
     Args:
         settings: The settings of the environment that is trained in.
         seed: The run's seed.
+        episode_steps: Steps after which an episode is cut, see ``envs.evaluation.episode_bound``.
 
     Attributes:
         stream: The environment; see ``evaluation_stream`` for what to call before an episode.
@@ -42,8 +43,8 @@ class Camera:
         ValueError: It neither renders nor shows images.
     """
 
-    def __init__(self, settings: Any, seed: int) -> None:
-        self.stream = evaluation_stream(settings, seed, 1)
+    def __init__(self, settings: Any, seed: int, episode_steps: int | None = None) -> None:
+        self.stream = evaluation_stream(settings, seed, 1, episode_steps)
         env = _single(self.stream.env)
         self._renders = env is not None and _RENDERS in env.metadata.get("render_modes", ())
         self._stacked = isinstance(settings, AtariSettings)
@@ -56,7 +57,7 @@ class Camera:
         if hasattr(settings, "kwargs"):  # the environment must know from the start
             self.stream.close()
             kwargs = {**settings.kwargs, "render_mode": _RENDERS}
-            self.stream = evaluation_stream(replace(settings, kwargs=kwargs), seed, 1)
+            self.stream = evaluation_stream(replace(settings, kwargs=kwargs), seed, 1, episode_steps)
 
     def picture(self, observations: Tensor) -> Picture:
         """Returns what there is to see when the environment shows ``observations``, (1, ...): (height, width, 3) or grey, 2-D.
@@ -84,7 +85,7 @@ class Camera:
         try:
             with warnings.catch_warnings():  # graphics libraries warn first of what they then fail at
                 warnings.simplefilter("ignore")
-                return np.asarray(env.render(), np.uint8)
+                return np.array(env.render(), np.uint8)  # a copy: a renderer may write into its buffer again
         except Exception as error:  # of whatever kind a graphics library raises that is missing or has no screen
             reason = (str(error) or type(error).__name__).splitlines()[0]
             cure = (

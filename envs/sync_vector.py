@@ -1,56 +1,108 @@
 """Several copies of a single environment, stepped one after the other, that can be saved."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.vector.utils import batch_space, create_empty_array
+from gymnasium.vector.utils import batch_space
 
-from envs.environment_state import environment_state, keeps_all_state, restore_environment
+from envs.announcement import TASK
+from envs.environment_state import environment_state, episode_limit, keeps_all_state, restore_environment
+from envs.failure import EnvironmentFailure, check_finite, described, finite_reward, one_line
+from envs.observation_form import ObservationForm
 
-_PASSED_ON: Final = ("final_obs", "task")
 _STATS: Final = "stream/"
+
+Array = npt.NDArray[Any]
 
 
 class SyncVector(SyncVectorEnv):
     """A ``gymnasium.vector.SyncVectorEnv`` as ``envs.environment_stream.EnvironmentStream`` wants it.
 
-    It resets in the same step; double precision observations become single; continuous actions are clipped to their Box
-    before they reach the environments. Of the environments' infos only ``task`` and what begins with ``stream/`` is passed on,
-    since gathering the rest costs more than a step of a small environment.
+    It resets in the same step. Observations are shown as ``envs.observation_form.ObservationForm`` says, and copied as soon as an
+    environment gives them: one that writes into the same array again, in its reset or in another copy, changes nothing. What an
+    environment gives is checked. Of the environments' infos only a task that a wrapper of ours announces and numbers that
+    begin with ``stream/`` are passed on, since gathering the rest costs more than a step of a small environment.
 
     Args:
         makers: One function per copy that makes it.
+        image_layout: How the axes of images are ordered, see ``ObservationForm``.
 
     Attributes:
         exact_resume: Whether every copy can be saved in mid-episode.
+        notes: What the user should know of the observations.
 
     Raises:
-        ValueError: No copy is asked for.
+        ValueError: No copy is asked for, or the spaces are of no use.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
+    def __init__(self, makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]], image_layout: str = "auto") -> None:
         if not makers:
             raise ValueError("num_envs must be at least 1, got 0")
-        super().__init__(makers, autoreset_mode=AutoresetMode.SAME_STEP)
-        space = self.single_observation_space
-        if isinstance(space, spaces.Box) and space.dtype == np.float64:
-            self.single_observation_space = _single_precision(space)
-            self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-            self._observations = create_empty_array(self.single_observation_space, n=self.num_envs, fn=np.zeros)
-        actions = self.single_action_space
-        self._bounds = (actions.low, actions.high) if isinstance(actions, spaces.Box) else None
+        envs = [make() for make in makers]
+        self._form = ObservationForm(envs[0].observation_space, image_layout)
+        if any((env.observation_space, env.action_space) != (envs[0].observation_space, envs[0].action_space) for env in envs):
+            raise ValueError(f"all copies must have the same spaces, got {one_line([env.observation_space for env in envs])}")
+        super().__init__([partial(_itself, env) for env in envs], autoreset_mode=AutoresetMode.SAME_STEP)
+        self.notes = (self._form.note,) if self._form.note else ()
+        self.single_observation_space = self._form.space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self._shown = np.zeros(self.observation_space.shape or (), self.single_observation_space.dtype)
+        self._limit: int | None = None
+        self._elapsed = [0] * self.num_envs
         self.exact_resume = all(keeps_all_state(env) for env in self.envs)
 
-    def step(
-        self, actions: npt.NDArray[Any]
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], dict[str, Any]]:
-        """Steps every copy with its action, clipped if it is continuous."""
-        return super().step(actions if self._bounds is None else np.clip(actions, *self._bounds))
+    @property
+    def episode_limit(self) -> int | None:
+        """Most steps that an episode can have by the environments themselves, as far as that is known."""
+        limits = [episode_limit(env) for env in self.envs]
+        return max((limit for limit in limits if limit is not None), default=None) if all(limits) else None
+
+    def limit_episodes(self, steps: int) -> None:
+        """Truncates episodes from now on after so many steps; for evaluation, as the count is not saved."""
+        self._limit = steps
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Begins an episode in every copy; the copies' seeds follow ``seed``, a number or one for each.
+
+        Raises:
+            EnvironmentFailure: A copy raises an error, or its observation is not what its space says, or not finite.
+        """
+        seeds = seed if isinstance(seed, Sequence) else [None if seed is None else seed + row for row in range(self.num_envs)]
+        infos: dict[str, Any] = {}
+        for row, own in enumerate(seeds):
+            infos = self._add_info(infos, self._begin(row, own, options), row)
+        check_finite(self._shown)
+        return self._shown.copy(), infos
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Steps every copy with its action.
+
+        Raises:
+            EnvironmentFailure: A copy raises an error, gives an observation that is not what its space says, or anything that is
+                not finite; what the others did in this step is lost.
+        """
+        infos: dict[str, Any] = {}
+        final: Array | None = None
+        over = np.zeros(self.num_envs, np.bool_)
+        for row in range(self.num_envs):
+            info = self._step_one(row, actions[row])
+            if self._terminations[row] or self._truncations[row]:
+                over[row] = True
+                final = np.zeros_like(self._shown) if final is None else final
+                final[row] = self._shown[row]
+                info = self._begin(row)
+            if info:
+                infos = self._add_info(infos, info, row)
+        check_finite(self._shown)
+        if final is not None:
+            check_finite(final)
+            infos |= {"final_obs": final, "_final_obs": over}
+        return self._shown.copy(), self._rewards.copy(), self._terminations.copy(), self._truncations.copy(), infos
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of every copy; nothing of them unless all can be saved in mid-episode."""
@@ -68,15 +120,41 @@ class SyncVector(SyncVectorEnv):
         for env, saved in zip(self.envs, state["environments"], strict=False):
             restore_environment(env, saved)
 
-    def _add_info(self, vector_infos: dict[str, Any], env_info: dict[str, Any], env_num: int) -> dict[str, Any]:
-        kept = {key: value for key, value in env_info.items() if key in _PASSED_ON or key.startswith(_STATS)}
-        return super()._add_info(vector_infos, kept, env_num) if kept else vector_infos
+    def _step_one(self, row: int, action: Any) -> dict[str, Any]:
+        try:
+            observation, reward, terminated, truncated, info = self.envs[row].step(action)
+            self._form.put(self._shown[row], observation)
+            self._rewards[row] = reward if type(reward) is float and abs(reward) < 1e30 else finite_reward(reward)
+            self._elapsed[row] += 1
+            late = self._limit is not None and self._elapsed[row] >= self._limit
+            self._terminations[row], self._truncations[row] = bool(terminated), bool(truncated) or late
+            return _passed_on(info) if info else {}
+        except Exception as error:
+            raise _failure(error, row) from error
+
+    def _begin(self, row: int, seed: int | None = None, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            observation, info = self.envs[row].reset(seed=seed, options=options)
+            self._form.put(self._shown[row], observation)
+            self._elapsed[row] = 0
+            return _passed_on(info) if info else {}
+        except Exception as error:
+            raise _failure(error, row) from error
 
 
-def _single_precision(space: spaces.Box) -> spaces.Box:
-    largest = np.finfo(np.float32).max
-    low, high = (
-        np.where(np.isfinite(bound), np.clip(bound, -largest, largest), bound).astype(np.float32)
-        for bound in (space.low, space.high)
-    )
-    return spaces.Box(low, high, space.shape, np.float32)
+def _itself(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    return env
+
+
+def _passed_on(info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in info.items()
+        if isinstance(key, str) and (key == TASK or (key.startswith(_STATS) and isinstance(value, int | float | np.number)))
+    }
+
+
+def _failure(error: Exception, row: int) -> EnvironmentFailure:
+    """Returns what to raise, for this copy; an error of the environment's own is described."""
+    own = type(error) is EnvironmentFailure
+    return EnvironmentFailure(str(error) if own else f"it raised {described(error)}", row)

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from envs.announcement import ANNOUNCES, TASK
 from envs.keeps_state import KeepsState, resumes_exactly
+from envs.sync_vector import SyncVector
 from seeding import derive_seed
 
 _SEED_RANGE = 2**30  # emulators take 32-bit seeds, and vector environments add the row number
@@ -16,8 +18,8 @@ class TaskSequence(VectorEnv[Any, Any, Any]):
     """Task k is the k-th environment, and the first again after the last; it lasts ``steps_per_task`` environment steps.
 
     At a change the episodes under way are truncated, with their true final observations, and the step shows the first
-    observations of the next task. Every reset of all copies says ``stream/task``, the number k, in its info; and ``task``, if
-    changes are announced. Only the environment of the current task exists.
+    observations of the next task. Every reset of all copies says ``stream/task``, the number k, in its info; and
+    ``plasticity/task``, if changes are announced. Only the environment of the current task exists.
 
     Args:
         makers: One function per task that makes a vector environment; all with the same number of copies and the same spaces.
@@ -43,11 +45,12 @@ class TaskSequence(VectorEnv[Any, Any, Any]):
         self._seed, self._announce_tasks = seed, announce_tasks
         self._steps = 0
         self._held = False
+        self._limit: int | None = None
         self.number = self.played = 0
         self.env = makers[0]()
         if self.env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
             raise ValueError(f"{type(self.env).__name__} must reset in the same step")
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, ANNOUNCES: announce_tasks}
         self.num_envs = self.env.num_envs
         self.single_observation_space, self.observation_space = self.env.single_observation_space, self.env.observation_space
         self.single_action_space, self.action_space = self.env.single_action_space, self.env.action_space
@@ -69,6 +72,7 @@ class TaskSequence(VectorEnv[Any, Any, Any]):
         self._steps += self.num_envs
         if self._held or self._steps < (self.number + 1) * self._steps_per_task:
             return observations, rewards, terminated, truncated, info
+        rewards, terminated, truncated = np.array(rewards), np.array(terminated), np.array(truncated)  # not the old one's memory
         done = np.logical_or(terminated, truncated)
         final = np.array(observations)
         if done.any():
@@ -85,6 +89,11 @@ class TaskSequence(VectorEnv[Any, Any, Any]):
         self._held = True
         if number != self.number:
             self._begin(number)
+
+    def limit_episodes(self, steps: int) -> None:
+        """Truncates the episodes of environments that can be told so after so many steps; for evaluation."""
+        self._limit = steps
+        self._pass_limit_on()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the place in the sequence and the state of the current environment, as far as it keeps one."""
@@ -105,13 +114,18 @@ class TaskSequence(VectorEnv[Any, Any, Any]):
         self.env.close(**kwargs)
 
     def _said(self) -> dict[str, Any]:
-        return {"stream/task": float(self.number), **({"task": self.number} if self._announce_tasks else {})}
+        return {"stream/task": float(self.number), **({TASK: self.number} if self._announce_tasks else {})}
 
     def _begin(self, number: int) -> None:
         """Makes the environment of task ``number`` the current one."""
         self.env.close()
         self.number = number
         self.env = self._makers[number % len(self._makers)]()
+        self._pass_limit_on()
         spaces = (self.env.observation_space, self.env.action_space)
         if spaces != (self.observation_space, self.action_space):
             raise ValueError(f"task {number} has other spaces than the first: {spaces}")
+
+    def _pass_limit_on(self) -> None:
+        if self._limit is not None and isinstance(self.env, SyncVector):
+            self.env.limit_episodes(self._limit)

@@ -73,6 +73,8 @@ def assemble(plan: Plan) -> Assembly:
     _refuse_unknown_parts(plan, agent)
     _refuse_single_examples(plan, agent, stream)
     _warn_of_idle_methods(plan, problem)
+    for line in getattr(stream, "notes", ()):
+        print(f"note: {line}", file=sys.stderr)
     if plan.run.mode == "train" and not getattr(stream, "exact_resume", True):
         print(
             "note: this env cannot save its episodes; after a resume they start anew, and the run goes on otherwise",

@@ -48,7 +48,7 @@ def evaluate_run(plan: Plan, folder: Path) -> list[str]:
     filmed = [] if film is None else [_filmed(film, plan, evaluation, step)]  # first, as it is what may not be possible
     started = time.perf_counter()
     episodes = evaluation.evaluate(step)
-    record = _record(plan, step, episodes, time.perf_counter() - started)
+    record = _record(plan, protocol(plan.evaluation, plan.env, training), step, episodes, time.perf_counter() - started)
     with (folder / RECORDS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
     training.close()
@@ -76,7 +76,7 @@ def _restore(agent: Agent, training: Stream, state: Mapping[str, Any]) -> None:
     training.load_state_dict(state["stream"])
 
 
-def _record(plan: Plan, step: int, episodes: Episodes, seconds: float) -> dict[str, Any]:
+def _record(plan: Plan, told: str, step: int, episodes: Episodes, seconds: float) -> dict[str, Any]:
     return {
         "step": step,
         **episodes.summary(),
@@ -85,7 +85,7 @@ def _record(plan: Plan, step: int, episodes: Episodes, seconds: float) -> dict[s
         "lengths": episodes.lengths.tolist(),
         "policy": plan.evaluation.policy,
         "random_action_probability": plan.evaluation.random_action_probability,
-        "protocol": protocol(plan.evaluation, plan.env),
+        "protocol": told,
         "conditions": episodes.conditions,
         "seed": plan.run.seed,
         "seconds": seconds,
@@ -109,7 +109,7 @@ def _table(record: Mapping[str, Any], folder: Path) -> list[str]:
 def _filmed(film: VideoWriter, plan: Plan, evaluation: EvaluationObserver, step: int) -> str:
     """Films the first episode of an evaluation with one copy of the environment, and returns a line about it."""
     try:
-        camera = Camera(plan.env, plan.run.seed)
+        camera = Camera(plan.env, plan.run.seed, plan.evaluation.episode_steps)
     except ValueError as error:
         raise ValueError(f"video={film.path}: {error}") from error
     try:

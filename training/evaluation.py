@@ -11,8 +11,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from agents.agent import Agent, Policy
+from envs.actions import action_range
 from envs.environment_stream import EnvironmentStream
-from envs.evaluation import environment_line, evaluation_settings, evaluation_stream, follow_conditions
+from envs.evaluation import environment_line, episode_bound, evaluation_settings, evaluation_stream, follow_conditions
 from envs.experience import Transitions
 from envs.stream import Stream
 from metrics.observer import Logs, passes
@@ -35,6 +36,7 @@ class EvaluationSettings:
         num_envs: Copies of the environment that are stepped together. Each contributes its first ``episodes / num_envs``
             episodes, so that short ones are not preferred.
         policy: ``greedy``, the most valued or likeliest action, or ``sampled``, drawn from a stochastic policy.
+        episode_steps: Steps after which an episode is cut; None for the environment's own limit, or 100,000 where it has none.
         random_action_probability: Chance of a uniform action in its place: 0.05 in Mnih et al. (2015), 0.001 in Dopamine.
         step: Which checkpoint ``mode=evaluate`` takes, by its step; None for the newest.
     """
@@ -42,6 +44,7 @@ class EvaluationSettings:
     every_steps: int = 0
     episodes: int = 10
     num_envs: int = 1
+    episode_steps: int | None = None
     policy: str = "greedy"
     random_action_probability: float = 0.0
     step: int | None = None
@@ -50,6 +53,8 @@ class EvaluationSettings:
         require_range("evaluation.every_steps", self.every_steps, 0)
         for name in ("episodes", "num_envs"):
             require_range(f"evaluation.{name}", getattr(self, name), 1)
+        if self.episode_steps is not None:
+            require_range("evaluation.episode_steps", self.episode_steps, 1)
         require_choice("evaluation.policy", self.policy, POLICIES)
         require_range("evaluation.random_action_probability", self.random_action_probability, 0, 1)
         require_range("evaluation.step", self.step or 0, 0)
@@ -161,7 +166,7 @@ class EvaluationObserver:
     def evaluate(self, step: int) -> Episodes:
         """Plays the episodes of an evaluation at this step of the run."""
         if self._stream is None:
-            self._stream = evaluation_stream(self.env, self.seed, self.settings.copies)
+            self._stream = evaluation_stream(self.env, self.seed, self.settings.copies, self.settings.episode_steps)
         return self.play_in(self._stream, step, self.settings.episodes)
 
     def play_in(
@@ -211,13 +216,15 @@ def uniform_actions(space: spaces.Space[Any], like: Tensor, generator: torch.Gen
     if isinstance(space, spaces.Discrete):
         return torch.randint(int(space.n), like.shape, generator=generator)
     assert isinstance(space, spaces.Box)
-    low, high = (torch.from_numpy(bound).to(like.dtype) for bound in (space.low, space.high))
+    low, high = (torch.from_numpy(bound).to(like.dtype) for bound in action_range(space))
     return low + (high - low) * torch.rand(like.shape, generator=generator)
 
 
-def protocol(settings: EvaluationSettings, env: object) -> str:
-    """Returns all that decides what a return in evaluation means, in one line."""
+def protocol(settings: EvaluationSettings, env: object, training: Stream) -> str:
+    """Returns all that decides what a return in evaluation means, in one line; ``training`` is a stream of these settings."""
+    assert isinstance(training, EnvironmentStream)
+    bound = episode_bound(env, settings.episode_steps, training)
     how = f"policy={settings.policy} random_action_probability={settings.random_action_probability}"
-    played = f"episodes={settings.episodes} num_envs={settings.copies}"
-    where = environment_line(evaluation_settings(env, settings.copies))
+    played = f"episodes={settings.episodes} num_envs={settings.copies} episode_steps={bound}"
+    where = environment_line(evaluation_settings(env, settings.copies, settings.episode_steps))
     return f"{how} {played}, returns of whole games, not discounted, clipped or scaled; {where}"

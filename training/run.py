@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from envs.failure import EnvironmentFailure
 from training.assembly import Assembly, assemble
 from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint, require_match
 from training.csv_writer import CsvWriter
@@ -113,8 +114,10 @@ def _train(plan: Plan, folder: Path, assembly: Assembly, state: Mapping[str, Any
                 raise ValueError(
                     f"resume={folder}: the checkpoint has no {error}; another version of this program made it"
                 ) from error
+        for line in getattr(stream, "notes", ()):
+            tracker.note("env", line)
         if "evaluation" in observers:
-            tracker.note("evaluation", protocol(plan.evaluation, plan.env))
+            tracker.note("evaluation", protocol(plan.evaluation, plan.env, stream))
         try:
             train(agent, stream, watching, tracker, saver, plan.run.steps)
         except ValueError as error:  # not a word of the command line any more: whoever wrote the code wants to see where
@@ -134,6 +137,8 @@ def _saying_where(folder: Path) -> Iterator[None]:
     where = f"The run, up to its last checkpoint, is in {folder}"
     try:
         yield
+    except EnvironmentFailure as error:
+        raise EnvironmentFailure(f"{error}. {where}") from error
     except FloatingPointError as error:
         raise FloatingPointError(f"{error}. {where}") from error
     except OSError as error:

@@ -9,10 +9,12 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
+from envs.announcement import ANNOUNCES, TASK
 from envs.bandit import ContextualBanditVectorEnv
 from envs.datasets import Dataset
 from envs.environment_stream import SEED_RANGE, EnvironmentStream
 from envs.experience import Experience, Transitions
+from envs.failure import EnvironmentFailure
 from envs.stream import Stream
 from seeding import derive_seed
 
@@ -25,10 +27,11 @@ class Counter(gymnasium.Env[np.ndarray, np.int64]):
 
     def __init__(self, length: int, terminates: bool = True, announces: bool = False) -> None:
         self.length, self.terminates, self.announces = length, terminates, announces
+        self.metadata = {ANNOUNCES: True} if announces else {}
         self.episodes = -1
 
     def _info(self) -> dict[str, Any]:
-        return {"task": self.episodes} if self.announces else {}
+        return {TASK: self.episodes} if self.announces else {"task": self.episodes}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
@@ -240,7 +243,7 @@ class Forgetful(ContextualBanditVectorEnv):
 def test_a_missing_final_observation_is_an_error() -> None:
     data = Dataset("numbers", torch.zeros(4, 1, 1, 1), torch.zeros(4, dtype=torch.int64), 2)
     stream = EnvironmentStream(Forgetful(1, data, episode_steps=1), seed=0)
-    with pytest.raises(ValueError, match="gave no info"):
+    with pytest.raises(EnvironmentFailure, match=r"^environment Forgetful, step 1 \(1 of its episode\): .* gave no info"):
         stream.advance(ones)
 
 

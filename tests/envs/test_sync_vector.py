@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
+from gymnasium.wrappers import TimeLimit
 
 from envs import catch, identity, infinite_horizon  # noqa: F401 (importing them registers environments)
+from envs.announcement import ANNOUNCES, TASK
+from envs.catch import CatchEnv
 from envs.environment_stream import EnvironmentStream
+from envs.normalisation import NormaliseRewards
 from envs.sync_vector import SyncVector
 
 CLASSIC = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
@@ -143,6 +148,108 @@ def test_an_unknown_environment_begins_its_episodes_anew(play: Any) -> None:
     assert resumed.step == 3
     wrapped = SyncVector([lambda: gymnasium.wrappers.FrameStackObservation(gymnasium.make("CartPole-v1"), 2)])
     assert not wrapped.exact_resume
+
+
+class MovingPendulum(InvertedPendulumEnv):
+    """A stock task with a goal in an attribute."""
+
+    goal = 0.0
+
+
+class StatefulCatch(CatchEnv):
+    """Inherits a ``state_dict`` that knows nothing of its attributes."""
+
+    wind = 0.0
+
+
+class CarefulCatch(CatchEnv):
+    """Answers for what it inherits."""
+
+    exact_resume = True
+
+
+class SavingCatch(StatefulCatch):
+    """Saves its attributes."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "wind": self.wind}
+
+
+class Patient(TimeLimit):
+    """A time limit that remembers more."""
+
+
+class Unknown(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A wrapper of which nothing is known."""
+
+
+@pytest.mark.parametrize(
+    ("make", "exact"),
+    [
+        (lambda: gymnasium.make("InvertedPendulum-v5"), True),
+        (lambda: TimeLimit(MovingPendulum(), 9), False),
+        (CatchEnv, True),
+        (StatefulCatch, False),
+        (CarefulCatch, True),
+        (SavingCatch, True),
+        (lambda: TimeLimit(CatchEnv(), 9), True),
+        (lambda: Patient(CatchEnv(), 9), False),
+        (lambda: Unknown(CatchEnv()), False),
+    ],
+)
+def test_only_what_is_known_to_save_everything_is_exact(make: Any, exact: bool) -> None:
+    assert EnvironmentStream(SyncVector([make]), 0).exact_resume == exact
+
+
+def test_subclasses_of_what_wraps_vectors_are_not_exact() -> None:
+    class Counting(NormaliseRewards):
+        steps = 0
+
+    make = partial(SyncVector, [CatchEnv])
+    assert EnvironmentStream(NormaliseRewards(make(), 0.9), 0).exact_resume
+    assert not EnvironmentStream(Counting(make(), 0.9), 0).exact_resume
+
+
+OWN_KEYS: list[dict[Any, Any]] = [
+    {"task": "reach"},
+    {"task": {"gravity": 3.0}, "_task": True},
+    {"task": 0.7},
+    {"task": 5, TASK: 7},
+    {"final_obs": np.ones(9), "_final_obs": np.ones(3), "final_info": 3},
+    {"raw_reward": "none", "episode_over": [True, False]},
+    {"stream/camera": "left", "stream/pose": np.zeros(3), 3: 4, None: 5, ("a",): 6},
+]
+
+
+@pytest.mark.parametrize("own", OWN_KEYS)
+def test_keys_of_a_users_info_are_left_alone(own: dict[Any, Any]) -> None:
+    class Talks(Wide):
+        count = 0
+
+        def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
+            return np.zeros(2), own
+
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            self.count += 1
+            return np.full(2, self.count % 3), 1.0, False, self.count % 3 == 2, own
+
+    stream = EnvironmentStream(SyncVector([Talks, Talks]), 0)
+    seen = [stream.advance(lambda _: torch.zeros(2, 2)) for _ in range(4)]
+    assert [e.task for e in seen] == [0] * 4
+    assert [set(e.stats) for e in seen] == [set(), {"rollout/return", "rollout/length"}, set(), set()]
+    assert seen[1].batch.next_observations.tolist() == [[2, 2], [2, 2]]  # type: ignore[union-attr]
+
+
+def test_an_environment_that_says_so_may_announce_tasks() -> None:
+    class Announces(Wide):
+        metadata = {ANNOUNCES: True}  # noqa: RUF012
+
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            return np.zeros(2), 1.0, False, False, {TASK: 3}
+
+    stream = EnvironmentStream(SyncVector([Announces]), 0)
+    assert stream.announces_tasks
+    assert [stream.advance(lambda _: torch.zeros(1, 2)).task for _ in range(2)] == [0, 3]
 
 
 def test_states_that_do_not_fit_are_refused() -> None:

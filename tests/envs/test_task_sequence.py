@@ -9,6 +9,7 @@ from gymnasium.vector import SyncVectorEnv
 
 from envs.catch import CatchEnv
 from envs.environment_stream import EnvironmentStream
+from envs.failure import EnvironmentFailure
 from envs.normalisation import NormaliseRewards
 from envs.sync_vector import SyncVector
 from envs.task_sequence import TaskSequence
@@ -86,5 +87,5 @@ def test_what_cannot_be_is_refused(play: Any) -> None:
     with pytest.raises(ValueError, match="SyncVectorEnv must reset in the same step"):
         TaskSequence([lambda: SyncVectorEnv([partial(Count, 0, 3)])], 5, 0, True)
     other = TaskSequence([partial(vector, 100, 2), lambda: SyncVector([CatchEnv])], 3, 0, True)
-    with pytest.raises(ValueError, match="task 1 has other spaces than the first"):
+    with pytest.raises(EnvironmentFailure, match="task 1 has other spaces than the first"):
         play(EnvironmentStream(other, 0), 3)

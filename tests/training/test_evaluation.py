@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from gymnasium import spaces
@@ -14,8 +15,10 @@ from torch import Tensor
 
 import run_agent
 from envs.atari_settings import AtariSettings
+from envs.dmc_stream import DmcSettings
 from envs.environment_stream import EnvironmentStream
-from envs.factory import build_stream
+from envs.evaluation import episode_bound
+from envs.factory import BanditSettings, build_stream
 from envs.gym_stream import GymSettings
 from envs.infinite_horizon import InfiniteHorizonEnv
 from envs.sync_vector import SyncVector
@@ -155,6 +158,80 @@ def test_it_is_due_when_the_period_ends() -> None:
     assert not evaluation.at_task_switch
 
 
+# Episodes without an end
+
+
+class Endless(InfiniteHorizonEnv):
+    """Has no end, and, as a class of its own, no say in how long its episodes are."""
+
+    def step(self, action: Any) -> Any:
+        seen, reward, _, _, info = super().step(action)
+        return seen, reward, False, False, info
+
+
+@pytest.fixture
+def endless_id() -> Iterator[str]:
+    gymnasium.register("Test/Endless-v0", Endless)
+    yield "Test/Endless-v0"
+    gymnasium.registry.pop("Test/Endless-v0")
+
+
+def bounded(settings: Any, player: Any, **evaluation: Any) -> EvaluationObserver:
+    training, _ = build_stream(settings, 0, CPU)
+    return EvaluationObserver(EvaluationSettings(every_steps=10, **evaluation), settings, 0, player, training)
+
+
+def test_an_episode_without_an_end_is_cut_and_begins_again(endless_id: str) -> None:
+    evaluation = bounded(GymSettings(id=endless_id), Player(first), episodes=3, num_envs=2, episode_steps=7)
+    played = evaluation.evaluate(10)
+    assert (played.returns.tolist(), played.lengths.tolist()) == ([7.0] * 3, [7.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked", "bound"),
+    [
+        (GymSettings(id="CartPole-v1"), None, 500),
+        (GymSettings(id="CartPole-v1", kwargs={"max_episode_steps": 200_000}), None, 200_000),
+        (GymSettings(id="CartPole-v1"), 30, 30),
+        (GymSettings(id="CartPole-v1"), 900, 500),
+        (GymSettings(id="Test/Endless-v0"), None, 100_000),
+        (GymSettings(id="Test/Endless-v0"), 200_000, 200_000),
+        (GymSettings(id="plasticity/Catch-v0"), None, 9),
+        (BanditSettings(episode_steps=50), None, 50),
+        (BanditSettings(episode_steps=50), 20, 20),
+        (DmcSettings(action_repeat=4), None, 250),
+        (DmcSettings(tasks=["cartpole-swingup", "cartpole-balance"]), None, 1000),
+        (AtariSettings(frame_skip=1), None, 108_000),
+        (AtariSettings(), 12, 12),
+    ],
+)
+def test_bounds_are_those_of_the_environment_or_of_the_user(
+    settings: Any, asked: int | None, bound: int, endless_id: str
+) -> None:
+    stream = build_stream(settings, 0, CPU)[0]
+    assert isinstance(stream, EnvironmentStream)
+    assert episode_bound(settings, asked, stream) == bound
+    assert f" episode_steps={bound}, " in protocol(EvaluationSettings(episode_steps=asked), settings, stream)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        BanditSettings(episode_steps=50),
+        AtariSettings(game="pong", num_threads=1),
+        GymSettings(id="CartPole-v1", normalise_observations=True),
+        DmcSettings(tasks=["cartpole-swingup", "cartpole-balance"], steps_per_task=5),
+    ],
+    ids=["bandit", "atari", "gym", "dmc"],
+)
+def test_the_users_bound_holds_in_every_vectorisation(settings: Any) -> None:
+    still = (lambda seen: torch.zeros(len(seen), 1)) if isinstance(settings, DmcSettings) else first
+    evaluation = bounded(settings, Player(still), episodes=2, episode_steps=4)
+    for _ in range(7):  # into the second task
+        evaluation._training.advance(still)
+    assert evaluation.evaluate(10).lengths.tolist() == [4.0, 4.0]
+
+
 # Policies and random numbers
 
 
@@ -235,16 +312,26 @@ def test_the_statistics_of_training_are_used_and_left_alone() -> None:
 
 
 def test_the_protocol_is_one_line_with_everything_in_it() -> None:
-    line = protocol(EvaluationSettings(episodes=3, num_envs=8), AtariSettings(game="pong", protocol="dqn2015"))
+    settings = AtariSettings(game="pong", protocol="dqn2015")
+    line = protocol(EvaluationSettings(episodes=3, num_envs=8), settings, build_stream(settings, 0, CPU)[0])
     parts = ("policy=greedy", "random_action_probability=0.0", "episodes=3", "num_envs=3", "env=atari game=pong", "noop_max=30")
     assert all(part in line for part in parts)
+    assert " episode_steps=27000, " in line
     assert "life_loss_terminates=False" in line
     assert "\n" not in line
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("every_steps", -1), ("episodes", 0), ("num_envs", 0), ("policy", "best"), ("random_action_probability", 1.1), ("step", -1)],
+    [
+        ("every_steps", -1),
+        ("episodes", 0),
+        ("num_envs", 0),
+        ("episode_steps", 0),
+        ("policy", "best"),
+        ("random_action_probability", 1.1),
+        ("step", -1),
+    ],
 )
 def test_wrong_settings_are_named(setting: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"^evaluation\.{setting}={value} "):
@@ -336,7 +423,7 @@ def test_the_notes_hold_the_protocol_once(tmp_path: Path) -> None:
     assert run_agent.main([f"resume={folder}", "steps=140", "evaluation.episodes=4"]) == 0
     lines = [line for line in (folder / "notes.log").read_text().splitlines() if " evaluation: " in line]
     assert [line.partition(":")[0] for line in lines] == ["step 0", "step 120"]
-    assert "policy=greedy random_action_probability=0.1 episodes=3 num_envs=2" in lines[0]
+    assert "policy=greedy random_action_probability=0.1 episodes=3 num_envs=2 episode_steps=9," in lines[0]
     assert "episodes=4" in lines[1]
     assert "env=gym" in lines[0]
     assert "id=plasticity/Catch-v0" in lines[0]
