@@ -27,8 +27,9 @@ _SPEED: Final = "time/steps_per_second"
 class ProgressWriter:
     """A progress bar on stderr; a writer of the tracker, which also tells it of every step.
 
-    It moves once a second, or with each step that takes longer. It shows steps per second, return or accuracy (of a supervised learner also its mean over the tasks, and that on the last
-    task's test set, and the last task's online loss), and the dormant fraction.
+    It moves once a second, or with each step that takes longer. It shows steps per second, return or accuracy (of a supervised
+    learner also its mean over the tasks, that on the last task's test set, and the last task's online loss), and the dormant
+    fraction.
     """
 
     def __init__(self, total_steps: int, step: int) -> None:
