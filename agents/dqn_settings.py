@@ -20,7 +20,7 @@ class DQNSettings:
 
     Attributes:
         discount: gamma, in [0, 1).
-        batch_size: Transitions per update.
+        batch_size: Transitions per update. 32 in Mnih et al. 2015; smaller ones silence units sooner.
         n_step: Most steps that a return adds up before the target network takes over.
         buffer_transitions: Size of the replay.
         replay_folder: Where observations are mapped to a file instead of being kept in memory; None for in memory. The file
@@ -58,7 +58,7 @@ class DQNSettings:
     """
 
     discount: float = 0.99
-    batch_size: int = 32
+    batch_size: int = 8
     n_step: int = 1
     buffer_transitions: int = 100_000
     replay_folder: str | None = None
@@ -86,7 +86,7 @@ class DQNSettings:
     priority_uniform_fraction: float = 0.001
     importance_start: float = 0.4
     importance_end: float = 1.0
-    importance_env_steps: int = 80_000
+    importance_env_steps: int = 20_000
 
     def __post_init__(self) -> None:
         require_range("agent.discount", self.discount, 0, 1 - 1e-9)

@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -21,10 +21,9 @@ from metrics.observer import MetricsObserver, Observer
 from metrics.probe import ProbeObserver
 from training.evaluation import EvaluationObserver
 from training.memory import keep_freed_memory
+from training.processor import LARGE_NETWORK_PARAMETERS, parameters_of, slower_settings
 from training.settings import Plan
 from training.task_evaluation import MakeLearner, TaskEvaluationObserver, TaskEvaluationSettings
-
-_LARGE_NETWORK_PARAMETERS: Final = 1_000_000
 
 
 class Assembly(NamedTuple):
@@ -80,6 +79,8 @@ def assemble(plan: Plan) -> Assembly:
             "note: this env cannot save its episodes; after a resume they start anew, and the run goes on otherwise",
             file=sys.stderr,
         )
+    for line in slower_settings(plan.run, agent, device):
+        print(f"note: {line}", file=sys.stderr)
     torch.set_num_threads(choose_threads(plan.run.threads, agent))
     return Assembly(agent, stream, _observers(plan, agent, stream, partial(_another_learner, plan, problem, builder)))
 
@@ -136,8 +137,7 @@ def choose_threads(threads: str, agent: Agent) -> int:
     """
     if threads != "auto":
         return int(threads)
-    parameters = sum(p.numel() for part in agent.parts.values() for p in part.network.parameters())
-    return (os.cpu_count() or 1) if parameters >= _LARGE_NETWORK_PARAMETERS else 1
+    return (os.cpu_count() or 1) if parameters_of(agent) >= LARGE_NETWORK_PARAMETERS else 1
 
 
 def _refuse_unknown_parts(plan: Plan, agent: Agent) -> None:

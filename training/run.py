@@ -100,9 +100,10 @@ def _train(plan: Plan, folder: Path, assembly: Assembly, state: Mapping[str, Any
     step = None if state is None else int(state["step"])
     board = TensorBoardWriter(folder, step, state["tracker"]["latest"] if state else ())
     writers: list[Writer] = [CsvWriter(folder / "metrics.csv", step), board]
-    if plan.run.progress:
-        writers.append(ProgressWriter(plan.run.steps, step or 0))
-    tracker = Tracker(writers, plan.run.log_every_steps, notes=folder / "notes.log", text=board.text)
+    bar = ProgressWriter(plan.run.steps, step or 0) if plan.run.progress else None
+    writers += [] if bar is None else [bar]
+    moved = None if bar is None else bar.move
+    tracker = Tracker(writers, plan.run.log_every_steps, notes=folder / "notes.log", text=board.text, moved=moved)
     if state is None:
         board.hparams({**_choices(plan.config), **dict(_flatten(plan.config))}, _SHOWN_WITH_HPARAMS)
     watching = Observers(observers, tracker)

@@ -127,13 +127,14 @@ class Tracker:
     """Averages per-step logs over intervals of ``every_steps`` and hands them, and measurements, to the writers.
 
     An interval ends with the first step at or past a multiple of ``every_steps``, whatever the loop's stride; strides longer
-    than the interval write once a step. ``time/steps_per_second`` is added at each interval's end.
+    than the interval write once a step. ``time/steps_per_second`` is added at each interval's end, that of a run's last one too.
 
     Args:
         writers: Where values go, in this order.
         every_steps: Interval length in the stream's steps, at least 1.
         notes: File that receives one line for each name that could not be computed, with the reason.
         text: Called as ``text(tag, markdown, step)`` with the same notes.
+        moved: Called with the step after every one, before anything of it is written: a progress bar.
         clock: Seconds, monotonic.
 
     Attributes:
@@ -147,6 +148,7 @@ class Tracker:
         *,
         notes: Path | None = None,
         text: Callable[[str, str, int], None] | None = None,
+        moved: Callable[[int], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if every_steps < 1:
@@ -156,6 +158,7 @@ class Tracker:
         self._every_steps = every_steps
         self._notes = notes
         self._text = text
+        self._moved = moved
         self._noted: set[str] = set()
         self._means = IntervalMeans()
         self._step = 0
@@ -177,6 +180,8 @@ class Tracker:
         self._means.add(logs)
         due = step // self._every_steps > self._step // self._every_steps
         self._step = step
+        if self._moved is not None:
+            self._moved(step)
         if due:
             self._emit(step, measurements, self._end_interval())
         elif measurements:
@@ -197,6 +202,7 @@ class Tracker:
         """Writes the unfinished interval at the last step. For a run that is over, not for one that will be resumed."""
         values = self._means.drain()
         if values:
+            values[STEPS_PER_SECOND] = self.steps_per_second
             self._emit(self._step, _NOTHING, values)
 
     @contextmanager

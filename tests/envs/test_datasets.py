@@ -1,4 +1,5 @@
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,21 @@ def test_digits_are_all_images_scaled_to_one() -> None:
     assert digits.inputs[0, 0, 0].tolist() == [0.0, 0.0, 5 / 16, 13 / 16, 9 / 16, 1 / 16, 0.0, 0.0]
     assert digits.targets.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert digits.classes == 10
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    theirs, ours = load_digits(), load_dataset("digits")
+    assert torch.equal(ours.inputs, torch.from_numpy(theirs.images).float().div(16).unsqueeze(1))
+    assert torch.equal(ours.targets, torch.from_numpy(theirs.target))
+
+
+def test_digits_are_read_without_importing_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    load_dataset("digits")
+    assert "sklearn" not in sys.modules
 
 
 def test_digits_split_is_fixed_and_disjoint() -> None:

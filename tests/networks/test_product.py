@@ -1,5 +1,7 @@
 """Dense maps by oneDNN: the same values, gradients and second derivatives as PyTorch's own."""
 
+from runpy import run_path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return original(a, b, c)
 
     monkeypatch.setattr(product, "_product", watched)
+    monkeypatch.setattr(product, "_HAS_WIDE_UNITS", True)
     return seen
 
 
@@ -92,3 +95,18 @@ def test_autocast_and_functional_calls_are_pytorchs(counted: list[tuple[int, ...
     gradients = grad(lambda weights: functional_call(dense, weights, (x.detach(),)).sum())(dict(dense.named_parameters()))
     assert gradients["bias"].tolist() == [BATCH] * OUTPUTS
     assert not counted
+
+
+def test_without_512_bit_units_every_product_is_pytorchs(monkeypatch: pytest.MonkeyPatch, counted: list[tuple[int, ...]]) -> None:
+    monkeypatch.setattr(product, "_HAS_WIDE_UNITS", False)
+    dense, plain, x, _ = maps()
+    outputs = dense(x)
+    outputs.sum().backward()
+    assert torch.equal(outputs, plain(x.detach()))
+    assert not counted
+
+
+@pytest.mark.parametrize(("capability", "wide"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False), ("SVE256", False)])
+def test_the_choice_is_made_by_what_the_processor_has(capability: str, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert run_path(str(product.__file__))["_HAS_WIDE_UNITS"] is wide

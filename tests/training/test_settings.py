@@ -21,7 +21,7 @@ def composed() -> dict[str, Any]:
 
 def test_a_plan_holds_typed_settings_in_the_order_of_the_config(composed: dict[str, Any]) -> None:
     plan = plan_from(composed)
-    assert (plan.agent_name, plan.run.steps, plan.run.threads, plan.checkpoint.every_steps) == ("dqn", 80000, "auto", 20000)
+    assert (plan.agent_name, plan.run.steps, plan.run.threads, plan.checkpoint.every_steps) == ("dqn", 20000, "auto", 20000)
     assert plan.network == NetworkSpec(widths=[128, 128])
     assert list(plan.interventions) == ["redo", "l2"]
     assert plan.config == composed

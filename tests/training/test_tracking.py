@@ -168,6 +168,24 @@ def test_speed_leaves_out_pauses():
     assert tracker.latest["time/steps_per_second"] == 4.0
 
 
+def test_the_speed_of_the_last_interval_is_written_when_the_run_is_over():
+    clock, tape = Clock(), Tape()
+    tracker = Tracker([tape], every_steps=10, clock=clock)
+    for step in range(1, 13):
+        clock.now += 0.5 if step <= 10 else 2.0
+        tracker.write(step, {"x": 1.0})
+    tracker.finish()
+    assert tape.points("time/steps_per_second") == [(10, 2.0), (12, 0.5)]
+
+
+def test_a_progress_bar_is_told_of_every_step():
+    steps: list[int] = []
+    tracker = Tracker([], every_steps=100, moved=steps.append)
+    for step in (4, 8, 12):
+        tracker.write(step, {})
+    assert steps == [4, 8, 12]
+
+
 def test_speed_between_two_lines():
     clock = Clock()
     tracker = Tracker([], every_steps=100, clock=clock)
