@@ -69,7 +69,7 @@ def assemble(plan: Plan) -> Assembly:
         part_specs=plan.network_parts,
         part_optimizers=plan.optimizer_parts,
     )
-    agent = build_agent(plan.agent_name, plan.agent, _task(problem), builder)
+    agent = build_agent(plan.agent_name, plan.agent, _task(problem), builder, plan.choices["agent"])
     _refuse_unknown_parts(plan, agent)
     _refuse_single_examples(plan, agent, stream)
     _warn_of_idle_methods(plan, problem)
@@ -145,7 +145,7 @@ def _refuse_unknown_parts(plan: Plan, agent: Agent) -> None:
         unknown = [part for part in parts if part not in agent.parts]
         if unknown:
             allowed = ", ".join(agent.parts)
-            raise ValueError(f"{setting}={unknown}: agent={plan.agent_name} has the parts {allowed}")
+            raise ValueError(f"{setting}={unknown}: agent={plan.choices['agent']} has the parts {allowed}")
 
 
 def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:

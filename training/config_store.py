@@ -20,6 +20,7 @@ from training.settings import PARTS, CheckpointSettings, RunSettings
 from training.task_evaluation import TaskEvaluationSettings
 
 GROUPS: Final = ("agent", "env", "network", "optimizer", "intervention", "metrics", "experiment")
+CHOICES: Final = "choices"  # key of a composed config under which the chosen words of the groups stand
 SECTIONS: Final = {
     "probe": ProbeSettings,
     "evaluation": EvaluationSettings,

@@ -128,6 +128,7 @@ class Plan:
         evaluation: Settings of the evaluation.
         task_evaluation: Settings of the evaluation of supervised learners.
         checkpoint: Settings of the checkpoints.
+        choices: Word by which each group was chosen, such as ``env: catch``; the agent's and env's names where none is known.
         config: The same as plain containers, as it is written to the run folder; what the env's settings left open is filled in.
     """
 
@@ -145,6 +146,7 @@ class Plan:
     evaluation: EvaluationSettings
     task_evaluation: TaskEvaluationSettings
     checkpoint: CheckpointSettings
+    choices: Mapping[str, str]
     config: dict[str, Any]
 
 
@@ -176,8 +178,15 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
         evaluation=build_settings(EvaluationSettings, config["evaluation"], "evaluation"),
         task_evaluation=build_settings(TaskEvaluationSettings, config["task_evaluation"], "task_evaluation"),
         checkpoint=build_settings(CheckpointSettings, config["checkpoint"], "checkpoint"),
+        choices=chosen_words(config),
         config={**config, "env": {"name": env_name, **asdict(env)}},
     )
+
+
+def chosen_words(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the words by which agent, env and other groups of a composed config were chosen, such as ``env: catch``."""
+    named = {group: str(config[group]["name"]) for group in ("agent", "env")}
+    return named | {"network": str(config["network"]["torso"])} | dict(config.get("choices") or {})
 
 
 def build_settings(cls: type[_Settings], values: Mapping[str, Any], where: str) -> _Settings:
