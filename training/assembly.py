@@ -22,6 +22,7 @@ from metrics.probe import ProbeObserver
 from training.evaluation import EvaluationObserver
 from training.memory import keep_freed_memory
 from training.settings import Plan
+from training.sizes import refuse_impossible_counts, refuse_impossible_memory
 from training.task_evaluation import MakeLearner, TaskEvaluationObserver, TaskEvaluationSettings
 
 _LARGE_NETWORK_PARAMETERS: Final = 1_000_000
@@ -43,7 +44,7 @@ def assemble(plan: Plan) -> Assembly:
     Raises:
         ValueError: If the parts of the plan do not fit together.
     """
-    _refuse_small_replay(plan)
+    refuse_impossible_counts(plan)
     device = choose_device(plan.run.device)
     if plan.run.capture and device.type != "cuda":
         raise ValueError(f"capture=true records updates as CUDA graphs and needs device=cuda, not {device}")
@@ -56,6 +57,7 @@ def assemble(plan: Plan) -> Assembly:
         stream, problem = build_stream(plan.env, plan.run.seed, device)
     except ValueError as error:
         raise ValueError(f"env: {error}") from error
+    refuse_impossible_memory(plan, stream.input_shape, stream.input_dtype, problem.frame_stack, device)
     builder = PartBuilder(
         spec=plan.network,
         input_shape=stream.input_shape,
@@ -165,13 +167,6 @@ def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:
                     f"leaves a minibatch of one: {cure}"
                 )
             steps, task = steps + stream.minibatches(task), task + 1
-
-
-def _refuse_small_replay(plan: Plan) -> None:
-    """A replay must hold at least one step of every copy of the environment."""
-    rows, copies = getattr(plan.agent, "buffer_transitions", None), getattr(plan.env, "num_envs", 1)
-    if rows is not None and rows < copies:
-        raise ValueError(f"agent.buffer_transitions={rows} must be at least env.num_envs={copies}")
 
 
 def _warn_of_idle_methods(plan: Plan, problem: Problem) -> None:

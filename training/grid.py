@@ -41,7 +41,8 @@ def run_name(number: int, words: Sequence[str]) -> str:
         number: Of the run in its grid, from 0.
         words: The swept words, ``name=value``.
     """
-    told = ",".join(re.sub(r"[^A-Za-z0-9.=+-]", "-", re.sub(r"[\[\]'\"]", "", word).replace(",", "+")) for word in sorted(words))
+    bare = [re.sub(r"[\[\]'\"\\]", "", word).replace(",", "+") for word in sorted(words)]
+    told = ",".join(re.sub(r"[^A-Za-z0-9.=+-]", "-", word) for word in bare)
     if len(told) > _LONGEST_NAME:
         digest = hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:_HASH]
         told = f"{told[: _LONGEST_NAME - _HASH - 1]}-{digest}"
@@ -94,7 +95,7 @@ def grid_run(config: Mapping[str, Any]) -> float:
 
     hydra = HydraConfig.get()
     fixed = set(hydra.job.config.override_dirname.exclude_keys)
-    words = [str(word) for word in hydra.overrides.task]
+    words = [str(word).replace("\\:", ":") for word in hydra.overrides.task]  # Hydra escapes what needs no escape
     swept = [word for word in words if word.lstrip("+~").partition("=")[0] not in fixed]
     grid, name = Path(hydra.runtime.output_dir), run_name(hydra.job.num, swept)
     folder = grid / name

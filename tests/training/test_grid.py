@@ -24,7 +24,7 @@ QUIET = ["agent.warmup_env_steps=1000", "metrics.every_steps=0", "probe.every_st
         (["intervention=[]"], "3_intervention="),
         (["intervention=[l2_init,redo]"], "3_intervention=l2-init+redo"),
         (["env.id=m:Ns/A-v0"], "3_env.id=m-Ns-A-v0"),
-        (["run='a b/..\\ü'"], "3_run=a-b-..--"),
+        (["run='a b/..\\ü'"], "3_run=a-b-..-"),
         (["optimizer.learning_rate=1e-05"], "3_optimizer.learning-rate=1e-05"),
     ],
 )
@@ -88,7 +88,8 @@ def test_the_last_line_names_what_failed(tmp_path: Path, capsys: pytest.CaptureF
     first, last = captured.err.splitlines()
     assert first == "stopped: the launcher gave up: a worker was killed"
     assert last == (
-        "3 of 4 failed: 1_seed=1 (not finite in update 93), 2_seed=2 ([Errno 28] No space left), 10_seed=10 (ended without a word)"
+        "3 of 4 failed: 1_seed=1 (not finite in update 93), 2_seed=2 ([Errno 28] No space left), "
+        "10_seed=10 (ended without a word)"
     )
     assert [row["run"] for row in rows(tmp_path)] == ["0_seed=0", "1_seed=1", "2_seed=2", "10_seed=10"]
 
