@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,6 +24,7 @@ from training.command_line import (
     with_absolute_plugins,
 )
 from training.config_store import register_configs
+from training.grid import grid_run, run_grid
 from training.listing import help_text, list_lines
 from training.resuming import resumed_request
 from training.run import Outcome, run
@@ -79,7 +79,8 @@ def _dispatch(arguments: list[str]) -> int:
     if request.multirun:
         _refuse_impossible_runs(request)
         words = [word for word in arguments if not word.startswith("run_dir=")]
-        return _hydra([*words, f"run_dir={quoted(str(folder))}", name_folders_by_sweep(request)])
+        words = [*words, f"run_dir={quoted(str(folder))}", name_folders_by_sweep(request)]
+        return run_grid(folder, lambda: _hydra(words))
     return _single(request, folder)
 
 
@@ -129,22 +130,7 @@ def _job(config: DictConfig) -> float:
     """One run of a grid; returns the last return or accuracy, which sweepers that optimise ask for."""
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
-    plain = {str(key): value for key, value in values.items()}
-    load_plugins(plain["plugins"])
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    plain |= {"run_dir": str(folder), "progress": False}
-    if plain["threads"] == "auto":
-        plain["threads"] = "1"  # the runs of a grid share the machine
-    try:
-        outcome = run(plan_from(plain), folder, with_absolute_plugins(HydraConfig.get().overrides.task))
-    except (FloatingPointError, OSError) as error:
-        print(f"stopped: {error}", file=sys.stderr)  # of several that fail, Hydra reports the first
-        raise
-    print(f"{folder}: {outcome.step} steps")
-    if not outcome.finished:
-        _report(outcome, folder)
-        raise KeyboardInterrupt  # whoever stops one run of a grid stops the grid
-    return outcome.score
+    return grid_run({str(key): value for key, value in values.items()})
 
 
 if __name__ == "__main__":

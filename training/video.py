@@ -9,7 +9,6 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 MOST_GIF_PICTURES: Final = 2000  # all of them are in memory
 _SHORTEST_MILLISECONDS: Final = 20  # viewers slow anything faster down
@@ -42,7 +41,7 @@ class VideoWriter:
         if path.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
             raise ValueError(f"video={path}: MP4 needs the extra video, pip install -e '.[video]'; a .gif needs nothing")
         self.path, self.pictures_per_second, self.count = path, 30.0, 0
-        self._images: list[Image.Image] = []
+        self._images: list[Any] = []  # of PIL, which is imported with the first
         self._encoder: Generator[None, Any, None] | None = None
         self._stack = ExitStack()
 
@@ -63,6 +62,8 @@ class VideoWriter:
         if self.path.suffix == ".mp4":
             self._encode(picture)
         elif len(self._images) < MOST_GIF_PICTURES:
+            from PIL import Image
+
             image = Image.fromarray(picture)
             self._images.append(image if image.mode == "L" else image.convert("P", palette=Image.Palette.ADAPTIVE))
 

@@ -96,12 +96,6 @@ def test_batch_normalisation_of_single_examples_is_refused_before_the_run(words:
     assemble(plan(*words, "network.normalisation=[layer]", "network.widths=[4]"))
 
 
-def test_a_replay_smaller_than_the_environments_is_refused() -> None:
-    words = ["env.num_envs=7", "agent.buffer_transitions=5"]
-    with pytest.raises(ValueError, match=r"^agent\.buffer_transitions=5 must be at least env\.num_envs=7$"):
-        assemble(plan_from(compose_config(words, CONFIGS)))
-
-
 def test_evaluation_of_tasks_is_refused_where_there_are_none() -> None:
     with pytest.raises(ValueError, match=r"^task_evaluation looks at the tasks of a data stream, and this env is none"):
         assemble(plan("task_evaluation.every_tasks=2"))
