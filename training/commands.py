@@ -27,8 +27,9 @@ from training.config_store import register_configs
 from training.listing import help_text, list_lines
 from training.resuming import resumed_request
 from training.run import Outcome, run
-from training.run_folder import default_run_dir
+from training.run_folder import create_grid_folder, default_run_dir
 from training.settings import plan_from
+from training.stopping import EXIT_CODE
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -51,7 +52,7 @@ def dispatch(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return EXIT_CODE
 
 
 def _do(arguments: list[str]) -> int:
@@ -74,12 +75,13 @@ def _do(arguments: list[str]) -> int:
     request = check_command_line(arguments, CONFIGS)
     if any(config["mode"] == "evaluate" for config in request.configs):
         raise ValueError("mode=evaluate plays with a checkpoint of one run; give its folder, resume=<run folder>")
-    folder = Path(request.config["run_dir"] or default_run_dir(request.config, request.multirun))
+    given = request.config["run_dir"]
     if request.multirun:
         _refuse_impossible_runs(request)
+        folder = Path(given) if given else create_grid_folder(default_run_dir(request.config, grid=True))
         words = [word for word in arguments if not word.startswith("run_dir=")]
         return _hydra([*words, f"run_dir={quoted(str(folder))}", name_folders_by_sweep(request)])
-    return _single(request, folder)
+    return _single(request, Path(given) if given else None)
 
 
 def _refuse_impossible_runs(request: Request) -> None:
@@ -88,14 +90,16 @@ def _refuse_impossible_runs(request: Request) -> None:
         assemble(plan_from(config | {"device": "cpu"})).stream.close()
 
 
-def _single(request: Request, folder: Path, resume: bool = False) -> int:
+def _single(request: Request, folder: Path | None, resume: bool = False) -> int:
     words = with_absolute_plugins(request.overrides)
-    outcome = run(plan_from(request.config | {"run_dir": str(folder)}), folder, words, resume)
-    _report(outcome, folder)
-    return 0 if outcome.finished else 130
+    config = request.config if folder is None else request.config | {"run_dir": str(folder)}
+    outcome = run(plan_from(config), folder, words, resume)
+    _report(outcome)
+    return 0 if outcome.finished else EXIT_CODE
 
 
-def _report(outcome: Outcome, folder: Path) -> None:
+def _report(outcome: Outcome) -> None:
+    folder = outcome.folder
     if outcome.finished:
         print(f"\nDone, {outcome.step} steps.", *outcome.summary, sep="\n")
     else:
@@ -141,6 +145,6 @@ def _job(config: DictConfig) -> float:
         raise
     print(f"{folder}: {outcome.step} steps")
     if not outcome.finished:
-        _report(outcome, folder)
+        _report(outcome)
         raise KeyboardInterrupt  # whoever stops one run of a grid stops the grid
     return outcome.score

@@ -5,7 +5,7 @@ import sys
 import warnings
 from typing import IO, Any
 
-from training.stopping import LOADING, READING, STOP, leave
+from training.stopping import LOADING, READING, STOP
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         if STOP.asked:  # what is to be saved is saved, and a stopped user does not wait until all libraries have tidied up
-            leave()
+            os._exit(code)
     return code
 
 

@@ -50,6 +50,7 @@ class Stop:
         self.last_resort: Callable[[], bool] = lambda: True
         self.ending = threading.Lock()
         self._installed = False
+        self._block: object | None = None
 
     @contextmanager
     def installed(self, doing: str = READING) -> Iterator[None]:
@@ -63,11 +64,13 @@ class Stop:
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._try_again)
         descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         self.asked, self.doing, self._installed = False, doing, True
-        threading.Thread(target=self._watch, args=(reading,), name="stopping", daemon=True).start()
+        self._block = block = object()
+        threading.Thread(target=self._watch, args=(reading, block), name="stopping", daemon=True).start()
         try:
             yield
         finally:
-            self._installed = False
+            self.asked, self._installed, self._block = False, False, None
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.set_wakeup_fd(descriptor)
             os.close(writing)
             for number, handler in before.items():
@@ -80,6 +83,15 @@ class Stop:
         before, self.doing = self.doing, READING
         try:
             self.raise_if_asked()
+            yield
+        finally:
+            self.doing = before
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """Lets nothing but the last resort interrupt the block, which has to look at ``asked`` itself."""
+        before, self.doing = self.doing, STEPPING
+        try:
             yield
         finally:
             self.doing = before
@@ -116,7 +128,7 @@ class Stop:
             return
         raise Stopped
 
-    def _watch(self, descriptor: int) -> None:
+    def _watch(self, descriptor: int, block: object) -> None:
         """Ends the process some time after the first SIGINT, or at the second signal; ends itself with the pipe."""
         with os.fdopen(descriptor, "rb", buffering=0) as pipe:
             count = 0
@@ -127,11 +139,13 @@ class Stop:
                 if count > 1:
                     leave()
                 if number[0] == signal.SIGINT:
-                    threading.Timer(LIMIT_SECONDS, self._end).start()
+                    timer = threading.Timer(LIMIT_SECONDS, self._end, (block,))
+                    timer.daemon = True
+                    timer.start()
 
-    def _end(self) -> None:
+    def _end(self, block: object) -> None:
         with self.ending:
-            if self._installed and self.last_resort():
+            if self._block is block and self.last_resort():
                 leave()
 
 
