@@ -1,6 +1,6 @@
 """Checkpoints on disk: written so that a kill at any moment leaves a readable one, and read without running any code.
 
-A checkpoint names the files that hold most of a replay (``agents.replay_segments``), in a folder beside it. They are on disk
+A checkpoint names the files that hold most of a replay (``agents.replay_segments``), in a folder next to it. They are on disk
 before it is, so that it is usable from the moment it appears, and are deleted once no checkpoint names them.
 
 A checkpoint holds tensors and plain containers only. ``torch.load(weights_only=True)`` enforces that when reading; writing

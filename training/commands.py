@@ -146,5 +146,5 @@ def _job(config: DictConfig) -> float:
     print(f"{folder}: {outcome.step} steps")
     if not outcome.finished:
         _report(outcome)
-        raise KeyboardInterrupt  # whoever stops one run of a grid stops the grid
+        raise KeyboardInterrupt  # a stop of one run of a grid stops the grid
     return outcome.score

@@ -1,4 +1,4 @@
-"""Scalars as ``metrics.csv`` (columns ``step,name,value``); beside it series as ``curves.csv``, heatmaps as ``heatmap.csv``."""
+"""Scalars as ``metrics.csv`` (columns ``step,name,value``); next to it series as ``curves.csv``, heatmaps as ``heatmap.csv``."""
 
 import csv
 import os

@@ -166,7 +166,7 @@ def _train(
             STOP.raise_if_asked()
         try:
             finished = train(agent, stream, watching, tracker, saver, plan.run.steps, unfinished)
-        except ValueError as error:  # not a word of the command line any more: whoever wrote the code wants to see where
+        except ValueError as error:  # not a word of the command line any more: its author wants to see where
             raise RuntimeError(f"at step {stream.step} of {folder}: {error}") from error
         if finished:
             saver.save()

@@ -117,7 +117,8 @@ class Step:
         experience = Experience(*(_restored(each, device) for each in state["experience"]))
         early, late = ([name for name in names if name in observers] for names in state["observers"])
         logs, measurements = (_restored(state[key], device) for key in ("logs", "measurements"))
-        return cls(*state["places"], experience, early, late, state["learned"], logs, measurements)
+        before, after, task = state["places"]
+        return cls(before, after, task, experience, early, late, state["learned"], logs, measurements)
 
 
 def _plain(value: Any) -> Any:

@@ -51,6 +51,8 @@ class Stop:
         self.ending = threading.Lock()
         self._installed = False
         self._block: object | None = None
+        self._before: dict[int, Any] = {}
+        os.register_at_fork(after_in_child=self._forked)
 
     @contextmanager
     def installed(self, doing: str = READING) -> Iterator[None]:
@@ -63,6 +65,7 @@ class Stop:
         before: dict[int, Any] = {number: signal.signal(number, self._receive) for number in _SIGNALS}
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._try_again)
         descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._before = before
         self.asked, self.doing, self._installed = False, doing, True
         self._block = block = object()
         threading.Thread(target=self._watch, args=(reading, block), name="stopping", daemon=True).start()
@@ -110,6 +113,14 @@ class Stop:
         """Raises ``Stopped`` if a signal has come."""
         if self.asked:
             raise Stopped
+
+    def _forked(self) -> None:
+        """Gives the signals back in a fork, say a process of a vector environment: it would wake the thread of its parent."""
+        if self._installed:
+            signal.set_wakeup_fd(-1)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            self._installed, self._block = False, None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

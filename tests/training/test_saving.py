@@ -190,6 +190,16 @@ def test_the_folder_of_a_run_that_has_nothing_to_go_on_from_is_removed_by_the_pr
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_fork_has_the_signals_as_they_were_before() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with STOP.installed():
+        child = os.fork()
+        if not child:
+            os._exit(0 if signal.getsignal(signal.SIGINT) is before and signal.set_wakeup_fd(-1) == -1 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert signal.getsignal(signal.SIGINT) is not before
+
+
 SLOW = """
 import hashlib, sys, time
 from training.stopping import STOP
