@@ -30,7 +30,7 @@ def provenance(plugins: Sequence[str] = ()) -> dict[str, Any]:
         "processor": _processor(),
         "processor_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "plugins": {place: _hash(place) for place in plugins},
+        "plugins": {place: _hash(place) for place in map(_absolute, plugins)},
     }
 
 
@@ -76,6 +76,11 @@ def _processor() -> str | None:
         return platform.processor() or None
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or None
+
+
+def _absolute(place: str) -> str:
+    """Returns a file's absolute path, which means the same wherever the run goes on; a module's name as it is."""
+    return str(Path(place).expanduser().absolute()) if place.endswith(".py") else place
 
 
 def _hash(place: str) -> str | None:
