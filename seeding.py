@@ -24,3 +24,16 @@ def torch_generator(seed: int, *names: str | int, device: str | torch.device = "
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
     """Returns a NumPy generator private to (seed, names)."""
     return np.random.default_rng(derive_seed(seed, *names))
+
+
+def restore_generator(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Puts a generator back to a saved state; if that is of a generator of another kind of device, to a seed derived from it.
+
+    Args:
+        generator: Changed.
+        state: What ``get_state`` returned, (bytes,) uint8; its length tells the kind.
+    """
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    else:
+        generator.manual_seed(derive_seed(0, hashlib.sha256(state.numpy().tobytes()).hexdigest()))

@@ -22,7 +22,7 @@ from envs.experience import Experience, Transitions
 from interventions.base import Logs
 from networks.network import Network
 from networks.noisy import fresh_noise
-from seeding import torch_generator
+from seeding import restore_generator, torch_generator
 
 _LARGEST_PRIORITY: Final = 100.0
 _PRIORITIES: Final = "priorities"
@@ -151,7 +151,7 @@ class DQN:
         self.replay.load_state_dict(state["replay"], folder)
         self.env_steps, self._updates_owed = state["env_steps"], state["updates_owed"]
         for generator, saved in zip(self._generators, state["generators"], strict=True):
-            generator.set_state(saved)
+            restore_generator(generator, saved)
 
     @property
     def _generators(self) -> tuple[torch.Generator, ...]:

@@ -11,7 +11,7 @@ from agents.compiled_function import CompiledFunction
 from interventions.base import Intervention, Logs, Update
 from networks.network import Network
 from networks.taps import Taps
-from seeding import torch_generator
+from seeding import restore_generator, torch_generator
 
 _HOOKS: Final = ("loss", "after_backward", "measure", "after_step", "task_switch", "evaluation_network")
 
@@ -150,7 +150,7 @@ class Hooks:
         self._step = step
         for name, intervention in self.interventions.items():
             intervention.load_state_dict(state["interventions"][name])
-            self._generators[name].set_state(state["generators"][name])
+            restore_generator(self._generators[name], state["generators"][name])
 
     def _measure_of(self, method: Intervention, named: dict[str, Tensor], compile: bool) -> Callable[[], object]:
         """Returns a call of ``method.measure`` with the present activations, compiled if asked to."""

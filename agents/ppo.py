@@ -28,7 +28,7 @@ from interventions.base import Logs
 from networks.heads import PairedHead
 from networks.spec import HeadSpec
 from networks.torso_network import TorsoNetwork
-from seeding import torch_generator
+from seeding import restore_generator, torch_generator
 
 _RECENT_OBSERVATIONS: Final = 2000
 
@@ -147,8 +147,8 @@ class PPO:
         self._rollout = [RolloutStep(Transitions(*batch), outputs) for *batch, outputs in state["rollout"]]
         self._recent.load_state_dict(state["recent"], torch.device("cpu"))
         self.env_steps = state["env_steps"]
-        self._acting.set_state(state["acting"])
-        self._shuffling.set_state(state["shuffling"])
+        restore_generator(self._acting, state["acting"])
+        restore_generator(self._shuffling, state["shuffling"])
 
     def _outputs_for(self, observations: Tensor) -> Tensor:
         """Returns what ``act`` computed for these observations, or computes it if it was for others."""

@@ -23,7 +23,7 @@ from envs.experience import Experience, Transitions
 from interventions.base import Logs
 from networks.pop_art import pop_art_heads
 from networks.spec import HeadSpec, require_range
-from seeding import torch_generator
+from seeding import restore_generator, torch_generator
 
 _LOG_DEVIATIONS: Final = (-20.0, 2.0)
 _LARGEST_BOUND: Final = LARGEST_BOUND + 1  # whole numbers have half a unit more
@@ -194,7 +194,7 @@ class SAC:
         self.env_steps, self._updates_owed = state["env_steps"], state["updates_owed"]
         generators = (self._acting, self._sampling, self._noise)
         for generator, saved in zip(generators, state["generators"], strict=True):
-            generator.set_state(saved)
+            restore_generator(generator, saved)
 
     def _update(self) -> Logs:
         batch = self.replay.sample(self.settings.batch_size, self._sampling)

@@ -15,6 +15,7 @@ from training.csv_writer import CsvWriter
 from training.loop import train
 from training.observation import Observers
 from training.settings import plan_from
+from training.step import Step
 from training.tensorboard_writer import TensorBoardWriter
 from training.tracking import Tracker
 
@@ -29,8 +30,14 @@ _ACT_OFTEN = {  # methods that would otherwise wait for a task switch
 class _Never:
     """Saves nothing."""
 
-    def after_step(self, before: int, step: int) -> bool:
+    def before_step(self) -> None:
+        pass
+
+    def after_step(self, step: Step) -> bool:
         return False
+
+    def save(self, unfinished: Step | None = None) -> None:
+        pass
 
 
 def loop(rounds: int, overrides: Sequence[str], steps: int = 1000) -> str:

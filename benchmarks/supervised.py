@@ -20,6 +20,7 @@ from training.csv_writer import CsvWriter
 from training.loop import train
 from training.observation import Observers
 from training.settings import plan_from
+from training.step import Step
 from training.tensorboard_writer import TensorBoardWriter
 from training.tracking import Tracker
 
@@ -80,8 +81,14 @@ ROWS: Final = {
 class _Never:
     """Saves nothing."""
 
-    def after_step(self, before: int, step: int) -> bool:
+    def before_step(self) -> None:
+        pass
+
+    def after_step(self, step: Step) -> bool:
         return False
+
+    def save(self, unfinished: Step | None = None) -> None:
+        pass
 
 
 def compare(row: Row, rounds: int, updates: int, device: str, forms: Sequence[str], overrides: Sequence[str]) -> str:

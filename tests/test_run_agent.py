@@ -23,6 +23,7 @@ from interventions import registry
 from interventions.registry import registered
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.config_store import GROUPS
+from training.saving import PARTS
 
 PROGRAM = Path(run_agent.__file__)
 QUIET = ["metrics.every_steps=0", "probe.every_steps=0"]
@@ -63,7 +64,7 @@ def last_state(folder: Path) -> dict[str, Any]:
     path = latest_checkpoint(folder)
     assert path is not None
     state = load_checkpoint(path)
-    del state["config"]
+    del state["config"], state["files"]  # which hold times
     for values in (state["tracker"]["latest"], state["tracker"]["means"]["sums"]):
         for name in [name for name in values if name.startswith("time/")]:
             del values[name]
@@ -322,6 +323,76 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line(
     assert run_agent.main([f"resume={folder}", "steps=200"]) == 2
     line = f"error: resume={folder}: the checkpoint has no 'env_steps'; another version of this program made it"
     assert capsys.readouterr().err.strip().splitlines()[-1] == line
+
+
+@pytest.mark.parametrize("state", [{"step": 7}, {"step": 7, "model": {}}, {"step": "x", **{part: {} for part in PARTS}}])
+def test_a_checkpoint_of_something_else_is_refused_in_one_line(
+    dqn_run: Path, tmp_path: Path, state: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(dqn_run, folder)
+    path = latest_checkpoint(folder)
+    assert path is not None
+    torch.save(state, path)
+    for words in ([], ["mode=evaluate"]):
+        assert run_agent.main([f"resume={folder}", "steps=200", *words]) == 2
+        assert f"error: resume={folder}: the checkpoint has no " in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_files_that_were_lost_or_edited_and_another_machine_are_named(
+    dqn_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(dqn_run, folder)
+    (folder / "metrics.csv").write_bytes((folder / "metrics.csv").read_bytes()[:100])
+    (folder / "curves.csv").unlink()
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 0", "seed: 9"))
+    path = latest_checkpoint(folder)
+    assert path is not None
+    state = load_checkpoint(path)
+    state["device"], state["agent"]["generators"] = "cuda", [torch.zeros(16, dtype=torch.uint8)] * 3
+    torch.save(state, path)
+    assert run_agent.main([f"resume={folder}", "steps=130", "progress=false"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert lines[0].startswith(f"warning: {config} has been edited")
+    assert lines[1].startswith(f"warning: {folder / 'metrics.csv'} has been cut: ")
+    assert lines[2].startswith(f"warning: {folder / 'curves.csv'} is missing")
+    assert lines[3].startswith("warning: from here on the run is not the same bit for bit: device was cuda, is cpu")
+    assert len(lines) == 4
+    assert "not the same bit for bit" in (folder / "notes.log").read_text()
+    assert yaml.safe_load(config.read_text())["seed"] == 0
+
+
+def test_nothing_is_written_before_a_checkpoint_fits(dqn_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(dqn_run, folder)
+    path = latest_checkpoint(folder)
+    assert path is not None
+    state = load_checkpoint(path)
+    state["agent"]["generators"] = [3, 3, 3]
+    torch.save(state, path)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run_agent.main([f"resume={folder}", "steps=200"]) == 2
+    assert f"error: resume={folder}: the checkpoint does not fit this run" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(
+    dqn_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["steps=20", "progress=false", "log_every_steps=10", *SMALL, *QUIET]
+    whole = run(tmp_path / "whole", *words[:1], *words[2:])
+    for resume in (True, False):
+        folder = tmp_path / f"run{resume}"
+        command = [f"run_dir={folder}", *words]
+        assert run_agent.main(command) == 0
+        shutil.rmtree(folder / "checkpoints")  # as if it had been killed
+        assert run_agent.main([f"resume={folder}"] if resume else command) == 0
+        assert f"note: {folder} holds no checkpoint yet" in capsys.readouterr().err
+        assert rows(folder) == rows(whole)
+        assert same(last_state(folder), last_state(whole))
+        assert run_agent.main([f"run_dir={folder}", *words, "seed=1"]) == 2
 
 
 def test_a_run_is_never_overwritten(dqn_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Checkpoints on disk: written so that a kill at any moment leaves a readable one, and read without running any code.
 
-A checkpoint names the files that hold most of a replay (``agents.replay_segments``), in a folder beside it. They are on disk
+A checkpoint names the files that hold most of a replay (``agents.replay_segments``), in a folder next to it. They are on disk
 before it is, so that it is usable from the moment it appears, and are deleted once no checkpoint names them.
 
 A checkpoint holds tensors and plain containers only. ``torch.load(weights_only=True)`` enforces that when reading; writing
@@ -136,6 +136,27 @@ def discard_after(folder: Path, step: int) -> None:
     for path in _checkpoints(folder / FOLDER):
         if _step_of(path) > step:
             path.unlink(missing_ok=True)
+
+
+def require_run(state: Mapping[str, Any], parts: Collection[str], where: str) -> None:
+    """Refuses a checkpoint that is readable and no checkpoint of a run.
+
+    Args:
+        state: What was read.
+        parts: Names that a run's checkpoint has.
+        where: What the user named, for the message.
+
+    Raises:
+        ValueError: In one line that says what it lacks.
+    """
+    absent = [name for name in parts if name not in state]
+    config = state.get("config")
+    if not absent and not (isinstance(config, Mapping) and isinstance(config.get("interventions"), Mapping)):
+        absent = ["config of a run"]
+    if not absent and type(state["step"]) is not int:
+        absent = ["step that is a number"]
+    if absent:
+        raise ValueError(f"{where}: the checkpoint has no {', no '.join(absent)}; another program or version made it")
 
 
 def require_match(saved: Mapping[str, Any], requested: Mapping[str, Any], ignore: Collection[str] = ()) -> None:

@@ -11,9 +11,10 @@ from agents.agent import Agent
 from envs.rendering import Camera
 from envs.stream import Stream
 from training.assembly import assemble
-from training.checkpoint import checkpoint_path, latest_checkpoint, load_checkpoint, saved_steps
+from training.checkpoint import checkpoint_path, latest_checkpoint, load_checkpoint, require_run, saved_steps
 from training.evaluation import Episodes, EvaluationObserver, protocol
 from training.run import require_same_run
+from training.saving import PARTS
 from training.settings import Plan
 from training.video import MOST_GIF_PICTURES, VideoWriter
 
@@ -64,6 +65,7 @@ def _chosen_state(plan: Plan, folder: Path) -> dict[str, Any]:
     state = load_checkpoint(path, replay=False)
     if wanted is not None and state["step"] != wanted:
         raise ValueError(f"the checkpoint of evaluation.step={wanted} in {folder} cannot be read; choose another")
+    require_run(state, PARTS, f"resume={folder}")
     require_same_run(state["config"], plan.config)
     return state
 

@@ -49,12 +49,13 @@ def run_name(number: int, words: Sequence[str]) -> str:
     return f"{number}_{told}" if told else str(number)
 
 
-def run_grid(folder: Path, launch: Callable[[], object]) -> int:
+def run_grid(folder: Path, launch: Callable[[], object], made: bool = False) -> int:
     """Claims a folder for a grid, launches it, and says on the last line which runs failed.
 
     Args:
         folder: Missing or empty.
         launch: Calls ``grid_run`` for each run, here or in other processes; it may raise when one of those was killed.
+        made: Whether this program made the folder just before.
 
     Returns:
         The exit code: 0, or 1 if a run failed.
@@ -63,17 +64,17 @@ def run_grid(folder: Path, launch: Callable[[], object]) -> int:
         ValueError: If there is something in the folder already, or it cannot be made.
         KeyboardInterrupt: If the user stopped it.
     """
-    made = _claim(folder)
+    claimed = [*([folder] if made else []), *_claim(folder)]
     try:
         launch()
     except Exception as error:
         if not _read(folder):  # nothing ran: it is the command line that is wrong
-            _give_back(folder, made)
+            _give_back(folder, claimed)
             raise
         print(f"stopped: the launcher gave up: {' '.join(str(error).split())}", file=sys.stderr)
     except KeyboardInterrupt:
         if not _read(folder):
-            _give_back(folder, made)
+            _give_back(folder, claimed)
         raise
     return _report(folder)
 

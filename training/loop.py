@@ -4,41 +4,57 @@ from typing import Protocol
 
 from agents.agent import Agent
 from envs.stream import Stream
-from interventions.base import Logs
-from metrics.observer import Logs as Measurements
-from metrics.view import View
-from training.observation import Observers
+from training.observation import Abandoned, Observers
+from training.step import Step
 from training.tracking import Tracker
 
 
 class Saver(Protocol):
     """Saves the run when it is due."""
 
-    def after_step(self, before: int, step: int) -> bool:
+    def before_step(self) -> None:
+        """Takes notice that a step begins."""
+        ...
+
+    def after_step(self, step: Step) -> bool:
         """Takes notice of a step; returns whether the run should stop here."""
         ...
 
+    def save(self, unfinished: Step | None = None) -> None:
+        """Saves the run, with a step whose measurements were abandoned."""
+        ...
 
-def train(agent: Agent, stream: Stream, observers: Observers, tracker: Tracker, saver: Saver, total_steps: int) -> None:
-    """Runs until ``stream.step`` reaches ``total_steps`` or the saver asks to stop.
 
-    At a task switch the observers that ask for it measure the end of the old task, before anything is reset for the new one.
+def train(
+    agent: Agent,
+    stream: Stream,
+    observers: Observers,
+    tracker: Tracker,
+    saver: Saver,
+    total_steps: int,
+    unfinished: Step | None = None,
+) -> bool:
+    """Runs until ``stream.step`` reaches ``total_steps`` or the saver asks to stop; returns whether it got there.
+
+    Args:
+        agent: Learns.
+        stream: Is learned from.
+        observers: Measure.
+        tracker: Writes.
+        saver: Saves.
+        total_steps: Where the stream is to get.
+        unfinished: The step in which the run was stopped before.
     """
-    stop = False
-    while stream.step < total_steps and not stop:
-        before, task = stream.step, stream.task
-        experience = stream.advance(agent.act)
-        switched = experience.task != task
-        view = View(stream.step, task, agent)
-        due = observers.due(before, stream.step, switched)
-        logs: Logs = dict(experience.stats)
-        measurements: Measurements = {}
-        if switched:
-            early = observers.before_learning(due)
-            due = [name for name in due if name not in early]
-            measurements = observers.measure(early, view)
-            logs |= agent.switch_task(experience.task)
-        logs |= agent.learn(experience)
-        measurements |= observers.measure(due, View(stream.step, experience.task, agent))
-        tracker.write(stream.step, logs, measurements)
-        stop = saver.after_step(before, stream.step)
+    while unfinished is not None or stream.step < total_steps:
+        saver.before_step()
+        step = unfinished or Step.begun(agent, stream, observers)
+        try:
+            step.complete(agent, observers)
+        except Abandoned:
+            saver.save(step)
+            return False
+        unfinished = None
+        tracker.write(stream.step, step.logs, step.measurements)
+        if saver.after_step(step):
+            break
+    return stream.step >= total_steps

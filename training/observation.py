@@ -3,9 +3,14 @@
 import time
 from collections.abc import Mapping
 
-from metrics.observer import Logs, Observer, Remarking, observe
+from metrics.observer import Logs, Observer, Remarking, Remembering, observe
 from metrics.view import View
+from training.stopping import STOP, Stopped
 from training.tracking import Tracker
+
+
+class Abandoned(Exception):
+    """Raised when the user stops a run that is measuring; the run is as it was before, and can be saved."""
 
 
 class Observers:
@@ -37,7 +42,24 @@ class Observers:
         return [name for name in names if not getattr(self._observers[name], "after_learning", False)]
 
     def measure(self, names: list[str], view: View) -> Logs:
-        """Returns the measurements of the named observers, with ``time/<name>_seconds`` for each."""
+        """Returns the measurements of the named observers, with ``time/<name>_seconds`` for each.
+
+        Raises:
+            Abandoned: If the user stops the run meanwhile. What the observers remember is then as it was.
+        """
+        if not names:
+            return {}
+        remembering = {name: seer for name in names if isinstance(seer := self._observers[name], Remembering)}
+        memories = {name: observer.state_dict() for name, observer in remembering.items()}
+        try:
+            with STOP.reading():
+                return self._measure(names, view)
+        except Stopped as stopped:
+            for name, observer in remembering.items():
+                observer.load_state_dict(memories[name])
+            raise Abandoned from stopped
+
+    def _measure(self, names: list[str], view: View) -> Logs:
         logs: Logs = {}
         for name in names:
             started = time.perf_counter()

@@ -16,7 +16,7 @@ def resumed_request(folder: Path, words: Sequence[str], configs: Path) -> Reques
 
     Args:
         folder: The run folder.
-        words: Words beside ``resume=``.
+        words: Words other than ``resume=``.
         configs: Folder of the YAML files.
 
     Raises:
@@ -33,7 +33,7 @@ def resumed_request(folder: Path, words: Sequence[str], configs: Path) -> Reques
 
 
 def _still_said(old: Override, new: Mapping[str, Override]) -> bool:
-    """Tells whether an old word stands: it is not said anew, and sets no method that the new words leave out."""
+    """Tells whether an old word stands: it is not said again, and sets no method that the new words leave out."""
     group, _, rest = old.key_or_group.partition(".")
     if group == "interventions" and "intervention" in new:
         chosen = new["intervention"].value()

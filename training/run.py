@@ -1,22 +1,36 @@
 """One run from its plan to its summary."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from agents.agent import Agent
 from envs.failure import EnvironmentFailure
 from training.assembly import Assembly, assemble
-from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint, require_match
-from training.csv_writer import CsvWriter
+from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint, require_match, require_run
+from training.csv_writer import CsvWriter, table_remarks
 from training.evaluation import protocol
 from training.loop import train
 from training.observation import Observers
 from training.progress import ProgressWriter, summary_lines
-from training.run_folder import create_run_folder, occupied, update_run_folder
-from training.saving import RunSaver
+from training.provenance import differences, provenance
+from training.run_folder import (
+    can_start_again,
+    config_remark,
+    create_run_folder,
+    default_run_dir,
+    known_of,
+    occupied,
+    start_again,
+    update_run_folder,
+)
+from training.saving import PARTS, RunSaver, device_of, restore
 from training.settings import Plan
+from training.step import Step
+from training.stopping import STOP
 from training.tensorboard_writer import TensorBoardWriter
 from training.tracking import Tracker, Writer
 
@@ -57,51 +71,86 @@ class Outcome:
     """How a run ended.
 
     Attributes:
+        folder: The run folder.
         step: The stream's last step.
         finished: Whether it got as far as it was to go.
         score: The last return per episode, or online accuracy; NaN before the first.
         summary: Lines for the user.
     """
 
+    folder: Path
     step: int
     finished: bool
     score: float
     summary: Sequence[str]
 
 
-def run(plan: Plan, folder: Path, overrides: Sequence[str], resume: bool = False) -> Outcome:
+def run(plan: Plan, folder: Path | None, overrides: Sequence[str], resume: bool = False) -> Outcome:
     """Trains, from the start or from the newest checkpoint of ``folder``.
 
     Args:
         plan: What to run.
-        folder: The run folder: created when starting, existing when resuming.
+        folder: The run folder: created when starting, existing when resuming; None for one with a name of its own in ``runs``.
         overrides: Words of the command line, kept in the folder.
-        resume: Whether to go on with what the folder holds.
+        resume: Whether to go on with what the folder holds; from the start if it holds no checkpoint yet.
 
     Raises:
         ValueError: If the plan cannot be run, the folder holds another run or is in use, or there is nothing to resume.
         FloatingPointError: If a loss or gradient is not finite; the last checkpoint is as it was.
         OSError: If a file cannot be written (a full disk, say); the last checkpoint is as it was.
         RuntimeError: If a ValueError is raised in training.
+        KeyboardInterrupt: If the user stops it before there is anything to go on from.
     """
-    if not resume:
+    with STOP.installed():
+        if folder is not None and (resume or can_start_again(folder, overrides)):
+            return _resume(plan, folder, overrides)
+        return _start(plan, folder, overrides)
+
+
+def _start(plan: Plan, folder: Path | None, overrides: Sequence[str]) -> Outcome:
+    with STOP.reading():
         assembly = assemble(plan)
-        create_run_folder(folder, plan.config, overrides)
+    with STOP.stepping():
+        name = folder or default_run_dir(plan.config, grid=False)
+        folder, config = create_run_folder(name, plan.config, overrides, free_name=folder is None)
         with occupied(folder), _saying_where(folder):
-            return _train(plan, folder, assembly, None)
+            return _train(replace(plan, config=config), folder, assembly, None, removable=True)
+
+
+def _resume(plan: Plan, folder: Path, overrides: Sequence[str]) -> Outcome:
     with occupied(folder), _saying_where(folder):
-        state = _load(plan, folder)
-        assembly = assemble(plan)
-        discard_after(folder, state["step"])
-        update_run_folder(folder, plan.config, overrides, state["step"])
-        return _train(plan, folder, assembly, state)
+        with STOP.reading():
+            state = _load(plan, folder)
+            assembly = assemble(plan)
+            unfinished = None if state is None else _restored(state, folder, assembly)
+        with STOP.stepping():
+            if state is None:
+                print(f"note: {folder} holds no checkpoint yet; the run begins from its start", file=sys.stderr)
+                start_again(folder, plan.config, overrides)
+                return _train(plan, folder, assembly, None)
+            remarks = _remarks(state, folder, plan, assembly.agent)
+            for line in remarks:
+                print(f"warning: {line}", file=sys.stderr)
+            discard_after(folder, state["step"])
+            update_run_folder(folder, plan.config, overrides, state["step"])
+            return _train(plan, folder, assembly, state, unfinished, remarks)
 
 
-def _train(plan: Plan, folder: Path, assembly: Assembly, state: Mapping[str, Any] | None) -> Outcome:
+def _train(
+    plan: Plan,
+    folder: Path,
+    assembly: Assembly,
+    state: Mapping[str, Any] | None,
+    unfinished: Step | None = None,
+    remarks: Sequence[str] = (),
+    *,
+    removable: bool = False,
+) -> Outcome:
     agent, stream, observers = assembly
     step = None if state is None else int(state["step"])
     board = TensorBoardWriter(folder, step, state["tracker"]["latest"] if state else ())
-    writers: list[Writer] = [CsvWriter(folder / "metrics.csv", step), board]
+    tables = CsvWriter(folder / "metrics.csv", step)
+    writers: list[Writer] = [tables, board]
     bar = ProgressWriter(plan.run.steps, step or 0) if plan.run.progress else None
     writers += [] if bar is None else [bar]
     moved = None if bar is None else bar.move
@@ -109,29 +158,28 @@ def _train(plan: Plan, folder: Path, assembly: Assembly, state: Mapping[str, Any
     if state is None:
         board.hparams({**_choices(plan), **dict(_flatten(plan.config))}, _SHOWN_WITH_HPARAMS)
     watching = Observers(observers, tracker)
-    with RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker, observers) as saver, tracker:
+    saver = RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker, observers, tables, removable)
+    with saver, tracker:
         if state is not None:
-            try:
-                saver.load(state)
-            except KeyError as error:
-                raise ValueError(
-                    f"resume={folder}: the checkpoint has no {error}; another version of this program made it"
-                ) from error
+            tracker.load_state_dict(state["tracker"])
+        for line in remarks:
+            tracker.remark("resume", line)
         for line in getattr(stream, "notes", ()):
             tracker.note("env", line)
         if "evaluation" in observers:
             tracker.note("evaluation", protocol(plan.evaluation, plan.env, stream))
+        if state is None:
+            STOP.raise_if_asked()
         try:
-            train(agent, stream, watching, tracker, saver, plan.run.steps)
-        except ValueError as error:  # not a word of the command line any more: whoever wrote the code wants to see where
+            finished = train(agent, stream, watching, tracker, saver, plan.run.steps, unfinished)
+        except ValueError as error:  # not a word of the command line any more: its author wants to see where
             raise RuntimeError(f"at step {stream.step} of {folder}: {error}") from error
-        finished = stream.step >= plan.run.steps
         if finished:
             saver.save()
             tracker.finish()
     stream.close()
     score = tracker.latest.get("rollout/return", tracker.latest.get("online/accuracy", float("nan")))
-    return Outcome(stream.step, finished, score, summary_lines(folder, watching.seconds))
+    return Outcome(folder, stream.step, finished, score, summary_lines(folder, watching.seconds))
 
 
 @contextmanager
@@ -150,15 +198,55 @@ def _saying_where(folder: Path) -> Iterator[None]:
         raise OSError(error.errno, f"{reason}{file}. {where}") from error
 
 
-def _load(plan: Plan, folder: Path) -> dict[str, Any]:
+def _load(plan: Plan, folder: Path) -> dict[str, Any] | None:
+    """Returns the state to go on from, or None without a checkpoint."""
     path = latest_checkpoint(folder)
     if path is None:
-        raise ValueError(f"resume={folder} holds no checkpoint yet; start the run anew")
+        return None
     state = load_checkpoint(path)
+    require_run(state, PARTS, f"resume={folder}")
     require_same_run(state["config"], plan.config)
-    if state["step"] >= plan.run.steps:
+    if _is_complete(state, folder, plan.run.steps):
         raise ValueError(f"resume={folder} is at step {state['step']} of steps={plan.run.steps} already; give a larger steps=")
     return state
+
+
+def _is_complete(state: Mapping[str, Any], folder: Path, steps: int) -> bool:
+    """Tells whether a run is over, its last step and the means of its last interval, which are written after the checkpoint."""
+    if state["step"] != steps:
+        return bool(state["step"] > steps)
+    means = state["tracker"]["means"]
+    left = any(means[name] for name in ("pending", "counts", "undefined", "rich"))
+    table = folder / "metrics.csv"
+    written = not left or (table.exists() and table.stat().st_size > state["files"]["metrics.csv"][0])
+    return written and state["unfinished"] is None
+
+
+def _restored(state: Mapping[str, Any], folder: Path, assembly: Assembly) -> Step | None:
+    """Puts agent, stream and observers back, and returns the step that was not completed."""
+    try:
+        return restore(state, folder, *assembly)
+    except KeyError as error:
+        raise ValueError(f"resume={folder}: the checkpoint has no {error}; another version of this program made it") from error
+    except (TypeError, RuntimeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"resume={folder}: the checkpoint does not fit this run: {reason}") from error
+
+
+def _remarks(state: Mapping[str, Any], folder: Path, plan: Plan, agent: Agent) -> list[str]:
+    """Returns what is no longer as it was when the run was left: files that were lost or edited, and the machine."""
+    config, notes = config_remark(folder), folder / "notes.log"
+    lines = [] if config is None else [config]
+    lines += table_remarks(folder, state["files"])
+    if state["tracker"]["noted"] and not notes.exists():
+        lines.append(f"{notes} is missing: what the run noted before is lost")
+    device, known = device_of(agent).type, known_of(folder)
+    changes = differences((known.get("resumed") or [known])[-1], provenance(plan.run.plugins))
+    if device != state["device"]:
+        changes.insert(0, f"device was {state['device']}, is {device}, and its generators start from derived seeds")
+    if changes:
+        lines.append(f"from here on the run is not the same bit for bit: {'; '.join(changes)}")
+    return lines
 
 
 def require_same_run(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> None:

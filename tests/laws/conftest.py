@@ -26,7 +26,7 @@ from training.command_line import compose_config
 from training.csv_writer import CsvWriter
 from training.loop import train
 from training.observation import Observers
-from training.saving import RunSaver
+from training.saving import RunSaver, restore
 from training.settings import plan_from
 from training.tracking import Tracker
 
@@ -269,7 +269,8 @@ def start(config_of: Callable[..., dict[str, Any]], tmp_path_factory: pytest.Tem
         tracker = Tracker([CsvWriter(folder / "metrics.csv", state and state["step"])], plan.run.log_every_steps)
         saver = RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker, observers)
         if state:
-            saver.load(state)
+            restore(state, folder, agent, stream, observers)
+            tracker.load_state_dict(state["tracker"])
         return Run(agent, stream, observers, tracker, saver, folder)
 
     return begin

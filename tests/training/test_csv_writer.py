@@ -1,11 +1,13 @@
 import os
+import zlib
+from pathlib import Path
 
 import pytest
 import torch
 
 from metrics.log_values import Heatmap, Histogram, Matrix, Series
 from metrics.undefined import Undefined
-from training.csv_writer import CsvWriter
+from training.csv_writer import CsvWriter, table_remarks
 
 
 def series(*heights: float) -> Series:
@@ -132,3 +134,33 @@ def test_heatmaps_add_their_newest_column_and_matrices_nothing(tmp_path):
     writer.close()
     CsvWriter(tmp_path / "metrics.csv", resume_step=20)
     assert (tmp_path / "heatmap.csv").read_text() == text
+
+
+def test_a_file_that_was_cut_edited_or_lost_since_the_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = CsvWriter(path)
+    assert set(writer.state_dict().values()) == {(0, 0)}
+    writer.write(5, {"x": 1.0}, {})
+    saved = writer.state_dict()
+    assert saved["metrics.csv"] == (24, zlib.crc32(b"step,name,value\n5,x,1.0\n"))
+    writer.write(6, {"x": 2.0}, {})
+    writer.close()
+    assert table_remarks(tmp_path, saved) == []  # rows that came later do not matter
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20])
+    assert table_remarks(tmp_path, saved) == [f"{path} has been cut: 4 of the 24 bytes that it held at the checkpoint are lost"]
+    path.write_bytes(whole.replace(b"5,x,1.0", b"5,x,9.0"))
+    assert table_remarks(tmp_path, saved) == [f"{path} has been edited since the checkpoint; its rows stay as they are"]
+    path.unlink()
+    assert table_remarks(tmp_path, saved) == [f"{path} is missing: its rows up to the checkpoint are lost"]
+    path.write_text("something else\n")
+    with pytest.raises(ValueError, match="expected the columns"):
+        table_remarks(tmp_path, saved)
+
+
+def test_a_resumed_file_is_counted_from_what_is_left_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    CsvWriter(path).write(5, {"x": 1.0}, {})
+    CsvWriter(path, resume_step=5).write(6, {"x": 2.0}, {})
+    resumed = CsvWriter(path, resume_step=5)
+    assert resumed.state_dict()["metrics.csv"] == (24, zlib.crc32(b"step,name,value\n5,x,1.0\n"))

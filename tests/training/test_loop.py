@@ -11,6 +11,8 @@ from agents.agent import Agent
 from envs.experience import Examples, Experience
 from metrics.view import View
 from training.loop import train
+from training.observation import Abandoned
+from training.step import Step
 
 
 class Recorder:
@@ -19,6 +21,8 @@ class Recorder:
     def __init__(self, last_step: int = 100) -> None:
         self.tape: list[str] = []
         self.step, self.task, self.last_step = 0, 0, last_step
+        self.stopped_in: list[int] = []
+        self.saved: dict[str, Any] = {}
         self.written: list[tuple[int, dict[str, Any], dict[str, Any]]] = []
 
     def advance(self, act: Callable[[Tensor], Tensor]) -> Experience:
@@ -48,15 +52,26 @@ class Recorder:
     def measure(self, names: list[str], view: View) -> dict[str, float]:
         if names:
             self.tape.append(f"measure task {view.task}")
+            if view.task in self.stopped_in:
+                self.stopped_in.remove(view.task)
+                raise Abandoned
         return dict.fromkeys(names, 0.5)
 
     def write(self, step: int, logs: dict[str, Any], measurements: dict[str, Any]) -> None:
         self.tape.append("write")
         self.written.append((step, logs, measurements))
 
-    def after_step(self, before: int, step: int) -> bool:
-        self.tape.append(f"save {before}-{step}")
-        return step >= self.last_step
+    def before_step(self) -> None:
+        pass
+
+    def after_step(self, step: Step) -> bool:
+        self.tape.append(f"save {step.before}-{step.after}")
+        return step.after >= self.last_step
+
+    def save(self, unfinished: Step | None = None) -> None:
+        assert unfinished is not None
+        self.tape.append(f"save the unfinished step {unfinished.after}")
+        self.saved = unfinished.state_dict()
 
 
 def run(recorder: Recorder, total: int) -> Recorder:
@@ -103,3 +118,25 @@ def test_logs_of_stream_switch_and_update_are_written_together_and_measurements_
 @pytest.mark.parametrize(("total", "stop_at", "end"), [(4, 100, 4), (4, 3, 3), (0, 100, 0)])
 def test_it_ends_at_the_last_step_or_when_the_saver_says_so(total: int, stop_at: int, end: int) -> None:
     assert run(Recorder(stop_at), total).step == end
+
+
+@pytest.mark.parametrize("task", [0, 1])
+def test_an_abandoned_step_is_completed_by_the_next_process(task: int) -> None:
+    """In task 0 the observer before learning is stopped, in task 1 the one after it; the rest of the step happens once."""
+
+    def due(before: int, after: int, switched: bool) -> list[str]:
+        return ["metrics", "late"] if switched else []
+
+    whole, stopped = Recorder(), Recorder()
+    whole.due, stopped.due = due, due  # type: ignore[method-assign]
+    run(whole, 4)
+    stopped.stopped_in = [task]
+    run(stopped, 4)
+    assert stopped.tape[-1] == "save the unfinished step 3"
+    assert stopped.step == 3
+    part: Any = stopped
+    step = Step.restored(stopped.saved, {"metrics": part, "late": part}, torch.device("cpu"))
+    assert train(part, part, part, part, part, 4, step)
+    assert stopped.written == whole.written
+    once = [line for line in stopped.tape if not line.startswith(("measure", "save the"))]
+    assert once == [line for line in whole.tape if not line.startswith("measure")]

@@ -5,13 +5,29 @@ import fcntl
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from training.run_folder import create_run_folder, default_run_dir, occupied, saved_overrides, update_run_folder
+import training.provenance
+from training.provenance import differences, provenance
+from training.run_folder import (
+    can_start_again,
+    config_remark,
+    create_grid_folder,
+    create_run_folder,
+    default_run_dir,
+    occupied,
+    remove_run_folder,
+    saved_overrides,
+    start_again,
+    update_run_folder,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,13 +68,122 @@ def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path, make: Any) -> N
         create_run_folder(inside, CONFIG, [])
 
 
-def test_default_names_say_what_runs_and_never_repeat(tmp_path: Path) -> None:
+def test_default_names_say_what_runs(tmp_path: Path) -> None:
     first = default_run_dir(CONFIG, grid=False, root=tmp_path)
     assert first.name.endswith("_dqn_bandit_layer_norm+redo_seed3")
-    first.mkdir()
-    assert default_run_dir(CONFIG, grid=False, root=tmp_path) != first
     assert default_run_dir({**CONFIG, "interventions": {}}, False, tmp_path).name.endswith("_dqn_bandit_plain_seed3")
     assert default_run_dir(CONFIG, True, tmp_path).name.endswith("_dqn_bandit_grid")
+
+
+def test_eight_runs_that_choose_one_name_at_once_get_eight_folders(tmp_path: Path) -> None:
+    barrier = Barrier(8)
+
+    def start(number: int) -> Path:
+        barrier.wait()
+        return create_run_folder(tmp_path / "run", {**CONFIG, "seed": number}, [f"seed={number}"], free_name=True)[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(start, range(8)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", *(f"run_{number}" for number in range(2, 9))]
+    for number, folder in enumerate(folders):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert (config["seed"], config["run_dir"]) == (number, str(folder))
+        assert saved_overrides(folder) == [f"seed={number}"]
+
+
+def test_grids_that_choose_one_name_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
+    barrier = Barrier(8)
+
+    def start(number: int) -> Path:
+        barrier.wait()
+        return create_grid_folder(tmp_path / "grid")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(start, range(8)))) == 8
+
+
+def test_a_folder_appears_with_both_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill before the rename leaves nothing under the name."""
+
+    def killed(*paths: object) -> None:
+        seen.extend(path.name for path in tmp_path.iterdir())
+        raise KeyboardInterrupt
+
+    seen: list[str] = []
+    monkeypatch.setattr("training.run_folder.os.rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        create_run_folder(tmp_path / "run", CONFIG, [])
+    assert len(seen) == 1
+    assert seen[0].startswith(".run.")
+
+
+def test_a_run_without_a_checkpoint_starts_again_with_the_same_words_only(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert not can_start_again(folder, ["seed=3"])
+    create_run_folder(folder, CONFIG, ["seed=3"])
+    (folder / "metrics.csv").write_text("step,name,value\n1,x,2\n")
+    (folder / "events.out.tfevents.1").touch()
+    (folder / "checkpoints" / "replay").mkdir(parents=True)
+    (folder / "mine.txt").touch()
+    assert can_start_again(folder, ["seed=3"])
+    assert not can_start_again(folder, ["seed=4"])
+    start_again(folder, CONFIG, ["seed=3"])
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "mine.txt", "provenance.json"]
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step_000000001.pt").touch()
+    assert not can_start_again(folder, ["seed=3"])
+
+
+def test_a_removed_folder_leaves_nothing(tmp_path: Path) -> None:
+    create_run_folder(tmp_path / "run", CONFIG, [])
+    remove_run_folder(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_edited_or_missing_config_is_named(tmp_path: Path) -> None:
+    create_run_folder(tmp_path, CONFIG, [])
+    assert config_remark(tmp_path) is None
+    update_run_folder(tmp_path, {**CONFIG, "steps": 20}, ["steps=20"], 4)
+    assert config_remark(tmp_path) is None
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("steps: 20", "steps: 30"))
+    assert config_remark(tmp_path) is not None
+    assert str(config_remark(tmp_path)).startswith(f"{tmp_path / 'config.yaml'} has been edited")
+    (tmp_path / "config.yaml").unlink()
+    assert config_remark(tmp_path) == f"{tmp_path / 'config.yaml'} is missing; it is written again"
+
+
+def test_the_machine_and_the_plugins_are_known(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_bytes(b"abc")
+    known = provenance([str(plugin), "json", "no_such_module"])
+    assert known["plugins"][str(plugin)] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert len(known["plugins"]["json"]) == 64
+    assert known["plugins"]["no_such_module"] is None
+    assert known["processor"]
+    assert known["processor_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert known["threads"] == torch.get_num_threads()
+    assert known["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert differences(known, known) == []
+    plugin.write_bytes(b"abd")
+    other = provenance([str(plugin)]) | {"processor_capability": "OTHER"}
+    lines = differences(known, other)
+    assert lines[0] == f"processor capability was {known['processor_capability']}, is OTHER"
+    assert lines[1].startswith(f"plugin {plugin} was ba7816bf")
+
+
+def test_the_revision_of_somebody_else_s_repository_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product is installed in a folder of a repository that is not its own."""
+    assert len(str(provenance()["git_revision"])) == 40
+    inside = tmp_path / "site-packages"
+    inside.mkdir()
+    words = ["-c", "user.name=a", "-c", "user.email=b", "commit", "-q", "--allow-empty", "-m", "theirs"]
+    for command in (["init", "-q"], words):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(training.provenance, "_ROOT", inside)
+    assert (provenance()["git_revision"], provenance()["uncommitted_changes"]) == (None, None)
+    monkeypatch.setattr(training.provenance, "_ROOT", tmp_path.resolve())
+    assert len(str(provenance()["git_revision"])) == 40
 
 
 def test_resuming_is_noted_and_becomes_what_the_next_resume_starts_from(tmp_path: Path) -> None:

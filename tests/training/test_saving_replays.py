@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,10 +21,11 @@ import run_agent
 from agents.priorities import Priorities, PrioritisedReplay
 from agents.replay import Replay
 from agents.replay_segments import segments_named
-from envs.experience import Transitions
+from envs.experience import Experience, Transitions
 from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint, prune, save_checkpoint
-from training.saving import RunSaver
+from training.saving import RunSaver, restore
 from training.settings import CheckpointSettings
+from training.step import Step
 
 CPU = torch.device("cpu")
 CAPACITY = 45  # with two transitions a step the oldest are overwritten from step 23 on
@@ -46,7 +48,7 @@ class Rememberer:
     """Learns nothing, but draws from a prioritised replay of three-step returns and sets priorities by what it drew."""
 
     def __init__(self) -> None:
-        self.parts: dict[str, Any] = {}
+        self.parts: dict[str, Any] = {"q": SimpleNamespace(device=CPU, raise_if_not_finite=lambda: None)}
         self.replay = PrioritisedReplay(Replay(CAPACITY, CPU, n_step=3, frame_stack=2), Priorities(CAPACITY, CPU))
         self.generator = torch.Generator().manual_seed(0)
         self.seen: list[Tensor] = []
@@ -95,7 +97,8 @@ class Life:
         if path:
             state = load_checkpoint(path)
             discard_after(folder, state["step"])
-            self.saver.load(state)
+            agent: Any = self.agent
+            restore(state, folder, agent, parts[1], {})
             self.first = self.stream.step = state["step"]
 
     def go(self, end: int) -> "Life":
@@ -103,7 +106,8 @@ class Life:
         for step in range(self.stream.step, end):
             self.agent.learn(step)
             self.stream.step = step + 1
-            self.saver.after_step(step, step + 1)
+            experience = Experience(transitions(step), 0)
+            self.saver.after_step(Step(step, step + 1, 0, experience, [], [], learned=True))
         return self
 
 

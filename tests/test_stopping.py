@@ -1,0 +1,212 @@
+"""Stopping a run and going on: whatever it was doing, what follows equals the uninterrupted run."""
+
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import metrics.observer
+from run_agent import main
+from training.checkpoint import latest_checkpoint, load_checkpoint
+
+PROGRAM = Path(__file__).parents[1] / "run_agent.py"
+MEASURED = ["metrics.every_steps=20", "metrics.inputs=40", "probe.every_steps=16", "probe.steps=3", "probe.inputs=32"]
+SMALL = ["network.widths=[12,8]", "log_every_steps=10", "progress=false", "threads=1"]
+LEARNER = ["agent=supervised", "env=permuted_pixels", "env.examples_per_task=200", "task_evaluation.forward_transfer=true"]
+PPO = ["agent=ppo", "agent.rollout_steps=8", "agent.minibatch_size=4", "env=catch"]
+DQN = ["agent.warmup_env_steps=10", "agent.batch_size=8", "env=catch", "evaluation.every_steps=16", "evaluation.episodes=2"]
+SAC = ["agent=sac", "env=gym", "env.id=Pendulum-v1", "agent.warmup_env_steps=20", "agent.batch_size=8"]
+C51 = [
+    "agent=c51",
+    "agent.warmup_env_steps=10",
+    "agent.batch_size=8",
+    "intervention=[redo]",
+    "interventions.redo.every_updates=9",
+]
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def rows(folder: Path) -> list[list[str]]:
+    """Returns the rows of all tables, apart from times."""
+    tables = []
+    for name in ("metrics.csv", "curves.csv", "heatmap.csv"):
+        if (folder / name).exists():
+            with (folder / name).open() as file:
+                tables += [row for row in csv.reader(file) if not row[1].startswith("time/")]
+    return tables
+
+
+def tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from tensors(each, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from tensors(each, f"{name}.{number}")
+
+
+def weights(folder: Path) -> list[tuple[str, torch.Tensor]]:
+    """Returns all tensors of agent and observers in the last checkpoint: weights, optimizer, generators, memories."""
+    path = latest_checkpoint(folder)
+    assert path is not None
+    state = load_checkpoint(path)
+    return [*tensors(state["agent"]), *tensors(state["observers"])]
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Tells whether two tensors are equal; what is not a number equals itself."""
+    return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def assert_same_run(folder: Path, whole: Path) -> None:
+    assert rows(folder) == rows(whole)
+    ours, theirs = weights(folder), weights(whole)
+    assert [name for name, _ in ours] == [name for name, _ in theirs]
+    assert [name for (name, a), (_, b) in zip(ours, theirs, strict=True) if not same(a, b)] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [
+        ([*LEARNER, "metrics.every_steps=0"], {"MetricsObserver", "ProbeObserver", "TaskEvaluationObserver"}),
+        (PPO, {"MetricsObserver", "ProbeObserver"}),
+        (DQN, {"MetricsObserver", "EvaluationObserver"}),
+    ],
+    ids=["supervised", "ppo", "dqn"],
+)
+def test_a_measurement_that_is_abandoned_is_made_when_the_run_goes_on(
+    words: list[str], kinds: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of observer is stopped once after it has measured, when it remembers what it should not."""
+    monkeypatch.setattr("training.stopping.LIMIT_SECONDS", 1000.0)
+    settings = [*words, *SMALL, *[word for word in MEASURED if word.partition("=")[0] not in str(words)], "steps=40"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert main([*settings, f"run_dir={whole}"]) == 0
+    left = set(kinds)
+
+    def stopping(observer: Any, view: Any) -> Any:
+        logs = metrics.observer.observe(observer, view)
+        if view.step > 10 and type(observer).__name__ in left:
+            left.remove(type(observer).__name__)
+            os.kill(os.getpid(), signal.SIGINT)
+        return logs
+
+    monkeypatch.setattr("training.observation.observe", stopping)
+    code, number = main([*settings, f"run_dir={stopped}"]), 0
+    while code == 130:
+        number += 1
+        code = main([f"resume={stopped}"])
+    assert (code, number, left) == (0, len(kinds), set())
+    assert_same_run(stopped, whole)
+
+
+# Signals at random moments. The processes are forks of this one, which spares them the imports.
+
+
+def words_of(agent: str) -> list[str]:
+    words = {"supervised": LEARNER, "ppo": PPO, "dqn": DQN, "sac": SAC, "c51": C51}[agent]
+    steps = {"supervised": 120, "ppo": 200, "dqn": 250, "sac": 250, "c51": 250}[agent]
+    return [*words, *SMALL, *MEASURED, f"steps={steps}", "checkpoint.every_steps=40"]
+
+
+def started(words: Sequence[str], folder: Path) -> int:
+    """Runs the command in a fork, with its messages in a file, and returns the number of the process."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        nowhere = os.open(folder.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        sys.argv = ["run_agent.py", *words]
+        os._exit(main())
+    finally:
+        os._exit(99)  # a traceback
+
+
+def ended(process: int) -> int:
+    """Waits for a process and returns how it ended, as ``subprocess`` has it."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def goes_on(folder: Path, whole: Path) -> None:
+    """Asserts that the folder is absent, or that the run in it goes on to the same end."""
+    if folder.exists():
+        code = ended(started([f"resume={folder}"], folder))
+        said = folder.with_suffix(".txt").read_text()
+        assert code == 0 or (code == 2 and " already; give a larger steps=" in said), said
+        assert_same_run(folder, whole)
+    assert "Traceback" not in folder.with_suffix(".txt").read_text()
+    assert [path.name for path in folder.parent.iterdir() if path.name.endswith(".tmp")] == []
+
+
+def stopped_at(number: int, seconds: float, words: Sequence[str], folder: Path, whole: Path) -> float:
+    """Sends a signal so many seconds after the start, and returns how long the process went on."""
+    process = started([*words, f"run_dir={folder}"], folder)
+    time.sleep(seconds)
+    os.kill(process, number)
+    sent = time.monotonic()
+    code = ended(process)
+    took = time.monotonic() - sent
+    assert code in ((-signal.SIGKILL, 0) if number == signal.SIGKILL else (0, 130, -signal.SIGINT)), code
+    if number == signal.SIGKILL:
+        for path in folder.parent.glob(f".{folder.name}.*.tmp"):  # killed while the folder was made under another name
+            shutil.rmtree(path)
+    goes_on(folder, whole)
+    return took
+
+
+def test_a_run_that_is_stopped_at_its_start_in_the_middle_and_at_its_end_goes_on(tmp_path: Path) -> None:
+    words, whole = words_of("supervised"), tmp_path / "whole"
+    began = time.monotonic()
+    assert ended(started([*words, f"run_dir={whole}"], whole)) == 0
+    length = time.monotonic() - began
+    for number, share in enumerate((0.1, 0.5, 0.9)):
+        stopped_at(signal.SIGINT, share * length, words, tmp_path / str(number), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["supervised", "ppo", "dqn", "sac", "c51"])
+def test_runs_go_on_after_signals_at_random_moments(agent: str, tmp_path: Path) -> None:
+    words, whole, draw = words_of(agent), tmp_path / "whole", random.Random(agent)
+    began = time.monotonic()
+    assert ended(started([*words, f"run_dir={whole}"], whole)) == 0
+    length = time.monotonic() - began
+    took = []
+    for number in range(4):
+        took.append(stopped_at(signal.SIGINT, draw.random() * length, words, tmp_path / f"int{number}", whole))
+        stopped_at(signal.SIGKILL, draw.random() * length, words, tmp_path / f"kill{number}", whole)
+    print(f"{agent}: a run takes {length:.1f} s, and ends {', '.join(f'{seconds:.2f}' for seconds in took)} s after Ctrl-C")
+
+
+def test_ctrl_c_while_the_program_loads_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", str(PROGRAM), "run_dir=run"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "hydra" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "stopped"
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []

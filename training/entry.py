@@ -1,0 +1,72 @@
+"""Where the program begins. It imports nothing heavy before it can handle a signal."""
+
+import os
+import sys
+import warnings
+from typing import IO, Any
+
+from training.stopping import LOADING, READING, STOP
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Does what the command line asks; returns the exit code: 0, 1 for a failure, 2 for a mistake in the words, 130 if stopped.
+
+    Args:
+        arguments: The words; None for those that the process was started with, whose console and exit are then looked after too.
+    """
+    if arguments is not None:
+        with STOP.installed():
+            return _dispatch(arguments)
+    warnings.formatwarning = lambda message, *place, **line: f"warning: {message}\n"  # a user has no use for our line numbers
+    sys.stdout, sys.stderr = Console.of(sys.stdout, 1), Console.of(sys.stderr, 2)
+    with STOP.installed(LOADING):
+        code = _dispatch(sys.argv[1:])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if STOP.asked:  # what is to be saved is saved, and a stopped user does not wait until all libraries have tidied up
+            os._exit(code)
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from training.commands import dispatch  # takes seconds
+
+    STOP.doing = READING
+    STOP.raise_if_asked()
+    return dispatch(arguments)
+
+
+class Console:
+    """A text stream that falls silent when nothing reads it any longer, as behind ``| head``; a run goes on."""
+
+    def __init__(self, stream: IO[str], descriptor: int) -> None:
+        self._stream, self._descriptor = stream, descriptor
+
+    @classmethod
+    def of(cls, stream: IO[str] | None, descriptor: int) -> Any:
+        """Returns the console for a stream of the process; None, for one that was closed at its start, is silent."""
+        return cls(open(os.devnull, "w") if stream is None else stream, descriptor)
+
+    def write(self, text: str) -> int:
+        """Writes the text if it can be written."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._silence()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flushes what can be flushed."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._silence()
+
+    def _silence(self) -> None:
+        """Leads the descriptor nowhere, so that what is still in buffers can be flushed without an error."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._descriptor)
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

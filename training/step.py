@@ -1,0 +1,148 @@
+"""One step of a run, which may be stopped in the middle and completed by another process."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from agents.agent import Agent
+from envs.experience import Examples, Experience, Place, Transitions
+from envs.stream import Stream
+from interventions.base import Logs
+from metrics.log_values import RICH
+from metrics.observer import Logs as Measurements
+from metrics.undefined import Undefined
+from metrics.view import View
+
+_KINDS: Final[Mapping[str, Any]] = {kind.__name__: kind for kind in (Transitions, Examples, Place)} | RICH
+_ON_DEVICE: Final = (Examples.__name__, Place.__name__)
+
+
+class Observing(Protocol):
+    """What a step needs of the observers."""
+
+    def due(self, before: int, after: int, switched: bool) -> list[str]:
+        """Returns the names of those that measure in this step."""
+        ...
+
+    def before_learning(self, names: list[str]) -> list[str]:
+        """Returns those of the named ones that look at the end of the old task when a new one begins."""
+        ...
+
+    def measure(self, names: list[str], view: View) -> Measurements:
+        """Returns the measurements of the named observers; raises ``Abandoned`` if the user stops meanwhile."""
+        ...
+
+
+@dataclass
+class Step:
+    """What has been seen in a step, and what is still to be done about it.
+
+    At a task switch the observers that ask for it measure the end of the old task, before anything is reset for the new one.
+
+    Attributes:
+        before: The stream's step before it.
+        after: The stream's step after it.
+        task: The task before it.
+        experience: What was seen.
+        early: Observers that measure before anything is learned.
+        late: Observers that measure after learning.
+        learned: Whether the agent has learned from it.
+        logs: Of stream and agent.
+        measurements: Of the observers.
+        seconds: What acting and learning took, measurements apart.
+    """
+
+    before: int
+    after: int
+    task: int
+    experience: Experience
+    early: list[str]
+    late: list[str]
+    learned: bool = False
+    logs: Logs = field(default_factory=dict)
+    measurements: Measurements = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @classmethod
+    def begun(cls, agent: Agent, stream: Stream, observers: Observing) -> Self:
+        """Goes one step on in the stream."""
+        started = time.perf_counter()
+        before, task = stream.step, stream.task
+        experience = stream.advance(agent.act)
+        switched = experience.task != task
+        due = observers.due(before, stream.step, switched)
+        early = observers.before_learning(due) if switched else []
+        late = [name for name in due if name not in early]
+        step = cls(before, stream.step, task, experience, early, late, logs=dict(experience.stats))
+        step.seconds = time.perf_counter() - started
+        return step
+
+    def complete(self, agent: Agent, observers: Observing) -> None:
+        """Does what is still to be done, so far as it is not done already."""
+        if not self.learned:
+            self.measurements |= observers.measure(self.early, View(self.after, self.task, agent))
+            started = time.perf_counter()
+            if self.experience.task != self.task:
+                self.logs |= agent.switch_task(self.experience.task)
+            self.logs |= agent.learn(self.experience)
+            self.learned = True
+            self.seconds += time.perf_counter() - started
+        self.measurements |= observers.measure(self.late, View(self.after, self.experience.task, agent))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything in plain containers."""
+        batch, task, stats, place = (getattr(self.experience, name) for name in ("batch", "task", "stats", "place"))
+        return {
+            "places": [self.before, self.after, self.task],
+            "experience": [None, task, {}, None] if self.learned else [_plain(each) for each in (batch, task, stats, place)],
+            "observers": [self.early, self.late],
+            "learned": self.learned,
+            "logs": _plain(self.logs),
+            "measurements": _plain(self.measurements),
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any], observers: Mapping[str, object], device: torch.device) -> Self:
+        """Returns the step of a ``state_dict``.
+
+        Args:
+            state: The state.
+            observers: Those of the run as it goes on; it may have others than before.
+            device: Where the stream's examples are.
+        """
+        experience = Experience(*(_restored(each, device) for each in state["experience"]))
+        early, late = ([name for name in names if name in observers] for names in state["observers"])
+        logs, measurements = (_restored(state[key], device) for key in ("logs", "measurements"))
+        before, after, task = state["places"]
+        return cls(before, after, task, experience, early, late, state["learned"], logs, measurements)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as a checkpoint can hold it; tensors are copied, since a view would be saved with all it is a view of."""
+    if isinstance(value, Undefined):
+        return {"kind": "Undefined", "reason": value.reason}
+    if type(value).__name__ in _KINDS:
+        return {"kind": type(value).__name__, "fields": [_plain(each) for each in value]}
+    if isinstance(value, Mapping):
+        return {"kind": "Mapping", "names": list(value), "values": [_plain(each) for each in value.values()]}
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return value.item() if hasattr(value, "item") else value
+
+
+def _restored(value: Any, device: torch.device) -> Any:
+    if not isinstance(value, Mapping) or "kind" not in value:
+        return value
+    kind = value["kind"]
+    if kind == "Undefined":
+        return Undefined(value["reason"])
+    if kind == "Mapping":
+        return dict(zip(value["names"], (_restored(each, device) for each in value["values"]), strict=True))
+    fields = [_restored(each, device) for each in value["fields"]]
+    if kind in _ON_DEVICE:
+        fields = [each.to(device) if isinstance(each, Tensor) else each for each in fields]
+    return _KINDS[kind](*fields)
