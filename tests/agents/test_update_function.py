@@ -487,8 +487,10 @@ def halved(parameters: list[torch.nn.Parameter]) -> torch.optim.SGD:
     return Halved(parameters, lr=0.05)
 
 
-@pytest.mark.parametrize("make", [two_rates, heavy, decayed, uphill, halved], ids=lambda make: make.__name__)
-def test_an_optimizer_of_a_method_keeps_its_own_step(builder: BuildPart, make: Callable[..., torch.optim.SGD]) -> None:
+MAKERS = [two_rates, heavy, decayed, uphill, halved]
+
+
+def exchanging(make: Callable[..., torch.optim.SGD]) -> Callable[[], Intervention]:
     @dataclass
     class Exchange(Intervention):
         """Trains with another optimizer."""
@@ -496,7 +498,23 @@ def test_an_optimizer_of_a_method_keeps_its_own_step(builder: BuildPart, make: C
         def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
             return make(optimizer.param_groups[0]["params"])
 
-    plain, compiled = (regression(builder, compile, {"exchange": Exchange}) for compile in (False, True))
+    return Exchange
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_the_step_of_another_optimizer_is_not_made_inside(builder: BuildPart, make: Callable[..., torch.optim.SGD]) -> None:
+    assert regression(builder)._steps_inside
+    assert not regression(builder, methods={"exchange": exchanging(make)})._steps_inside
+
+
+# A step outside is the optimizer's own, whichever it is: one stands for all.
+@pytest.mark.parametrize(
+    "make",
+    [make if make is halved else pytest.param(make, marks=pytest.mark.slow) for make in MAKERS],
+    ids=lambda make: make.__name__,
+)
+def test_an_optimizer_of_a_method_keeps_its_own_step(builder: BuildPart, make: Callable[..., torch.optim.SGD]) -> None:
+    plain, compiled = (regression(builder, compile, {"exchange": exchanging(make)}) for compile in (False, True))
     usual = regression(builder, compile=False)
     for number in range(1, 6):
         update_alike(plain, compiled, batch(number))
