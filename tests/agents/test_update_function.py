@@ -584,17 +584,18 @@ def test_parameters_stay_the_same_objects_in_the_same_places(life: Life) -> None
     assert all(parameter.requires_grad and parameter.is_leaf for parameter in part.network.parameters())
 
 
+@pytest.mark.slow  # by default a state is loaded into a part that has compiled, below, and the laws resume every method
 @pytest.mark.parametrize(
     ("optimizer", "methods"),
     [
         ("sgd", CHOICES["adaptable_contribution"] | CHOICES["redo"]),
-        pytest.param("sgd", CHOICES["shrink_and_perturb"] | CHOICES["reset"], marks=pytest.mark.slow),
-        pytest.param("momentum", CHOICES["anchor"] | CHOICES["shrink_and_perturb"], marks=pytest.mark.slow),
-        pytest.param("adam", CHOICES["zero_contribution"] | CHOICES["redo"], marks=pytest.mark.slow),
+        ("sgd", CHOICES["shrink_and_perturb"] | CHOICES["reset"]),
+        ("momentum", CHOICES["anchor"] | CHOICES["shrink_and_perturb"]),
+        ("adam", CHOICES["zero_contribution"] | CHOICES["redo"]),
     ],
     ids=["sgd", "sgd-reset", "momentum", "adam"],
 )
-@pytest.mark.parametrize("agent", ["supervised", pytest.param("two_hot", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("agent", ["supervised", "two_hot"])
 def test_resuming_equals_going_on(
     builder: BuildPart, same: Any, through_disk: Any, agent: str, optimizer: str, methods: Methods
 ) -> None:
