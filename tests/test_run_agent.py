@@ -145,8 +145,8 @@ def test_a_supervised_run_logs_accuracy_and_takes_metrics_at_task_ends(tmp_path:
 
 
 def run_with(agent: str, name: str) -> Any:
-    """A pair of agent and method; the table of methods and agents tries all of them, so that a few are enough here."""
-    few = name in ("layer_norm", "redo", "continual_backprop", "l2_init") or (agent, name) == ("dqn", "dr3")
+    """A pair of agent and method; the laws run all of them, and other runs of this file have more, so that a few are enough."""
+    few = name in ("redo", "l2_init") or (agent, name) == ("dqn", "dr3")
     return pytest.param(agent, name, marks=() if few else pytest.mark.slow)
 
 

@@ -43,7 +43,15 @@ def test_settings_are_checked() -> None:
 
 def test_a_run_loads_it_and_logs_it(tmp_path: Path) -> None:
     words = [f"plugins=[{PLUGIN}]", "intervention=[gradient_noise]", "interventions.gradient_noise.scale=0.04"]
-    small = ["steps=1200", "log_every_steps=100", "probe.every_steps=0", "progress=false", f"run_dir={tmp_path / 'run'}"]
+    small = [
+        "steps=60",
+        "agent.warmup_env_steps=20",
+        "log_every_steps=20",
+        "metrics=none",
+        "probe.every_steps=0",
+        "progress=false",
+        f"run_dir={tmp_path / 'run'}",
+    ]
     done = run([sys.executable, str(RUN_AGENT), *words, *small], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "run" / "metrics.csv").open() as file:

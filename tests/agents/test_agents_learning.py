@@ -31,18 +31,21 @@ class Identity:
         self.steps = 0
         self.state = self.draw()
 
-    def draw(self) -> Tensor:
+    def draw(self, count: int = 1) -> Tensor:
         if self.discrete:
-            return torch.randint(STATES, (1,), generator=self.generator)
-        return torch.rand(1, generator=self.generator) * 2 - 1
+            return torch.randint(STATES, (count,), generator=self.generator)
+        return torch.rand(count, generator=self.generator) * 2 - 1
 
     @property
     def observation(self) -> Tensor:
         return torch.eye(STATES)[self.state] if self.discrete else self.state.unsqueeze(1)
 
+    def paid(self, actions: Tensor) -> Tensor:
+        return actions == self.state if self.discrete else (actions.squeeze(1) - self.state).abs() <= 0.5
+
     def advance(self, act: Callable[[Tensor], Tensor]) -> Experience:
         observation, actions = self.observation, act(self.observation)
-        paid = actions == self.state if self.discrete else (actions.squeeze(1) - self.state).abs() <= 0.5
+        paid = self.paid(actions)
         self.steps += 1
         self.state = self.draw()
         no = torch.tensor([False])
@@ -50,9 +53,9 @@ class Identity:
         return Experience(Transitions(observation, actions, paid.float(), no, end, self.observation), 0)
 
     def returns(self, act: Callable[[Tensor], Tensor], episodes: int = 20) -> float:
-        """Mean return of greedy episodes."""
-        rewards = [self.advance(act).batch.rewards for _ in range(episodes * LENGTH)]  # type: ignore[union-attr]
-        return float(torch.cat(rewards).sum()) / episodes
+        """Mean return of greedy episodes, all of whose steps are taken at once: no state depends on an action."""
+        self.state = self.draw(episodes * LENGTH)
+        return float(self.paid(act(self.observation)).sum()) / episodes
 
 
 def learn_identity(agent: Any, discrete: bool, steps: int) -> float:
@@ -65,7 +68,11 @@ def learn_identity(agent: Any, discrete: bool, steps: int) -> float:
 # Identity
 
 
-@pytest.mark.parametrize("loss", ["squared", "huber", "two_hot", "hl_gauss", "categorical"])
+# The tests of DQN alone show the first three to learn both actions and values.
+@pytest.mark.parametrize(
+    "loss",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("squared", "huber", "two_hot")), "hl_gauss", "categorical"],
+)
 def test_dqn_and_c51_copy_a_state(builder: BuildPart, loss: str) -> None:
     settings = DQNSettings(
         discount=0.4,
@@ -81,8 +88,16 @@ def test_dqn_and_c51_copy_a_state(builder: BuildPart, loss: str) -> None:
     assert learn_identity(build_agent("dqn", settings, DISCRETE, part), True, 1200) >= 90
 
 
+# Plain values of both torsos are learned below, with numbers for actions.
 @pytest.mark.parametrize(
-    "settings", [{}, {"shared_torso": True}, {"value_loss": "hl_gauss"}, {"shared_torso": True, "value_loss": "two_hot"}], ids=str
+    "settings",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"shared_torso": True}, marks=pytest.mark.slow),
+        {"value_loss": "hl_gauss"},
+        {"shared_torso": True, "value_loss": "two_hot"},
+    ],
+    ids=str,
 )
 def test_ppo_copies_a_state(builder: BuildPart, settings: dict[str, Any]) -> None:
     chosen = PPOSettings(rollout_steps=128, epochs=6, discount=0.4, bins=31, value_low=-1.0, value_high=2.0, **settings)
@@ -93,7 +108,8 @@ def test_ppo_copies_a_state(builder: BuildPart, settings: dict[str, Any]) -> Non
 CONTINUOUS = Task("environment", 1, False, (-1.0,), (1.0,))
 
 
-@pytest.mark.parametrize("settings", [{}, {"value_loss": "hl_gauss"}], ids=str)
+# The categorical critics are shown to learn right values at the end of this file.
+@pytest.mark.parametrize("settings", [{}, pytest.param({"value_loss": "hl_gauss"}, marks=pytest.mark.slow)], ids=str)
 def test_sac_copies_a_number(builder: BuildPart, settings: dict[str, Any]) -> None:
     chosen = SACSettings(
         discount=0.5,
@@ -143,31 +159,31 @@ def learn_from_ones(agent: Any, end: str, steps: int) -> None:
 def value_of_ones(builder: BuildPart, end: str, shared: bool) -> float:
     """PPO's value after learning from rewards of 1, cut every 8 steps."""
     settings = PPOSettings(
-        rollout_steps=16, minibatch_size=64, epochs=10, discount=0.98, trace_decay=0.95, clip_value=None, shared_torso=shared
+        rollout_steps=16, minibatch_size=64, epochs=10, discount=0.9, trace_decay=0.95, clip_value=None, shared_torso=shared
     )
     part = builder(inputs=(2,), spec=NetworkSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
     agent = PPO(settings, 2, True, part)
-    learn_from_ones(agent, end, 16 * 100)
+    learn_from_ones(agent, end, 16 * 40)
     return agent._values(torch.tensor([[1.0, 0.5]])).item()
 
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_value_goes_on_after_a_truncation(builder: BuildPart, shared: bool) -> None:
-    assert value_of_ones(builder, "truncated", shared) == pytest.approx(50.0, abs=1.0)  # 1 / (1 - 0.98)
+    assert value_of_ones(builder, "truncated", shared) == pytest.approx(10.0, abs=0.2)  # 1 / (1 - 0.9)
 
 
 def test_a_value_stops_at_a_terminal(builder: BuildPart) -> None:
-    # With one step in eight terminal, and lambda between Monte Carlo's mean of 1..8 rewards and v = 1 + 0.98 (7/8) v.
-    assert value_of_ones(builder, "terminated", False) < 10.0
+    # With one step in eight terminal, and lambda between Monte Carlo's mean of 1..8 rewards and v = 1 + 0.9 (7/8) v, 4.7.
+    assert value_of_ones(builder, "terminated", False) < 6.0
 
 
 @pytest.mark.parametrize("value_loss", ["squared", "hl_gauss"])
-@pytest.mark.parametrize(("end", "least", "most"), [("truncated", 49.0, 51.0), ("terminated", 0.0, 15.0)])
+@pytest.mark.parametrize(("end", "least", "most"), [("truncated", 9.6, 10.4), ("terminated", 0.0, 6.0)])
 def test_sacs_critics_go_on_after_a_truncation_and_stop_at_a_terminal(
     builder: BuildPart, end: str, least: float, most: float, value_loss: str
 ) -> None:
     settings = SACSettings(
-        discount=0.98,
+        discount=0.9,
         batch_size=64,
         buffer_transitions=2000,
         warmup_env_steps=200,
@@ -177,11 +193,11 @@ def test_sacs_critics_go_on_after_a_truncation_and_stop_at_a_terminal(
         value_loss=value_loss,
         bins=41,
         value_low=0.0,
-        value_high=80.0,
+        value_high=16.0,
     )
     part = builder(inputs=(2,), spec=NetworkSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
     agent: Any = build_agent("sac", settings, CONTINUOUS, part)
-    learn_from_ones(agent, end, 300)
+    learn_from_ones(agent, end, 150)
     critic = agent.critic
     values = critic.network.decode(critic.infer(torch.tensor([[1.0, 0.5, 0.0]]), critic.network))
     assert values.shape == (1, 2)

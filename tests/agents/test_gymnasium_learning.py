@@ -81,11 +81,9 @@ def balancing_ppo(builder: BuildPart, autocast: torch.dtype | None = None, **set
 
 
 # Returns are up to 50, so that with two heads on one torso a plain value loss would use up the bound of the gradient.
-@pytest.mark.parametrize(
-    "settings",
-    [pytest.param({}, marks=pytest.mark.slow), {"shared_torso": True, "value_coefficient": 0.02}],
-    ids=["two torsos", "one torso"],
-)
+# In the default suite catching the ball stands for this.
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"shared_torso": True, "value_coefficient": 0.02}], ids=["two torsos", "one torso"])
 def test_ppo_balances_the_pole(builder: BuildPart, settings: dict[str, Any]) -> None:
     agent = balancing_ppo(builder, **settings)
     learn(agent, "CartPole-v1", 8, 50_000)
@@ -138,7 +136,11 @@ def test_value_based_agents_balance_the_pole(builder: BuildPart, settings: dict[
 
 @pytest.mark.parametrize(
     "settings",
-    [{"loss": "squared"}, {"loss": "categorical"}, pytest.param({**RAINBOW, **NOISE_ALONE}, marks=pytest.mark.slow)],
+    [
+        {"loss": "squared"},
+        pytest.param({"loss": "categorical"}, marks=pytest.mark.slow),
+        pytest.param({**RAINBOW, **NOISE_ALONE}, marks=pytest.mark.slow),
+    ],
     ids=["dqn", "c51", "rainbow"],
 )
 def test_value_based_agents_catch_the_ball(builder: BuildPart, settings: dict[str, Any]) -> None:
@@ -150,7 +152,7 @@ def test_value_based_agents_catch_the_ball(builder: BuildPart, settings: dict[st
     assert greedy_return(agent, CATCH, episodes=50) >= 0.9
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ppo_catches_the_ball(builder: BuildPart, shared: bool) -> None:
     # Four of five columns are learned fast; without exploration the last one may never be.
     settings = PPOSettings(

@@ -1,6 +1,7 @@
 """PPO, SAC and C51: same seed, same run; saved and loaded in the middle, the same run; every method acts in all their parts."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ KINDS: dict[str, tuple[str, Any, Task]] = {
         DISCRETE,
     ),
 }
-HALF = 14  # in the middle of PPO's fourth rollout
+HALF = 10  # in the middle of PPO's third rollout
 
 
 def factories(names: list[str]) -> dict[str, Callable[[], Intervention]]:
@@ -84,18 +85,20 @@ def run(agent: Agent, first: int, count: int) -> list[Any]:
     return seen
 
 
-@pytest.mark.parametrize("names", [[], TOGETHER], ids=["plain", "treated"])
+# With methods there is all that there is without, and what they remember as well.
+@pytest.mark.parametrize("names", [pytest.param([], id="plain", marks=pytest.mark.slow), pytest.param(TOGETHER, id="treated")])
 @pytest.mark.parametrize("kind", KINDS)
 def test_resuming_equals_going_on(builder: BuildPart, same: Any, through_disk: Any, kind: str, names: list[str]) -> None:
-    whole, half = (build(kind, builder, names) for _ in range(2))
-    assert same(run(whole, 0, HALF), run(half, 0, HALF))
+    whole = build(kind, builder, names)
+    run(whole, 0, HALF)
+    half = through_disk(whole.state_dict())
     resumed = build(kind, builder, names, seed=5)
-    resumed.load_state_dict(through_disk(half.state_dict()))
-    assert same(half.state_dict(), resumed.state_dict())
+    resumed.load_state_dict(through_disk(half))
+    assert same(half, resumed.state_dict())
     before = {name: part.steps for name, part in whole.parts.items()}
     assert same(run(whole, HALF, HALF), run(resumed, HALF, HALF))
     assert same(whole.state_dict(), resumed.state_dict())
-    assert not same(half.state_dict(), resumed.state_dict())
+    assert not same(half, resumed.state_dict())
     assert all(part.steps > before[name] > 0 for name, part in whole.parts.items())
 
 
@@ -111,6 +114,19 @@ def test_same_seed_same_run_other_seed_another(builder: BuildPart, same: Any, ki
     assert not same(one.state_dict(), other.state_dict())
 
 
+@pytest.fixture(scope="module")
+def untreated_weights(builder: BuildPart) -> Callable[[str], dict[str, dict[str, torch.Tensor]]]:
+    """The weights of each part of an agent without methods after the first half."""
+
+    @cache
+    def get(kind: str) -> dict[str, dict[str, torch.Tensor]]:
+        plain = build(kind, builder, [])
+        run(plain, 0, HALF)
+        return {name: part.network.state_dict() for name, part in plain.parts.items()}
+
+    return get
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -120,19 +136,19 @@ def test_same_seed_same_run_other_seed_another(builder: BuildPart, same: Any, ki
         if kind in ONLY.get(name, (kind,))
     ],
 )
-def test_every_method_acts_in_every_part(builder: BuildPart, same: Any, through_disk: Any, kind: str, name: str) -> None:
-    plain, whole, half = build(kind, builder, []), *(build(kind, builder, [name]) for _ in range(2))
-    run(plain, 0, HALF)
-    run(whole, 0, 2 * HALF)
-    run(half, 0, HALF)
-    for part_name, part in half.parts.items():
-        untreated, treated = plain.parts[part_name].network.state_dict(), part.network.state_dict()
+def test_every_method_acts_in_every_part(
+    builder: BuildPart, same: Any, through_disk: Any, untreated_weights: Any, kind: str, name: str
+) -> None:
+    whole = build(kind, builder, [name])
+    run(whole, 0, HALF)
+    for part_name, part in whole.parts.items():
+        untreated, treated = untreated_weights(kind)[part_name], part.network.state_dict()
         shared = [key for key in treated if key in untreated and "linear" in key]
         assert any(not torch.equal(treated[key], untreated[key]) for key in shared), part_name
         assert all(value.isfinite().all() for value in treated.values())
     resumed = build(kind, builder, [name], seed=5)
-    resumed.load_state_dict(through_disk(half.state_dict()))
-    run(resumed, HALF, HALF)
+    resumed.load_state_dict(through_disk(whole.state_dict()))
+    assert same(*(run(agent, HALF, HALF) for agent in (whole, resumed)))
     assert same(whole.state_dict(), resumed.state_dict())
 
 
@@ -169,10 +185,9 @@ def test_reset_of_the_last_layer_resets_both_heads_of_both_kinds(builder: BuildP
 def test_values_of_networks_with_moving_statistics_resume_too(builder: BuildPart, same: Any, through_disk: Any) -> None:
     spec = NetworkSpec(widths=[6, 5], normalisation=["batch"], activations=["crelu"])
     for kind in ("ppo_shared_discrete", "sac"):
-        whole, half = (build(kind, builder, TOGETHER, spec=spec) for _ in range(2))
-        run(whole, 0, 2 * HALF)
-        run(half, 0, HALF)
+        whole = build(kind, builder, TOGETHER, spec=spec)
+        run(whole, 0, HALF)
         resumed = build(kind, builder, TOGETHER, seed=5, spec=spec)
-        resumed.load_state_dict(through_disk(half.state_dict()))
-        run(resumed, HALF, HALF)
+        resumed.load_state_dict(through_disk(whole.state_dict()))
+        assert same(*(run(agent, HALF, HALF) for agent in (whole, resumed)))
         assert same(whole.state_dict(), resumed.state_dict())

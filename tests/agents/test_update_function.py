@@ -487,8 +487,10 @@ def halved(parameters: list[torch.nn.Parameter]) -> torch.optim.SGD:
     return Halved(parameters, lr=0.05)
 
 
-@pytest.mark.parametrize("make", [two_rates, heavy, decayed, uphill, halved], ids=lambda make: make.__name__)
-def test_an_optimizer_of_a_method_keeps_its_own_step(builder: BuildPart, make: Callable[..., torch.optim.SGD]) -> None:
+MAKERS = [two_rates, heavy, decayed, uphill, halved]
+
+
+def exchanging(make: Callable[..., torch.optim.SGD]) -> Callable[[], Intervention]:
     @dataclass
     class Exchange(Intervention):
         """Trains with another optimizer."""
@@ -496,7 +498,23 @@ def test_an_optimizer_of_a_method_keeps_its_own_step(builder: BuildPart, make: C
         def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
             return make(optimizer.param_groups[0]["params"])
 
-    plain, compiled = (regression(builder, compile, {"exchange": Exchange}) for compile in (False, True))
+    return Exchange
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_the_step_of_another_optimizer_is_not_made_inside(builder: BuildPart, make: Callable[..., torch.optim.SGD]) -> None:
+    assert regression(builder)._steps_inside
+    assert not regression(builder, methods={"exchange": exchanging(make)})._steps_inside
+
+
+# A step outside is the optimizer's own, whichever it is: one stands for all.
+@pytest.mark.parametrize(
+    "make",
+    [make if make is halved else pytest.param(make, marks=pytest.mark.slow) for make in MAKERS],
+    ids=lambda make: make.__name__,
+)
+def test_an_optimizer_of_a_method_keeps_its_own_step(builder: BuildPart, make: Callable[..., torch.optim.SGD]) -> None:
+    plain, compiled = (regression(builder, compile, {"exchange": exchanging(make)}) for compile in (False, True))
     usual = regression(builder, compile=False)
     for number in range(1, 6):
         update_alike(plain, compiled, batch(number))
@@ -566,17 +584,18 @@ def test_parameters_stay_the_same_objects_in_the_same_places(life: Life) -> None
     assert all(parameter.requires_grad and parameter.is_leaf for parameter in part.network.parameters())
 
 
+@pytest.mark.slow  # by default a state is loaded into a part that has compiled, below, and the laws resume every method
 @pytest.mark.parametrize(
     ("optimizer", "methods"),
     [
         ("sgd", CHOICES["adaptable_contribution"] | CHOICES["redo"]),
-        pytest.param("sgd", CHOICES["shrink_and_perturb"] | CHOICES["reset"], marks=pytest.mark.slow),
-        pytest.param("momentum", CHOICES["anchor"] | CHOICES["shrink_and_perturb"], marks=pytest.mark.slow),
-        pytest.param("adam", CHOICES["zero_contribution"] | CHOICES["redo"], marks=pytest.mark.slow),
+        ("sgd", CHOICES["shrink_and_perturb"] | CHOICES["reset"]),
+        ("momentum", CHOICES["anchor"] | CHOICES["shrink_and_perturb"]),
+        ("adam", CHOICES["zero_contribution"] | CHOICES["redo"]),
     ],
     ids=["sgd", "sgd-reset", "momentum", "adam"],
 )
-@pytest.mark.parametrize("agent", ["supervised", pytest.param("two_hot", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("agent", ["supervised", "two_hot"])
 def test_resuming_equals_going_on(
     builder: BuildPart, same: Any, through_disk: Any, agent: str, optimizer: str, methods: Methods
 ) -> None:

@@ -2,7 +2,8 @@
 
 import csv
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from functools import cache
@@ -14,24 +15,23 @@ import torch
 from frequent_settings import FREQUENT as SHARED
 
 from agents.agent import Agent
-from envs import datasets
 from envs.stream import Stream
 from interventions.registry import refuse_conflicts, registered
 from metrics.observer import Observer
 from networks.factory import build_network
 from networks.spec import HeadSpec, NetworkSpec
 from training.assembly import assemble
-from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint
+from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint, saved_steps
 from training.command_line import compose_config
 from training.csv_writer import CsvWriter
 from training.loop import train
 from training.observation import Observers
 from training.saving import RunSaver, restore
-from training.settings import plan_from
+from training.settings import Plan, plan_from
 from training.tracking import Tracker
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-# What makes each method act several times in a run of some 30 updates. A method that is not here runs with its defaults, and
+# What makes each method act several times in a run of some 20 updates. A method that is not here runs with its defaults, and
 # every_updates=3 if it has such a field; if it then does nothing, a test asks for a row.
 FREQUENT: dict[str, dict[str, Any]] = SHARED | {
     "fixed_threshold_resets": {"threshold": 20, "firing_level": 1.6},
@@ -45,7 +45,10 @@ FREQUENT: dict[str, dict[str, Any]] = SHARED | {
 }
 # Methods that only some agents can run, others being refused; the laws are about the rest of the pairs.
 ONLY = {"dr3": ("dqn",)}
-STEPS = {"dqn": 84, "supervised": 34, "c51": 84, "rainbow": 84, "ppo": 84, "sac": 84}
+STEPS = {"dqn": 63, "supervised": 24, "c51": 63, "rainbow": 63, "ppo": 63, "sac": 63}
+# Where a run that goes all the way is saved, once: in the middle of an episode, and of an epoch. Tasks end at steps 10 and 20,
+# epochs every 5, so that a task begins after a resume too.
+SAVED = {"supervised": 13}
 # These two run with every method, alone and together; the others plain, and with all that can run together in one order.
 MAIN = ("dqn", "supervised")
 # Laws about how a part is built, which is the same for both of them.
@@ -55,6 +58,7 @@ TWICE = (
     "test_every_parameter_is_in_one_optimizer",
 )
 MANY = 0  # of the order in which the others have them
+ORDERS = {"methods": 3, "together": 1, "zero": 0}  # in how many orders the first two have all that can run together
 COMMON = {
     "steps": 1000,
     "log_every_steps": 6,
@@ -122,7 +126,8 @@ BY_KIND: dict[str, dict[str, Any]] = {
     },
     "supervised": {
         "agent": {"name": "supervised", "recent_examples": 40},
-        "env": {"name": "task_stream", "examples_per_task": 70, "epochs_per_task": 3, "batch_size": 16},
+        "env": {"name": "task_stream", "examples_per_task": 70, "epochs_per_task": 2, "batch_size": 16},
+        "probe": {"every_steps": 20},
     },
 }
 
@@ -134,8 +139,12 @@ def settings_of(name: str) -> dict[str, Any]:
     return {"every_updates": 3}
 
 
+@cache
 def compatible(order: int) -> list[str]:
-    """Returns all methods that do not refuse each other, in one of several fixed random orders."""
+    """Returns all methods that do not refuse each other, in one of several fixed random orders.
+
+    To find them takes as many networks as there are methods, and the collection of the laws asks some ninety times.
+    """
     names = [name for name, cls in registered().items() if cls.__module__.startswith("interventions.") and name not in ONLY]
     random.Random(order).shuffle(names)
     chosen: list[str] = []
@@ -212,22 +221,6 @@ class Run:
 Start = Callable[..., Run]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _digits_are_read_once() -> Iterator[None]:
-    """Every run of these tests reads the same file, which takes longer than most of the run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "_digits", cache(datasets._digits))
-        yield
-
-
 @pytest.fixture(scope="session")
 def config_of() -> Callable[..., dict[str, Any]]:
     """Makes the config of a small run: ``config_of(kind, {"redo": {...}}, {"seed": 1, "agent": {...}})``."""
@@ -252,6 +245,17 @@ def config_of() -> Callable[..., dict[str, Any]]:
 def start(config_of: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Start:
     """Starts a run, or goes on with the folder of another: ``start(kind, {"redo": {...}}, changes, resume=folder)``."""
 
+    plans: dict[str, Plan] = {}
+
+    def plan_of(kind: str, methods: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Any]) -> Plan:
+        """Checks a config once: that takes longer than half of the run, and most are asked for several times."""
+        if not set(BUILT_IN).issuperset(methods):  # those of one test are other classes in the next
+            return plan_from(config_of(kind, methods, changes))
+        key = repr((kind, dict(methods), changes))
+        if key not in plans:
+            plans[key] = plan_from(config_of(kind, methods, changes))
+        return plans[key]
+
     def begin(
         kind: str,
         methods: Mapping[str, Mapping[str, Any]] | Sequence[str] = (),
@@ -259,7 +263,7 @@ def start(config_of: Callable[..., dict[str, Any]], tmp_path_factory: pytest.Tem
         resume: Path | None = None,
     ) -> Run:
         chosen = methods if isinstance(methods, Mapping) else {name: settings_of(name) for name in methods}
-        plan = plan_from(config_of(kind, chosen, changes or {}))
+        plan = plan_of(kind, chosen, changes or {})
         folder = resume or tmp_path_factory.mktemp(kind)
         path = latest_checkpoint(folder)
         state = load_checkpoint(path) if path else None
@@ -278,15 +282,41 @@ def start(config_of: Callable[..., dict[str, Any]], tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="session")
 def finished(start: Start) -> Callable[..., Run]:
-    """Returns a run that went all the way, made once for each agent and list of methods."""
+    """Returns a run that went all the way and was saved once, made once for each agent and list of methods."""
     made: dict[tuple[str, ...], Run] = {}
 
     def get(kind: str, *names: str) -> Run:
         if (kind, *names) not in made:
-            made[kind, *names] = start(kind, names).go(STEPS[kind])
+            made[kind, *names] = start(kind, names, saving(kind)).go(STEPS[kind])
         return made[kind, *names]
 
     return get
+
+
+def saving(kind: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns these changes of the config and those by which a run is saved once."""
+    return {**(changes or {}), "checkpoint": {"every_steps": SAVED.get(kind, 36)}}
+
+
+@pytest.fixture(scope="session")
+def saved_once(start: Start) -> Callable[..., Run]:
+    """Makes a run that goes all the way and is saved once: ``saved_once(kind, ["redo"], {"agent": {...}})``."""
+    return lambda kind, names, changes: start(kind, names, saving(kind, changes)).go(STEPS[kind])
+
+
+@pytest.fixture(scope="session")
+def resumed(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """Goes on from the checkpoint of such a run in freshly built objects, in a copy of its folder, as after a kill.
+
+    What the run wrote after that checkpoint is there, as it is after a kill right before the next one.
+    """
+
+    def again(whole: Run, kind: str, names: Sequence[str], changes: Mapping[str, Any] | None = None) -> Run:
+        folder = Path(shutil.copytree(whole.folder, tmp_path_factory.mktemp("resumed") / "run"))
+        assert saved_steps(folder) == [SAVED.get(kind, 36)]
+        return start(kind, names, saving(kind, changes), resume=folder).go(STEPS[kind])
+
+    return again
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -300,15 +330,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         kinds = MAIN if "method" in metafunc.fixturenames else tuple(STEPS)
         metafunc.parametrize("kind", [pytest.param(kind, marks=_slow(measuring and kind not in MAIN)) for kind in kinds])
         return
-    twice = metafunc.function.__name__ in TWICE
+    resuming, twice = "resumed" in metafunc.fixturenames, metafunc.function.__name__ in TWICE
 
-    def slow(kind: str, names: list[str]) -> bool:
-        """In the default suite a few stand for all where the law does not depend on the method, and one agent for two."""
+    def slow(kind: str, label: str, names: list[str]) -> bool:
+        """In the default suite a few stand for all where the law does not depend on the method, and one agent for two.
+
+        Sets of three stand only where a run is resumed: all methods that can run together hold their pairs. Laws about how a
+        part is built take one order of all.
+        """
         alone = len(names) == 1
-        return (measuring and (alone or kind not in MAIN)) or (twice and alone and kind == "dqn" and names[0] not in ONLY)
+        if len(names) == 3 and not resuming:
+            return True
+        if twice:
+            return (alone and kind == "dqn" and names[0] not in ONLY) or label.endswith(("order 1", "order 2"))
+        return measuring and (alone or kind not in MAIN)
 
     rows = [
-        pytest.param(kind, names, id=f"{kind}-{label}", marks=_slow(slow(kind, names)))
+        pytest.param(kind, names, id=f"{kind}-{label}", marks=_slow(slow(kind, label, names)))
         for kind in STEPS
         for label, names in _choices(wanted[0], kind)
     ]
@@ -324,8 +362,7 @@ def _choices(wanted: str, kind: str) -> list[tuple[str, list[str]]]:
     zeroable = [name for name in BUILT_IN if registered()[name].no_effect is not None]
     alone = {"methods": BUILT_IN, "together": [], "zero": zeroable}[wanted]
     if kind in MAIN:
-        count = {"methods": 3, "together": 1, "zero": 0}[wanted]
-        orders = [(f"all, order {order}", compatible(order)) for order in range(count)]
+        orders = [(f"all, order {order}", compatible(order)) for order in range(ORDERS[wanted])]
         return [(name, [name]) for name in alone] + orders + ([] if wanted != "methods" else _threes())
     many = compatible(MANY)
     if wanted == "zero":

@@ -16,6 +16,7 @@ UNOBSERVED: dict[str, Any] = {"metrics": {"every_steps": 0, "at_task_switch": Fa
 # With uniform behaviour, where an agent has it; otherwise what is learned decides what is done.
 UNIFORM = UNOBSERVED | {"agent": {"behaviour": "uniform"}}
 VALUE_BASED = ("dqn", "c51", "rainbow")
+EXPERIENCES = 20  # ten updates and more, several of any method's periods in these runs
 
 
 def test_every_method_acts_in_these_runs(kind: str, method: str, finished: Callable[..., Any], same: Any) -> None:
@@ -24,11 +25,14 @@ def test_every_method_acts_in_these_runs(kind: str, method: str, finished: Calla
     assert not same(plain.network(), treated.network()), f"{method} changed nothing: give it settings in tests/laws/conftest.py"
 
 
-def test_no_strength_is_absence(
-    kind: str, zero: list[str], steps: int, start: Any, finished: Callable[..., Any], same: Any
-) -> None:
-    plain = finished(kind)
-    treated = start(kind, {name: dict(registered()[name].no_effect or {}) for name in zero}).go(steps)
+@pytest.fixture(scope="module")
+def plain_run(start: Any) -> Callable[[str], Any]:
+    return cache(lambda kind: start(kind).go(_length(kind)))
+
+
+def test_no_strength_is_absence(kind: str, zero: list[str], start: Any, plain_run: Callable[[str], Any], same: Any) -> None:
+    plain = plain_run(kind)
+    treated = start(kind, {name: dict(registered()[name].no_effect or {}) for name in zero}).go(_length(kind))
     after, before = treated.network(), plain.network()
     assert same({name: after[name] for name in before}, before)
     one, two = treated.state(), plain.state()
@@ -51,7 +55,8 @@ def test_a_method_without_settings_of_no_effect_is_structural(method: str) -> No
 
 
 def test_methods_leave_initial_weights_alone(kind: str, methods: list[str], start: Any, same: Any) -> None:
-    plain, treated = start(kind), start(kind, methods)
+    plain, treated, again = start(kind), start(kind, methods), start(kind, methods)
+    assert same(treated.state(), again.state())
     before, after = plain.network(), treated.network()
     assert before.keys() & after.keys() >= {name for name in before if name.endswith(("linear.weight", "linear.bias"))}
     # An activation with another number of outputs per unit changes the shape of the maps that read it, and of nothing else.
@@ -71,7 +76,7 @@ def test_methods_leave_the_data_alone(kind: str, methods: list[str], start: Any,
     """What policies do differs; here what they see does not depend on it, and neither do the numbers that they draw."""
     plain, shown = plain_tape(kind)
     treated, seen = _seen(start(kind, methods, _alone(kind)), kind)
-    assert len(shown) == 30
+    assert len(shown) == EXPERIENCES
     assert same(shown, seen)
     one, two = plain.agent.state_dict(), treated.agent.state_dict()
     drawn = [key for key in one if key in ("generators", "acting", "shuffling")]
@@ -87,7 +92,7 @@ def _alone(kind: str) -> dict[str, Any]:
 
 
 def _seen(run: Any, kind: str) -> tuple[Any, list[tuple[Tensor, ...]]]:
-    """Trains for 30 experiences; returns the run and all of them, without the actions and rewards of a learned policy."""
+    """Trains a while; returns the run and all experiences, without the actions and rewards of a learned policy."""
     seen: list[tuple[Tensor, ...]] = []
     advance = run.stream.advance
     hidden = ("actions", "rewards") if kind in ("ppo", "sac") else ()
@@ -99,4 +104,9 @@ def _seen(run: Any, kind: str) -> tuple[Any, list[tuple[Tensor, ...]]]:
         return experience
 
     run.stream.advance = recording
-    return run.go(30 if kind == "supervised" else 60), seen
+    return run.go(_length(kind)), seen
+
+
+def _length(kind: str) -> int:
+    """Returns the steps of so many experiences: a minibatch, or what two environments give."""
+    return EXPERIENCES if kind == "supervised" else 2 * EXPERIENCES

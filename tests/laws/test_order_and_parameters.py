@@ -96,10 +96,10 @@ def test_hooks_run_in_the_order_of_the_config(kind: str, order: list[str], start
 def test_the_hooks_of_one_update_come_in_their_places(start: Any, register_here: Any) -> None:
     register_here("only", Taped)
     TAPE.clear()
-    start("supervised", {"only": {}}).go(16)
+    start("supervised", {"only": {}}).go(11)
     hooks = [line.split()[0] for line in TAPE]
     update = ["loss", "after_backward", "measure", "after_step"]
-    assert hooks == ["build", "wrap_optimizer", "attach"] + 15 * update + ["evaluation_network", "task_switch"] + update
+    assert hooks == ["build", "wrap_optimizer", "attach"] + 10 * update + ["evaluation_network", "task_switch"] + update
 
 
 def test_order_decides_what_two_methods_make_together(kind: str, steps: int, start: Any, same: Any) -> None:

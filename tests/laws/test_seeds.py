@@ -1,4 +1,7 @@
-"""Law 8: the seed decides the run. Of each method alone this follows from the test of law 2, whose runs share no object."""
+"""Law 8: the seed decides the run.
+
+Of each method alone this follows from two other tests: two runs start alike (law 4), and from one state they go on alike (law 2).
+"""
 
 from typing import Any
 
@@ -7,6 +10,7 @@ import torch
 
 
 def test_same_seed_same_run(kind: str, together: list[str], steps: int, start: Any, finished: Any, same: Any) -> None:
+    """Whether it is saved or not: the first of the two is, once, and the other never."""
     first, again = finished(kind, *together), start(kind, together).go(steps)
     assert same(first.state(), again.state())
     assert first.rows() == again.rows()

@@ -46,7 +46,7 @@ TYPED_ALONE = {
     "warm_start",
 }
 WATCHED = ["metrics.every_steps=32", "metrics.inputs=8", "probe.every_steps=32", "probe.steps=2", "probe.inputs=8"]
-SHORT = ["steps=64", "log_every_steps=16", "probe.batch_size=4", "checkpoint.every_steps=0", *WATCHED]
+SHORT = ["steps=32", "log_every_steps=16", "probe.batch_size=4", "checkpoint.every_steps=0", *WATCHED]
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,10 @@ import errno
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,16 @@ from agents.priorities import Priorities, PrioritisedReplay
 from agents.replay import Replay
 from agents.replay_segments import segments_named
 from envs.experience import Experience, Transitions
-from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint, prune, save_checkpoint
+from training.checkpoint import (
+    FOLDER,
+    REPLAY,
+    discard_after,
+    latest_checkpoint,
+    load_checkpoint,
+    prune,
+    save_checkpoint,
+    saved_steps,
+)
 from training.saving import RunSaver, restore
 from training.settings import CheckpointSettings
 from training.step import Step
@@ -328,37 +336,33 @@ def test_a_kill_before_any_change_on_disk_leaves_a_usable_checkpoint(
     assert number > 5  # files were written, a checkpoint, and others deleted
 
 
-SAVER = """
-import sys, torch
-from pathlib import Path
-import agents.replay
-from agents.replay import Replay
-from envs.experience import Transitions
-from training.checkpoint import FOLDER, REPLAY, prune, save_checkpoint
-torch.set_num_threads(1)
-agents.replay.rows_per_segment = lambda row_bytes: 8
-folder, replay = Path(sys.argv[1]), Replay(100, torch.device("cpu"))
-for step in range(1, 10**6):
-    rows = torch.full((7, 1000), float(step))
-    no = torch.zeros(7, dtype=torch.bool)
-    replay.add(Transitions(rows, torch.full((7,), step), torch.zeros(7), no, no, rows + 1))
-    save_checkpoint(folder, step, {"replay": replay.state_dict(folder / FOLDER / REPLAY)})
-    prune(folder, keep=1)
-"""
+def save_for_ever(folder: Path) -> None:
+    """Adds to a replay and saves it, over and over; its files hold eight rows each."""
+    replay = Replay(100, CPU)
+    for step in range(1, 10**6):
+        rows = torch.full((7, 1000), float(step))
+        no = torch.zeros(7, dtype=torch.bool)
+        replay.add(Transitions(rows, torch.full((7,), step), torch.zeros(7), no, no, rows + 1))
+        save_checkpoint(folder, step, {"replay": replay.state_dict(folder / FOLDER / REPLAY)})
+        prune(folder, keep=1)
 
 
 def test_a_kill_at_any_moment_leaves_a_usable_checkpoint(tmp_path: Path) -> None:
     folders = [tmp_path / str(index) for index in range(4)]
-    savers = [subprocess.Popen([sys.executable, "-c", SAVER, str(folder)]) for folder in folders]
+    fork = get_context("fork")  # which spares four processes their imports
+    savers = [fork.Process(target=save_for_ever, args=(folder,), daemon=True) for folder in folders]
+    for saver in savers:
+        saver.start()
     moments = random.Random(0)
     try:
         for folder, saver in zip(folders, savers, strict=True):
-            while latest_checkpoint(folder) is None:
-                assert saver.poll() is None
+            while max(saved_steps(folder), default=0) < 5:  # by then there are files
+                assert saver.is_alive()
                 time.sleep(0.001)
             time.sleep(moments.uniform(0.05, 0.3))
-            saver.send_signal(signal.SIGKILL)
-            saver.wait()
+            saver.kill()
+            saver.join()
+            assert saver.exitcode == -signal.SIGKILL
     finally:
         for saver in savers:
             saver.kill()
