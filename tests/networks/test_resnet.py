@@ -1,11 +1,11 @@
 """ResNet-18 in the form for small images: its size, what it computes, what its units are."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,10 +17,8 @@ from networks.factory import build_network
 from networks.network import Network
 from networks.normalisation import NORMS
 from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
-from training.command_line import compose_config
-from training.settings import plan_from
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs" / "network"
 
 
 def network_of(inputs: tuple[int, ...] = (2, 6, 6), **settings: Any) -> Network:
@@ -106,7 +104,9 @@ def test_what_cannot_be_built(inputs: tuple[int, ...], settings: dict[str, Any],
 
 
 def norms_of(name: str, *methods: Intervention) -> dict[type[nn.Module], int]:
-    spec = replace(plan_from(compose_config([f"network={name}"], CONFIGS)).network, channels=[4, 5, 6, 7])
+    file = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    assert (file.get("torso"), file["defaults"][0]) in (("resnet18", "_spec"), (None, "resnet18_plain"))
+    spec = NetworkSpec("resnet18", [], [4, 5, 6, 7], normalisation=file["normalisation"])
     for method in methods:
         spec = method.build(spec)
     network = build_network(spec, (3, 8, 8), torch.float32, HeadSpec("classification", 2), 0)
