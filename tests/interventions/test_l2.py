@@ -43,7 +43,9 @@ def test_a_sum_of_squares_without_the_half_is_twice_its_coefficient_over_all_par
     (1e-4 * torch.stack([(value**2).sum() for value in before.values()]).sum()).backward()
     part.step(part.forward(torch.tensor([[0, 1, 2]])).sum() * 0.0, None)
     for name, value in part.network.named_parameters():
-        torch.testing.assert_close(value.detach(), (before[name] - before[name].grad).detach(), rtol=0, atol=1e-8)
+        pull = before[name].grad
+        assert pull is not None
+        torch.testing.assert_close(value.detach(), before[name].detach() - pull, rtol=0, atol=1e-8)
     assert {before[name].ndim for name in before} == {1, 2}  # vectors too: biases and the gains of normalisation
 
 
