@@ -79,6 +79,6 @@ def check_rewards(rewards: Array, copies: int) -> None:
     """
     if rewards.shape != (copies,) or rewards.dtype.kind not in "biuf":
         raise EnvironmentFailure(f"the rewards are {rewards.dtype} {rewards.shape}; they must be {copies} numbers")
-    if not (np.abs(rewards) <= _LARGEST_REWARD).all():
+    if not np.abs(rewards).max() <= _LARGEST_REWARD:  # also if one is NaN
         copy = int(np.flatnonzero(~(np.abs(rewards) <= _LARGEST_REWARD))[0])
         raise EnvironmentFailure(f"the reward is {rewards[copy]}; it must be finite in single precision", copy)

@@ -289,7 +289,7 @@ def test_inputs_for_measurements_are_those_of_each_part(builder: BuildPart) -> N
     assert [None if inputs is None else tuple(inputs.shape) for inputs in shapes] == [(3, 2), (3, 3)]
 
 
-@pytest.mark.parametrize("bound", [float("inf"), -1.0])
+@pytest.mark.parametrize("bound", [float("inf"), -2.0])
 def test_unbounded_actions_are_refused(builder: BuildPart, bound: float) -> None:
     with pytest.raises(ValueError, match="agent=sac needs bounded actions"):
         small(builder, -1.0, bound)
