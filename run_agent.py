@@ -1,6 +1,6 @@
 """Trains an agent, or evaluates one: ``python run_agent.py --help``."""
 
-from training.entry import main
+from plasticity.training.entry import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

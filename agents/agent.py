@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from agents.updater import Updater
-from envs.experience import Experience
-from interventions.base import Logs
+from plasticity.envs.experience import Experience
+from plasticity.interventions.base import Logs
+from plasticity.updates.updater import Updater
 
 
 class Agent(Protocol):

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from agents.agent import Agent
-from agents.dqn import DQN
-from agents.dqn_settings import DQNSettings
-from agents.parts import PartBuilder
-from agents.ppo import PPO
-from agents.ppo_settings import PPOSettings
-from agents.sac import SAC, SACSettings
-from agents.supervised import SupervisedLearner, SupervisedSettings
+from plasticity.agents.agent import Agent
+from plasticity.agents.dqn.agent import DQN
+from plasticity.agents.dqn.settings import DQNSettings
+from plasticity.agents.parts import PartBuilder
+from plasticity.agents.ppo.agent import PPO
+from plasticity.agents.ppo.settings import PPOSettings
+from plasticity.agents.sac.agent import SAC, SACSettings
+from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 
 
 class Task(NamedTuple):

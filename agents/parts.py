@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from agents.execution import Execution
-from agents.optimizers import OptimizerSettings, build_optimizer
-from agents.updater import Updater
-from interventions.base import Intervention
-from networks.factory import build_network
-from networks.spec import HeadSpec, NetworkSpec
-from seeding import derive_seed
+from plasticity.interventions.base import Intervention
+from plasticity.networks.factory import build_network
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings, build_optimizer
+from plasticity.settings.seeding import derive_seed
+from plasticity.updates.execution import Execution
+from plasticity.updates.updater import Updater
 
 Factory = Callable[[], Intervention]
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import interventions as _registers_every_method  # noqa: F401
-from agents.execution import Execution
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.updater import Updater
+import plasticity.interventions as _registers_every_method  # noqa: F401
 from benchmarks.alternate import alternate
-from interventions.registry import registered
-from networks.spec import HeadSpec, NetworkSpec
+from plasticity.agents.parts import PartBuilder
+from plasticity.interventions.registry import registered
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.execution import Execution
+from plasticity.updates.updater import Updater
 
 PLAIN: Final = "none"
 

@@ -8,18 +8,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.alternate import alternate, table
-from interventions.registry import registered
-from training.assembly import assemble
-from training.command_line import compose_config
-from training.csv_writer import CsvWriter
-from training.loop import train
-from training.observation import Observers
-from training.settings import plan_from
-from training.step import Step
-from training.tensorboard_writer import TensorBoardWriter
-from training.tracking import Tracker
+from plasticity.interventions.registry import registered
+from plasticity.training.assembly import assemble
+from plasticity.training.config.command_line import compose_config
+from plasticity.training.config.settings import plan_from
+from plasticity.training.loop import train
+from plasticity.training.observation import Observers
+from plasticity.training.step import Step
+from plasticity.training.tracking.csv_writer import CsvWriter
+from plasticity.training.tracking.tensorboard_writer import TensorBoardWriter
+from plasticity.training.tracking.tracker import Tracker
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _ACT_OFTEN = {  # methods that would otherwise wait for a task switch
     "reset": "every_updates=1000",
     "shrink_and_perturb": "every_updates=100",

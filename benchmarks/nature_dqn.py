@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from agents.dqn import DQN, DQNSettings
-from agents.execution import Execution
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
 from benchmarks.alternate import alternate, table
-from envs.experience import Experience, Transitions
-from networks.spec import NetworkSpec
+from plasticity.agents.dqn.agent import DQN, DQNSettings
+from plasticity.agents.parts import PartBuilder
+from plasticity.envs.experience import Experience, Transitions
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.execution import Execution
 
 _ACTIONS, _BATCH, _UPDATES = 6, 32, 10
 

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from agents.execution import Execution
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.supervised import SupervisedLearner, SupervisedSettings
 from benchmarks.alternate import alternate, table
-from envs.experience import Examples, Experience
-from interventions.registry import intervention_named
-from networks.spec import NetworkSpec
+from plasticity.agents.parts import PartBuilder
+from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
+from plasticity.envs.experience import Examples, Experience
+from plasticity.interventions.registry import intervention_named
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.execution import Execution
 
 _WIDTHS, _RATE, _EXAMPLES = [100, 100, 100], 0.003, 1000
 

@@ -14,17 +14,17 @@ from torch import nn
 
 from benchmarks.alternate import alternate, table
 from benchmarks.bare_images import bare_loop, convnet, resnet18
-from training.assembly import assemble
-from training.command_line import compose_config
-from training.csv_writer import CsvWriter
-from training.loop import train
-from training.observation import Observers
-from training.settings import plan_from
-from training.step import Step
-from training.tensorboard_writer import TensorBoardWriter
-from training.tracking import Tracker
+from plasticity.training.assembly import assemble
+from plasticity.training.config.command_line import compose_config
+from plasticity.training.config.settings import plan_from
+from plasticity.training.loop import train
+from plasticity.training.observation import Observers
+from plasticity.training.step import Step
+from plasticity.training.tracking.csv_writer import CsvWriter
+from plasticity.training.tracking.tensorboard_writer import TensorBoardWriter
+from plasticity.training.tracking.tracker import Tracker
 
-CONFIGS: Final = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS: Final = Path(__file__).resolve().parents[1] / "configs"
 _CLASSES: Final = 2
 _UNWATCHED: Final = (
     "metrics.every_steps=0",

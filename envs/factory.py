@@ -7,9 +7,15 @@ from typing import Any, Final
 import gymnasium
 import torch
 
-from envs.atari_settings import AtariSettings
-from envs.bandit import BANDIT_ID
-from envs.data_settings import (
+from plasticity.envs.environments.atari_settings import AtariSettings
+from plasticity.envs.environments.bandit import BANDIT_ID
+from plasticity.envs.environments.dmc_stream import DmcSettings, build_dmc
+from plasticity.envs.environments.environment_stream import EnvironmentStream
+from plasticity.envs.environments.gym_stream import GymSettings, build_gym
+from plasticity.envs.environments.mujoco_stream import MujocoSettings, build_mujoco
+from plasticity.envs.problem import Problem, environment_problem
+from plasticity.envs.stream import Stream
+from plasticity.envs.tasks.data_settings import (
     CameraLocationsSettings,
     ClassIncrementalSettings,
     ClassPairsSettings,
@@ -20,7 +26,7 @@ from envs.data_settings import (
     TargetOffsetsSettings,
     TaskStreamSettings,
 )
-from envs.data_streams import (
+from plasticity.envs.tasks.data_streams import (
     build_camera_locations,
     build_incremental,
     build_offsets,
@@ -30,12 +36,6 @@ from envs.data_streams import (
     build_slow_regression,
     build_transformed,
 )
-from envs.dmc_stream import DmcSettings, build_dmc
-from envs.environment_stream import EnvironmentStream
-from envs.gym_stream import GymSettings, build_gym
-from envs.mujoco_stream import MujocoSettings, build_mujoco
-from envs.problem import Problem, environment_problem
-from envs.stream import Stream
 
 __all__ = ["STREAMS", "BanditSettings", "Problem", "TaskStreamSettings", "build_stream"]
 
@@ -74,7 +74,7 @@ def _bandit(settings: BanditSettings, seed: int, device: torch.device) -> tuple[
 
 
 def _atari(settings: AtariSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
-    from envs.atari import build_atari  # here, as it loads the emulator
+    from plasticity.envs.environments.atari import build_atari  # here, as it loads the emulator
 
     return build_atari(settings, seed, device)
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from gymnasium import spaces
 
-from envs.actions import action_range, require_bounds
-from envs.environment_stream import EnvironmentStream
+from plasticity.envs.environments.environment_stream import EnvironmentStream
+from plasticity.envs.simulation.actions import action_range, require_bounds
 
 
 class Problem(NamedTuple):

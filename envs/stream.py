@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from envs.experience import Experience
+from plasticity.envs.experience import Experience
 
 
 class Stream(Protocol):

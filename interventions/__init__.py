@@ -1,46 +1,9 @@
 """Interventions. Importing this package registers every published method."""
 
-from interventions import (  # noqa: F401
-    activation_rescale,
-    activation_swap,
-    adam_rel,
-    adam_state_reset,
-    batch_norm,
-    churn,
-    colinear_reset,
-    continual_backprop,
-    dash,
-    dr3,
-    feature_norm,
-    fire,
-    fixed_threshold_resets,
-    gradient_norm,
-    hare_and_tortoise,
-    hyperspherical,
-    infer,
-    l2,
-    l2_init,
-    layer_norm,
-    load_balancing,
-    normalize_and_project,
-    parseval,
-    partial_norm,
-    perturb_by_dormancy,
-    plasticity_injection,
-    reborn,
-    redo,
-    regrama,
-    reset,
-    sam,
-    selective_weight_reinitialisation,
-    self_normalized_resets,
-    shrink_and_perturb,
-    spectral,
-    spectral_norm,
-    srank,
-    trac,
-    upgd,
-    wasserstein_init,
-    weight_clipping,
-    weight_projection,
-)
+import importlib
+import pkgutil
+
+from plasticity.interventions import methods
+
+for _module in pkgutil.iter_modules(methods.__path__):
+    importlib.import_module(f"{methods.__name__}.{_module.name}")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from networks.network import Network
-from networks.spec import NetworkSpec
-from networks.taps import Taps
+from plasticity.networks.network import Network
+from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.taps import Taps
 
 Logs = dict[str, Tensor | float]
 
@@ -119,7 +119,7 @@ class Intervention:
         return []
 
     def after_step(self, u: Update) -> Logs:
-        """May edit values of parameters and buffers in place, and the optimizer's state through ``interventions.surgery``."""
+        """May edit parameters and buffers in place, and the optimizer's state through ``plasticity.interventions.surgery``."""
         return {}
 
     def task_switch(self, u: Update, task: int) -> Logs:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import TypeVar
 
-from interventions.base import Intervention
+from plasticity.interventions.base import Intervention
 
 _REGISTERED: dict[str, type[Intervention]] = {}
 _Class = TypeVar("_Class", bound=type[Intervention])

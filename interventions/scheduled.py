@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from interventions.base import Intervention, Logs, Update, due
-from interventions.optimizer_state import reset_entries
-from networks.network import Network
-from networks.spec import require_range
-from networks.spectral_normalisation import SpectralNormalisation
+from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.networks.layers.spectral_normalisation import SpectralNormalisation
+from plasticity.networks.network import Network
+from plasticity.networks.spec import require_range
+from plasticity.optimizers.optimizer_state import reset_entries
 
 
 @dataclass

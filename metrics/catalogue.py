@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Final
 
-from metrics.activity_metrics import ACTIVITY
-from metrics.feature_metrics import FEATURES
-from metrics.loss_metrics import LOSS
-from metrics.metric import Metric
-from metrics.parameter_metrics import PARAMETERS
-from metrics.update_metrics import UPDATES
+from plasticity.metrics.groups.activity_metrics import ACTIVITY
+from plasticity.metrics.groups.feature_metrics import FEATURES
+from plasticity.metrics.groups.loss_metrics import LOSS
+from plasticity.metrics.groups.parameter_metrics import PARAMETERS
+from plasticity.metrics.groups.update_metrics import UPDATES
+from plasticity.metrics.metric import Metric
 
 CATALOGUE: Final[Mapping[str, Metric]] = {**ACTIVITY, **FEATURES, **PARAMETERS, **UPDATES, **LOSS}
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metrics.log_values import Matrix
-from metrics.undefined import Undefined
-from metrics.view import LayerView, PartView
-from networks.network import Network
+from plasticity.metrics.log_values import Matrix
+from plasticity.metrics.undefined import Undefined
+from plasticity.metrics.view import LayerView, PartView
+from plasticity.networks.network import Network
 
 Number = Tensor | float
 Measured = dict[str, Number | Matrix]

@@ -8,13 +8,13 @@ from typing import Any, Final, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from metrics.catalogue import chosen
-from metrics.firing_history import FiringHistory
-from metrics.log_values import Histogram, Rich
-from metrics.undefined import Undefined
-from metrics.view import PartView, Remembered, View, view_part
-from networks.spec import require_range
-from seeding import torch_generator
+from plasticity.metrics.catalogue import chosen
+from plasticity.metrics.log_values import Histogram, Rich
+from plasticity.metrics.measures.firing_history import FiringHistory
+from plasticity.metrics.undefined import Undefined
+from plasticity.metrics.view import PartView, Remembered, View, view_part
+from plasticity.networks.spec import require_range
+from plasticity.settings.seeding import torch_generator
 
 REMEMBERED_INPUTS: Final = 256
 Logs = dict[str, Tensor | float | Rich]

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from metrics.log_values import Series
-from metrics.observer import Logs, passes
-from metrics.probe_space import SPACES, VALUES, OutputSpace, Space, space_of
-from metrics.undefined import Undefined
-from metrics.view import Part, View
-from networks.network import Network
-from networks.spec import require_choice, require_range
-from networks.torso_network import TorsoNetwork
-from seeding import derive_seed, torch_generator
+from plasticity.metrics.log_values import Series
+from plasticity.metrics.observer import Logs, passes
+from plasticity.metrics.probe_space import SPACES, VALUES, OutputSpace, Space, space_of
+from plasticity.metrics.undefined import Undefined
+from plasticity.metrics.view import Part, View
+from plasticity.networks.network import Network
+from plasticity.networks.spec import require_choice, require_range
+from plasticity.networks.torsos.torso_network import TorsoNetwork
+from plasticity.settings.seeding import derive_seed, torch_generator
 
 FREQUENCY: Final = 1e5
 _CURVE_POINTS: Final = 20

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from networks.heads import PairedHead
-from networks.network import Network
-from networks.torso_network import TorsoNetwork
+from plasticity.networks.heads.output_heads import PairedHead
+from plasticity.networks.network import Network
+from plasticity.networks.torsos.torso_network import TorsoNetwork
 
 VALUES: Final = "values"
 SPACES: Final = (VALUES, "outputs")

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metrics.activity import dormancy_scores, firing_rates
-from metrics.rank import singular_values
-from metrics.undefined import Undefined
-from networks.activations import Activation, activation_named
-from networks.network import Network
-from networks.taps import Taps
+from plasticity.metrics.measures.activity import dormancy_scores, firing_rates
+from plasticity.metrics.measures.rank import singular_values
+from plasticity.metrics.undefined import Undefined
+from plasticity.networks.layers.activations import Activation, activation_named
+from plasticity.networks.network import Network
+from plasticity.networks.taps import Taps
 
 # Beyond this much work, n * d * min(n, d), ranks are taken of the first RANK_INPUTS inputs: the layers are those of large
 # convolutions, which have more features than anybody has inputs, so that their ranks depend on the number of inputs anyway.
@@ -26,7 +26,7 @@ Objective = Callable[[Tensor, Any], tuple[Tensor, Mapping[str, Tensor]]]
 
 
 class Trace(Protocol):
-    """A recent update: norms, and what the network said of some inputs before and after it; see ``agents.update_trace``."""
+    """A recent update: norms, and what the network said of some inputs before and after it; see ``plasticity.updates.trace``."""
 
     norms: dict[str, Tensor | int]
     details: dict[str, Tensor]
@@ -50,7 +50,7 @@ class Part(Protocol):
     """One trained part of an agent, as far as a measurement needs it.
 
     Attributes:
-        value_errors: How it learns values that are categoricals; see ``agents.updater.Updater``.
+        value_errors: How it learns values that are categoricals; see ``plasticity.updates.updater.Updater``.
     """
 
     network: Network

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from networks.ensemble import new_ensemble
-from networks.network import Network
-from networks.spec import HeadSpec, NetworkSpec
-from networks.torso_network import new_torso_network
+from plasticity.networks.heads.ensemble import new_ensemble
+from plasticity.networks.network import Network
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.torso_network import new_torso_network
 
 
 def build_network(

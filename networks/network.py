@@ -9,15 +9,15 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from networks.initialisers import Initialiser
-from networks.load_balancing import LoadBalance
-from networks.noisy import NoisyLinear
-from networks.normalisation import BATCH_STATISTICS, NORMS
-from networks.spec import HeadSpec, NetworkSpec
-from networks.spectral_normalisation import SpectralNormalisation
-from networks.taps import Taps
-from networks.units import UnitGraph
-from seeding import torch_generator
+from plasticity.networks.layers.initialisers import Initialiser
+from plasticity.networks.layers.load_balancing import LoadBalance
+from plasticity.networks.layers.noisy import NoisyLinear
+from plasticity.networks.layers.normalisation import BATCH_STATISTICS, NORMS
+from plasticity.networks.layers.spectral_normalisation import SpectralNormalisation
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.taps import Taps
+from plasticity.networks.units import UnitGraph
+from plasticity.settings.seeding import torch_generator
 
 _MODE_DEPENDENT: Final = (*BATCH_STATISTICS, nn.Dropout, LoadBalance, SpectralNormalisation)
 
@@ -32,7 +32,7 @@ class Block:
 
 
 class Network(nn.Module, ABC):
-    """A function of observations with hidden units. ``networks.factory`` builds it; its structure is final from then on.
+    """A function of observations with hidden units, built by ``plasticity.networks.factory``; its structure is final.
 
     Attributes:
         spec: The torso it was built from.
@@ -95,7 +95,7 @@ class Network(nn.Module, ABC):
 
     @property
     def noisy_layers(self) -> tuple[NoisyLinear, ...]:
-        """The layers that ``networks.noisy.fresh_noise`` draws noise for."""
+        """The layers that ``plasticity.networks.layers.noisy.fresh_noise`` draws noise for."""
         cached: tuple[NoisyLinear, ...] | None = self.__dict__.get("_noisy_layers")
         if cached is None:
             cached = self.__dict__["_noisy_layers"] = tuple(m for m in self.modules() if isinstance(m, NoisyLinear))

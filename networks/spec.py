@@ -19,7 +19,7 @@ def require_range(name: str, value: float, low: float, high: float = float("inf"
 
 @dataclass(frozen=True)
 class LoadBalancingSpec:
-    """Bounds and step size of the load-balancing layer; see ``networks.load_balancing``."""
+    """Bounds and step size of the load-balancing layer; see ``plasticity.networks.layers.load_balancing``."""
 
     low: float = 0.4
     high: float = 0.6
@@ -112,8 +112,9 @@ class HeadSpec:
         beside: A second output of the same features, such as a value beside a policy; its columns follow the first's.
         dueling: Whether ``q`` or ``categorical`` values are made of a value and an advantage stream.
         stream_widths: Units of the hidden layers of each stream.
-        noise_deviation: sigma_0 of all dense maps, those of the torso included, see ``networks.noisy``; 0 for maps without noise.
-        pop_art: Whether ``q`` or ``value`` outputs are normalised, see ``networks.pop_art``.
+        noise_deviation: sigma_0 of all dense maps, those of the torso included, see ``plasticity.networks.layers.noisy``; 0 for
+            maps without noise.
+        pop_art: Whether ``q`` or ``value`` outputs are normalised, see ``plasticity.networks.heads.pop_art``.
         deviation_low: Least deviation that they are normalised by.
         label_smoothing: Weight of the uniform distribution that a categorical head's targets are mixed with and that decoding
             takes out again, in [0, 1); 0 if there is none, or if decoding leaves it in.

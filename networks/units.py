@@ -81,7 +81,7 @@ class Consumer:
         weight: The columns of its weight.
         bias: Name of its bias, None when it has none.
         deviation: The columns of its noise's deviation, if it is a noisy map.
-        companions: The columns of frozen maps that read the units beside it, see ``networks.injection``.
+        companions: The columns of frozen maps that read the units beside it, see ``plasticity.networks.layers.injection``.
     """
 
     weight: UnitSlice

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from envs import datasets
+from plasticity.envs.datasets import datasets
 
 # On networks of this size a second thread costs more than it brings, and many times more beside another test process.
 torch.set_num_threads(1)

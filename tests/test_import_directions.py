@@ -1,4 +1,4 @@
-"""Which folder may import which: the directions that keep the house in order."""
+"""Which room may import which, and by which name: the directions that keep the house in order."""
 
 import ast
 from pathlib import Path
@@ -6,58 +6,82 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {
-    "agents",
-    "benchmarks",
-    "configs",
-    "envs",
-    "examples",
-    "interventions",
-    "metrics",
-    "networks",
-    "run_agent",
-    "tests",
-    "training",
+NAME = "plasticity"
+# A room may import itself and those that stand before it, but for what a line here leaves out.
+ROOMS = ("settings", "envs", "networks", "optimizers", "interventions", "updates", "metrics", "agents", "training")
+TYPES_OF_ENVS = ("envs.experience", "envs.stream", "envs.problem")
+LEFT_OUT = {
+    "networks": ("envs",),
+    "optimizers": ("envs",),
+    "interventions": ("envs",),
+    "updates": ("envs",),
+    "metrics": ("envs", "optimizers", "updates", "interventions"),
+    "agents": ("envs", "metrics"),
 }
-TYPES_OF_ENVS = {"envs.experience", "envs.stream"}
-ALLOWED = {
-    "seeding.py": set(),
-    "envs": {"envs"},
-    "networks": {"networks"},
-    "interventions": {"interventions", "networks"},
-    "metrics": {"metrics", "networks", *TYPES_OF_ENVS},
-    "agents": {"agents", "interventions", "networks", *TYPES_OF_ENVS},
-    "training": {"training", "agents", "envs", "interventions", "metrics", "networks"},
-}
+LET_IN = {"metrics": TYPES_OF_ENVS, "agents": TYPES_OF_ENVS}
+BARE = {*ROOMS, "seeding", "adopt"}
 
 
 def imports(path: Path) -> set[str]:
-    """Our own modules that a file imports, wherever in the file it does; a relative import stays in its folder."""
+    """What a file imports, wherever in the file it does; a relative import stays in its room."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module is not None:
-            found |= {node.module} if "." in node.module else {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.partition(".")[0] in OURS}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
-def files(place: str) -> list[Path]:
+def allowed(room: str, module: str) -> bool:
+    """Whether a file of a room may import a module, named without ``plasticity.``."""
+    other = module.partition(".")[0]
+    if any(module == type_ or module.startswith(f"{type_}.") for type_ in LET_IN.get(room, ())):
+        return True
+    return ROOMS.index(other) <= ROOMS.index(room) and other not in LEFT_OUT.get(room, ())
+
+
+def ours(names: set[str]) -> set[str]:
+    return {name.removeprefix(f"{NAME}.") for name in names if name.startswith(f"{NAME}.")}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_one_way(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        for module in ours(imports(path)):
+            assert allowed(room, module), f"{path.relative_to(ROOT)} imports {module}"
+
+
+@pytest.mark.parametrize("place", [*ROOMS, "benchmarks", "examples", "tests", "run_agent.py"])
+def test_rooms_are_imported_by_one_name(place: str) -> None:
     path = ROOT / place
-    return [path] if path.suffix else sorted(path.rglob("*.py"))
+    for file in [path] if path.suffix else sorted(path.rglob("*.py")):
+        bare = {name for name in imports(file) if name.partition(".")[0] in BARE}
+        assert not bare, f"{file.relative_to(ROOT)} imports {sorted(bare)}; write {NAME}.{min(bare)}"
 
 
-@pytest.mark.parametrize("place", ALLOWED)
-def test_imports_point_one_way(place: str) -> None:
-    assert files(place)
-    for path in files(place):
-        for name in imports(path):
-            assert name in ALLOWED[place] or name.partition(".")[0] in ALLOWED[place], f"{path.relative_to(ROOT)} imports {name}"
+def test_the_import_name_holds_nothing_but_the_rooms() -> None:
+    names = {path.name for path in (ROOT / NAME).iterdir() if path.name != "__pycache__"}
+    assert names == {"__init__.py", "py.typed", "configs", *ROOMS}
+    assert (ROOT / NAME / "__init__.py").read_text() == ""
+    assert all((ROOT / NAME / room).resolve() == ROOT / room for room in (*ROOMS, "configs"))
 
 
 def test_the_check_sees_every_kind_of_import(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
-    path.write_text(
-        "import training.loop\nfrom envs import stream\ndef f():\n    from agents.dqn import DQN\nimport torch, seeding\n"
-    )
-    assert imports(path) == {"training.loop", "envs.stream", "agents.dqn"}
+    lines = [
+        "import plasticity.training.loop",
+        "from plasticity.envs import stream",
+        "def f():",
+        "    from plasticity.agents.dqn.agent import DQN",
+        "import torch, envs",
+    ]
+    path.write_text("\n".join(lines))
+    found = imports(path)
+    assert ours(found) == {"training.loop", "envs.stream", "agents.dqn.agent.DQN"}
+    assert "envs" in found
+    assert allowed("agents", "envs.stream.Stream")
+    assert not allowed("agents", "envs.factory")
+    assert not allowed("envs", "agents.dqn.agent")

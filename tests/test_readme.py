@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import run_agent
-from interventions import registry
+from plasticity.interventions import registry
 
 README = Path(run_agent.__file__).with_name("README.md")
 PLUGINS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -19,8 +19,8 @@ SMALL += ["network.widths=[12,8]", "agent.warmup_env_steps=10", "agent.batch_siz
 COUNTER = '''
 from dataclasses import dataclass
 
-from interventions.base import Intervention, Logs, Update
-from interventions.registry import register
+from plasticity.interventions.base import Intervention, Logs, Update
+from plasticity.interventions.registry import register
 
 
 @register("counter")

@@ -19,11 +19,11 @@ import torch
 import yaml
 
 import run_agent
-from interventions import registry
-from interventions.registry import registered
-from training.checkpoint import latest_checkpoint, load_checkpoint
-from training.config_store import GROUPS
-from training.saving import PARTS
+from plasticity.interventions import registry
+from plasticity.interventions.registry import registered
+from plasticity.training.config.config_store import GROUPS
+from plasticity.training.saving.checkpoint import latest_checkpoint, load_checkpoint
+from plasticity.training.saving.saver import PARTS
 
 PROGRAM = Path(run_agent.__file__)
 QUIET = ["metrics.every_steps=0", "probe.every_steps=0"]
@@ -443,8 +443,8 @@ def test_plugins_are_listed_and_shown(
     monkeypatch.setattr(sys, "argv", ["run_agent.py"])
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\n"
-        "from interventions.base import Intervention\n"
-        "from interventions.registry import register\n\n\n"
+        "from plasticity.interventions.base import Intervention\n"
+        "from plasticity.interventions.registry import register\n\n\n"
         "@register('mine')\n@dataclass\nclass Mine(Intervention):\n    '''Does nothing at all.'''\n\n    strength: float = 0.5\n"
     )
     plugins = f"plugins=[{tmp_path / 'mine.py'}]"
@@ -456,8 +456,8 @@ def test_plugins_are_listed_and_shown(
 
 PLUGIN = (
     "from dataclasses import dataclass\n"
-    "from interventions.base import Intervention\n"
-    "from interventions.registry import register\n\n\n"
+    "from plasticity.interventions.base import Intervention\n"
+    "from plasticity.interventions.registry import register\n\n\n"
     "@register('hold_still')\n@dataclass\nclass HoldStill(Intervention):\n    'Does nothing at all.'\n"
 )
 
@@ -483,7 +483,7 @@ def test_a_full_disk_ends_the_run_in_one_line_that_says_where_it_is(
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("training.csv_writer.CsvWriter.write", full)
+    monkeypatch.setattr("plasticity.training.tracking.csv_writer.CsvWriter.write", full)
     assert run_agent.main(["progress=false", f"run_dir={tmp_path / 'run'}", "steps=40", "log_every_steps=10", *LEARNER]) == 1
     line = f"stopped: [Errno 28] No space left on device. The run, up to its last checkpoint, is in {tmp_path / 'run'}"
     assert capsys.readouterr().err.strip() == line
@@ -493,8 +493,8 @@ def test_a_mistake_in_a_plugin_shows_where_it_is(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     (tmp_path / "mistaken.py").write_text(
         "from dataclasses import dataclass\n"
-        "from interventions.base import Intervention\n"
-        "from interventions.registry import register\n\n\n"
+        "from plasticity.interventions.base import Intervention\n"
+        "from plasticity.interventions.registry import register\n\n\n"
         "@register('mistaken')\n@dataclass\nclass Mistaken(Intervention):\n    def after_step(self, u):\n        int('three')\n"
     )
     words = [f"plugins=[{tmp_path / 'mistaken.py'}]", "intervention=mistaken", f"run_dir={tmp_path / 'run'}", "steps=20"]

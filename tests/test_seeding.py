@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import torch
 
-from seeding import derive_seed, numpy_generator, restore_generator, torch_generator
+from plasticity.settings.seeding import derive_seed, numpy_generator, restore_generator, torch_generator
 
 
 def test_a_seed_is_the_same_on_every_machine() -> None:

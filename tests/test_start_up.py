@@ -64,7 +64,7 @@ def test_commands_that_train_nothing_import_nothing_heavy(tmp_path: Path) -> Non
     for (code, printed), (_, expected, says) in zip(outcomes, COMMANDS, strict=True):
         assert code == expected
         assert says in printed
-    assert "training.command_line" in modules
+    assert "plasticity.training.config.command_line" in modules
     assert HEAVY & modules == set()
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-import metrics.observer
+from plasticity.metrics import observer as observer_module
+from plasticity.training.saving.checkpoint import latest_checkpoint, load_checkpoint
 from run_agent import main
-from training.checkpoint import latest_checkpoint, load_checkpoint
 
 PROGRAM = Path(__file__).parents[1] / "run_agent.py"
 MEASURED = ["metrics.every_steps=20", "metrics.inputs=40", "probe.every_steps=16", "probe.steps=3", "probe.inputs=32"]
@@ -96,20 +96,20 @@ def test_a_measurement_that_is_abandoned_is_made_when_the_run_goes_on(
     words: list[str], kinds: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each kind of observer is stopped once after it has measured, when it remembers what it should not."""
-    monkeypatch.setattr("training.stopping.LIMIT_SECONDS", 1000.0)
+    monkeypatch.setattr("plasticity.training.stopping.LIMIT_SECONDS", 1000.0)
     settings = [*words, *SMALL, *[word for word in MEASURED if word.partition("=")[0] not in str(words)], "steps=40"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main([*settings, f"run_dir={whole}"]) == 0
     left = set(kinds)
 
     def stopping(observer: Any, view: Any) -> Any:
-        logs = metrics.observer.observe(observer, view)
+        logs = observer_module.observe(observer, view)
         if view.step > 10 and type(observer).__name__ in left:
             left.remove(type(observer).__name__)
             os.kill(os.getpid(), signal.SIGINT)
         return logs
 
-    monkeypatch.setattr("training.observation.observe", stopping)
+    monkeypatch.setattr("plasticity.training.observation.observe", stopping)
     code, number = main([*settings, f"run_dir={stopped}"]), 0
     while code == 130:
         number += 1

@@ -9,22 +9,22 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from agents.agent import Agent
-from agents.execution import Execution
-from agents.factory import Task, build_agent
-from agents.parts import PartBuilder
-from agents.supervised import SupervisedLearner
-from envs.factory import Problem, build_stream
-from envs.stream import Stream
-from envs.task_stream import TaskStream
-from metrics.observer import MetricsObserver, Observer
-from metrics.probe import ProbeObserver
-from training.evaluation import EvaluationObserver
-from training.memory import keep_freed_memory
-from training.processor import LARGE_NETWORK_PARAMETERS, parameters_of, slower_settings
-from training.settings import Plan
-from training.sizes import refuse_impossible_counts, refuse_impossible_memory
-from training.task_evaluation import MakeLearner, TaskEvaluationObserver, TaskEvaluationSettings
+from plasticity.agents.agent import Agent
+from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.parts import PartBuilder
+from plasticity.agents.supervised.agent import SupervisedLearner
+from plasticity.envs.factory import Problem, build_stream
+from plasticity.envs.stream import Stream
+from plasticity.envs.tasks.task_stream import TaskStream
+from plasticity.metrics.observer import MetricsObserver, Observer
+from plasticity.metrics.probe import ProbeObserver
+from plasticity.training.config.settings import Plan
+from plasticity.training.config.sizes import refuse_impossible_counts, refuse_impossible_memory
+from plasticity.training.evaluation.episodes import EvaluationObserver
+from plasticity.training.evaluation.task_evaluation import MakeLearner, TaskEvaluationObserver, TaskEvaluationSettings
+from plasticity.training.memory import keep_freed_memory
+from plasticity.training.processor import LARGE_NETWORK_PARAMETERS, parameters_of, slower_settings
+from plasticity.updates.execution import Execution
 
 
 class Assembly(NamedTuple):

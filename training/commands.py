@@ -9,10 +9,9 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from interventions.plugins import load_plugins
-from training.assembly import assemble
-from training.checkpoint_evaluation import evaluate_run
-from training.command_line import (
+from plasticity.interventions.plugins import load_plugins
+from plasticity.training.assembly import assemble
+from plasticity.training.config.command_line import (
     Request,
     check_command_line,
     fail,
@@ -22,16 +21,17 @@ from training.command_line import (
     quoted,
     with_absolute_plugins,
 )
-from training.config_store import register_configs
-from training.grid import grid_run, run_grid
-from training.listing import help_text, list_lines
-from training.resuming import resumed_request
-from training.run import Outcome, run
-from training.run_folder import create_grid_folder, default_run_dir
-from training.settings import plan_from
-from training.stopping import EXIT_CODE
+from plasticity.training.config.config_store import register_configs
+from plasticity.training.config.grid import grid_run, run_grid
+from plasticity.training.config.listing import help_text, list_lines
+from plasticity.training.config.settings import plan_from
+from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
+from plasticity.training.run import Outcome, run
+from plasticity.training.saving.resuming import resumed_request
+from plasticity.training.saving.run_folder import create_grid_folder, default_run_dir
+from plasticity.training.stopping import EXIT_CODE
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _SHOW_TRACEBACKS = bool(os.environ.get(_FULL_ERROR))
 _PRINTING_FLAGS = ("--cfg", "--info", "--resolve", "--package", "--hydra-help", "--version")

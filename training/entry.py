@@ -5,7 +5,7 @@ import sys
 import warnings
 from typing import IO, Any
 
-from training.stopping import LOADING, READING, STOP
+from plasticity.training.stopping import LOADING, READING, STOP
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    from training.commands import dispatch  # takes seconds
+    from plasticity.training.commands import dispatch  # takes seconds
 
     STOP.doing = READING
     STOP.raise_if_asked()

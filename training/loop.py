@@ -2,11 +2,11 @@
 
 from typing import Protocol
 
-from agents.agent import Agent
-from envs.stream import Stream
-from training.observation import Abandoned, Observers
-from training.step import Step
-from training.tracking import Tracker
+from plasticity.agents.agent import Agent
+from plasticity.envs.stream import Stream
+from plasticity.training.observation import Abandoned, Observers
+from plasticity.training.step import Step
+from plasticity.training.tracking.tracker import Tracker
 
 
 class Saver(Protocol):

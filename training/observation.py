@@ -3,10 +3,10 @@
 import time
 from collections.abc import Mapping
 
-from metrics.observer import Logs, Observer, Remarking, Remembering, observe
-from metrics.view import View
-from training.stopping import STOP, Stopped
-from training.tracking import Tracker
+from plasticity.metrics.observer import Logs, Observer, Remarking, Remembering, observe
+from plasticity.metrics.view import View
+from plasticity.training.stopping import STOP, Stopped
+from plasticity.training.tracking.tracker import Tracker
 
 
 class Abandoned(Exception):

@@ -4,8 +4,8 @@ import os
 
 import torch
 
-from agents.agent import Agent
-from training.settings import RunSettings
+from plasticity.agents.agent import Agent
+from plasticity.training.config.settings import RunSettings
 
 LARGE_NETWORK_PARAMETERS = 1_000_000
 _BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # of x86 and of Arm

@@ -7,17 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from agents.agent import Agent
-from envs.failure import EnvironmentFailure
-from training.assembly import Assembly, assemble
-from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint, require_match, require_run
-from training.csv_writer import CsvWriter, table_remarks
-from training.evaluation import protocol
-from training.loop import train
-from training.observation import Observers
-from training.progress import ProgressWriter, summary_lines
-from training.provenance import differences, provenance
-from training.run_folder import (
+from plasticity.agents.agent import Agent
+from plasticity.envs.simulation.failure import EnvironmentFailure
+from plasticity.training.assembly import Assembly, assemble
+from plasticity.training.config.settings import Plan
+from plasticity.training.evaluation.episodes import protocol
+from plasticity.training.loop import train
+from plasticity.training.observation import Observers
+from plasticity.training.saving.checkpoint import discard_after, latest_checkpoint, load_checkpoint, require_match, require_run
+from plasticity.training.saving.provenance import differences, provenance
+from plasticity.training.saving.run_folder import (
     can_start_again,
     config_remark,
     create_run_folder,
@@ -27,12 +26,13 @@ from training.run_folder import (
     start_again,
     update_run_folder,
 )
-from training.saving import PARTS, RunSaver, device_of, restore
-from training.settings import Plan
-from training.step import Step
-from training.stopping import STOP
-from training.tensorboard_writer import TensorBoardWriter
-from training.tracking import Tracker, Writer
+from plasticity.training.saving.saver import PARTS, RunSaver, device_of, restore
+from plasticity.training.step import Step
+from plasticity.training.stopping import STOP
+from plasticity.training.tracking.csv_writer import CsvWriter, table_remarks
+from plasticity.training.tracking.progress import ProgressWriter, summary_lines
+from plasticity.training.tracking.tensorboard_writer import TensorBoardWriter
+from plasticity.training.tracking.tracker import Tracker, Writer
 
 # What may change when a run goes on: how far, how fast, and what is watched; none of it changes what is learned.
 MAY_CHANGE: Final = (

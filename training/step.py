@@ -8,14 +8,14 @@ from typing import Any, Final, Protocol, Self
 import torch
 from torch import Tensor
 
-from agents.agent import Agent
-from envs.experience import Examples, Experience, Place, Transitions
-from envs.stream import Stream
-from interventions.base import Logs
-from metrics.log_values import RICH
-from metrics.observer import Logs as Measurements
-from metrics.undefined import Undefined
-from metrics.view import View
+from plasticity.agents.agent import Agent
+from plasticity.envs.experience import Examples, Experience, Place, Transitions
+from plasticity.envs.stream import Stream
+from plasticity.interventions.base import Logs
+from plasticity.metrics.log_values import RICH
+from plasticity.metrics.observer import Logs as Measurements
+from plasticity.metrics.undefined import Undefined
+from plasticity.metrics.view import View
 
 _KINDS: Final[Mapping[str, Any]] = {kind.__name__: kind for kind in (Transitions, Examples, Place)} | RICH
 _ON_DEVICE: Final = (Examples.__name__, Place.__name__)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.log_values import Series
-from metrics.undefined import Undefined
+from plasticity.metrics.log_values import Series
+from plasticity.metrics.undefined import Undefined
 
 
 class TaskHistory:

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from interventions.base import Intervention, Logs, Update
-from interventions.registry import register
-from networks.spec import require_range
+from plasticity.interventions.base import Intervention, Logs, Update
+from plasticity.interventions.registry import register
+from plasticity.networks.spec import require_range
 
 
 def noise_scale(step: int, scale: float, decay: float) -> float:

@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from interventions.plugins import load_plugins
-from interventions.registry import intervention_named
+from plasticity.interventions.plugins import load_plugins
+from plasticity.interventions.registry import intervention_named
 
 PLUGIN = Path(__file__).with_name("gradient_noise.py")
 RUN_AGENT = Path(__file__).parents[2] / "run_agent.py"

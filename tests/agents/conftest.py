@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-import interventions as _registers_every_method  # noqa: F401
-from agents.execution import Execution
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from interventions.base import Intervention
-from networks.spec import NetworkSpec
+import plasticity.interventions as _registers_every_method  # noqa: F401
+from plasticity.agents.parts import PartBuilder
+from plasticity.interventions.base import Intervention
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.execution import Execution
 
 BuildPart = Callable[..., PartBuilder]
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import interventions as _registers_every_method  # noqa: F401
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.updater import Updater
-from interventions.base import Intervention
-from interventions.registry import intervention_named
-from interventions.surgery import ResetPolicy, reset_units
-from networks.spec import HeadSpec, NetworkSpec
+import plasticity.interventions as _registers_every_method  # noqa: F401
+from plasticity.agents.parts import PartBuilder
+from plasticity.interventions.base import Intervention
+from plasticity.interventions.registry import intervention_named
+from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.updater import Updater
 
 SPEC = NetworkSpec(torso="conv", channels=[4, 6], kernel_sizes=[3], widths=[8])
 METHODS: dict[str, dict[str, Any]] = {

@@ -8,17 +8,17 @@ import torch
 from frequent_settings import FREQUENT
 from torch import Tensor
 
-import interventions as _registers_every_method  # noqa: F401
-from agents.agent import Agent
-from agents.dqn import DQN, DQNSettings
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.supervised import SupervisedLearner, SupervisedSettings
-from agents.updater import Updater
-from envs.experience import Examples, Experience, Transitions
-from interventions.base import Intervention
-from interventions.registry import registered
-from networks.spec import NetworkSpec
+import plasticity.interventions as _registers_every_method  # noqa: F401
+from plasticity.agents.agent import Agent
+from plasticity.agents.dqn.agent import DQN, DQNSettings
+from plasticity.agents.parts import PartBuilder
+from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
+from plasticity.envs.experience import Examples, Experience, Transitions
+from plasticity.interventions.base import Intervention
+from plasticity.interventions.registry import registered
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.updater import Updater
 
 BuildPart = Callable[..., PartBuilder]
 

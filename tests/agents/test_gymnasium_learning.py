@@ -10,18 +10,18 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import DtypeObservation
 
-from agents.agent import Agent
-from agents.dqn_settings import DQNSettings
-from agents.factory import Task, build_agent
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.ppo_settings import PPOSettings
-from agents.sac import SACSettings
-from envs import catch
-from envs.environment_stream import EnvironmentStream
-from envs.experience import Transitions
-from envs.factory import BanditSettings, build_stream
-from networks.spec import NetworkSpec
+from plasticity.agents.agent import Agent
+from plasticity.agents.dqn.settings import DQNSettings
+from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.parts import PartBuilder
+from plasticity.agents.ppo.settings import PPOSettings
+from plasticity.agents.sac.agent import SACSettings
+from plasticity.envs.environments import catch
+from plasticity.envs.environments.environment_stream import EnvironmentStream
+from plasticity.envs.experience import Transitions
+from plasticity.envs.factory import BanditSettings, build_stream
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
 TANH = NetworkSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")

@@ -3,14 +3,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from agents.execution import Execution
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from interventions.base import Intervention, Update
-from interventions.l2 import L2
-from interventions.layer_norm import LayerNorm
-from interventions.redo import ReDo
-from networks.spec import HeadSpec, NetworkSpec
+from plasticity.agents.parts import PartBuilder
+from plasticity.interventions.base import Intervention, Update
+from plasticity.interventions.methods.l2 import L2
+from plasticity.interventions.methods.layer_norm import LayerNorm
+from plasticity.interventions.methods.redo import ReDo
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.execution import Execution
 
 BuildPart = Callable[..., PartBuilder]
 HEAD = HeadSpec("q", 2)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from agents.agent import Policy
-from training.assembly import assemble
-from training.command_line import compose_config
-from training.settings import plan_from
+from plasticity.agents.agent import Policy
+from plasticity.training.assembly import assemble
+from plasticity.training.config.command_line import compose_config
+from plasticity.training.config.settings import plan_from
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WORDS = {

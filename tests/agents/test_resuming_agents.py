@@ -8,18 +8,18 @@ import pytest
 import torch
 from frequent_settings import FREQUENT as SHARED
 
-import interventions as _registers_every_method  # noqa: F401
-from agents.agent import Agent
-from agents.dqn import DQNSettings
-from agents.factory import Task, build_agent
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.ppo_settings import PPOSettings
-from agents.sac import SACSettings
-from envs.experience import Experience, Transitions
-from interventions.base import Intervention
-from interventions.registry import intervention_named, registered
-from networks.spec import NetworkSpec
+import plasticity.interventions as _registers_every_method  # noqa: F401
+from plasticity.agents.agent import Agent
+from plasticity.agents.dqn.agent import DQNSettings
+from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.parts import PartBuilder
+from plasticity.agents.ppo.settings import PPOSettings
+from plasticity.agents.sac.agent import SACSettings
+from plasticity.envs.experience import Experience, Transitions
+from plasticity.interventions.base import Intervention
+from plasticity.interventions.registry import intervention_named, registered
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
 METHODS = [name for name, cls in registered().items() if cls.__module__.startswith("interventions.")]

@@ -1,6 +1,6 @@
 import pytest
 
-from agents.schedules import linear
+from plasticity.agents.schedules import linear
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 1.0), (1, 0.91), (5, 0.55), (9, 0.19), (10, 0.1), (11, 0.1), (10**9, 0.1)])

@@ -11,8 +11,8 @@ from benchmarks import agents
 from benchmarks.agent_rows import ROWS
 from benchmarks.alternate import alternate
 from benchmarks.worker import Worker, serve
-from training.command_line import compose_config
-from training.settings import plan_from
+from plasticity.training.config.command_line import compose_config
+from plasticity.training.config.settings import plan_from
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ECHO = "print('noise'); print('ready', flush=True)\nfor line in __import__('sys').stdin: print('done', flush=True)"

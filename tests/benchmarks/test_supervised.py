@@ -8,10 +8,10 @@ import torch
 
 from benchmarks import supervised
 from benchmarks.bare_images import bare_loop
-from networks.factory import build_network
-from networks.spec import HeadSpec
-from training.command_line import compose_config
-from training.settings import plan_from
+from plasticity.networks.factory import build_network
+from plasticity.networks.spec import HeadSpec
+from plasticity.training.config.command_line import compose_config
+from plasticity.training.config.settings import plan_from
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

@@ -10,8 +10,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.environment_stream import EnvironmentStream
-from envs.experience import Experience
+from plasticity.envs.environments.environment_stream import EnvironmentStream
+from plasticity.envs.experience import Experience
 
 Play = Callable[..., list[Experience]]
 Resume = Callable[..., EnvironmentStream]

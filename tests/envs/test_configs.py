@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from envs.factory import STREAMS, build_stream
+from plasticity.envs.factory import STREAMS, build_stream
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "env").glob("*.yaml"))
 EXPECTED = {

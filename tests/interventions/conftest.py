@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from agents.execution import Execution
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.updater import Updater
-from interventions.base import Intervention
-from interventions.unit_adam import UnitAdam
-from networks.factory import build_network
-from networks.initialisers import Initialiser
-from networks.network import Network
-from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
-from networks.taps import Taps
-from networks.units import Consumer, ExcludedUnits, UnitGraph, UnitLayer, UnitSlice
+from plasticity.agents.parts import PartBuilder
+from plasticity.interventions.base import Intervention
+from plasticity.networks.factory import build_network
+from plasticity.networks.layers.initialisers import Initialiser
+from plasticity.networks.network import Network
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.taps import Taps
+from plasticity.networks.units import Consumer, ExcludedUnits, UnitGraph, UnitLayer, UnitSlice
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.optimizers.unit_adam import UnitAdam
+from plasticity.updates.execution import Execution
+from plasticity.updates.updater import Updater
 
 
 class HandMade(nn.Module):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import interventions  # noqa: F401
-from interventions.base import Intervention, Update, due
-from interventions.registry import registered
-from networks.spec import NetworkSpec
+import plasticity.interventions  # noqa: F401
+from plasticity.interventions.base import Intervention, Update, due
+from plasticity.interventions.registry import registered
+from plasticity.networks.spec import NetworkSpec
 
 METHODS = registered()
 HOOKS = ("after_", "before_", "build", "loss", "task_", "wrap_", "attach", "evaluation_", "state", "load_state")

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from interventions import plugins, registry
-from interventions.plugins import ENTRY_POINT_GROUP, load_plugins
-from interventions.registry import intervention_named, registered
+from plasticity.interventions import plugins, registry
+from plasticity.interventions.plugins import ENTRY_POINT_GROUP, load_plugins
+from plasticity.interventions.registry import intervention_named, registered
 
 SOURCE = '''
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from interventions.base import Intervention
-from interventions.registry import register
+from plasticity.interventions.base import Intervention
+from plasticity.interventions.registry import register
 
 
 @register("{name}")
@@ -104,13 +104,16 @@ def test_a_method_of_the_testbed_cannot_be_replaced(tmp_path: Path) -> None:
     [
         ("x = = 1", "SyntaxError: invalid syntax (mine.py, line 1)"),
         ("import does_not_exist", "ModuleNotFoundError: No module named 'does_not_exist'"),
-        ("from interventions.base import Intervension", "ImportError: cannot import name 'Intervension'"),
+        ("from plasticity.interventions.base import Intervension", "ImportError: cannot import name 'Intervension'"),
         ("undefined_name", "NameError: name 'undefined_name' is not defined"),
         ("{}['key']", "KeyError: 'key'"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("raise RuntimeError('one\\n  two')", "RuntimeError: one two"),
         ("assert False, 'why'", "AssertionError: why"),
-        ("from interventions.registry import register\nregister('x')(int)", "TypeError: intervention x: <class 'int'> must be"),
+        (
+            "from plasticity.interventions.registry import register\nregister('x')(int)",
+            "TypeError: intervention x: <class 'int'> must be",
+        ),
     ],
 )
 def test_a_file_that_fails_is_named_with_the_reason_and_can_be_mended(tmp_path: Path, source: str, reason: str) -> None:

@@ -4,10 +4,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from interventions import registry
-from interventions.base import Intervention
-from interventions.redo import ReDo
-from interventions.registry import intervention_named, refuse_conflicts, register, registered
+from plasticity.interventions import registry
+from plasticity.interventions.base import Intervention
+from plasticity.interventions.methods.redo import ReDo
+from plasticity.interventions.registry import intervention_named, refuse_conflicts, register, registered
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.updater import Updater
-from interventions.self_normalized_resets import SelfNormalizedResets
-from networks.spec import HeadSpec, NetworkSpec
+from plasticity.agents.parts import PartBuilder
+from plasticity.interventions.methods.self_normalized_resets import SelfNormalizedResets
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.updater import Updater
 
 UNITS = 12
 

@@ -14,21 +14,21 @@ import pytest
 import torch
 from frequent_settings import FREQUENT as SHARED
 
-from agents.agent import Agent
-from envs.stream import Stream
-from interventions.registry import refuse_conflicts, registered
-from metrics.observer import Observer
-from networks.factory import build_network
-from networks.spec import HeadSpec, NetworkSpec
-from training.assembly import assemble
-from training.checkpoint import discard_after, latest_checkpoint, load_checkpoint, saved_steps
-from training.command_line import compose_config
-from training.csv_writer import CsvWriter
-from training.loop import train
-from training.observation import Observers
-from training.saving import RunSaver, restore
-from training.settings import Plan, plan_from
-from training.tracking import Tracker
+from plasticity.agents.agent import Agent
+from plasticity.envs.stream import Stream
+from plasticity.interventions.registry import refuse_conflicts, registered
+from plasticity.metrics.observer import Observer
+from plasticity.networks.factory import build_network
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.training.assembly import assemble
+from plasticity.training.config.command_line import compose_config
+from plasticity.training.config.settings import Plan, plan_from
+from plasticity.training.loop import train
+from plasticity.training.observation import Observers
+from plasticity.training.saving.checkpoint import discard_after, latest_checkpoint, load_checkpoint, saved_steps
+from plasticity.training.saving.saver import RunSaver, restore
+from plasticity.training.tracking.csv_writer import CsvWriter
+from plasticity.training.tracking.tracker import Tracker
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # What makes each method act several times in a run of some 20 updates. A method that is not here runs with its defaults, and

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.experience import Experience
-from interventions.base import Intervention
-from interventions.registry import registered
+from plasticity.envs.experience import Experience
+from plasticity.interventions.base import Intervention
+from plasticity.interventions.registry import registered
 
 UNOBSERVED: dict[str, Any] = {"metrics": {"every_steps": 0, "at_task_switch": False}, "probe": {"every_steps": 0}}
 # With uniform behaviour, where an agent has it; otherwise what is learned decides what is done.

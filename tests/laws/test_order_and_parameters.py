@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from interventions import registry
-from interventions.base import Intervention, Logs, Update
-from interventions.registry import register
-from networks.network import Network
-from networks.spec import NetworkSpec
-from training.settings import plan_from
+from plasticity.interventions import registry
+from plasticity.interventions.base import Intervention, Logs, Update
+from plasticity.interventions.registry import register
+from plasticity.networks.network import Network
+from plasticity.networks.spec import NetworkSpec
+from plasticity.training.config.settings import plan_from
 
 TAPE: list[str] = []
 HOOKS = [

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from training.checkpoint import latest_checkpoint, load_checkpoint
+from plasticity.training.saving.checkpoint import latest_checkpoint, load_checkpoint
 
 
 def test_killed_and_resumed_equals_uninterrupted(kind: str, methods: list[str], finished: Any, resumed: Any, same: Any) -> None:

@@ -11,14 +11,14 @@ PACKAGES = ("agents", "envs", "interventions", "metrics", "networks", "training"
 # The update as a function is the Updater's, and its file does nothing else. Two methods ask for gradients of the agent's loss,
 # and some metrics for gradients of a copy's; none of them writes to a parameter's gradient but through the Updater's hooks.
 ALLOWED = {
-    "agents/updater.py",
-    "agents/update_function.py",
-    "interventions/gradient_norm.py",
-    "interventions/sam.py",
-    "metrics/activity.py",
-    "metrics/gradients.py",
+    "updates/updater.py",
+    "updates/update_function.py",
+    "interventions/methods/gradient_norm.py",
+    "interventions/methods/sam.py",
+    "metrics/measures/activity.py",
+    "metrics/measures/gradients.py",
     "metrics/probe.py",
-    "metrics/sharpness.py",
+    "metrics/measures/sharpness.py",
 }
 
 
@@ -33,12 +33,12 @@ def calls() -> Iterator[tuple[str, str]]:
 def test_only_the_updater_and_the_probe_go_backward() -> None:
     ways = {"backward", "grad", "grad_and_value", "vjp", "jacrev"}
     users = {file for file, call in calls() if call.rpartition(".")[2] in ways or "autograd" in call}
-    assert {"agents/updater.py", "metrics/probe.py"} <= users <= ALLOWED
+    assert {"updates/updater.py", "metrics/probe.py"} <= users <= ALLOWED
 
 
 def test_only_the_updater_and_the_probe_step_an_optimizer() -> None:
     users = {file for file, call in calls() if call.endswith(".step") and "optim" in call.lower()}
-    assert users == {"agents/updater.py", "interventions/paired_optimizer.py", "metrics/probe.py"}  # a pair steps its two
+    assert users == {"updates/updater.py", "optimizers/paired_optimizer.py", "metrics/probe.py"}  # a pair steps its two
 
 
 @pytest.mark.parametrize("name", ["train"])

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.updater import Updater
-from metrics.catalogue import CATALOGUE
-from metrics.log_values import Heatmap
-from metrics.metric import of_units
-from metrics.observer import MetricsObserver, MetricsSettings
-from metrics.view import View, view_part
-from networks.spec import HeadSpec, NetworkSpec
+from plasticity.agents.parts import PartBuilder
+from plasticity.metrics.catalogue import CATALOGUE
+from plasticity.metrics.log_values import Heatmap
+from plasticity.metrics.metric import of_units
+from plasticity.metrics.observer import MetricsObserver, MetricsSettings
+from plasticity.metrics.view import View, view_part
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.updater import Updater
 
 
 def part_of(spec: NetworkSpec, inputs: tuple[int, ...] = (2, 4, 4)) -> Updater:

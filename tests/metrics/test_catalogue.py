@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.updater import Updater
-from interventions.base import Intervention, Logs, Update
-from metrics.catalogue import CATALOGUE, GROUPS, chosen
-from metrics.undefined import Undefined
-from metrics.update_metrics import grama_scores
-from metrics.view import PartView, view_part
-from networks.activations import activation_named
-from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.agents.parts import PartBuilder
+from plasticity.interventions.base import Intervention, Logs, Update
+from plasticity.metrics.catalogue import CATALOGUE, GROUPS, chosen
+from plasticity.metrics.groups.update_metrics import grama_scores
+from plasticity.metrics.undefined import Undefined
+from plasticity.metrics.view import PartView, view_part
+from plasticity.networks.layers.activations import activation_named
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.updater import Updater
 
 UNIT_METRICS = [
     "dormant_fraction",

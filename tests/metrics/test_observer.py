@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.agent import Agent
-from agents.dqn import DQN, DQNSettings
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.supervised import SupervisedLearner, SupervisedSettings
-from agents.updater import Updater
-from envs.experience import Examples, Experience, Transitions
-from interventions.registry import registered
-from metrics.catalogue import GROUPS
-from metrics.log_values import Heatmap, Histogram, Matrix
-from metrics.observer import Logs, MetricsObserver, MetricsSettings, observe, passes
-from metrics.undefined import Undefined
-from metrics.view import View
-from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.agents.agent import Agent
+from plasticity.agents.dqn.agent import DQN, DQNSettings
+from plasticity.agents.parts import PartBuilder
+from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
+from plasticity.envs.experience import Examples, Experience, Transitions
+from plasticity.interventions.registry import registered
+from plasticity.metrics.catalogue import GROUPS
+from plasticity.metrics.log_values import Heatmap, Histogram, Matrix
+from plasticity.metrics.observer import Logs, MetricsObserver, MetricsSettings, observe, passes
+from plasticity.metrics.undefined import Undefined
+from plasticity.metrics.view import View
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.updater import Updater
 
 RICH = NetworkSpec(widths=[6, 5], normalisation=["batch"], load_balancing=LoadBalancingSpec(low=0.5, high=0.5))
 

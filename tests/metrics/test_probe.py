@@ -9,27 +9,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agents.dqn import DQN, DQNSettings
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.ppo import PPO
-from agents.ppo_settings import PPOSettings
-from agents.sac import SAC, SACSettings
-from agents.updater import Updater
-from agents.value_coding import ValueCoding
-from envs.experience import Experience, Transitions
-from interventions.registry import registered
-from metrics import probe
-from metrics.log_values import Series
-from metrics.observer import Logs, observe
-from metrics.probe import Curve, ProbeObserver, ProbeSettings, fit, high_frequency_noise, latest_distinct, probe_targets
-from metrics.probe_space import OutputSpace, PairSpace, Space, ValueSpace, space_of
-from metrics.undefined import Undefined
-from metrics.view import View
-from networks.factory import build_network
-from networks.network import Network
-from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
-from networks.torso_network import TorsoNetwork
+from plasticity.agents.dqn.agent import DQN, DQNSettings
+from plasticity.agents.losses.value_coding import ValueCoding
+from plasticity.agents.parts import PartBuilder
+from plasticity.agents.ppo.agent import PPO
+from plasticity.agents.ppo.settings import PPOSettings
+from plasticity.agents.sac.agent import SAC, SACSettings
+from plasticity.envs.experience import Experience, Transitions
+from plasticity.interventions.registry import registered
+from plasticity.metrics import probe
+from plasticity.metrics.log_values import Series
+from plasticity.metrics.observer import Logs, observe
+from plasticity.metrics.probe import (
+    Curve,
+    ProbeObserver,
+    ProbeSettings,
+    fit,
+    high_frequency_noise,
+    latest_distinct,
+    probe_targets,
+)
+from plasticity.metrics.probe_space import OutputSpace, PairSpace, Space, ValueSpace, space_of
+from plasticity.metrics.undefined import Undefined
+from plasticity.metrics.view import View
+from plasticity.networks.factory import build_network
+from plasticity.networks.network import Network
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.torsos.torso_network import TorsoNetwork
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.updater import Updater
 
 BALANCE = LoadBalancingSpec(low=0.5, high=0.5, step_size=0.01)
 MOVING = NetworkSpec(widths=[6, 5], normalisation=["batch"], load_balancing=BALANCE)

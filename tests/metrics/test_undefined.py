@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from metrics.undefined import Undefined
+from plasticity.metrics.undefined import Undefined
 
 
 def test_is_nan_in_every_numeric_use() -> None:

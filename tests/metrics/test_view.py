@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.execution import Execution
-from agents.optimizers import OptimizerSettings
-from agents.parts import PartBuilder
-from agents.updater import Updater
-from interventions.base import Intervention
-from metrics.view import view_part
-from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.agents.parts import PartBuilder
+from plasticity.interventions.base import Intervention
+from plasticity.metrics.view import view_part
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.execution import Execution
+from plasticity.updates.updater import Updater
 
 BALANCE = LoadBalancingSpec(low=0.5, high=0.5, step_size=0.01)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from networks.factory import build_network
-from networks.network import Network
-from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.factory import build_network
+from plasticity.networks.network import Network
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
 
 BALANCE = LoadBalancingSpec()
 REGRESSION = HeadSpec("regression", 3)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from networks.factory import build_network
-from networks.network import Network
-from networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.factory import build_network
+from plasticity.networks.network import Network
+from plasticity.networks.spec import HeadSpec, NetworkSpec
 
 Build = Callable[..., Network]
 

@@ -3,12 +3,12 @@ from collections.abc import Callable
 
 import pytest
 
-from networks.activations import activation_named
-from networks.heads import build_head
-from networks.initialisers import initialisers_for
-from networks.network import Network
-from networks.normalisation import build_normalisation
-from networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec, require_choice, require_range
+from plasticity.networks.heads.output_heads import build_head
+from plasticity.networks.layers.activations import activation_named
+from plasticity.networks.layers.initialisers import initialisers_for
+from plasticity.networks.layers.normalisation import build_normalisation
+from plasticity.networks.network import Network
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec, require_choice, require_range
 
 Build = Callable[..., Network]
 

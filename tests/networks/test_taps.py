@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from networks.network import Network
-from networks.taps import Taps
+from plasticity.networks.network import Network
+from plasticity.networks.taps import Taps
 
 Build = Callable[..., Network]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from networks.network import Network
-from networks.units import UnitGraph, UnitLayer, UnitSlice
+from plasticity.networks.network import Network
+from plasticity.networks.units import UnitGraph, UnitLayer, UnitSlice
 
 
 def probed(layer: UnitLayer) -> list[int]:

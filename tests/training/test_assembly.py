@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from training.assembly import assemble, choose_device, choose_threads
-from training.command_line import compose_config
-from training.settings import plan_from
+from plasticity.training.assembly import assemble, choose_device, choose_threads
+from plasticity.training.config.command_line import compose_config
+from plasticity.training.config.settings import plan_from
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 IDLE = "reset acts at task switches only, and this env announces none"

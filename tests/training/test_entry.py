@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from training.entry import Console
+from plasticity.training.entry import Console
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,10 +41,10 @@ def test_a_console_that_was_closed_from_the_start_is_silent() -> None:
 def test_a_closed_reader_ends_no_command() -> None:
     """Its output is longer than a pipe holds, and is written when nothing reads it any longer."""
     code = (
-        "import sys, types; stub = types.ModuleType('training.commands')\n"
+        "import sys, types; stub = types.ModuleType('plasticity.training.commands')\n"
         "stub.dispatch = lambda words: print('x' * 10**6) or print('y', file=sys.stderr) or 0\n"
-        "sys.modules['training.commands'] = stub\n"
-        "from training.entry import main\nraise SystemExit(main())"
+        "sys.modules['plasticity.training.commands'] = stub\n"
+        "from plasticity.training.entry import main\nraise SystemExit(main())"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.agent import Agent
-from envs.experience import Examples, Experience
-from metrics.view import View
-from training.loop import train
-from training.observation import Abandoned
-from training.step import Step
+from plasticity.agents.agent import Agent
+from plasticity.envs.experience import Examples, Experience
+from plasticity.metrics.view import View
+from plasticity.training.loop import train
+from plasticity.training.observation import Abandoned
+from plasticity.training.step import Step
 
 
 class Recorder:

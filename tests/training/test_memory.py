@@ -4,12 +4,12 @@ import platform
 import subprocess
 import sys
 
-from training.memory import keep_freed_memory
+from plasticity.training.memory import keep_freed_memory
 
 FAULTS = """
 import resource
 import torch
-from training.memory import keep_freed_memory
+from plasticity.training.memory import keep_freed_memory
 torch.set_num_threads(1)
 {advice}
 def pages():

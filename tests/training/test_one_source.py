@@ -10,16 +10,16 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from agents.factory import AGENTS
-from agents.optimizers import OptimizerSettings
-from envs.factory import STREAMS
-from metrics.observer import MetricsSettings
-from metrics.probe import ProbeSettings
-from networks.spec import NetworkSpec
-from training.command_line import compose_config
-from training.evaluation import EvaluationSettings
-from training.settings import CheckpointSettings, RunSettings
-from training.task_evaluation import TaskEvaluationSettings
+from plasticity.agents.factory import AGENTS
+from plasticity.envs.factory import STREAMS
+from plasticity.metrics.observer import MetricsSettings
+from plasticity.metrics.probe import ProbeSettings
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.training.config.command_line import compose_config
+from plasticity.training.config.settings import CheckpointSettings, RunSettings
+from plasticity.training.evaluation.episodes import EvaluationSettings
+from plasticity.training.evaluation.task_evaluation import TaskEvaluationSettings
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from training import processor
-from training.assembly import assemble
-from training.command_line import compose_config
-from training.processor import has_bf16, slower_settings
-from training.settings import plan_from
+from plasticity.training import processor
+from plasticity.training.assembly import assemble
+from plasticity.training.config.command_line import compose_config
+from plasticity.training.config.settings import plan_from
+from plasticity.training.processor import has_bf16, slower_settings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 X86 = {

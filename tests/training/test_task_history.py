@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from metrics.undefined import Undefined
-from training.task_history import TaskHistory
+from plasticity.metrics.undefined import Undefined
+from plasticity.training.task_history import TaskHistory
 
 
 def of(*rows: dict[str, float]) -> TaskHistory:

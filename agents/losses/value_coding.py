@@ -1,0 +1,180 @@
+"""How an agent represents values: as a scalar, or as a categorical over atoms trained by cross-entropy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import ceil, isfinite
+from typing import Final, NamedTuple
+
+from torch import Tensor
+
+from plasticity.agents.losses.targets import categorical_cross_entropy, hl_gauss, regression_error, smooth, two_hot
+from plasticity.networks.spec import HeadSpec, require_choice, require_range
+
+POP_ART: Final = "pop_art"
+CODINGS: Final = ("squared", "huber", "two_hot", "hl_gauss", POP_ART)
+CATEGORICAL_LOSSES: Final = ("two_hot", "hl_gauss", "categorical")
+DECODINGS: Final = ("corrected", "published")
+_MOST_DERIVED_ATOMS: Final = 25_000
+_ATOMS_OF_A_BELL: Final = 2  # beyond a value at the end: its bell is 0.75 atoms wide, and loses 0.04 % of its mass there
+
+
+class Support(NamedTuple):
+    """The atoms of a categorical value: their number, the first, and the last."""
+
+    bins: int
+    low: float
+    high: float
+
+
+def categorical_support(loss: str, discount: float, bins: int | None, low: float | None, high: float | None) -> Support:
+    """Fills in what is left open of a categorical value's atoms.
+
+    Derived from the discount they are the whole numbers from -M to M, M = ceil(1 / (1 - discount)) being the largest return of
+    rewards in [-1, 1] (Lyle et al. 2024, B.3). For ``hl_gauss`` there are two more at each end, without which the Gaussian around
+    a value near the end would be cut off, and its mean pulled inwards.
+
+    Args:
+        loss: A member of ``CATEGORICAL_LOSSES``.
+        discount: gamma, in [0, 1).
+        bins: Number of atoms; None for a spacing of 1, or less where ``low`` and ``high`` are no whole number apart.
+        low: First atom; None for the derived one.
+        high: Last atom; None for the derived one.
+
+    Raises:
+        ValueError: If the atoms are fewer than two, do not rise, or would be too many.
+    """
+    # 1 / (1 - 0.9) is a little more than 10.
+    reach = float(ceil(round(1 / (1 - discount), 9)) + (_ATOMS_OF_A_BELL if loss == "hl_gauss" else 0))
+    low, high = -reach if low is None else low, reach if high is None else high
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ValueError(f"agent.value_low={low} must be less than agent.value_high={high}, and both finite")
+    if bins is None:
+        bins = ceil(round(high - low, 9)) + 1
+        if bins > _MOST_DERIVED_ATOMS:
+            raise ValueError(
+                f"agent.bins=null makes {bins} atoms from agent.value_low={low:g} to agent.value_high={high:g} at "
+                f"agent.discount={discount}; set agent.bins: more than {_MOST_DERIVED_ATOMS} must be asked for"
+            )
+    require_range("agent.bins", bins, 2)
+    return Support(bins, low, high)
+
+
+def require_decodable(smoothing: float, decoding: str) -> None:
+    """Raises ValueError unless values can be decoded from targets of this label smoothing, by a member of ``DECODINGS``."""
+    require_range("agent.label_smoothing", smoothing, 0, 1)
+    require_choice("agent.label_smoothing_decoding", decoding, DECODINGS)
+    if smoothing == 1 and decoding == "corrected":
+        raise ValueError(f"agent.label_smoothing={smoothing} leaves no value in the targets to decode; it must be less than 1")
+
+
+class ValueCoding(NamedTuple):
+    """A value's representation and loss, interchangeable among DQN's Q, PPO's value and SAC's critics.
+
+    Attributes:
+        kind: ``squared``, ``huber``, ``two_hot``, ``hl_gauss``, or ``pop_art`` for squared errors of values normalised by running
+            moments of the targets, see ``plasticity.agents.losses.value_scale``.
+        bins: Atoms of a categorical value.
+        low: First atom.
+        high: Last atom.
+        label_smoothing: Weight of the uniform distribution in a categorical target, in [0, 1].
+        deviation_low: Least deviation that ``pop_art`` divides by.
+        decoding: ``corrected`` to take the uniform distribution out when values are decoded, ``published`` to leave it in.
+    """
+
+    kind: str = "squared"
+    bins: int = 0
+    low: float = 0.0
+    high: float = 0.0
+    label_smoothing: float = 0.0
+    deviation_low: float = 1e-4
+    decoding: str = "corrected"
+
+    @property
+    def categorical(self) -> bool:
+        """Whether a value is a distribution over atoms."""
+        return self.kind in ("two_hot", "hl_gauss")
+
+    def head(self, scalar_kind: str, outputs: int, gain: float = 1.0) -> HeadSpec:
+        """Returns the head for ``outputs`` values; ``scalar_kind`` names that of a scalar value."""
+        if self.categorical:
+            taken_out = self.label_smoothing if self.decoding == "corrected" else 0.0
+            return HeadSpec("categorical", outputs, self.bins, self.low, self.high, gain, label_smoothing=taken_out)
+        if self.kind == POP_ART:
+            return HeadSpec(scalar_kind, outputs, gain=gain, pop_art=True, deviation_low=self.deviation_low)
+        return HeadSpec(scalar_kind, outputs, gain=gain)
+
+    def errors(self, outputs: Tensor, targets: Tensor, atoms: Tensor | None) -> Tensor:
+        """Returns each prediction's error.
+
+        Args:
+            outputs: Scalars (...), or logits (..., Z).
+            targets: Values, (...), normalised like the outputs for ``pop_art``.
+            atoms: (Z,) for a categorical value.
+
+        Returns:
+            (...).
+        """
+        if not self.categorical:
+            return regression_error(outputs, targets, self.kind == "huber")
+        assert atoms is not None
+        encode = two_hot if self.kind == "two_hot" else hl_gauss
+        encoded = encode(targets.reshape(-1), atoms).view(*targets.shape, -1)
+        return categorical_cross_entropy(outputs, smooth(encoded, self.label_smoothing))
+
+    def errors_over(self, atoms: Tensor | None) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Returns ``errors`` of logits over these atoms and values; None for a scalar value."""
+        return partial(self.errors, atoms=atoms) if self.categorical else None
+
+
+@dataclass
+class ValueSettings:
+    """The settings of a learned value, the same for PPO and SAC.
+
+    Attributes:
+        discount: gamma, in [0, 1).
+        value_loss: ``squared``, ``huber``, ``two_hot``, ``hl_gauss`` or ``pop_art``.
+        bins: Atoms of a categorical value; None for a spacing of 1.
+        value_low: First atom; None for -M, M being 1 / (1 - discount) rounded up, the largest return of rewards in [-1, 1]; for
+            ``hl_gauss`` two more. Rewards of another size need numbers of their own.
+        value_high: Last atom; None for M, or M + 2.
+        label_smoothing: Weight of the uniform distribution in the two-hot or HL-Gauss target, in [0, 1].
+        label_smoothing_decoding: ``corrected``: a decoded value is that of the target before it was smoothed. ``published``: it
+            is the mean of the smoothed one, (1 - label_smoothing) * value + label_smoothing * mean of the atoms, which shrinks
+            values that are bootstrapped from as a smaller discount does.
+        pop_art_decay: Share of a batch's targets in the moments that ``pop_art`` normalises by, in [0, 1].
+        pop_art_deviation_low: Least deviation that it divides by.
+    """
+
+    discount: float = 0.99
+    value_loss: str = "squared"
+    bins: int | None = None
+    value_low: float | None = None
+    value_high: float | None = None
+    label_smoothing: float = 0.0
+    label_smoothing_decoding: str = "corrected"
+    pop_art_decay: float = 3e-4
+    pop_art_deviation_low: float = 1e-4
+
+    def __post_init__(self) -> None:
+        require_range("agent.discount", self.discount, 0, 1 - 1e-9)
+        require_choice("agent.value_loss", self.value_loss, CODINGS)
+        require_decodable(self.label_smoothing, self.label_smoothing_decoding)
+        require_range("agent.pop_art_decay", self.pop_art_decay, 0, 1)
+        require_range("agent.pop_art_deviation_low", self.pop_art_deviation_low, 1e-30)
+        if self.value_loss in CATEGORICAL_LOSSES:
+            support = categorical_support(self.value_loss, self.discount, self.bins, self.value_low, self.value_high)
+            self.bins, self.value_low, self.value_high = support
+
+    @property
+    def coding(self) -> ValueCoding:
+        """How the value is represented."""
+        return ValueCoding(
+            self.value_loss,
+            self.bins or 0,
+            self.value_low or 0.0,
+            self.value_high or 0.0,
+            self.label_smoothing,
+            self.pop_art_deviation_low,
+            self.label_smoothing_decoding,
+        )

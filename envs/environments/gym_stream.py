@@ -1,0 +1,65 @@
+"""Streams of any environment that is registered with gymnasium."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import gymnasium
+import torch
+
+from plasticity.envs.environments import catch, identity, infinite_horizon
+from plasticity.envs.environments.environment_stream import EnvironmentStream
+from plasticity.envs.problem import Problem, environment_problem
+from plasticity.envs.simulation.failure import described
+from plasticity.envs.simulation.normalisation import VectorSettings, normalised
+from plasticity.envs.simulation.sync_vector import SyncVector
+from plasticity.envs.stream import Stream
+from plasticity.settings.nearest import unknown_name
+
+TINY = (catch, identity, infinite_horizon)  # importing them registers their environments
+
+
+@dataclass
+class GymSettings(VectorSettings):
+    """Any environment registered with gymnasium that shows a Box and takes discrete or bounded actions.
+
+    Attributes:
+        id: Registered name, ``CartPole-v1`` say, or ``module:name`` to import a module first.
+        kwargs: Arguments for the environment, by name: ``env.kwargs.<name>=<value>``.
+        image_layout: ``channels_first``, ``channels_last``, or ``auto`` to tell by the shape and say so. Networks read (channels,
+            height, width), and images of the other layout are transposed.
+    """
+
+    id: str = "CartPole-v1"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    image_layout: str = "auto"
+
+
+def build_gym(settings: GymSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
+    """Builds the stream and says what problem it poses.
+
+    Raises:
+        ValueError: The environment does not exist, cannot be made or has spaces that no agent can use.
+    """
+    make = partial(make_environment, settings.id, settings.kwargs)
+    vector = SyncVector([make] * settings.num_envs, settings.image_layout)
+    stream = EnvironmentStream(normalised(vector, settings), seed, settings.id)
+    return stream, environment_problem(stream)
+
+
+def make_environment(name: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """Makes one environment with its own time limit.
+
+    Raises:
+        ValueError: It is not registered, needs a package that is missing, does not take these arguments, or fails otherwise.
+    """
+    if ":" not in name and name not in gymnasium.registry:
+        raise ValueError(unknown_name("id", name, gymnasium.registry))
+    if "mujoco" in str(getattr(gymnasium.registry.get(name), "entry_point", "")):
+        from plasticity.envs.simulation.mujoco_warnings import warn_in_python  # here, as it loads the physics engine
+
+        warn_in_python()
+    try:
+        return gymnasium.make(name, disable_env_checker=True, **kwargs)
+    except Exception as error:  # of whatever kind the code of others raises
+        raise ValueError(f"id={name} cannot be made: {described(error)}") from error

@@ -1,0 +1,96 @@
+"""Streams of MuJoCo environments, with physics that may change."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import gymnasium
+import torch
+
+from plasticity.envs.environments.environment_stream import EnvironmentStream
+from plasticity.envs.environments.gym_stream import make_environment
+from plasticity.envs.problem import Problem, environment_problem
+from plasticity.envs.simulation.normalisation import VectorSettings, normalised
+from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors, listed_factors
+from plasticity.envs.simulation.sync_vector import SyncVector
+from plasticity.envs.stream import Stream
+
+NO_SHIFT: Final = "none"
+
+
+@dataclass
+class ShiftSettings(VectorSettings):
+    """What changes in the physics, and when.
+
+    Attributes:
+        shift: ``friction`` (of floor and body), ``gravity``, ``actuator`` (strength) or ``none``.
+        change_every_steps: Environment steps, over all copies, after which the next episode brings a change.
+        shift_range: Smallest and largest factor; each is drawn log-uniformly from a generator of (seed, number of the change).
+        shift_values: Factors to use instead, one after the other and again from the first.
+        announce_tasks: Whether agent and interventions are told of a change.
+    """
+
+    shift: str = NO_SHIFT
+    change_every_steps: int = 2_000_000
+    shift_range: list[float] = field(default_factory=lambda: [0.02, 2.0])
+    shift_values: list[float] = field(default_factory=list)
+    announce_tasks: bool = True
+
+
+@dataclass
+class MujocoSettings(ShiftSettings):
+    """A MuJoCo environment of gymnasium.
+
+    Attributes:
+        id: Registered name; ``Ant-v5`` shows 105 numbers, contact forces included.
+        kwargs: Arguments for the environment, by name: ``env.kwargs.<name>=<value>``.
+    """
+
+    id: str = "Ant-v5"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def build_mujoco(settings: MujocoSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
+    """Builds the stream and says what problem it poses.
+
+    Raises:
+        ValueError: The environment does not exist, or a setting makes no sense.
+    """
+    make = partial(make_environment, settings.id, settings.kwargs)
+    vector = SyncVector([shifted(make, settings, seed)] * settings.num_envs)
+    stream = EnvironmentStream(normalised(vector, settings), seed, settings.id)
+    return stream, environment_problem(stream)
+
+
+def shifted(
+    make: Callable[[], gymnasium.Env[Any, Any]], settings: ShiftSettings, seed: int
+) -> Callable[[], gymnasium.Env[Any, Any]]:
+    """Returns a function that makes the environment under the shift that the settings ask for.
+
+    Raises:
+        ValueError: The shift is unknown or its factors make no sense.
+    """
+    if settings.shift == NO_SHIFT:
+        return make
+    if settings.shift not in SHIFTS:
+        raise ValueError(f"shift={settings.shift} is unknown; choose from {NO_SHIFT}, {', '.join(SHIFTS)}")
+    factor = _factors(settings, seed)
+
+    def make_shifted() -> gymnasium.Env[Any, Any]:
+        return PhysicsShift(
+            make(), settings.shift, factor, settings.change_every_steps, settings.announce_tasks, settings.num_envs
+        )
+
+    return make_shifted
+
+
+def _factors(settings: ShiftSettings, seed: int) -> Callable[[int], float]:
+    if settings.shift_values:
+        if min(settings.shift_values) < 0:
+            raise ValueError(f"shift_values={settings.shift_values} must not be negative")
+        return listed_factors(settings.shift_values)
+    if len(settings.shift_range) != 2 or not 0 < settings.shift_range[0] <= settings.shift_range[1]:
+        raise ValueError(f"shift_range={settings.shift_range} must be two positive numbers, the smaller one first")
+    low, high = settings.shift_range
+    return drawn_factors(low, high, seed, settings.shift)

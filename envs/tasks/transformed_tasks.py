@@ -1,0 +1,132 @@
+"""Tasks that are one data set under changing transformations."""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from plasticity.envs.datasets.datasets import Dataset
+from plasticity.envs.experience import Examples
+from plasticity.envs.tasks.task_data import TaskData, class_rows
+from plasticity.envs.tasks.transformations import SHARED, TRANSFORMATIONS
+from plasticity.settings.seeding import torch_generator
+
+MODES: Final = ("continual", "composite", "growing")
+
+
+class TransformedTasks:
+    """A task is a draw from one data set under a transformation of its own; a source of tasks.
+
+    The modes are those of "Towards perpetually trainable neural networks", section 4.2. In ``continual`` a fraction of the task's
+    examples, drawn anew for each task, is transformed and the rest is as it was. In ``composite`` it is always the same examples
+    that are transformed, differently each time; with a fraction of 1 that is ``continual``. In ``growing`` task t holds the first
+    t + 1 classes, in an order that the seed decides (in the end, all of them), and the transformation is that of ``continual``.
+    Random and permuted labels range over all classes in every mode.
+
+    A test set is transformed like a fully transformed training set, where that is possible: it has the same permutation. If
+    only a fraction is transformed it stays as it is. Wholly random labels cannot be tested.
+
+    Args:
+        dataset: what tasks are made of, on the device where tasks are wanted.
+        transformation: a key of ``TRANSFORMATIONS``.
+        examples_per_task: examples in a task, drawn for each without replacement; None is all of them.
+        seed: the run's seed.
+        mode: one of ``MODES``.
+        fraction: part of the examples that is transformed, rounded to a whole number of them.
+        test: examples apart from ``dataset``, or None.
+
+    Raises:
+        ValueError: a setting outside its range, or an unknown name.
+    """
+
+    classification = True
+    has_validation = False
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        transformation: str,
+        examples_per_task: int | None,
+        seed: int,
+        mode: str = "continual",
+        fraction: float = 1.0,
+        test: Dataset | None = None,
+    ) -> None:
+        available = len(dataset.inputs)
+        if transformation not in TRANSFORMATIONS:
+            raise ValueError(f"unknown transformation {transformation!r}; choose from {', '.join(TRANSFORMATIONS)}")
+        if mode not in MODES:
+            raise ValueError(f"unknown mode {mode!r}; choose from {', '.join(MODES)}")
+        if examples_per_task is not None and not 1 <= examples_per_task <= available:
+            raise ValueError(f"examples_per_task must be null or 1..{available}, got {examples_per_task!r}")
+        if examples_per_task is not None and mode == "growing":
+            raise ValueError(f"examples_per_task must be null in mode 'growing', where tasks grow, got {examples_per_task!r}")
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"fraction must lie between 0 and 1, got {fraction!r}")
+        self.input_shape, self.input_dtype = tuple(dataset.inputs.shape[1:]), dataset.inputs.dtype
+        self.outputs = dataset.classes
+        self._dataset, self._test, self._seed = dataset, test, seed
+        self._name, self._transform = transformation, TRANSFORMATIONS[transformation]
+        self._mode, self._fraction, self._wanted = mode, fraction, examples_per_task
+        self._device = dataset.inputs.device
+        if mode == "growing":
+            self._classes = torch.randperm(dataset.classes, generator=torch_generator(seed, "class order")).to(self._device)
+            by_class = class_rows(dataset.targets, dataset.classes)
+            self._rows = [by_class[label] for label in self._classes.tolist()]
+
+    def examples_in(self, number: int) -> int:
+        """Returns the examples of a task."""
+        if self._mode == "growing":
+            return sum(len(rows) for rows in self._rows[: number + 1])
+        return len(self._dataset.inputs) if self._wanted is None else self._wanted
+
+    def task(self, number: int) -> TaskData:
+        """Draws and transforms a task."""
+        inputs, targets = self._dataset.inputs, self._dataset.targets
+        rows = self._chosen(number)
+        if rows is not None:
+            inputs, targets = inputs[rows], targets[rows]
+        generator = torch_generator(self._seed, "task", number, "transformation")
+        changed = Examples(*self._transform(inputs, targets, self.outputs, generator))
+        if self._fraction < 1:
+            changed = self._mixed(Examples(inputs, targets), changed, self._transformed(number, rows, len(inputs)))
+        return TaskData(changed, test=self._test_of(number))
+
+    def _chosen(self, number: int) -> Tensor | None:
+        """Returns the rows of the data set that a task has, or None for all of them in order."""
+        if self._mode == "growing":
+            return torch.cat(self._rows[: number + 1])
+        if self._wanted is None or self._wanted == len(self._dataset.inputs):
+            return None
+        order = torch.randperm(len(self._dataset.inputs), generator=torch_generator(self._seed, "task", number, "examples"))
+        return order[: self._wanted].to(self._device)
+
+    def _transformed(self, number: int, rows: Tensor | None, count: int) -> Tensor:
+        """Returns (count,) bool that says which of a task's examples are transformed."""
+        if self._mode == "composite":
+            fixed = self._drawn(len(self._dataset.inputs), torch_generator(self._seed, "transformed"))
+            return fixed if rows is None else fixed[rows]
+        return self._drawn(count, torch_generator(self._seed, "task", number, "transformed"))
+
+    def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
+        mask = torch.zeros(count, dtype=torch.bool)
+        mask[torch.randperm(count, generator=generator)[: round(self._fraction * count)]] = True
+        return mask.to(self._device)
+
+    @staticmethod
+    def _mixed(plain: Examples, changed: Examples, mask: Tensor) -> Examples:
+        of_inputs = mask.view(-1, *[1] * (plain.inputs.ndim - 1))
+        return Examples(torch.where(of_inputs, changed.inputs, plain.inputs), torch.where(mask, changed.targets, plain.targets))
+
+    def _test_of(self, number: int) -> Examples | None:
+        if self._test is None:
+            return None
+        plain = Examples(self._test.inputs, self._test.targets)
+        if self._mode == "growing":
+            kept = torch.isin(plain.targets, self._classes[: number + 1])
+            plain = Examples(plain.inputs[kept], plain.targets[kept])
+        if self._fraction < 1:
+            return plain
+        if self._name not in SHARED:
+            return None
+        return Examples(*self._transform(*plain, self.outputs, torch_generator(self._seed, "task", number, "transformation")))

@@ -1,0 +1,58 @@
+"""Another activation in all hidden layers."""
+
+from dataclasses import dataclass, replace
+
+from plasticity.interventions.base import Intervention
+from plasticity.interventions.registry import register
+from plasticity.networks.layers.activations import activation_named
+from plasticity.networks.spec import NetworkSpec
+
+
+@register("activation")
+@dataclass
+class ActivationSwap(Intervention):
+    """Replaces the activation of every hidden layer, and may shift what it receives.
+
+    Papers: CReLU, relu(z) beside relu(-z) (Abbas et al. 2023); PELU (Trottier et al. 2017); rational (Molina et al. 2020;
+    Delfosse et al. 2021); Fourier features, sin(z) beside cos(z) (Lewandowski et al. 2024); leaky_relu, elu, gelu, tanh, abs.
+    The offset, phi(z + o) with o = -1 or 1, starts networks near dead or near linear ("Towards perpetually trainable neural
+    networks").
+    Equation: those of ``plasticity.networks.layers.activations``. An activation of two outputs per unit doubles what the next
+    layer reads; ``keep_features`` halves the units instead, so that every layer hands on as many features as before.
+    Deviations: PELU's coefficients are those of a unit, clamped at 0.1; a rational's are those of a layer, at first a fit to a
+    leaky relu. State: these coefficients are parameters. Optimizer: untouched.
+    Does not work with: load balancing, for activations without a threshold (refused when the network is built).
+
+    Attributes:
+        activation: A name of ``plasticity.networks.layers.activations``.
+        offset: Added to what every activation receives.
+        keep_features: Whether an activation with two outputs per unit gets half as many units.
+    """
+
+    activation: str = "crelu"
+    offset: float = 0.0
+    keep_features: bool = True
+
+    def __post_init__(self) -> None:
+        activation_named(self.activation)
+
+    def build(self, spec: NetworkSpec) -> NetworkSpec:
+        """Names the activation for all layers.
+
+        Raises:
+            ValueError: If a layer with an odd number of units would have to be halved.
+        """
+        copies = activation_named(self.activation).copies if self.keep_features else 1
+        odd = [units for units in (*spec.widths, *spec.channels) if units % copies]
+        if odd:
+            raise ValueError(
+                f"interventions.activation.keep_features=true halves the units of every layer, but one has {odd[0]}; "
+                "choose even widths and channels, or keep_features=false"
+            )
+        return replace(
+            spec,
+            activations=[self.activation],
+            activation_offset=spec.activation_offset + self.offset,
+            widths=[units // copies for units in spec.widths],
+            channels=[units // copies for units in spec.channels],
+        )

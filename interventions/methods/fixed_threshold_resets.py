@@ -1,0 +1,47 @@
+"""Resets of units that were silent for a fixed time."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from plasticity.interventions.registry import register
+from plasticity.interventions.surgery.silent_units import SilentUnitResets
+from plasticity.networks.spec import require_range
+
+
+@register("fixed_threshold_resets")
+@dataclass
+class FixedThresholdResets(SilentUnitResets):
+    """Resets units that did not fire for a fixed time, one for all units.
+
+    Paper: the baseline of Farias & Jozefiak 2025, "Self-Normalized Resets for Plasticity in Continual Learning", whose
+    proposition 3.2 says how wrong one threshold can be where units fire at different rates.
+    Equation: a_i <- 0 if unit i fires on any example of the batch, else a_i + the examples of the batch; reset if a_i reaches
+    ``threshold``: fresh incoming weights, bias 0, outgoing weights 0, a_i = 0.
+    Deviations: the activations are those of the training forward. The threshold has no published default.
+    State: an age per unit. Optimizer: moments of every entry written are cleared and the step count kept.
+    Does not work with: networks without hidden units, activations without a threshold (refused). A CReLU unit fires whenever its
+    input is not 0. Behind a layer normalisation a reset changes the whole layer. Target networks are left alone.
+
+    Attributes:
+        unit_of_time: ``example`` or ``step``: a silent batch ages a unit by its examples, or by 1.
+        firing_level: A unit fires where its activation is above this; 0 in the paper.
+        check_every_updates: Updates between two looks at the ages. On an accelerator every look writes all weights.
+        bias: What happens to the bias of a reset unit: ``zero`` or ``resample``.
+        optimizer_state: ``keep``, ``zero`` or ``restart``.
+        threshold: Age at which a unit is reset, in units of time: in examples, or in updates with ``unit_of_time: step``; 0 for
+            no resets.
+    """
+
+    threshold: int = 10_000
+
+    no_effect: ClassVar = {"threshold": 0}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range("fixed_threshold_resets.threshold", self.threshold, 0)
+
+    def _first_threshold(self) -> float:
+        return float(self.threshold)
+
+    def _never(self) -> bool:
+        return self.threshold == 0

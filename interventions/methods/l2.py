@@ -1,0 +1,94 @@
+"""L2 regularisation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from plasticity.interventions.base import Intervention, Logs, Update
+from plasticity.interventions.registry import register
+from plasticity.networks.network import Network
+from plasticity.networks.spec import require_choice, require_range
+
+INCLUDE: Final = ("weights", "weights_and_biases", "all")
+
+
+def l2_penalty(parameters: Mapping[str, Tensor], coefficient: float) -> Tensor:
+    """Returns coefficient / 2 * sum of squares of all entries; its gradient is coefficient * parameter."""
+    return torch.stack([parameter.square().sum() for parameter in parameters.values()]).sum() * (coefficient / 2)
+
+
+def included_parameters(network: Network, include: str) -> dict[str, torch.nn.Parameter]:
+    """Returns the parameters a regulariser acts on.
+
+    Args:
+        network: The network.
+        include: ``weights`` (of linear maps), ``weights_and_biases`` (normalisation left out) or ``all``.
+
+    Raises:
+        ValueError: If ``include`` is none of these.
+    """
+    require_choice("include", include, INCLUDE)
+    if include == "weights":
+        return network.weights()
+    every = dict(network.named_parameters())
+    return every if include == "all" else {name: value for name, value in every.items() if name not in network.norm_parameters}
+
+
+def trained_parameters(parameters: Mapping[str, torch.nn.Parameter]) -> tuple[list[str], list[Tensor], list[Tensor]]:
+    """Returns names, values and gradients of the parameters that have a gradient."""
+    rows = [(name, value.detach(), value.grad) for name, value in parameters.items()]
+    trained = [(name, value, gradient) for name, value, gradient in rows if gradient is not None]
+    return [row[0] for row in trained], [row[1] for row in trained], [row[2] for row in trained]
+
+
+@register("l2")
+@dataclass
+class L2(Intervention):
+    """Pulls weights towards 0.
+
+    Equation: loss + coefficient / 2 * sum w^2, added as its exact gradient; or decoupled, w <- (1 - lr * coefficient) w after
+    the step (Loshchilov & Hutter 2019). With plain SGD both are the same; with Adam they are not.
+    Paper: coefficient 1e-5 with layer normalisation in "Towards perpetually trainable neural networks", section 4.2, which does
+    not say whether its penalty has the factor 1/2.
+    Deviations: none. PyTorch's ``weight_decay`` c is the same c with ``include: all``. Code that adds c * sum p^2 to the loss,
+    such as that of permuted Shakespeare by Farias & Jozefiak 2025, is twice its c here.
+    State: none. Optimizer: untouched.
+
+    Attributes:
+        coefficient: Strength, at least 0.
+        mode: ``loss`` or ``decoupled``.
+        include: ``weights``, ``weights_and_biases`` or ``all`` (with normalisation).
+    """
+
+    coefficient: float = 1e-5
+    mode: str = "loss"
+    include: str = "weights"
+
+    no_effect: ClassVar = {"coefficient": 0.0}
+
+    def __post_init__(self) -> None:
+        require_range("l2.coefficient", self.coefficient, 0)
+        require_choice("l2.mode", self.mode, ("loss", "decoupled"))
+        require_choice("l2.include", self.include, INCLUDE)
+
+    def attach(self, u: Update) -> None:
+        """Chooses the parameters."""
+        self._parameters = included_parameters(u.network, self.include)
+
+    @torch.no_grad()
+    def after_backward(self, u: Update) -> Logs:
+        """Adds the penalty's gradient: the same as a term of the loss, without a graph for it."""
+        if self.mode == "loss" and self.coefficient > 0:
+            _, trained, gradients = trained_parameters(self._parameters)
+            torch._foreach_add_(gradients, trained, alpha=self.coefficient)
+        return {}
+
+    @torch.no_grad()
+    def after_step(self, u: Update) -> Logs:
+        """Shrinks the weights if decoupled."""
+        if self.mode == "decoupled" and self.coefficient > 0:
+            torch._foreach_mul_(list(self._parameters.values()), 1 - u.optimizer.param_groups[0]["lr"] * self.coefficient)
+        return {}

@@ -1,0 +1,107 @@
+"""L2 Init: regularisation towards the initial parameters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from plasticity.interventions.base import Intervention, Logs, Update
+from plasticity.interventions.methods.l2 import INCLUDE, included_parameters, trained_parameters
+from plasticity.interventions.registry import register
+from plasticity.networks.spec import require_choice, require_range
+
+DISTANCES: Final = ("squared", "l1", "huber", "joint_norm", "tensor_norm")
+
+
+def l2_init_penalty(parameters: Mapping[str, Tensor], initial: Mapping[str, Tensor], coefficient: float) -> Tensor:
+    """Returns coefficient / 2 * sum (p - p0)^2; its gradient is coefficient * (p - p0)."""
+    return torch.stack([(value - initial[name]).square().sum() for name, value in parameters.items()]).sum() * (coefficient / 2)
+
+
+def pulls(displacements: list[Tensor], distance: str) -> list[Tensor]:
+    """Returns the gradient of a distance by each tensor's displacement d, in its shape.
+
+    Args:
+        displacements: p - p0 of each tensor; may be overwritten.
+        distance: ``squared`` (sum of d^2 / 2: d), ``l1`` (sum of |d|: sign d), ``huber`` (sum of Huber's function with threshold
+            1: d clipped to [-1, 1]), ``joint_norm`` (the root of the sum of d^2 over all tensors together: d / ||all d||, and 0
+            at 0) or ``tensor_norm`` (such a root of each tensor, summed: d / ||d||, and 0 at 0).
+    """
+    if distance == "l1":
+        torch._foreach_sign_(displacements)
+    elif distance == "huber":
+        torch._foreach_clamp_max_(displacements, 1.0)
+        torch._foreach_clamp_min_(displacements, -1.0)
+    elif distance in ("joint_norm", "tensor_norm"):
+        norms = torch.stack(torch._foreach_norm(displacements))
+        norms = norms.norm().expand_as(norms) if distance == "joint_norm" else norms
+        torch._foreach_div_(displacements, list(torch.where(norms > 0, norms, 1.0)))
+    return displacements
+
+
+@register("l2_init")
+@dataclass
+class L2Init(Intervention):
+    """Pulls parameters towards their initial values (regenerative regularisation).
+
+    Paper: Kumar et al. 2023, "Maintaining Plasticity in Continual Learning via Regenerative Regularization", equation 1; the
+    coefficient is swept over 1e-2 ... 1e-5 in its code, with L1 Init, Huber Init and fresh draws as variants.
+    Equation: loss + coefficient / 2 * sum (p - p0)^2 over all parameters but those of normalisation, added as its gradient.
+    Published code: ``distance: joint_norm`` with ``include: all`` and coefficient 0.01 is the un-squared norm of all parameters
+    concatenated (Juliani & Ash 2024 and Plasticine, whose figures come from it); ``tensor_norm`` takes a norm of each tensor and
+    is in no code; ``average: mean`` divides each tensor's term by its entries, as the code of Parseval regularisation does, whose
+    coefficients, 0.001 to 0.01, are to be doubled for want of the 1/2.
+    Deviations: the paper writes the sum without the factor 1/2, so its coefficient is half of this one; its code has the 1/2.
+    That of Farias & Jozefiak 2025 has it not, and sums over all parameters: twice their coefficient, ``include: all``.
+    State: a copy of the initial parameters, unless towards fresh draws. Optimizer: untouched.
+
+    Attributes:
+        coefficient: Strength, at least 0.
+        include: ``weights``, ``weights_and_biases`` or ``all``.
+        distance: ``squared``, ``l1``, ``huber`` (threshold 1), ``joint_norm`` or ``tensor_norm``; only the first has the factor
+            1/2, huber inside it.
+        average: ``sum`` over a tensor's entries, or ``mean``: the tensor's term divided by their number; not of ``joint_norm``,
+            which has one term for all tensors.
+        towards: ``initial`` values, or ``fresh`` draws from the initial distribution at each update.
+    """
+
+    coefficient: float = 1e-3
+    include: str = "weights_and_biases"
+    distance: str = "squared"
+    average: str = "sum"
+    towards: str = "initial"
+
+    no_effect: ClassVar = {"coefficient": 0.0}
+
+    def __post_init__(self) -> None:
+        require_range("l2_init.coefficient", self.coefficient, 0)
+        require_choice("l2_init.include", self.include, INCLUDE)
+        require_choice("l2_init.distance", self.distance, DISTANCES)
+        require_choice("l2_init.average", self.average, ("sum",) if self.distance == "joint_norm" else ("sum", "mean"))
+        require_choice("l2_init.towards", self.towards, ("initial", "fresh"))
+
+    def attach(self, u: Update) -> None:
+        """Copies the initial parameters."""
+        self._parameters = included_parameters(u.network, self.include)
+        if self.towards == "initial":
+            for name, parameter in self._parameters.items():
+                self.state[name] = parameter.detach().clone()
+
+    @torch.no_grad()
+    def after_backward(self, u: Update) -> Logs:
+        """Adds the penalty's gradient."""
+        if self.coefficient > 0:
+            names, trained, gradients = trained_parameters(self._parameters)
+            pull = pulls(list(torch._foreach_sub(trained, self._targets(u, names, trained))), self.distance)
+            if self.average == "mean":
+                torch._foreach_div_(pull, [value.numel() for value in trained])
+            torch._foreach_add_(gradients, pull, alpha=self.coefficient)
+        return {}
+
+    def _targets(self, u: Update, names: list[str], like: list[Tensor]) -> list[Tensor]:
+        if self.towards == "initial":
+            return [self.state[name] for name in names]
+        initialisers = u.network.initialisers
+        return [initialisers[name].sample(value.shape, u.generator) for name, value in zip(names, like, strict=True)]

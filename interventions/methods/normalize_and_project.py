@@ -1,0 +1,81 @@
+"""Normalize-and-project: layer normalisation everywhere, and weights held at their initial norm."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final
+
+import torch
+
+from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.methods.weight_projection import project_norms, projected_names
+from plasticity.interventions.registry import register
+from plasticity.networks.network import Network
+from plasticity.networks.spec import NetworkSpec, require_choice, require_range
+
+GAINS: Final = ("free", "project", "fixed")
+
+
+@register("normalize_and_project")
+@dataclass
+class NormalizeAndProject(Intervention):
+    """Normalises before every activation and holds weights at their initial norm (NaP), so that the learning rate means the same.
+
+    Paper: Lyle et al. 2024, "Normalization and effective learning rates in reinforcement learning", section 4.
+    Equation: a layer normalisation in front of every activation; after each update W <- W * ||W_0||_F / ||W||_F. In front of a
+    normalisation the scale of a weight has no effect, so the projection leaves the network's function as it is and undoes the
+    fall of the effective learning rate that growing weights bring; the schedule is then the user's to choose.
+    Gains and offsets: ``free``; ``project``, the two of a layer together onto their initial norm, the root of the units; or
+    ``fixed``, without any.
+    Deviations: biases of the linear maps stay, which the paper folds into the offsets. The output layer, whose scale matters, is
+    not projected unless asked. A network that has a layer normalisation already keeps it.
+    State: the initial norms. Optimizer: its moments are kept.
+    Does not work with: the same as layer_norm; weight_projection, which it contains (refused).
+
+    Attributes:
+        every_updates: Updates between two projections; 0 for never, which leaves layer normalisation alone.
+        gains: ``free``, ``project`` or ``fixed``.
+        output: Whether the output layer's weight is projected too.
+    """
+
+    every_updates: int = 1
+    gains: str = "free"
+    output: bool = False
+
+    conflicts: ClassVar = {
+        "weight_projection": "normalize_and_project projects the weights itself",
+        "layer_norm": "normalize_and_project puts the layer normalisation in itself",
+    }
+
+    def __post_init__(self) -> None:
+        require_range("normalize_and_project.every_updates", self.every_updates, 0)
+        require_choice("normalize_and_project.gains", self.gains, GAINS)
+
+    def build(self, spec: NetworkSpec) -> NetworkSpec:
+        """Puts a layer normalisation in front of any other, unless there is one."""
+        if any(name in ("layer", "layer_non_affine") for name in spec.normalisation):
+            return spec
+        return replace(spec, normalisation=["layer_non_affine" if self.gains == "fixed" else "layer", *spec.normalisation])
+
+    def attach(self, u: Update) -> None:
+        """Notes the norms that the weights start with, and which gains and offsets belong together."""
+        for name in projected_names(u.network, self.output):
+            self.state[name] = u.network.tensor(name).detach().norm()
+        self._weights = list(self.state)
+        self._gains = gains_and_offsets(u.network) if self.gains == "project" else []
+
+    @torch.no_grad()
+    def after_step(self, u: Update) -> Logs:
+        """Projects if it is due."""
+        if not due(u.step, self.every_updates):
+            return {}
+        project_norms([u.network.tensor(name) for name in self._weights], [self.state[name] for name in self._weights])
+        for gain, offset in self._gains:
+            values = [u.network.tensor(gain), u.network.tensor(offset)]
+            norm = torch.stack(torch._foreach_norm(values)).norm()
+            torch._foreach_mul_(values, torch.where(norm > 0, values[0].numel() ** 0.5 / norm, 1.0))
+        return {}
+
+
+def gains_and_offsets(network: Network) -> list[tuple[str, str]]:
+    """Returns the names of the gain and the offset of every normalisation layer that has both."""
+    gains = [name for name in sorted(network.norm_parameters) if name.endswith(".weight")]
+    return [(name, name.removesuffix("weight") + "bias") for name in gains]

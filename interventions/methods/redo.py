@@ -1,0 +1,106 @@
+"""ReDo: recycling dormant units."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.registry import register
+from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
+from plasticity.interventions.surgery.unit_statistics import averaged_at, mean_activity, require_units
+from plasticity.networks.spec import require_choice, require_range
+from plasticity.networks.units import UnitLayer
+from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+
+
+def dormant(activity: Tensor, threshold: float) -> Tensor:
+    """Marks units whose share of the layer's mean activity is at most ``threshold``: equation 1 of Sokar et al. 2023.
+
+    The comparison is multiplied out, activity <= threshold * mean, so a layer that is silent altogether is dormant altogether.
+
+    Args:
+        activity: Mean |h| per unit, (U,).
+        threshold: tau, at least 0.
+
+    Returns:
+        Boolean (U,).
+    """
+    return activity <= threshold * activity.mean()
+
+
+@register("redo")
+@dataclass
+class ReDo(Intervention):
+    """Resets dormant units: incoming weights are drawn anew, outgoing weights become 0.
+
+    Paper: Sokar et al. 2023, "The Dormant Neuron Phenomenon in Deep Reinforcement Learning", equation 1 and algorithm 1:
+    tau 0.025 (0.1 at high replay ratios), every 1,000 updates.
+    Equation: unit i of a layer is dormant if E|h_i| <= tau * mean over k of E|h_k|, over the training batch (and positions).
+    Deviations: the activations are those of the training forward, made just before the step; the consumer's bias is untouched.
+    Published variants: the authors' code has ``every_updates: 200000`` by default, ``incoming: xavier`` and ``bias: zero``; the
+    comparison in "Maintaining Plasticity in Continual Learning via Regenerative Regularization" gives units their initial values
+    back, ``incoming: restore`` and ``bias: restore``; a port to PyTorch finds ``optimizer_state: restart`` crucial.
+    State: running sums of activity while an average over several updates is made; the initial values for ``restore``. Optimizer:
+    moments of every entry written are cleared and the step count kept, as published; ``restart`` counts anew.
+    Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer, and
+    fresh rows, small beside grown ones, can be found dormant again at once.
+
+    Attributes:
+        threshold: tau, at least 0.
+        every_updates: Period in updates, 0 for never.
+        average_updates: Updates before the reset whose batches are averaged, for small batches; 1 in the paper.
+        incoming: Where fresh incoming weights come from: ``resample`` draws from that tensor's own initial distribution,
+            ``xavier`` from Xavier's uniform one whatever the network's, ``restore`` brings the initial values back.
+        bias: What happens to the unit's bias: ``resample``, ``zero`` or ``restore``.
+        optimizer_state: ``keep``, ``zero`` or ``restart``.
+    """
+
+    threshold: float = 0.025
+    every_updates: int = 1000
+    average_updates: int = 1
+    incoming: str = "resample"
+    bias: str = "resample"
+    optimizer_state: str = "zero"
+
+    needs_taps: ClassVar = True
+    no_effect: ClassVar = {"every_updates": 0}
+
+    def __post_init__(self) -> None:
+        require_range("redo.threshold", self.threshold, 0)
+        require_range("redo.every_updates", self.every_updates, 0)
+        require_range("redo.average_updates", self.average_updates, 1, max(1, self.every_updates))
+        require_choice("redo.incoming", self.incoming, ("resample", "xavier", "restore"))
+        require_choice("redo.bias", self.bias, ("resample", "zero", "restore"))
+        require_choice("redo.optimizer_state", self.optimizer_state, POLICIES)
+
+    def attach(self, u: Update) -> None:
+        """Makes the sums, and copies the initial values if they are to be restored."""
+        require_units(self.name, u)
+        require_restart(self.name, self.optimizer_state, u.optimizer)
+        self._policy = ResetPolicy(self.incoming, self.bias, optimizer_state=self.optimizer_state)
+        self._initial: dict[str, Tensor] = {}
+        for layer in u.network.units.layers:
+            self.state[layer.name] = torch.zeros(layer.units, device=u.generator.device)
+            restored = layer.weights if self.incoming == "restore" else ()
+            restored += layer.biases if self.bias == "restore" else ()
+            for slice_ in restored:
+                self._initial[slice_.tensor] = u.network.tensor(slice_.tensor).detach().clone()
+        self.state.update({f"initial/{name}": value for name, value in self._initial.items()})
+
+    @torch.no_grad()
+    def after_step(self, u: Update) -> Logs:
+        """Sums activities over the last updates of a period, then resets."""
+        if not averaged_at(u.step, self.every_updates, self.average_updates):
+            return {}
+        layers = u.network.units.layers
+        for layer in layers:
+            self.state[layer.name] += mean_activity(u.taps.post[layer.name], layer.copies)
+        return self._reset(u, layers) if due(u.step, self.every_updates) else {}
+
+    def _reset(self, u: Update, layers: tuple[UnitLayer, ...]) -> Logs:
+        masks = {layer.name: dormant(self.state[layer.name], self.threshold) for layer in layers}
+        for layer in layers:
+            self.state[layer.name].zero_()
+        return {"units_reset": reset_units(u.network, u.optimizer, masks, self._policy, u.generator, self._initial)}

@@ -1,0 +1,80 @@
+"""Resets of whole layers: everything, the head, or the last few layers."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from plasticity.interventions.base import Logs, Update
+from plasticity.interventions.registry import register
+from plasticity.interventions.scheduled import Scheduled, copy_again
+from plasticity.interventions.surgery.resets import reset_blocks
+from plasticity.networks.network import Block, Network
+from plasticity.networks.spec import require_choice, require_range
+from plasticity.optimizers.optimizer_state import POLICIES, require_restart, reset_entries
+
+
+def output_maps(network: Network) -> tuple[str, ...]:
+    """Returns the names of the weights and biases of the maps onto the outputs, without noise or free deviations."""
+    head = network.blocks[-1].parameters
+    return tuple(name for name in head if name.endswith((".weight", ".bias")) and name not in network.norm_parameters)
+
+
+@register("reset")
+@dataclass
+class Reset(Scheduled):
+    """Draws whole layers anew, at task switches, periodically or after given updates.
+
+    Paper: Nikishin et al. 2022, "The Primacy Bias in Deep Reinforcement Learning": all layers (SAC, every 2e5 updates), the head
+    (DrQ) or the last layer (SPR). In continual supervised learning all layers at each task ("retrained from scratch"), or the
+    head, in Continual ImageNet to zero (Dohare et al. 2024). BRO (Nauman et al. 2024) resets all after updates 15001, 50001,
+    250001, 500001, 750001, 1000001, ...: ``at_updates``.
+    Equation: p <- a fresh draw from the tensor's initial distribution, a different one each time; buffers become fresh too.
+    Deviations: the updates that some codes make in a row on the old replay after a reset are not made; raise the agent's number
+    of updates per step for that. State: none but the private generator. Optimizer: ``restart`` makes it fresh for the tensors
+    reset and leaves the others alone, as in the paper.
+
+    Attributes:
+        last_layers: How many layers to reset, counted from the output: 1 for the head; 0 for all of them.
+        head: Where the maps onto the outputs go: ``resample``, or ``zero``.
+        copies: Whether target networks are copied from the network again afterwards.
+        optimizer_state: ``keep``, ``zero`` or ``restart``.
+    """
+
+    last_layers: int = 0
+    head: str = "resample"
+    copies: bool = True
+    optimizer_state: str = "restart"
+
+    no_effect: ClassVar = {"every_updates": 0, "at_task_switch": False}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range("reset.last_layers", self.last_layers, 0)
+        require_choice("reset.head", self.head, ("resample", "zero"))
+        require_choice("reset.optimizer_state", self.optimizer_state, POLICIES)
+
+    def attach(self, u: Update) -> None:
+        """Checks that there are so many layers."""
+        require_range("reset.last_layers", self.last_layers, 0, len(u.network.blocks))
+        require_restart(self.name, self.optimizer_state, u.optimizer)
+
+    @torch.no_grad()
+    def act(self, u: Update) -> Logs:
+        """Resets the layers."""
+        blocks = u.network.blocks[-self.last_layers :]
+        # The generator may live on a device; the host waits for this number, at a reset only.
+        seed = int(torch.randint(2**62, (), generator=u.generator, device=u.generator.device))
+        reset_blocks(u.network, u.optimizer, tuple(block.name for block in blocks), seed, self.optimizer_state)
+        if self.head == "zero":
+            for name in output_maps(u.network):
+                u.network.tensor(name).zero_()
+                reset_entries(u.optimizer, u.network.tensor(name), None, self.optimizer_state)
+        if self.copies:
+            copy_again(u.network, u.copies)
+        return {"layers_reset": float(len(blocks)), "units_reset": float(_units(u.network, blocks))}
+
+
+def _units(network: Network, blocks: tuple[Block, ...]) -> int:
+    written = {name for block in blocks for name in block.parameters}
+    return sum(layer.units for layer in network.units.layers if layer.weight.tensor in written)

@@ -1,0 +1,173 @@
+"""Metrics of a recent update, the first or the last hundredth, as it was traced."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from plasticity.metrics.measures.activity import dormant_fraction
+from plasticity.metrics.measures.churn import policy_churn, policy_mean_churn, value_churn
+from plasticity.metrics.metric import Measured, Metric, Number, of_blocks, of_parts, reason_for_nothing
+from plasticity.metrics.undefined import Undefined
+from plasticity.metrics.view import PartView
+from plasticity.networks.network import Network
+
+GRAMA_THRESHOLD: Final = 0.01
+_NOT_YET: Final = "no update has been traced yet"
+
+
+def _traced(views: Sequence[PartView], what: str) -> Measured:
+    """Reports the norms of the last traced update; of several parts, the joint one."""
+    values: Measured = {}
+    squares: list[Tensor] = []
+    for view in views:
+        norms = view.part.trace.norms
+        for block in view.part.network.blocks:
+            entries = [norms[f"{what}/{name}"] for name in block.parameters if f"{what}/{name}" in norms]
+            if entries:
+                joint = torch.stack([torch.as_tensor(entry) for entry in entries]).norm()
+                values[f"/{view.name}/{block.name}"] = joint
+        if what in norms:
+            squares.append(torch.as_tensor(norms[what]).square())
+    pooled: Number = torch.stack(squares).sum().sqrt() if squares else Undefined(_NOT_YET)
+    return {"": pooled} | values
+
+
+def _ratio_sums(view: PartView, names: list[str]) -> Tensor | Undefined:
+    """Returns the squared norms of what the optimizer changed and of what there was."""
+    norms, sizes = view.part.trace.norms, view.part.trace.details
+    known = [name for name in names if f"optimizer/{name}" in norms and f"parameter/{name}" in sizes]
+    if not known:
+        return Undefined(_NOT_YET)
+    change = torch.stack([torch.as_tensor(norms[f"optimizer/{name}"]).double().square() for name in known]).sum()
+    return torch.stack([change, torch.stack([sizes[f"parameter/{name}"].double().square() for name in known]).sum()])
+
+
+def _zero_sums(view: PartView, names: list[str]) -> Tensor | Undefined:
+    """Returns how many entries of the gradient were exactly 0, and how many there were."""
+    zeros = view.part.trace.details
+    known = [name for name in names if f"zeros/{name}" in zeros]
+    if not known:
+        return Undefined(_NOT_YET)
+    count = sum(view.part.network.get_parameter(name).numel() for name in known)
+    found = torch.stack([zeros[f"zeros/{name}"].double() for name in known]).sum()
+    return torch.stack([found, torch.full_like(found, count)])
+
+
+def _quotient(sums: Tensor) -> Number:
+    return sums[0] / sums[1] if float(sums[1]) else Undefined("all parameters were 0")
+
+
+def _grama(views: Sequence[PartView]) -> Measured:
+    """Counts units whose mean |gradient| is at most a hundredth of their layer's mean."""
+    values: Measured = {}
+    pool: list[Tensor] = []
+    for view in views:
+        for layer in view.part.network.units.layers:
+            magnitudes = view.part.trace.details.get(f"magnitude/{layer.name}")
+            if magnitudes is not None:
+                scores = grama_scores(magnitudes)
+                values[f"/{view.name}/{layer.name}"] = dormant_fraction(scores, GRAMA_THRESHOLD)
+                pool.append(scores)
+    has_layers = any(view.part.network.units.layers for view in views)
+    reason = _NOT_YET if has_layers else reason_for_nothing(views)
+    return {"": dormant_fraction(torch.cat(pool), GRAMA_THRESHOLD) if pool else Undefined(reason)} | values
+
+
+def grama_scores(magnitudes: Tensor) -> Tensor:
+    """Returns each unit's mean |gradient| relative to its layer's mean (GraMa, Liu et al. 2025).
+
+    Args:
+        magnitudes: Mean |gradient| of the weights into each unit, (U,).
+
+    Returns:
+        (U,), at least 0 with mean 1; 0 in a layer that gets no gradient at all.
+    """
+    mean = magnitudes.double().mean()
+    return (magnitudes.double() / mean).masked_fill(mean == 0, 0.0)
+
+
+def _churn(views: Sequence[PartView], of: Callable[[Network, Tensor, Tensor], float]) -> Measured:
+    def part(view: PartView) -> float:
+        outputs = view.part.trace.outputs
+        return Undefined("fewer than 100 updates were made") if outputs is None else of(view.part.network, *outputs)
+
+    return of_parts(views, part)
+
+
+_CHURN: Final = "two forwards in every hundredth update, made anyway"
+
+UPDATES: Final[Mapping[str, Metric]] = {
+    "gradient_norm": Metric(
+        "Norm of the gradient of the last traced update (every 100th is), before clipping.",
+        "0 and up",
+        "shrinks or explodes",
+        "one pass over the gradients",
+        partial(_traced, what="gradient"),
+    ),
+    "gradient_zero_fraction": Metric(
+        "Fraction of the entries of that gradient that are exactly 0, without normalisation.",
+        "0 to 1",
+        "rises",
+        "one pass over the gradients",
+        partial(of_blocks, of=_zero_sums, pooled=_quotient),
+    ),
+    "grama_fraction": Metric(
+        "Fraction of units whose share of their layer's mean |gradient| is at most 0.01 (GraMa, Liu et al. 2025).",
+        "0 to 1",
+        "rises",
+        "one pass over the gradients",
+        _grama,
+    ),
+    "update_norm": Metric(
+        "Norm of what the optimizer changed in the last traced update.",
+        "0 and up",
+        "shrinks or explodes",
+        "one copy of the parameters",
+        partial(_traced, what="optimizer"),
+    ),
+    "update_ratio": Metric(
+        "That norm over the norm of the parameters before it, without normalisation.",
+        "0 and up",
+        "shrinks or explodes",
+        "as update_norm, shared",
+        partial(of_blocks, of=_ratio_sums, pooled=lambda sums: _root(_quotient(sums))),
+    ),
+    "intervention_update_norm": Metric(
+        "Norm of what the interventions changed after it.",
+        "0 and up",
+        "none",
+        "one copy of the parameters",
+        partial(_traced, what="intervention"),
+    ),
+    "policy_churn": Metric(
+        "Fraction of other inputs whose greedy action, or class, one update changed, interventions included.",
+        "0 to 1",
+        "rises",
+        _CHURN,
+        partial(_churn, of=policy_churn),
+        default=False,
+    ),
+    "policy_mean_churn": Metric(
+        "Mean squared change that one update made to the means of a Gaussian policy on other inputs.",
+        "0 and up",
+        "rises",
+        _CHURN,
+        partial(_churn, of=policy_mean_churn),
+        default=False,
+    ),
+    "value_churn": Metric(
+        "Mean absolute change that one update made to the values of other inputs.",
+        "0 and up",
+        "rises",
+        _CHURN,
+        partial(_churn, of=value_churn),
+        default=False,
+    ),
+}
+
+
+def _root(value: Number) -> Number:
+    return value.sqrt() if isinstance(value, Tensor) else value

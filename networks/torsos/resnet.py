@@ -1,0 +1,166 @@
+"""ResNet-18 in the form for small images (He et al. 2016): no pooling at the start, a first convolution of 3x3 with stride 1."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from torch import Tensor, nn
+
+from plasticity.networks.heads.head import Readers
+from plasticity.networks.layers.activations import activation_named
+from plasticity.networks.layers.convolution import Convolution
+from plasticity.networks.layers.initialisers import Initialiser
+from plasticity.networks.layers.load_balancing import LoadBalance
+from plasticity.networks.layers.noisy import map_initialisers
+from plasticity.networks.layers.normalisation import build_normalisation
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.taps import Taps
+from plasticity.networks.torsos.hidden import HiddenLayer
+from plasticity.networks.torsos.torso import Torso
+from plasticity.networks.units import ExcludedUnits, UnitLayer
+
+_CHANNELS: Final = (64, 128, 256, 512)
+
+
+class NormalisedMap(nn.Module):
+    """A convolution and its normalisation."""
+
+    def __init__(self, convolution: Convolution, normalisation: Sequence[str]) -> None:
+        super().__init__()
+        self.linear = convolution
+        self.norms = nn.ModuleList(build_normalisation(name, convolution.out_channels, True) for name in normalisation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W)."""
+        x = self.linear(x)
+        for norm in self.norms:
+            x = norm(x)
+        return x
+
+
+class ConvolutionBlock(nn.Module):
+    """activation(outer(inner(x)) + skip(x)): the inner channels are units of their own, those of the sum are not.
+
+    Attributes:
+        inner: The hidden layer.
+        outer: The map back to the stream.
+        skip: A 1x1 convolution where the shape changes, or nothing; then a batch normalisation without gain and offset if asked
+            for, which keeps the non-negative stream from pushing every sum up ("Load Balancing Neurons").
+        balance: The load-balancing layer before the activation of the sum, if there is one.
+    """
+
+    def __init__(self, name: str, spec: NetworkSpec, inputs: int, channels: int, stride: int) -> None:
+        super().__init__()
+        activation = spec.activations[0]
+        bias = spec.convolution_biases
+        self.inner = HiddenLayer(name, Convolution(inputs, channels, 3, stride, 1, bias=bias), spec, activation)
+        width = channels * self.inner.activation.copies
+        self.outer = NormalisedMap(Convolution(width, channels, 3, 1, 1, bias=bias), spec.normalisation)
+        shape_changes = stride != 1 or inputs != channels
+        shortcut = Convolution(inputs, channels, 1, stride, bias=bias) if shape_changes else None
+        self.skip = None if shortcut is None else NormalisedMap(shortcut, spec.normalisation)
+        self.skip_norm = build_normalisation("batch_non_affine", channels, True) if spec.normalised_skip else None
+        self.balance = None if spec.load_balancing is None else LoadBalance(channels, spec.load_balancing)
+        self.activation_name, self._activation = activation, activation_named(activation)
+
+    def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
+        """Maps (B, inputs, H, W) to (B, channels, H / stride, W / stride)."""
+        passed = x if self.skip is None else self.skip(x)
+        if self.skip_norm is not None:
+            passed = self.skip_norm(passed)
+        z = self.outer(self.inner(x, taps)) + passed
+        if self.balance is not None:
+            z = self.balance(z)
+        h = self._activation.function(z)
+        if taps is not None:
+            taps.store(f"{self.inner.name}_sum", z, h)
+        return h
+
+
+class ResNet(Torso):
+    """A first convolution, stages of blocks that halve the image from the second on, and the mean over positions.
+
+    The channels between the two convolutions of a block are units, ``block_1`` ...; those of the stream, ``stem`` and
+    ``block_1_sum`` ..., have no incoming weights of their own and are excluded from the unit graph.
+    """
+
+    def __init__(self, spec: NetworkSpec, inputs: int) -> None:
+        super().__init__()
+        channels = spec.channels or list(_CHANNELS)
+        stem = Convolution(inputs, channels[0], 3, 1, 1, bias=spec.convolution_biases)
+        self.stem = HiddenLayer("stem", stem, spec, spec.activations[0])
+        self.layers = nn.ModuleDict()
+        width = channels[0]
+        for stage, count in enumerate(channels):
+            for block in range(spec.residual_blocks):
+                name = f"block_{len(self.layers) + 1}"
+                self.layers[name] = ConvolutionBlock(name, spec, width, count, 2 if stage and not block else 1)
+                width = count
+        self._blocks = tuple(block for block in self.layers.values() if isinstance(block, ConvolutionBlock))
+        self.hidden = tuple(block.inner for block in self._blocks)
+        self.features = width
+
+    def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
+        """Maps (B, C, H, W) to (B, features)."""
+        x = self.stem(x, taps)
+        for block in self._blocks:
+            x = block(x, taps)
+        return x.mean((2, 3))
+
+    def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
+        """Describes the inner channels, each block's read by its outer convolution."""
+        described = []
+        for block in self._blocks:
+            path = f"{prefix}.layers.{block.inner.name}"
+            reader = block.inner.read_by(f"{path}.outer.linear", block.outer.linear)
+            described.append(block.inner.unit_layer(f"{path}.inner", (reader,)))
+        return described
+
+    def excluded(self) -> list[ExcludedUnits]:
+        """The stream behind the first convolution and behind each block."""
+        reason = "a channel of the residual stream is the sum of the first convolution and of blocks"
+        sums = [
+            ExcludedUnits(f"{block.inner.name}_sum", block.outer.linear.out_channels, reason, block.activation_name)
+            for block in self._blocks
+        ]
+        return [ExcludedUnits("stem", self.stem.units, reason, self.stem.activation_name), *sums]
+
+    def initialisers(self, prefix: str, kind: str) -> dict[str, Initialiser]:
+        """Every convolution is drawn with the gain of the activation."""
+        chosen = self.stem.initialisers(f"{prefix}.stem", kind)
+        for block in self._blocks:
+            path = f"{prefix}.layers.{block.inner.name}"
+            chosen |= block.inner.initialisers(f"{path}.inner", kind)
+            for name, part in (("outer", block.outer), ("skip", block.skip)):
+                if part is not None:
+                    chosen |= map_initialisers(f"{path}.{name}.linear", part.linear, kind, block.inner.activation.gain)
+                    for norm, _ in part.norms.named_parameters():
+                        start = Initialiser("constant", 1.0 if norm.endswith("weight") else 0.0)
+                        chosen[f"{path}.{name}.norms.{norm}"] = start
+        return {name: start for name, start in chosen.items() if self._has(name.removeprefix(f"{prefix}."))}
+
+    def blocks(self, prefix: str) -> dict[str, tuple[str, ...]]:
+        """The first convolution, then each block."""
+        return {"stem": (f"{prefix}.stem",), **{name: (f"{prefix}.layers.{name}",) for name in self.layers}}
+
+    def _has(self, name: str) -> bool:
+        """Tells whether there is a parameter of that name; convolutions may have no bias."""
+        path, _, leaf = name.rpartition(".")
+        return getattr(self.get_submodule(path), leaf, None) is not None
+
+
+def resnet18(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> ResNet:
+    """Builds a ResNet of as many stages as there are channels, 64, 128, 256 and 512 without any given.
+
+    Raises:
+        ValueError: If inputs are no images, or settings of other torsos are given.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(f"network.torso=resnet18 needs images (channels, height, width), not shape {tuple(input_shape)}")
+    activation = activation_named(spec.activations[0])
+    if len(spec.activations) != 1 or activation.copies > 1 or activation.learned:
+        raise ValueError(f"network.torso=resnet18 takes one activation of one output per unit, not {list(spec.activations)}")
+    if spec.spectral_layers or spec.normalised_layers:
+        raise ValueError("network.torso=resnet18 does not work with spectral_layers or normalised_layers")
+    if head.noise_deviation:
+        raise ValueError("network.torso=resnet18 has no dense layers to be noisy")
+    return ResNet(spec, input_shape[0])

@@ -1,0 +1,157 @@
+"""Second-order optimizers of the library ``pytorch-optimizer``, made to run and resume like the others.
+
+That library draws from the global generators of PyTorch and NumPy, and keeps einsum expressions in its state. Here each step
+draws from generators private to (seed, step), and what PyTorch's ``load_state_dict`` would spoil is kept out of its way.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from plasticity.settings.seeding import derive_seed
+
+LIBRARY: Final = ("soap", "shampoo", "kron")
+
+
+class Reproducible(Optimizer):
+    """Runs a library optimizer's steps under generators private to (seed, step).
+
+    Attributes:
+        per_entry_state: False: the state of an entry of a parameter is spread over its preconditioners.
+
+    Args:
+        inner: The optimizer; its parameter groups and state are this one's too.
+        seed: Seed of its draws.
+    """
+
+    per_entry_state: Final = False
+
+    def __init__(self, inner: Optimizer, seed: int) -> None:
+        super().__init__(inner.param_groups, {})
+        self._inner, self._seed, self._steps = inner, seed, 0
+        self._share()
+
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Makes one step of the library's optimizer; global generators are left as they were."""
+        self._steps += 1
+        with _seeded(derive_seed(self._seed, "optimizer", self._steps)):
+            return self._inner.step(closure)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what the next step depends on: tensors, numbers and strings by index of the parameter."""
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in self.param_groups]
+        kept = [{key: value for key, value in group.items() if _plain(value)} for group in groups]
+        return {"steps": self._steps, "groups": kept, "state": [_copied(dict(self.state.get(p, {}))) for p in parameters]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` returned."""
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        self._steps = state_dict["steps"]
+        for group, saved in zip(self.param_groups, state_dict["groups"], strict=True):
+            group.update(saved)
+        self._prepare(parameters)
+        for parameter, saved in zip(parameters, state_dict["state"], strict=True):
+            present = self.state[parameter]
+            self.state[parameter] = {key: _restored(present.get(key), value, parameter.device) for key, value in saved.items()}
+        self._share()
+
+    def _prepare(self, parameters: list[Tensor]) -> None:
+        """Lets the library make the objects that it keeps among the state, for their contents to be restored."""
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        for group in self.param_groups:
+            saved = group.get("step")
+            self._inner.init_group(group)  # type: ignore[attr-defined]
+            group["step"] = saved
+        for parameter in parameters:
+            parameter.grad = None
+
+    def _share(self) -> None:
+        self._inner.param_groups, self._inner.state = self.param_groups, self.state
+
+
+def build_library_optimizer(
+    name: str, parameters: list[nn.Parameter], learning_rate: float, betas: tuple[float, float], epsilon: float, seed: int
+) -> Optimizer:
+    """Builds ``soap`` (Vyas et al. 2024), ``shampoo`` (Anil et al. 2020) or ``kron`` (Li 2018, PSGD with Kronecker factors).
+
+    Weight decay is 0 in all of them. SOAP and Shampoo compute their preconditioners every 10 steps. ``shampoo`` is Scalable
+    Shampoo: from the tenth step on a gradient of two axes or more is multiplied by an inverse root for each axis, in blocks of
+    512, and scaled to the length that it had (grafting onto SGD), with Nesterov momentum. Vectors are not turned.
+
+    Args:
+        name: One of ``LIBRARY``.
+        parameters: What to train.
+        learning_rate: Step size.
+        betas: Decay rates of SOAP and Shampoo; Kron uses the first as its momentum.
+        epsilon: Added to SOAP's denominator.
+        seed: Of Kron's draws.
+    """
+    from pytorch_optimizer import SOAP, Kron, ScalableShampoo  # here, as it takes a second to load
+
+    common: dict[str, Any] = {"lr": learning_rate, "weight_decay": 0.0}
+    if name == "soap":
+        inner: Optimizer = SOAP(parameters, betas=betas, eps=epsilon, **common)
+    elif name == "shampoo":
+        schedule: dict[str, Any] = {"start_preconditioning_step": 10, "preconditioning_compute_steps": 10}
+        # Interpreting shapes would flatten every weight of up to 512 entries to a vector, which is not preconditioned.
+        inner = ScalableShampoo(parameters, betas=betas, shape_interpretation=False, **schedule, **common)
+    else:
+        inner = Kron(parameters, momentum=betas[0], **common)
+    return Reproducible(inner, seed)
+
+
+@contextmanager
+def _seeded(seed: int) -> Any:
+    """Seeds the global generators of PyTorch and NumPy for the block."""
+    state = np.random.get_state()  # noqa: NPY002 (the library draws from NumPy's global generator)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, int | float | bool | str | type(None) | tuple | list | Tensor)
+
+
+def _copied(value: Any) -> Any:
+    """Copies tensors inside dicts, lists, tuples and the library's objects, which become dicts of what they hold."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_copied, value))
+    if hasattr(value, "__dict__"):
+        return {key: _copied(entry) for key, entry in vars(value).items() if _holds_tensors(entry)}
+    return value
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(isinstance(entry, Tensor) for entry in value))
+
+
+def _restored(present: Any, saved: Any, device: torch.device) -> Any:
+    """Returns what was saved, inside the present object if it is the library's."""
+    if hasattr(present, "__dict__") and not isinstance(present, Tensor):
+        for key, value in saved.items():
+            setattr(present, key, _restored(None, value, device))
+        return present
+    if isinstance(saved, Tensor):
+        return saved.to(device, copy=True)
+    if isinstance(saved, dict):
+        return {key: _restored(None, entry, device) for key, entry in saved.items()}
+    if isinstance(saved, list | tuple):
+        return type(saved)(_restored(None, entry, device) for entry in saved)
+    return saved

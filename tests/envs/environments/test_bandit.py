@@ -1,0 +1,190 @@
+import io
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+from plasticity.envs.datasets.datasets import Dataset
+from plasticity.envs.environments.bandit import BANDIT_ID, ContextualBanditEnv, ContextualBanditVectorEnv
+
+
+def pictures(count: int = 40, dtype: torch.dtype = torch.uint8) -> Dataset:
+    """Image i is filled with the value i (or i / 100) and has label i % 4, so an observation tells which image it is."""
+    values = torch.arange(count).reshape(count, 1, 1, 1).expand(count, 1, 2, 3)
+    inputs = values.to(torch.uint8) if dtype == torch.uint8 else values.to(dtype) / 100
+    return Dataset("pictures", inputs.contiguous(), torch.arange(count) % 4, 4)
+
+
+def test_gymnasium_checker_finds_nothing_to_warn_of() -> None:
+    made = gymnasium.make(BANDIT_ID).unwrapped
+    assert made.observation_space == gymnasium.spaces.Box(0.0, 1.0, (1, 8, 8), np.float32)
+    coloured = gymnasium.make(BANDIT_ID, dataset=pictures()).unwrapped
+    assert coloured.observation_space == gymnasium.spaces.Box(0, 255, (1, 2, 3), np.uint8)
+    for env in (made, coloured):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            check_env(env)
+
+
+def test_reward_is_alpha_for_the_label_and_zero_otherwise() -> None:
+    env = ContextualBanditEnv(pictures(), reward=2.5)
+    observation, _ = env.reset(seed=1)
+    for step in range(50):
+        label = int(observation[0, 0, 0]) % 4
+        wrong = step % 2
+        observation, reward, terminated, _, _ = env.step(np.int64((label + wrong) % 4))
+        assert reward == (0.0 if wrong else 2.5)
+        assert not terminated
+
+
+def test_episodes_are_truncated_at_their_length_only() -> None:
+    env = ContextualBanditEnv(pictures(), episode_steps=3)
+    for _ in range(2):
+        env.reset(seed=0)
+        assert [env.step(np.int64(0))[2:4] for _ in range(3)] == [(False, False), (False, False), (False, True)]
+
+
+def test_images_are_drawn_uniformly_whatever_the_action() -> None:
+    env = ContextualBanditVectorEnv(num_envs=200, dataset=pictures())
+    observations, _ = env.reset(seed=0)
+    drawn = [observations[:, 0, 0, 0]]
+    for step in range(99):
+        observations, *_ = env.step(np.full(200, step % 4))
+        drawn.append(observations[:, 0, 0, 0])
+    counts = np.bincount(np.concatenate(drawn), minlength=40)
+    assert counts.sum() == 20_000
+    # 500 expected of each of 40 images; six standard deviations of a binomial count are 132
+    assert np.abs(counts - 500).max() < 132
+
+
+def test_one_vector_environment_equals_the_single_one_step_by_step() -> None:
+    single = ContextualBanditEnv(pictures(), reward=0.5, episode_steps=5)
+    vector = ContextualBanditVectorEnv(1, pictures(), reward=0.5, episode_steps=5)
+    expected, _ = single.reset(seed=7)
+    observed, _ = vector.reset(seed=7)
+    for step in range(23):
+        np.testing.assert_array_equal(observed[0], expected)
+        expected, reward, terminated, truncated, _ = single.step(np.int64(step % 4))
+        observed, rewards, terminations, truncations, info = vector.step(np.array([step % 4]))
+        assert (reward, terminated, truncated) == (rewards[0], terminations[0], truncations[0])
+        if truncated:
+            np.testing.assert_array_equal(info["final_obs"][0], expected)
+            assert info["_final_obs"].tolist() == [True]
+            expected, _ = single.reset()
+        else:
+            assert info == {}
+
+
+def test_vector_rewards_follow_each_row() -> None:
+    env = ContextualBanditVectorEnv(4, pictures(), reward=3.0)
+    observations, _ = env.reset(seed=3)
+    labels = observations[:, 0, 0, 0].astype(np.int64) % 4
+    _, rewards, terminated, truncated, _ = env.step((labels + np.array([0, 1, 0, 2])) % 4)
+    assert rewards.tolist() == [3.0, 0.0, 3.0, 0.0]
+    assert not terminated.any()
+    assert not truncated.any()
+
+
+def test_make_vec_uses_the_vectorised_form() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make_vec(BANDIT_ID, num_envs=4, vectorization_mode="vector_entry_point", episode_steps=2)
+    assert isinstance(env, ContextualBanditVectorEnv)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert env.observation_space.shape == (4, 1, 8, 8)
+    assert env.action_space == gymnasium.spaces.MultiDiscrete([10] * 4)
+    observations, _ = env.reset(seed=0)
+    assert observations in env.observation_space
+    env.step(env.action_space.sample())
+    following, _, _, truncated, info = env.step(env.action_space.sample())
+    assert truncated.all()
+    assert info["final_obs"].shape == following.shape
+    assert not np.array_equal(info["final_obs"], following)
+
+
+def run(env: ContextualBanditVectorEnv, steps: int) -> list[Any]:
+    record = []
+    for step in range(steps):
+        observations, rewards, _, truncated, info = env.step(np.arange(3) + step % 2)
+        record.append((observations.tolist(), rewards.tolist(), truncated.tolist(), str(info.get("final_obs"))))
+    return record
+
+
+def test_a_saved_state_goes_on_exactly_and_needs_no_code_to_load() -> None:
+    env = ContextualBanditVectorEnv(3, pictures(), episode_steps=4)
+    env.reset(seed=5)
+    run(env, 6)
+    buffer = io.BytesIO()
+    torch.save(env.state_dict(), buffer)
+    buffer.seek(0)
+    state = torch.load(buffer, weights_only=True)
+    expected = run(env, 11)
+    resumed = ContextualBanditVectorEnv(3, pictures(), episode_steps=4)
+    resumed.load_state_dict(state)
+    assert run(resumed, 11) == expected
+
+
+def test_a_state_that_does_not_fit_is_refused() -> None:
+    env = ContextualBanditVectorEnv(3, pictures(), episode_steps=4)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.state_dict()
+    env.reset(seed=5)
+    run(env, 3)
+    state = env.state_dict()
+    with pytest.raises(ValueError, match="saved state has 3 environments, this one has 2"):
+        ContextualBanditVectorEnv(2, pictures()).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"saved state shows image .* the data set has 2"):
+        ContextualBanditVectorEnv(3, pictures(2)).load_state_dict(state)
+    with pytest.raises(ValueError, match="saved state is 3 steps into an episode of 3"):
+        ContextualBanditVectorEnv(3, pictures(), episode_steps=3).load_state_dict(state)
+
+
+def test_different_seeds_differ_and_equal_seeds_agree() -> None:
+    def images(seed: int) -> list[int]:
+        env = ContextualBanditVectorEnv(8, pictures())
+        observations: list[int] = env.reset(seed=seed)[0][:, 0, 0, 0].tolist()
+        return observations
+
+    assert images(1) == images(1)
+    assert images(1) != images(2)
+
+
+@pytest.mark.parametrize("kind", [ContextualBanditEnv, ContextualBanditVectorEnv])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reward": float("nan")}, "reward must be finite, got nan"),
+        ({"episode_steps": 0}, "episode_steps must be at least 1, got 0"),
+        ({"dataset": "digit"}, "unknown data set 'digit'.*did you mean 'digits'"),
+    ],
+)
+def test_impossible_settings_are_refused(kind: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(**settings)
+
+
+def test_impossible_actions_are_refused() -> None:
+    env = ContextualBanditVectorEnv(2, pictures())
+    single = ContextualBanditEnv(pictures())
+    for unready in (lambda: env.step(np.zeros(2, np.int64)), lambda: single.step(np.int64(0))):
+        with pytest.raises(gymnasium.error.ResetNeeded):
+            unready()
+    env.reset(seed=0)
+    single.reset(seed=0)
+    with pytest.raises(ValueError, match=r"actions must lie in 0\.\.3, got 0\.\.4"):
+        env.step(np.array([0, 4]))
+    with pytest.raises(ValueError, match=r"actions must lie in 0\.\.3, got -1\.\.0"):
+        env.step(np.array([0, -1]))
+    with pytest.raises(ValueError, match=r"actions must be \(2,\) integers, got \(3,\)"):
+        env.step(np.zeros(3, np.int64))
+    with pytest.raises(ValueError, match=r"actions must be \(2,\) integers, got \(2,\) float64"):
+        env.step(np.zeros(2))
+    with pytest.raises(ValueError, match=r"action must be an integer in 0\.\.3"):
+        single.step(np.int64(4))
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        ContextualBanditVectorEnv(0, pictures())

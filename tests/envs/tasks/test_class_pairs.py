@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from plasticity.envs.datasets.class_images import ArrayFolder, DatasetClasses, as_bytes
+from plasticity.envs.datasets.dataset_files import DatasetError
+from plasticity.envs.datasets.datasets import Dataset
+from plasticity.envs.tasks.class_pairs import ClassPairs
+
+
+def dataset(classes: int = 5, per_class: int = 6) -> Dataset:
+    """Image i of class c holds the value 10 c + i; the classes come mixed."""
+    labels = torch.arange(classes).repeat(per_class)
+    values = 10 * labels + torch.arange(per_class).repeat_interleave(classes)
+    return Dataset("small", values.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone(), labels, classes)
+
+
+def pairs(seed: int = 0, order: str = "periodic", classes: int = 5, validation: int = 1, per_task: int = 2) -> ClassPairs:
+    return ClassPairs(DatasetClasses(dataset(classes)), seed, "cpu", per_task, 3, 2, validation, order)
+
+
+def values(images: torch.Tensor) -> list[int]:
+    return images[:, 0, 0, 0].tolist()
+
+
+def test_sets_are_disjoint_rows_of_the_two_classes_with_labels_by_place() -> None:
+    source = pairs()
+    for number in range(7):
+        first, second = source.classes_of(number)
+        task = source.task(number)
+        assert task.validation is not None
+        assert task.test is not None
+        assert values(task.train.inputs) == [10 * c + i for c in (first, second) for i in (0, 1, 2)]
+        assert values(task.validation.inputs) == [10 * first + 3, 10 * second + 3]
+        assert values(task.test.inputs) == [10 * c + i for c in (first, second) for i in (4, 5)]
+        assert task.train.targets.tolist() == [0, 0, 0, 1, 1, 1]
+        assert (task.validation.targets.tolist(), task.test.targets.tolist()) == ([0, 1], [0, 0, 1, 1])
+        assert len(task.train.inputs) == source.examples_in(number)
+        assert task.active is None
+
+
+def test_periodic_order_goes_through_one_permutation_again_and_again() -> None:
+    even = pairs(classes=4)
+    shown = [even.classes_of(number) for number in range(6)]
+    assert sorted(shown[0] + shown[1]) == [0, 1, 2, 3]
+    assert shown[2:4] == shown[0:2] == shown[4:6]  # period 4 / 2
+    odd = [label for number in range(5) for label in pairs(classes=5).classes_of(number)]
+    assert odd[:5] == odd[5:]
+    assert sorted(odd[:5]) == [0, 1, 2, 3, 4]
+
+
+def test_fresh_order_draws_every_pair_evenly() -> None:
+    source = pairs(order="fresh", classes=4)
+    shown = [tuple(source.classes_of(number)) for number in range(600)]
+    counts = {pair: shown.count(pair) for pair in set(shown)}
+    assert len(counts) == 12
+    assert all(first != second for first, second in counts)
+    assert all(25 < count < 80 for count in counts.values())  # 50 expected, standard deviation 6.8
+
+
+def test_the_seed_decides_the_order() -> None:
+    one, again, other = ([pairs(seed).classes_of(number) for number in range(3)] for seed in (0, 0, 1))
+    assert one == again
+    assert one != other
+
+
+def test_a_folder_is_read_by_class_in_the_order_of_numbers(tmp_path: Path) -> None:
+    for label in (10, 2, 1):
+        np.save(tmp_path / f"{label}.npy", np.full((7, 3, 4, 4), label, np.uint8))
+    (tmp_path / "LICENCE").write_text("x")
+    folder = ArrayFolder(tmp_path)
+    assert (folder.classes, folder.input_shape, folder.input_dtype) == (3, (3, 4, 4), torch.uint8)
+    assert [int(folder.images(label)[0, 0, 0, 0]) for label in range(3)] == [1, 2, 10]
+    assert [folder.count(label) for label in range(3)] == [7, 7, 7]
+    task = ClassPairs(folder, 0, "cpu", 3, 5, 1).task(0)
+    assert task.test is not None
+    assert (task.train.inputs.shape, task.test.inputs.shape) == ((15, 3, 4, 4), (3, 3, 4, 4))
+
+
+def test_floats_that_stand_for_bytes_are_bytes() -> None:
+    pixels = np.arange(256, dtype=np.uint8)
+    for form in (pixels, pixels.astype(np.float32), pixels.astype(np.float32) / 255, pixels.astype(np.float64) / 255):
+        np.testing.assert_array_equal(as_bytes("x", form), pixels)
+    for wrong in ([0.5, 100.5], [-1.0, 3.0], [256.0, 0.0], [0.0, np.nan], [0.123, 0.5]):
+        with pytest.raises(DatasetError, match="x: pixels must be whole numbers from 0 to 255"):
+            as_bytes("x", np.array(wrong))
+
+
+def test_a_damaged_or_other_file_is_named(tmp_path: Path) -> None:
+    whole = tmp_path / "0.npy"
+    np.save(whole, np.zeros((4, 3, 4, 4), np.uint8))
+    content = whole.read_bytes()
+    for name, bad, message in (
+        ("cut", content[:-1], "1.npy is damaged"),
+        ("header", content[:20], "1.npy is damaged"),
+        ("empty", b"", "1.npy is damaged"),
+        ("text", b"not an array", "1.npy is damaged"),
+    ):
+        (tmp_path / "1.npy").write_bytes(bad)
+        with pytest.raises(DatasetError, match=message):
+            ArrayFolder(tmp_path)
+        assert name
+    np.save(tmp_path / "1.npy", np.zeros((4, 3, 4), np.uint8))
+    with pytest.raises(DatasetError, match=r"1\.npy: expected an array \(n, C, H, W\) of numbers, found uint8"):
+        ArrayFolder(tmp_path)
+    np.save(tmp_path / "1.npy", np.zeros((4, 3, 5, 5), np.uint8))
+    with pytest.raises(DatasetError, match=r"1\.npy holds images \(3, 5, 5\), and 0\.npy \(3, 4, 4\)"):
+        ArrayFolder(tmp_path)
+    np.save(tmp_path / "1.npy", np.array([object()]), allow_pickle=True)
+    with pytest.raises(DatasetError, match=r"1\.npy is damaged"):
+        ArrayFolder(tmp_path)
+
+
+def test_a_class_with_too_few_images_is_named_and_never_a_shorter_task(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((7, 3, 4, 4), np.uint8))
+    np.save(tmp_path / "b.npy", np.zeros((6, 3, 4, 4), np.uint8))
+    with pytest.raises(DatasetError, match=r"b\.npy holds 6 images, and train_per_class=5 \+ .* \+ test_per_class=2 ask for 7"):
+        ClassPairs(ArrayFolder(tmp_path), 0, "cpu", 2, 5, 2)
+    with pytest.raises(DatasetError, match=r"holds no <class>\.npy files"):
+        ArrayFolder(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"per_task": 1}, r"classes_per_task must lie in 2\.\.5, got 1"),
+        ({"per_task": 6}, r"classes_per_task must lie in 2\.\.5, got 6"),
+        ({"validation": -1}, "validation_per_class at least 0"),
+        ({"order": "random"}, "unknown order 'random'; choose from periodic, fresh"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pairs(**settings)  # type: ignore[arg-type]

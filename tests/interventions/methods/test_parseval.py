@@ -1,0 +1,157 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from plasticity.agents.parts import PartBuilder
+from plasticity.interventions.methods.parseval import Parseval, hidden_weights, parseval_gradient, parseval_penalty
+from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.updates.updater import Updater
+
+DUELING = HeadSpec("q", 2, dueling=True, stream_widths=(4,))
+CASES: dict[str, tuple[NetworkSpec, tuple[int, ...], HeadSpec, list[str]]] = {
+    "mlp": (
+        NetworkSpec(widths=[6, 4], normalisation=["layer"]),
+        (3,),
+        HeadSpec("q", 2),
+        ["torso.layers.dense_1", "torso.layers.dense_2"],
+    ),
+    "conv": (
+        NetworkSpec("conv", widths=[4], channels=[2], activations=["crelu"]),
+        (1, 4, 4),
+        HeadSpec("q", 2),
+        ["torso.layers.conv_1", "torso.layers.dense_1"],
+    ),
+    "dueling": (
+        NetworkSpec(widths=[4]),
+        (3,),
+        DUELING,
+        ["torso.layers.dense_1", "head.layers.value_1", "head.layers.advantage_1"],
+    ),
+}
+SHAPES = {"wide": (4, 7), "tall": (6, 3), "conv": (4, 2, 3, 3)}
+
+
+def build(case: str = "mlp", treated: bool = True, **settings: Any) -> Updater:
+    spec, inputs, head, _ = CASES[case]
+    methods = {"parseval": lambda: Parseval(**settings)} if treated else {}
+    return PartBuilder(spec, inputs, torch.float32, OptimizerSettings("adam", 0.02), methods)("q", head)
+
+
+def loss_of(part: Updater, step: int) -> Tensor:
+    inputs = torch.randn(6, *part.network.input_shape, generator=torch.Generator().manual_seed(step))
+    return part.forward(inputs).square().mean()
+
+
+def test_penalty_by_hand() -> None:
+    # Rows (1, 2) and (3, 0): W W^T = [[5, 3], [3, 9]]; less 2 I: 9 + 9 + 9 + 49 = 76. In groups of one row: 9 + 49.
+    weight = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    assert parseval_penalty(weight, 2.0).item() == 76.0
+    assert parseval_penalty(weight, 2.0, groups=2).item() == 58.0
+    # Normalised, the rows have the inner product 3 / (sqrt(5) * 3): twice its square is 2 / 5.
+    assert parseval_penalty(weight, 1.0, normalise_rows=True).item() == pytest.approx(0.4)
+
+
+def test_gradient_by_hand() -> None:
+    # 4 (W W^T - 2 I) W = 4 [[3, 3], [3, 7]] [[1, 2], [3, 0]] = 4 [[12, 6], [24, 6]].
+    weight = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    assert parseval_gradient(weight, 2.0).tolist() == [[48.0, 24.0], [96.0, 24.0]]
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_gradient_is_that_of_the_penalty(shape: tuple[int, ...], groups: int, normalise: bool) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    rows = weight.flatten(1)
+    if normalise:
+        rows = rows / torch.norm(rows, dim=1).view(-1, 1)
+    block = torch.block_diag(*[torch.ones(shape[0] // groups, shape[0] // groups)] * groups)
+    naive = torch.norm(block * (rows @ rows.t()) - 2.0 * torch.eye(shape[0]), p="fro") ** 2
+    torch.testing.assert_close(parseval_penalty(weight, 2.0, groups, normalise), naive)
+    (expected,) = torch.autograd.grad(naive, weight)
+    torch.testing.assert_close(parseval_gradient(weight.detach(), 2.0, groups, normalise), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_and_columns_of_a_tall_matrix_give_the_same_gradient() -> None:
+    weight = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    rows, columns = parseval_penalty(weight, 2.0), parseval_penalty(weight.T, 2.0)
+    assert (rows - columns).item() == pytest.approx(2.0**2 * (6 - 3), rel=1e-4)
+    (by_rows,), (by_columns,) = (torch.autograd.grad(penalty, weight) for penalty in (rows, columns))
+    torch.testing.assert_close(by_rows, by_columns, rtol=1e-4, atol=1e-4)
+
+
+def test_orthogonal_rows_of_the_right_length_are_left_alone() -> None:
+    weight = torch.nn.init.orthogonal_(torch.empty(4, 7), gain=2.0**0.5)
+    assert parseval_gradient(weight, 2.0).abs().max() < 1e-4
+    assert parseval_gradient(weight * 3, 1.0, normalise_rows=True).abs().max() < 1e-5
+    assert parseval_gradient(weight * 3, 2.0).abs().max() > 1
+
+
+def test_rows_of_zeros_have_no_gradient() -> None:
+    weight = torch.eye(3, 4)
+    weight[1] = 0
+    for normalise in (False, True):
+        gradient = parseval_gradient(weight, 2.0, normalise_rows=normalise)
+        assert gradient.isfinite().all()
+        assert (gradient[1] == 0).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"groups": 2, "reference_width": 0}, {"normalise_rows": True, "scale": 1.0}], ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_the_penalty_in_the_loss(case: str, settings: dict[str, Any]) -> None:
+    treated, plain = build(case, coefficient=1e-4, **settings), build(case, treated=False)
+    groups, scale = settings.get("groups", 1), settings.get("scale", 2.0)
+    for step in range(5):
+        treated.step(loss_of(treated, step), None)
+        penalty = torch.zeros(())
+        for path in CASES[case][3]:
+            rows = plain.network.tensor(f"{path}.linear.weight").flatten(1)
+            width = rows.shape[0]
+            if settings.get("normalise_rows"):
+                rows = rows / rows.norm(dim=1, keepdim=True)
+            for group in rows.chunk(groups):
+                term = (group @ group.T - scale * torch.eye(width // groups)).square().sum()
+                penalty = penalty + term * (1.0 if "reference_width" in settings else (64 / width) ** 2)
+        plain.step(loss_of(plain, step) + 1e-4 * penalty, None)
+    for (name, value), other in zip(treated.network.named_parameters(), plain.network.parameters(), strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_weight_but_those_onto_the_outputs(case: str) -> None:
+    assert set(hidden_weights(build(case).network)) == {f"{path}.linear.weight" for path in CASES[case][3]}
+
+
+def test_rows_become_orthogonal() -> None:
+    part = build(coefficient=0.01, reference_width=0)
+    weight = part.network.tensor("torso.layers.dense_2.linear.weight")
+    for _ in range(400):
+        part.step(part.forward(torch.ones(2, 3)).sum() * 0.0, None)
+    torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(4), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"coefficient": -0.1}, r"parseval\.coefficient=-0\.1 must be at least 0"),
+        ({"scale": -1.0}, r"parseval\.scale=-1\.0 must be at least 0"),
+        ({"groups": 0}, r"parseval\.groups=0 must be at least 1"),
+        ({"reference_width": -1}, r"parseval\.reference_width=-1 must be at least 0"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Parseval(**settings)
+
+
+def test_refusals() -> None:
+    with pytest.raises(
+        ValueError, match=r"^parseval\.groups=3 must divide the 4 units of torso\.layers\.dense_2\.linear\.weight$"
+    ):
+        build(groups=3)
+    empty = PartBuilder(NetworkSpec(widths=[]), (3,), torch.float32, OptimizerSettings(), {"parseval": Parseval})
+    with pytest.raises(ValueError, match=r"^intervention parseval acts on hidden layers, and this network has none"):
+        empty("q", HeadSpec("q", 2))

@@ -1,0 +1,305 @@
+"""From a composed config to typed settings; every unknown key or wrong type is named here."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from functools import partial
+from math import isfinite
+from typing import Any, Final, TypeVar, get_args, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from plasticity.agents.factory import AGENTS
+from plasticity.agents.parts import Factory
+from plasticity.envs.factory import STREAMS
+from plasticity.interventions.registry import intervention_named, refuse_conflicts
+from plasticity.metrics.observer import MetricsSettings
+from plasticity.metrics.probe import ProbeSettings
+from plasticity.networks.spec import NetworkSpec, require_choice, require_range
+from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.training.evaluation.episodes import EvaluationSettings
+from plasticity.training.evaluation.task_evaluation import TaskEvaluationSettings
+
+PARTS: Final = "parts"
+MODES: Final = ("train", "evaluate")
+_SECTIONS: Final = (
+    "agent",
+    "env",
+    "network",
+    "optimizer",
+    "interventions",
+    "metrics",
+    "probe",
+    "evaluation",
+    "task_evaluation",
+    "checkpoint",
+)
+_LARGEST: Final = 2**63 - 1
+_MOST_THREADS: Final = 1024
+_Settings = TypeVar("_Settings")
+
+
+@dataclass
+class CheckpointSettings:
+    """When the run is saved.
+
+    Attributes:
+        every_steps: Period in steps of the stream, 0 for only at the end and on interruption.
+        keep: How many of the newest checkpoints are kept.
+    """
+
+    every_steps: int = 20_000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        require_range("checkpoint.every_steps", self.every_steps, 0)
+        require_range("checkpoint.keep", self.keep, 1)
+
+
+@dataclass
+class RunSettings:
+    """The settings at the top of the config.
+
+    Attributes:
+        mode: ``train``, or ``evaluate``: with ``resume=<run folder>``, play episodes with a checkpoint of that run.
+        steps: Environment steps, or minibatches of a data stream.
+        seed: Of the run; everything random is derived from it.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        precision: ``fp32``, or ``bf16`` for autocast of the forward pass.
+        compile: Runs updates as compiled functions: about ten seconds to compile, then small networks train several times
+            faster.
+        capture: Records updates as CUDA graphs (``device=cuda``), compiled or not: the host then sends one command for each.
+        channels_last: Layout of the weights of convolutions: the faster one on the processors that were measured.
+        threads: A number, or ``auto``: one for a small network, all cores for a large one.
+        log_every_steps: Steps between two lines of averages in ``metrics.csv`` and TensorBoard.
+        progress: Whether there is a progress bar.
+        run_dir: Folder of this run; None names one after the date and the choices, in ``runs/``.
+        resume: Run folder to go on with.
+        video: Of ``mode=evaluate``: film an episode into this file, ``<name>.gif`` or ``<name>.mp4``.
+        plugins: Files or modules with interventions of the user's own.
+    """
+
+    mode: str = "train"
+    steps: int = 20_000
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    compile: bool = False
+    capture: bool = False
+    channels_last: bool = True
+    threads: str = "auto"
+    log_every_steps: int = 500
+    progress: bool = True
+    run_dir: str | None = None
+    resume: str | None = None
+    video: str | None = None
+    plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        require_choice("mode", self.mode, MODES)
+        if self.video is not None and self.mode != "evaluate":
+            raise ValueError(f"video={self.video} films an episode of mode=evaluate; in mode={self.mode} leave it out")
+        require_range("steps", self.steps, 1)
+        require_range("seed", self.seed, 0, _LARGEST)
+        require_range("log_every_steps", self.log_every_steps, 1)
+        require_choice("device", self.device.partition(":")[0], ("cpu", "cuda", "auto"))
+        require_choice("precision", self.precision, ("fp32", "bf16"))
+        if self.threads != "auto" and not (self.threads.isdecimal() and 1 <= int(self.threads) <= _MOST_THREADS):
+            raise ValueError(f"threads={self.threads} must be auto or a number between 1 and {_MOST_THREADS}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run is made of, checked and typed.
+
+    Attributes:
+        run: The settings at the top.
+        agent_name: Key of ``plasticity.agents.factory.AGENTS``.
+        agent: The agent's settings.
+        env: The stream's settings.
+        network: The network before any intervention.
+        network_parts: Networks of parts, by name, that differ from it.
+        optimizer: The optimizer's settings.
+        optimizer_parts: Those of parts, by name, that differ from it.
+        interventions: Makes a new instance of each method, by name, in order.
+        metrics: Settings of the metrics.
+        probe: Settings of the probe.
+        evaluation: Settings of the evaluation.
+        task_evaluation: Settings of the evaluation of supervised learners.
+        checkpoint: Settings of the checkpoints.
+        choices: Word by which each group was chosen, such as ``env: catch``; the agent's and env's names where none is known.
+        config: The same as plain containers, as it is written to the run folder; what the settings of env and agent derive where
+            something was left open is filled in.
+    """
+
+    run: RunSettings
+    agent_name: str
+    agent: object
+    env: object
+    network: NetworkSpec
+    network_parts: Mapping[str, NetworkSpec]
+    optimizer: OptimizerSettings
+    optimizer_parts: Mapping[str, OptimizerSettings]
+    interventions: Mapping[str, Factory]
+    metrics: MetricsSettings
+    probe: ProbeSettings
+    evaluation: EvaluationSettings
+    task_evaluation: TaskEvaluationSettings
+    checkpoint: CheckpointSettings
+    choices: Mapping[str, str]
+    config: dict[str, Any]
+
+
+def plan_from(config: Mapping[str, Any]) -> Plan:
+    """Checks a composed config, as plain containers, and types it.
+
+    Raises:
+        ValueError: If a key is unknown, a value has the wrong type or makes no sense, or two methods refuse each other.
+    """
+    _require_sections(config)
+    top = {key: value for key, value in config.items() if key in {field.name for field in fields(RunSettings)}}
+    methods = config["interventions"]
+    refuse_conflicts(methods)
+    agent_name = _name(config, "agent", AGENTS)
+    env_name = _name(config, "env", STREAMS)
+    env: Any = build_settings(STREAMS[env_name][0], _without_name(config["env"]), "env")
+    agent: Any = build_settings(AGENTS[agent_name].settings, _without_name(config["agent"]), "agent")
+    filled_in = {"env": {"name": env_name, **asdict(env)}, "agent": {"name": agent_name, **asdict(agent)}}
+    return Plan(
+        run=build_settings(RunSettings, top, ""),
+        agent_name=agent_name,
+        agent=agent,
+        env=env,
+        network=build_settings(NetworkSpec, _without_parts(config["network"]), "network"),
+        network_parts=_by_part(NetworkSpec, config["network"], "network"),
+        optimizer=build_settings(OptimizerSettings, _without_parts(config["optimizer"]), "optimizer"),
+        optimizer_parts=_by_part(OptimizerSettings, config["optimizer"], "optimizer"),
+        interventions={name: _factory(name, values) for name, values in methods.items()},
+        metrics=build_settings(MetricsSettings, config["metrics"], "metrics"),
+        probe=build_settings(ProbeSettings, config["probe"], "probe"),
+        evaluation=build_settings(EvaluationSettings, config["evaluation"], "evaluation"),
+        task_evaluation=build_settings(TaskEvaluationSettings, config["task_evaluation"], "task_evaluation"),
+        checkpoint=build_settings(CheckpointSettings, config["checkpoint"], "checkpoint"),
+        choices=chosen_words(config),
+        config={**config, **filled_in},
+    )
+
+
+def chosen_words(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the words by which agent, env and other groups of a composed config were chosen, such as ``env: catch``."""
+    named = {group: str(config[group]["name"]) for group in ("agent", "env")}
+    return named | {"network": str(config["network"]["torso"])} | dict(config.get("choices") or {})
+
+
+def build_settings(cls: type[_Settings], values: Mapping[str, Any], where: str) -> _Settings:
+    """Makes an instance of a settings dataclass from plain values.
+
+    Args:
+        cls: The dataclass; its annotations are the schema.
+        values: Values by field name.
+        where: Dotted place in the config, for messages.
+
+    Raises:
+        ValueError: In one line, naming the key and what is allowed.
+    """
+    prefix = f"{where}." if where else ""
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise ValueError(
+                f"{prefix}{key} is unknown{did_you_mean(key, names)}; {where or 'the config'} has {', '.join(names)}"
+            )
+    schema, hints = OmegaConf.structured(cls), get_type_hints(cls)
+    OmegaConf.set_readonly(schema, False)
+    plain: dict[str, Any] = {}
+    for key, value in values.items():
+        group = _settings_class(hints[key])
+        if group is not None and isinstance(value, Mapping):
+            schema[key] = build_settings(group, value, f"{prefix}{key}")
+            continue
+        if isinstance(value, float) and value.is_integer() and int in (hints[key], *get_args(hints[key])):
+            value = int(value)  # 1e6 is a float to the parser, and a whole number to its writer
+        if value != schema[key]:
+            _require_finite(f"{prefix}{key}", value)
+        plain[key] = value
+    made: _Settings = OmegaConf.to_object(_filled(schema, plain, prefix))  # type: ignore[assignment]
+    return made
+
+
+def _filled(schema: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    """Returns the schema with the values; they are tried one by one only if one of them is refused, to name it."""
+    try:
+        return OmegaConf.merge(schema, values)
+    except OmegaConfBaseException:
+        for key, value in values.items():
+            try:
+                schema = OmegaConf.merge(schema, {key: value})
+            except OmegaConfBaseException as error:
+                reason = f"must be a list, [{value}]" if "ListConfig" in str(error) else str(error).splitlines()[0]
+                raise ValueError(f"{prefix}{key}={value}: {reason}") from error
+        return schema
+
+
+def _require_finite(name: str, value: object) -> None:
+    """Raises ValueError for an infinite number, NaN, and a whole number that no tensor can hold, alone or in a list.
+
+    What a mapping holds is left alone: arguments of other people's environments may be infinite.
+    """
+    for entry in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(entry, float) and not isfinite(entry):
+            raise ValueError(f"{name}={entry} must be a finite number")
+        if isinstance(entry, int) and abs(entry) > _LARGEST and name != "seed":
+            raise ValueError(f"{name}={entry} must be at most {_LARGEST:g}")
+
+
+def _settings_class(hint: Any) -> type | None:
+    """Returns the dataclass that a field of this type holds, or may hold, if it is one."""
+    return next((part for part in (hint, *get_args(hint)) if isinstance(part, type) and is_dataclass(part)), None)
+
+
+def did_you_mean(name: str, names: Any) -> str:
+    """Returns `` (did you mean x?)`` if a name is close to one of ``names``, else nothing."""
+    close = get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _require_sections(config: Mapping[str, Any]) -> None:
+    """Raises ValueError unless everything that is made of settings is there: a user can delete it or set it to null."""
+    methods = config.get("interventions")
+    each = {f"interventions.{name}": values for name, values in methods.items()} if isinstance(methods, Mapping) else {}
+    for name, values in ({section: config.get(section) for section in _SECTIONS} | each).items():
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{name}={'null' if values is None else values} must hold settings, {name}.<setting>=<value>")
+    absent = [field.name for field in fields(RunSettings) if field.name not in config]
+    if absent:
+        raise ValueError(f"{absent[0]} is deleted; it must have a value")
+
+
+def _factory(name: str, values: Mapping[str, Any]) -> Factory:
+    make = partial(build_settings, intervention_named(name), dict(values), f"interventions.{name}")
+    make()
+    return make
+
+
+def _name(config: Mapping[str, Any], group: str, known: Mapping[str, object]) -> str:
+    name = str(config[group]["name"])
+    require_choice(f"{group}.name", name, list(known))
+    return name
+
+
+def _by_part(cls: type[_Settings], values: Mapping[str, Any], where: str) -> dict[str, _Settings]:
+    """Returns the settings of the parts that have some of their own, ``<where>.parts.<part>``, over those of all parts."""
+    parts, common = values.get(PARTS) or {}, _without_parts(values)
+    for name, own in parts.items():
+        if not isinstance(own, Mapping):
+            raise ValueError(f"{where}.{PARTS}.{name}={own} must hold settings, {where}.{PARTS}.{name}.<setting>=<value>")
+    return {name: build_settings(cls, {**common, **own}, f"{where}.{PARTS}.{name}") for name, own in parts.items()}
+
+
+def _without_parts(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != PARTS}
+
+
+def _without_name(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != "name"}

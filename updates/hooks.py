@@ -1,0 +1,179 @@
+"""The interventions of a part: their hooks, called in the order of the config, each with its own view of the update."""
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any, Final
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from plasticity.interventions.base import Intervention, Logs, Update
+from plasticity.networks.network import Network
+from plasticity.networks.taps import Taps
+from plasticity.settings.seeding import restore_generator, torch_generator
+from plasticity.updates.compiled_function import CompiledFunction
+
+_HOOKS: Final = ("loss", "after_backward", "measure", "after_step", "task_switch", "evaluation_network")
+
+
+class Hooks:
+    """Calls the hooks of a part's interventions; of an update it calls only those that a method overrides.
+
+    Args:
+        part: The part's name.
+        network: The network, with its initial weights.
+        interventions: Instances of this part alone, by name, in order.
+        seed: The run's seed; each intervention draws from a generator private to (seed, part, name).
+        copies: Networks that accompany this one; filled later.
+
+    Attributes:
+        interventions: The instances by name.
+        copies: The given ones.
+        measuring: Those with a ``measure`` hook.
+        needs_graph: Name of the first method that differentiates the training forward, or None.
+        needs_recompute: Name of the first method that computes the loss anew, or None.
+        taps_wanted: Whether a method reads activations.
+    """
+
+    def __init__(
+        self, part: str, network: Network, interventions: Mapping[str, Intervention], seed: int, copies: Mapping[str, Network]
+    ) -> None:
+        self.interventions, self.copies = dict(interventions), copies
+        self._network = network
+        device = next(network.parameters()).device
+        self._generators = {name: torch_generator(seed, part, name, device=device) for name in self.interventions}
+        self._hooked = {hook: self._overriding(hook) for hook in _HOOKS}
+        methods = self.interventions.items()
+        self.needs_graph = next((name for name, method in methods if method.needs_graph), None)
+        self.needs_recompute = next((name for name, method in methods if method.needs_recompute), None)
+        self.measuring = [method for _, method in self._hooked["measure"]]
+        self.taps_wanted = any(method.needs_taps or method.needs_graph for method in self.interventions.values())
+        self._optimizer: Optimizer
+        self._measures: list[Callable[[], object]] = []
+        self._step = 0
+        self._batch: Any = None
+        self._loss: Tensor | None = None
+        self._recompute: Callable[[], Tensor] | None = None
+        self._has_terms = False
+
+    def attach(self, optimizer: Optimizer, compile: bool) -> Optimizer:
+        """Returns the optimizer that the interventions make of this one, and attaches them.
+
+        Args:
+            optimizer: Holds every parameter of the network once.
+            compile: Whether ``measure`` runs as compiled functions.
+        """
+        for intervention in self.interventions.values():
+            optimizer = intervention.wrap_optimizer(optimizer)
+        self._optimizer = optimizer
+        for name, intervention in self.interventions.items():
+            intervention.attach(self.view(name))
+        named = {name: value.detach() for name, value in self._network.named_parameters()}
+        self._measures = [self._measure_of(method, named, compile) for method in self.measuring]
+        return optimizer
+
+    def view(self, name: str) -> Update:
+        """Returns what the method of that name may see at this moment."""
+        taps, generator = self._network.taps, self._generators[name]
+        more = self._loss, self._recompute, self._has_terms
+        return Update(self._step, self._network, self._optimizer, self._batch, taps, generator, self.copies, *more)
+
+    def overrides(self, hook: str) -> bool:
+        """Tells whether any method overrides a hook."""
+        return bool(self._hooked[hook])
+
+    def open(self, step: int, batch: Any, recompute: Callable[[], Tensor] | None) -> None:
+        """Begins the update numbered ``step`` on a batch."""
+        self._step, self._batch, self._recompute = step, batch, recompute
+
+    def loss_terms(self, logs: Logs, loss: Tensor | None = None) -> Tensor | None:
+        """Returns the sum of what the interventions add to the loss, or None.
+
+        Args:
+            logs: Gets each term as ``<name>/loss``.
+            loss: The agent's own with its graph, for methods that differentiate it and the live activations.
+        """
+        self._loss = loss if self.needs_graph else None
+        total: Tensor | None = None
+        for name, intervention in self._hooked["loss"]:
+            term = intervention.loss(self.view(name))
+            if term is not None:
+                total = term if total is None else total + term
+                logs[f"{name}/loss"] = term.detach()
+        self._has_terms = total is not None
+        self._loss = None
+        self._network.taps.live = {}
+        return total
+
+    def after_backward(self, logs: Logs) -> None:
+        """Calls that hook; afterwards the loss can no longer be computed anew."""
+        for name, intervention in self._hooked["after_backward"]:
+            _collect(logs, name, intervention.after_backward(self.view(name)))
+        self._recompute = None
+
+    def measure(self) -> None:
+        """Calls that hook, right after the optimizer's step."""
+        for measure in self._measures:
+            measure()
+
+    def after_step(self, logs: Logs) -> None:
+        """Calls that hook."""
+        for name, intervention in self._hooked["after_step"]:
+            _collect(logs, name, intervention.after_step(self.view(name)))
+
+    def task_switch(self, task: int) -> Logs:
+        """Tells the interventions that ``task`` begins."""
+        logs: Logs = {}
+        for name, intervention in self._hooked["task_switch"]:
+            # Neither a batch nor activations: there are none after a resume, and a method must not see a difference.
+            view = self.view(name)._replace(batch=None, taps=Taps())
+            _collect(logs, name, intervention.task_switch(view, task))
+        return logs
+
+    def evaluation_network(self) -> Network:
+        """Returns the network to act with and to evaluate, which an intervention may replace by an average of its own."""
+        network = self._network
+        for name, intervention in self._hooked["evaluation_network"]:
+            chosen = intervention.evaluation_network(self.view(name))
+            network = network if chosen is self._network else chosen
+        return network
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the states of interventions and generators."""
+        return {
+            "interventions": {name: intervention.state_dict() for name, intervention in self.interventions.items()},
+            "generators": {name: generator.get_state() for name, generator in self._generators.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
+        """Restores what ``state_dict`` returned after ``step`` updates."""
+        self._step = step
+        for name, intervention in self.interventions.items():
+            intervention.load_state_dict(state["interventions"][name])
+            restore_generator(self._generators[name], state["generators"][name])
+
+    def _measure_of(self, method: Intervention, named: dict[str, Tensor], compile: bool) -> Callable[[], object]:
+        """Returns a call of ``method.measure`` with the present activations, compiled if asked to."""
+        running, taps = method.running(), self._network.taps
+        if not compile:
+            return lambda: method.measure(named, taps.post, running)
+        weights = list(named.values())
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            rest = iter(tensors)
+            values = dict(zip(named, islice(rest, len(named)), strict=True))
+            own = list(islice(rest, len(running)))
+            method.measure(values, dict(zip(taps.post, rest, strict=True)), own)
+            return own[:1]
+
+        call = CompiledFunction(flat, fixed=len(weights) + len(running))
+        return lambda: call(*weights, *running, *taps.post.values())
+
+    def _overriding(self, hook: str) -> list[tuple[str, Intervention]]:
+        plain = getattr(Intervention, hook)
+        return [(name, method) for name, method in self.interventions.items() if getattr(type(method), hook) is not plain]
+
+
+def _collect(logs: Logs, name: str, new: Logs | None) -> None:
+    for key, value in (new or {}).items():
+        logs[f"{name}/{key}"] = value

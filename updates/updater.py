@@ -1,0 +1,286 @@
+"""The one seam: every backward pass and every optimizer step of the testbed's agents happens in ``Updater.step``."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from plasticity.interventions.base import Intervention, Logs
+from plasticity.networks.network import Network
+from plasticity.updates.execution import EAGER, Execution
+from plasticity.updates.gradient_check import GradientCheck
+from plasticity.updates.hooks import Hooks
+from plasticity.updates.latest_examples import LatestExamples
+from plasticity.updates.lower_precision import CastCopies
+from plasticity.updates.trace import UpdateTrace
+from plasticity.updates.update_function import Objective, UpdateFunction
+
+
+class Updater:
+    """Trains one part of an agent: a network, its optimizer, and the interventions on them, in the order of the config.
+
+    Args:
+        part: The part's name, such as ``q`` or ``learner``.
+        network: The network with its initial weights, on its device.
+        optimizer: Holds every parameter of the network once.
+        interventions: Instances of this part alone, by name, in order.
+        seed: The run's seed; each intervention draws from a generator private to (seed, part, name).
+        max_gradient_norm: Bound of the joint gradient norm, or None.
+        execution: How updates are carried out.
+
+    Attributes:
+        steps: Updates so far.
+        copies: Networks that accompany this one, such as ``target``; the agent fills it before the first update.
+        trace: What a recent update was like; see ``UpdateTrace``.
+        examples: The latest examples it learned from, if the agent has declared its objective; see ``LatestExamples``.
+        value_errors: Maps logits (B, V, Z) of values that are categoricals, and values to learn (B, V), to the error of each,
+            (B, V), by the agent's loss; None for scalars. The agent sets it.
+
+    Raises:
+        ValueError: If updates are to be functions and the network has noisy or injected layers.
+    """
+
+    def __init__(
+        self,
+        part: str,
+        network: Network,
+        optimizer: Optimizer,
+        interventions: Mapping[str, Intervention],
+        seed: int,
+        max_gradient_norm: float | None = None,
+        execution: Execution = EAGER,
+    ) -> None:
+        if execution.as_function and (network.noisy_layers or network.spec.injected_layers):
+            what = "noisy layers" if network.noisy_layers else "plasticity_injection"
+            raise ValueError(f"{execution.name} does not work with {what}; choose {execution.remedy}")
+        self.part, self.network, self.seed = part, network, seed
+        self.max_gradient_norm, self.execution = max_gradient_norm, execution
+        self._functions: dict[tuple[Objective, bool], UpdateFunction] = {}
+        # The structure is final, and walking the modules at every update would be a good part of a small one.
+        self._parameters = list(network.parameters())
+        self.device = self._parameters[0].device
+        autocast = execution.autocast
+        self._cast_copies = CastCopies(autocast) if autocast is not None and self.device.type == "cpu" else None
+        self._written = 0  # optimizer steps, of which a parameter's own version knows nothing if they are fused
+        self.steps = 0
+        self.copies: dict[str, Network] = {}
+        self.value_errors: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.hooks = Hooks(part, network, interventions, seed, self.copies)
+        self.interventions = self.hooks.interventions
+        if execution.as_function and (method := self.hooks.needs_graph):
+            reason = "which differentiates the training forward"
+            raise ValueError(f"{execution.name} does not work with {method}, {reason}; choose {execution.remedy}")
+        self.optimizer = self.hooks.attach(optimizer, execution.compile)
+        network.taps.keeps_graph = bool(self.hooks.needs_graph)
+        self._records = self.hooks.taps_wanted or bool(self.hooks.measuring)
+        self.initial = {name: value.detach().clone() for name, value in network.named_parameters()}
+        self.trace = UpdateTrace(network, lambda inputs: self.infer(inputs, self.network))
+        self.examples = LatestExamples()
+        self._check = GradientCheck(part, self._parameters)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Runs the training forward, in training mode; interventions that need activations get those of this call.
+
+        Args:
+            inputs: (B, *input_shape).
+
+        Returns:
+            The head's output, in float32 whatever the precision.
+        """
+        self.network.train()
+        if self._records:
+            with self.network.taps.record():
+                return self._forward(inputs, self.network)
+        return self._forward(inputs, self.network)
+
+    def forward_again(self, inputs: Tensor) -> Tensor:
+        """Runs the training forward once more, for a loss that is computed anew; its activations are not recorded."""
+        return self._forward(inputs, self.network)
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Runs the network that acts and is evaluated, in evaluation mode and without a graph."""
+        return self.infer(inputs, self.evaluation_network())
+
+    @torch.no_grad()
+    def infer(self, inputs: Tensor, network: Network) -> Tensor:
+        """Runs ``network``, this one or a copy, in evaluation mode, without a graph, in the precision of the run."""
+        network.eval()
+        if self._cast_copies is not None and not (network.mode_dependent or network.noisy_layers):
+            network = self._cast_copies.of(network, 0 if network in self.copies.values() else self._written)
+        return self._forward(inputs, network)
+
+    def infer_with_graph(self, inputs: Tensor) -> Tensor:
+        """Runs the trained network in evaluation mode with a graph, for another part's loss to pass through."""
+        self.network.eval()
+        return self._forward(inputs, self.network)
+
+    def update(self, objective: Objective, batch: Any) -> Logs:
+        """Makes one update from an objective: the training forward on ``batch.inputs``, then ``step``.
+
+        Args:
+            objective: Maps the head's output and the batch to a scalar loss and to measures by name; a pure function of tensors,
+                the same one in every call.
+            batch: A named tuple of tensors with a field ``inputs``, shown to the interventions.
+
+        Returns:
+            Logs of the interventions, as ``<name>/<key>``, the objective's measures, and ``train/loss`` without the terms of the
+            interventions.
+
+        Raises:
+            FloatingPointError: If the loss or a gradient is not finite; the weights are as before.
+        """
+        if self.examples.objective is not None:
+            self.examples.add(batch)
+        recompute = None
+        if self.hooks.needs_recompute:
+            recompute = lambda: objective(self.forward_again(batch.inputs), batch)[0]  # noqa: E731
+        if self.execution.as_function:
+            return self._update_as_function(objective, batch, recompute)
+        outputs = self.forward(batch.inputs)
+        loss, measures = objective(outputs, batch)
+        logs = self.step(loss, batch, recompute)
+        return {**logs, **{name: value.detach() for name, value in measures.items()}, "train/loss": loss.detach()}
+
+    def step(self, loss: Tensor, batch: Any, recompute: Callable[[], Tensor] | None = None) -> Logs:
+        """Makes one update from a loss whose graph comes from ``forward``.
+
+        Args:
+            loss: A scalar.
+            batch: What the loss was computed from, shown to the interventions.
+            recompute: Returns the same loss, from the same random numbers, at the weights as they are when it is called.
+
+        Returns:
+            Logs of the interventions, as ``<name>/<key>``.
+
+        Raises:
+            ValueError: If an intervention needs ``recompute`` and there is none.
+            FloatingPointError: If the loss or a gradient is not finite; the weights are as before.
+        """
+        if self.hooks.needs_recompute and recompute is None:
+            raise ValueError(f"{self.hooks.needs_recompute} needs the loss anew, which part {self.part} does not offer")
+        self._begin(batch, recompute)
+        logs: Logs = {}
+        loss = loss if (terms := self.hooks.loss_terms(logs, loss)) is None else loss + terms
+        for parameter in self._parameters:
+            parameter.grad = None
+        loss.backward()
+        return self._finish(loss.detach(), logs)
+
+    def _update_as_function(self, objective: Objective, batch: Any, recompute: Callable[[], Tensor] | None) -> Logs:
+        """Leaves to the function what can be left to it, and runs every hook as ``step`` does."""
+        self._begin(batch, recompute)
+        whole = self._steps_inside and not self.trace.armed
+        computed = self._function(objective, whole)(batch, self.optimizer.param_groups[0]["lr"])
+        if computed.post:
+            self.network.taps.pre, self.network.taps.post = computed.pre, computed.post
+        logs: Logs = {**computed.measures, "train/loss": computed.loss}
+        if whole:
+            self._written += 1
+            self._check.refuse_unless_finite(computed.norm + computed.loss, self.optimizer, self.steps)
+            self.hooks.after_step(logs)
+            return logs
+        for parameter, gradient in zip(self._parameters, computed.gradients, strict=True):
+            parameter.grad = gradient
+        loss = computed.loss
+        if (terms := self.hooks.loss_terms(logs)) is not None:
+            if terms.requires_grad:
+                terms.backward()
+            loss = loss + terms.detach()
+        return self._finish(loss, logs)
+
+    def _begin(self, batch: Any, recompute: Callable[[], Tensor] | None) -> None:
+        self.steps += 1
+        self.hooks.open(self.steps, batch, recompute)
+        self.trace.open(self.steps, batch)
+
+    def _finish(self, loss: Tensor, logs: Logs) -> Logs:
+        """Makes the part of an update that follows the backward pass."""
+        self.hooks.after_backward(logs)
+        norm = self._check.norm()
+        self.trace.gradients(norm)
+        self._check.refuse_unless_finite(norm + loss, self.optimizer, self.steps)
+        self._check.clip(norm, self.max_gradient_norm)
+        with self.trace.of("optimizer"):
+            self.optimizer.step()
+        self._written += 1
+        self.hooks.measure()
+        with self.trace.of("intervention"):
+            self.hooks.after_step(logs)
+        self.trace.close(self.steps)
+        return logs
+
+    @cached_property
+    def _steps_inside(self) -> bool:
+        """Whether nothing comes between gradient and step, and the step is p <- p - learning rate * gradient for all."""
+        groups = self.optimizer.param_groups
+        plain = type(self.optimizer) is torch.optim.SGD and len(groups) == 1  # a subclass may step in another way
+        simple = plain and not any(groups[0][setting] for setting in ("momentum", "weight_decay", "maximize"))
+        return simple and not self.hooks.overrides("loss") and not self.hooks.overrides("after_backward")
+
+    def _function(self, objective: Objective, whole: bool) -> UpdateFunction:
+        if (objective, whole) not in self._functions:
+            bound = self.max_gradient_norm if whole else None
+            records = self.hooks.taps_wanted or (self._records and not whole)
+            made = UpdateFunction(self.network, objective, records, whole, self.hooks.measuring, bound, self.execution)
+            self._functions[objective, whole] = made
+        return self._functions[objective, whole]
+
+    def task_switch(self, task: int) -> Logs:
+        """Tells the interventions that ``task`` begins."""
+        return self.hooks.task_switch(task)
+
+    def evaluation_network(self) -> Network:
+        """Returns the network to act with and to evaluate, which an intervention may replace by an average of its own."""
+        return self.hooks.evaluation_network()
+
+    def raise_if_not_finite(self) -> None:
+        """Raises FloatingPointError if an update since the start met a loss or gradient that is not finite.
+
+        On the CPU ``step`` has raised already; see ``GradientCheck``.
+        """
+        self._check.raise_if_any(self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything the next update depends on."""
+        return {
+            "steps": self.steps,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "initial": self.initial,
+            "copies": {name: network.state_dict() for name, network in self.copies.items()},
+            **self.hooks.state_dict(),
+            "trace": self.trace.state_dict(),
+            "examples": self.examples.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` returned.
+
+        Raises:
+            ValueError: If the checkpoint was made with other interventions.
+        """
+        saved, present = list(state["interventions"]), list(self.interventions)
+        if saved != present:
+            raise ValueError(f"part {self.part}: the checkpoint was made with interventions {saved}, this run has {present}")
+        self.steps = state["steps"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["initial"].items():
+            self.initial[name].copy_(value)
+        for name, network in self.copies.items():
+            network.load_state_dict(state["copies"][name])
+        self.hooks.load_state_dict(state, self.steps)
+        self.trace.load_state_dict(state["trace"], self.device)
+        self.examples.load_state_dict(state["examples"], self.device)
+
+    def _forward(self, inputs: Tensor, network: Network) -> Tensor:
+        if self.execution.autocast is None:
+            plain: Tensor = network(inputs)
+            return plain
+        with torch.autocast(self.device.type, self.execution.autocast):
+            outputs: Tensor = network(inputs)
+        return outputs.float()
