@@ -54,7 +54,7 @@ def loop(rounds: int, overrides: Sequence[str], steps: int = 1000) -> str:
     return table("The default loop, with one addition at a time", seconds, steps, "steps", {"plain": "plain"})
 
 
-def looping(words: Sequence[str], observe: bool, steps: int, folder: Path) -> Callable[[], None]:
+def looping(words: Sequence[str], observe: bool, steps: int, folder: Path) -> Callable[[], object]:
     """Assembles a run and returns a function that advances it by ``steps``."""
     agent, stream, observers = assemble(plan_from(compose_config(words, CONFIGS)))
     tracker = Tracker([CsvWriter(folder / "metrics.csv"), TensorBoardWriter(folder)], 500)

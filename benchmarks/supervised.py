@@ -132,7 +132,7 @@ def finished(program: Callable[[], object], device: str) -> Callable[[], object]
     return run if device.startswith("cuda") else program
 
 
-def looping(row: Row, overrides: Sequence[str], updates: int, data: Path, folder: Path) -> Callable[[], None]:
+def looping(row: Row, overrides: Sequence[str], updates: int, data: Path, folder: Path) -> Callable[[], object]:
     """Assembles a run and returns a function that advances it by ``updates``, logging and writing included."""
     sizes = [f"env.batch_size={row.batch}", f"env.train_per_class={row.per_class}", "env.test_per_class=0"]
     words = [*row.words, *sizes, f"env.data_folder={data}", f"optimizer.learning_rate={row.rate}", "threads=1", *_UNWATCHED]

@@ -17,7 +17,10 @@ from plasticity.metrics.observer import Logs as Measurements
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
 
-_KINDS: Final[Mapping[str, Any]] = {kind.__name__: kind for kind in (Transitions, Examples, Place)} | RICH
+_KINDS: Final[Mapping[str, Any]] = {
+    **{kind.__name__: kind for kind in (Transitions, Examples, Place)},
+    **RICH,
+}
 _ON_DEVICE: Final = (Examples.__name__, Place.__name__)
 
 

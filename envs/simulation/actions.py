@@ -31,7 +31,7 @@ def nearest_actions(space: spaces.Box, actions: Array) -> Array:
         return clipped
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     if space.dtype.itemsize == 8:  # the largest whole numbers round up to one that the type does not hold
-        high = np.minimum(high, np.nextafter(float(np.iinfo(space.dtype).max), 0.0))
+        high = np.minimum(high, np.nextafter(float(np.iinfo(str(space.dtype)).max), 0.0))
     return np.clip(np.rint(actions.astype(np.float64)), low, high).astype(space.dtype)
 
 
