@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import plasticity.interventions as _registers_every_method  # noqa: F401
 from benchmarks.alternate import alternate
 from plasticity.agents.parts import PartBuilder
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
@@ -65,7 +64,7 @@ def costs(setting: Setting, methods: Sequence[str], rounds: int, optimizer: str,
 
 
 def _updates(setting: Setting, method: str, optimizer: str, compile: bool) -> Callable[[], object]:
-    methods = {} if method == PLAIN else {method: registered()[method]}
+    methods = {} if method == PLAIN else {method: INTERVENTIONS[method]}
     settings = OptimizerSettings(optimizer, 1e-4)
     builder = PartBuilder(setting.spec, setting.shape, setting.dtype, settings, methods, execution=Execution(compile=compile))
     part = builder("q", HeadSpec("q", 10))
@@ -112,11 +111,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--optimizer", default="adam", help="optimizer of all of them")
     parser.add_argument("--compile", action="store_true", help="run updates as compiled functions")
     given = parser.parse_args(words)
-    methods = given.methods.split(",") if given.methods else list(registered())
+    methods = given.methods.split(",") if given.methods else list(INTERVENTIONS)
     settings = [name.strip() for name in given.settings.split(";")] if given.settings else list(SETTINGS)
-    unknown = [name for name in methods if name not in registered()] + [name for name in settings if name not in SETTINGS]
+    unknown = [name for name in methods if name not in INTERVENTIONS] + [name for name in settings if name not in SETTINGS]
     if unknown:
-        parser.error(f"{unknown[0]} is unknown; choose from {', '.join(registered())}, and from {'; '.join(SETTINGS)}")
+        parser.error(f"{unknown[0]} is unknown; choose from {', '.join(INTERVENTIONS)}, and from {'; '.join(SETTINGS)}")
     torch.set_num_threads(1)
     print(table(methods, settings, given.rounds, given.optimizer, given.compile))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.alternate import alternate, table
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.training.assembly import assemble
 from plasticity.training.config.command_line import compose_config
 from plasticity.training.config.settings import plan_from
@@ -45,7 +45,7 @@ def loop(rounds: int, overrides: Sequence[str], steps: int = 1000) -> str:
     with TemporaryDirectory() as place:
         programs = {"plain": looping(overrides, False, steps, _folder(place, "plain"))}
         programs["metrics"] = looping(overrides, True, steps, _folder(place, "metrics"))
-        for name in registered():
+        for name in INTERVENTIONS:
             words = [*overrides, f"intervention=[{name}]"]
             if name in _ACT_OFTEN:
                 words.append(f"interventions.{name}.{_ACT_OFTEN[name]}")

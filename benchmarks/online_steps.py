@@ -10,7 +10,7 @@ from benchmarks.alternate import alternate, table
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 from plasticity.envs.experience import Examples, Experience
-from plasticity.interventions.registry import intervention_named
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
@@ -63,7 +63,7 @@ def learning(inputs: torch.Tensor, labels: torch.Tensor, methods: list[str], com
         (784,),
         torch.float32,
         OptimizerSettings(name="sgd", learning_rate=_RATE),
-        {name: intervention_named(name) for name in methods},
+        {name: INTERVENTIONS.named(name) for name in methods},
         execution=Execution(compile=compile),
     )
     learner = SupervisedLearner(SupervisedSettings(), 10, classification=True, build_part=builder)

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from torch import Tensor
+
+LARGEST_BOUND: Final = 1e9  # of an action; beyond, bounds stand for having none, and no policy fills such a range
 
 
 class Transitions(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import gymnasium
 import torch
@@ -36,27 +36,22 @@ from plasticity.envs.tasks.data_streams import (
     build_slow_regression,
     build_transformed,
 )
+from plasticity.settings.fields import Settings, setting
 
 __all__ = ["STREAMS", "BanditSettings", "Problem", "TaskStreamSettings", "build_stream"]
 
 
 @dataclass
-class BanditSettings:
-    """The image-classification contextual bandit.
+class BanditSettings(Settings):
+    """The image-classification contextual bandit."""
 
-    Attributes:
-        dataset: ``digits``, ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100`` or ``quick_draw``.
-        data_folder: Where data sets are kept; None for ``$PLASTICITY_DATA`` or ``~/.cache/plasticity``.
-        num_envs: Copies that are stepped together.
-        reward: Reward of the right class.
-        episode_steps: Steps after which an episode is truncated.
-    """
+    section: ClassVar[str] = "env"
 
-    dataset: str = "digits"
-    data_folder: str | None = None
-    num_envs: int = 1
-    reward: float = 1.0
-    episode_steps: int = 100
+    dataset: str = setting("digits", "``digits``, ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100`` or ``quick_draw``.")
+    data_folder: str | None = setting(None, "Where data sets are kept; None for ``$PLASTICITY_DATA`` or ``~/.cache/plasticity``.")
+    num_envs: int = setting(1, "Copies that are stepped together.")
+    reward: float = setting(1.0, "Reward of the right class.")
+    episode_steps: int = setting(100, "Steps after which an episode is truncated.")
 
 
 def _bandit(settings: BanditSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:

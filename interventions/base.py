@@ -1,7 +1,7 @@
 """The base class of interventions and the view of one update that their hooks receive."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from plasticity.networks.network import Network
 from plasticity.networks.spec import NetworkSpec
 from plasticity.networks.taps import Taps
+from plasticity.settings.fields import Settings, setting
 
 Logs = dict[str, Tensor | float]
 
@@ -47,7 +48,7 @@ class Update(NamedTuple):
 
 
 @dataclass
-class Intervention:
+class Intervention(Settings):
     """A method that keeps or restores plasticity. Subclass it as a dataclass, register it, and override what it needs.
 
     Fields are the method's settings, with the paper's values as defaults; they become the config keys
@@ -62,7 +63,6 @@ class Intervention:
         at a task switch: task_switch
 
     Attributes:
-        parts: Names of the parts to act on (``q``, ``learner``, ...); empty for every part.
         name: The registered name.
         needs_taps: Whether ``u.taps`` must hold the activations of the training forward. (``measure`` is given them anyway.)
         needs_graph: Whether ``u.loss`` and ``u.taps.live`` must be there in ``loss``, to differentiate through.
@@ -71,7 +71,7 @@ class Intervention:
         no_effect: Settings at which the method changes nothing, bit for bit; None for a method that changes the structure.
     """
 
-    parts: list[str] = field(default_factory=list, kw_only=True)
+    parts: list[str] = setting([], "Names of the parts to act on (``q``, ``learner``, ...); empty for every part.", kw_only=True)
 
     name: ClassVar[str] = ""
     needs_taps: ClassVar[bool] = False

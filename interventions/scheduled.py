@@ -1,7 +1,7 @@
 """What methods that act all at once have in common: when they act, and what becomes of target networks and the optimizer."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,28 +10,17 @@ from torch.optim import Optimizer
 from plasticity.interventions.base import Intervention, Logs, Update, due
 from plasticity.networks.layers.spectral_normalisation import SpectralNormalisation
 from plasticity.networks.network import Network
-from plasticity.networks.spec import require_range
 from plasticity.optimizers.optimizer_state import reset_entries
+from plasticity.settings.fields import setting
 
 
 @dataclass
 class Scheduled(Intervention):
-    """A method that acts at announced task switches, periodically, or after given updates. Subclasses write ``act``.
+    """A method that acts at announced task switches, periodically, or after given updates. Subclasses write ``act``."""
 
-    Attributes:
-        every_updates: Period in updates, 0 for never.
-        at_updates: Single updates after which it also happens, counted from 1.
-        at_task_switch: Whether it also happens at every announced task switch.
-    """
-
-    every_updates: int = field(default=0, kw_only=True)
-    at_updates: list[int] = field(default_factory=list, kw_only=True)
-    at_task_switch: bool = field(default=True, kw_only=True)
-
-    def __post_init__(self) -> None:
-        require_range(f"{self.name}.every_updates", self.every_updates, 0)
-        for update in self.at_updates:
-            require_range(f"{self.name}.at_updates", update, 1)
+    every_updates: int = setting(0, "Period in updates, 0 for never.", low=0, kw_only=True)
+    at_updates: list[int] = setting([], "Single updates after which it also happens, counted from 1.", low=1, kw_only=True)
+    at_task_switch: bool = setting(True, "Whether it also happens at every announced task switch.", kw_only=True)
 
     def act(self, u: Update) -> Logs:
         """Does what the method does."""

@@ -10,7 +10,6 @@ not pooled, unless it is what the head reads.
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Final
 
 from plasticity.metrics.groups.activity_metrics import ACTIVITY
@@ -19,6 +18,7 @@ from plasticity.metrics.groups.loss_metrics import LOSS
 from plasticity.metrics.groups.parameter_metrics import PARAMETERS
 from plasticity.metrics.groups.update_metrics import UPDATES
 from plasticity.metrics.metric import Metric
+from plasticity.settings.naming import did_you_mean
 
 CATALOGUE: Final[Mapping[str, Metric]] = {**ACTIVITY, **FEATURES, **PARAMETERS, **UPDATES, **LOSS}
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -36,8 +36,7 @@ def chosen(names: list[str]) -> dict[str, Metric]:
     every: dict[str, Metric] = {}
     for name in names or ["default"]:
         if name not in GROUPS and name not in CATALOGUE:
-            close = get_close_matches(name, [*GROUPS, *CATALOGUE], n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = did_you_mean(name, [*GROUPS, *CATALOGUE])
             raise ValueError(f"metrics.names={name} is unknown{hint}; choose from {', '.join([*GROUPS, *CATALOGUE])}")
         every |= {entry: CATALOGUE[entry] for entry in GROUPS.get(name, (name,))}
     return every

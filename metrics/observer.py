@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from plasticity.metrics.log_values import Histogram, Rich
 from plasticity.metrics.measures.firing_history import FiringHistory
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import PartView, Remembered, View, view_part
-from plasticity.networks.spec import require_range
+from plasticity.settings.fields import Settings, setting
 from plasticity.settings.seeding import torch_generator
 
 REMEMBERED_INPUTS: Final = 256
@@ -73,28 +73,22 @@ def observe(observer: Observer, view: View) -> Logs:
 
 
 @dataclass
-class MetricsSettings:
-    """Which metrics are logged, and when.
+class MetricsSettings(Settings):
+    """Which metrics are logged, and when."""
 
-    Attributes:
-        every_steps: Period in steps of the stream, 0 for never.
-        at_task_switch: Whether they are also taken at the end of every announced task.
-        names: Metrics of the catalogue, or its groups ``default`` (the cheap ones) and ``all``; empty for ``default``.
-        inputs: Inputs of the sample that activations are measured on.
-        histograms: Whether the firing rates of every layer are logged as histograms.
-        heatmaps: Whether the firing rates of every layer, and of all, are logged as heatmaps over the run.
-    """
+    section: ClassVar[str] = "metrics"
 
-    every_steps: int = 1000
-    at_task_switch: bool = True
-    names: list[str] = field(default_factory=list)
-    inputs: int = 1000
-    histograms: bool = True
-    heatmaps: bool = True
+    every_steps: int = setting(1000, "Period in steps of the stream, 0 for never.", low=0)
+    at_task_switch: bool = setting(True, "Whether they are also taken at the end of every announced task.")
+    names: list[str] = setting(
+        [], "Metrics of the catalogue, or its groups ``default`` (the cheap ones) and ``all``; empty for ``default``."
+    )
+    inputs: int = setting(1000, "Inputs of the sample that activations are measured on.", low=2)
+    histograms: bool = setting(True, "Whether the firing rates of every layer are logged as histograms.")
+    heatmaps: bool = setting(True, "Whether the firing rates of every layer, and of all, are logged as heatmaps over the run.")
 
     def __post_init__(self) -> None:
-        require_range("metrics.every_steps", self.every_steps, 0)
-        require_range("metrics.inputs", self.inputs, 2)
+        super().__post_init__()
         chosen(self.names)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from plasticity.metrics.probe_space import SPACES, VALUES, OutputSpace, Space, s
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import Part, View
 from plasticity.networks.network import Network
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.networks.torsos.torso_network import TorsoNetwork
+from plasticity.settings.fields import Settings, setting
 from plasticity.settings.seeding import derive_seed, torch_generator
 
 FREQUENCY: Final = 1e5
@@ -26,35 +26,31 @@ _OUTPUTS: Final = OutputSpace()
 
 
 @dataclass
-class ProbeSettings:
-    """When the probe task is run, and for how long.
+class ProbeSettings(Settings):
+    """When the probe task is run, and for how long."""
 
-    Attributes:
-        every_steps: Period in steps of the stream, 0 for never.
-        steps: Optimizer steps of one probe. Half of the 2,000 in "Towards perpetually trainable neural networks", B.3.
-        inputs: Different inputs to fit, drawn from what the part is trained on; fewer while there are not so many.
-        batch_size: Inputs per step.
-        learning_rate: Of the fresh Adam.
-        random_labels: Whether classifiers are also asked to memorise uniformly random labels of the same inputs.
-        space: ``values``: where values are categoricals, the probe fits the values that they stand for by the agent's own loss,
-            and its errors compare with those of scalar values; B.3 reads them as temporal-difference errors of random rewards.
-            ``outputs``: it fits their logits by squared errors. All other outputs are fitted as they are in either.
-    """
+    section: ClassVar[str] = "probe"
 
-    every_steps: int = 5_000
-    steps: int = 1000
-    inputs: int = 512
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    random_labels: bool = True
-    space: str = VALUES
-
-    def __post_init__(self) -> None:
-        require_range("probe.every_steps", self.every_steps, 0)
-        for name in ("steps", "inputs", "batch_size"):
-            require_range(f"probe.{name}", getattr(self, name), 1)
-        require_range("probe.learning_rate", self.learning_rate, 0)
-        require_choice("probe.space", self.space, SPACES)
+    every_steps: int = setting(5_000, "Period in steps of the stream, 0 for never.", low=0)
+    steps: int = setting(
+        1000, 'Optimizer steps of one probe. Half of the 2,000 in "Towards perpetually trainable neural networks", B.3.', low=1
+    )
+    inputs: int = setting(
+        512, "Different inputs to fit, drawn from what the part is trained on; fewer while there are not so many.", low=1
+    )
+    batch_size: int = setting(128, "Inputs per step.", low=1)
+    learning_rate: float = setting(1e-3, "Of the fresh Adam.", low=0)
+    random_labels: bool = setting(
+        True, "Whether classifiers are also asked to memorise uniformly random labels of the same inputs."
+    )
+    space: str = setting(
+        VALUES,
+        "``values``: where values are categoricals, the probe fits the values that they stand for by the "
+        "agent's own loss, and its errors compare with those of scalar values; B.3 reads them as temporal-"
+        "difference errors of random rewards. ``outputs``: it fits their logits by squared errors. All other "
+        "outputs are fitted as they are in either.",
+        choices=SPACES,
+    )
 
 
 class Curve(NamedTuple):

@@ -1,56 +1,46 @@
 """Optimizers by name."""
 
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 import torch
 from torch.optim import Optimizer
 
 from plasticity.networks.network import Network
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.optimizers.library_optimizers import LIBRARY, build_library_optimizer
 from plasticity.optimizers.paired_optimizer import PairedOptimizer
 from plasticity.optimizers.unit_adam import UnitAdam
+from plasticity.settings.fields import Settings, setting
 
 OPTIMIZERS: Final = ("adam", "sgd", "rmsprop", "muon", *LIBRARY)
 
 
 @dataclass
-class OptimizerSettings:
+class OptimizerSettings(Settings):
     """Settings of one optimizer.
 
     Weight decay is not among them: it is the intervention ``l2``, with a choice of parameters and of the decoupled form.
-
-    Attributes:
-        name: ``adam``, ``sgd``, ``rmsprop``, ``muon``, or of a library ``soap``, ``shampoo`` or ``kron``.
-        learning_rate: Step size; Muon's are scaled to the size of Adam's, so that the same numbers serve both.
-        betas: Decay rates of Adam and SOAP; Kron uses the first.
-        epsilon: Added to the denominator of Adam, SOAP and RMSProp.
-        momentum: Of SGD, RMSProp and Muon.
-        smoothing: Decay of RMSProp's average.
-        centered: Whether RMSProp divides by the standard deviation rather than the root mean square.
-        max_gradient_norm: Bound of the joint gradient norm; None for no clipping.
     """
 
-    name: str = "adam"
-    learning_rate: float = 1e-3
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    epsilon: float = 1e-8
-    momentum: float = 0.0
-    smoothing: float = 0.95
-    centered: bool = True
-    max_gradient_norm: float | None = None
+    section: ClassVar[str] = "optimizer"
+
+    name: str = setting(
+        "adam", "``adam``, ``sgd``, ``rmsprop``, ``muon``, or of a library ``soap``, ``shampoo`` or ``kron``.", choices=OPTIMIZERS
+    )
+    learning_rate: float = setting(
+        1e-3, "Step size; Muon's are scaled to the size of Adam's, so that the same numbers serve both.", low=0
+    )
+    betas: list[float] = setting([0.9, 0.999], "Decay rates of Adam and SOAP; Kron uses the first.")
+    epsilon: float = setting(1e-8, "Added to the denominator of Adam, SOAP and RMSProp.", low=0)
+    momentum: float = setting(0.0, "Of SGD, RMSProp and Muon.", low=0, high=1)
+    smoothing: float = setting(0.95, "Decay of RMSProp's average.", low=0, high=1)
+    centered: bool = setting(True, "Whether RMSProp divides by the standard deviation rather than the root mean square.")
+    max_gradient_norm: float | None = setting(None, "Bound of the joint gradient norm; None for no clipping.", low=0)
 
     def __post_init__(self) -> None:
-        require_choice("optimizer", self.name, OPTIMIZERS)
-        require_range("optimizer.learning_rate", self.learning_rate, 0)
-        require_range("optimizer.epsilon", self.epsilon, 0)
-        require_range("optimizer.momentum", self.momentum, 0, 1)
-        require_range("optimizer.smoothing", self.smoothing, 0, 1)
+        super().__post_init__()
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas={list(self.betas)} must be two numbers in [0, 1)")
-        if self.max_gradient_norm is not None:
-            require_range("optimizer.max_gradient_norm", self.max_gradient_norm, 0)
 
 
 def build_optimizer(settings: OptimizerSettings, network: Network, seed: int = 0) -> Optimizer:

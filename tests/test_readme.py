@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from registries import forget_entries, forget_modules
 
 import run_agent
-from plasticity.interventions import registry
+from plasticity.interventions.registry import INTERVENTIONS
 
 README = Path(run_agent.__file__).with_name("README.md")
 PLUGINS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -20,10 +21,10 @@ COUNTER = '''
 from dataclasses import dataclass
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 
 
-@register("counter")
+@intervention("counter")
 @dataclass
 class Counter(Intervention):
     """Counts 5 in every second update."""
@@ -35,11 +36,12 @@ class Counter(Intervention):
 
 @pytest.fixture(autouse=True)
 def _leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    forget_entries(monkeypatch, INTERVENTIONS)
+    before = set(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))
     threads = torch.get_num_threads()
     yield
+    forget_modules(before)
     torch.set_num_threads(threads)
 
 
@@ -56,7 +58,7 @@ def logged(folder: Path, source: str, *words: str) -> dict[str, list[float]]:
 
 
 def test_the_readme_has_two_complete_plugins() -> None:
-    assert [re.findall(r'@register\("(\w+)"\)', source) for source in PLUGINS] == [["gradient_noise"], ["silent_reset"]]
+    assert [re.findall(r'@intervention\("(\w+)"\)', source) for source in PLUGINS] == [["gradient_noise"], ["silent_reset"]]
 
 
 def test_the_first_one_adds_noise(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from registries import forget_entries
 
 import run_agent
-from plasticity.interventions import registry
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.training.config.config_store import GROUPS
 from plasticity.training.saving.checkpoint import latest_checkpoint, load_checkpoint
 from plasticity.training.saving.saver import PARTS
@@ -30,7 +30,7 @@ QUIET = ["metrics.every_steps=0", "probe.every_steps=0"]
 SMALL = ["network.widths=[12,8]", "agent.warmup_env_steps=10", "agent.batch_size=8"]
 LEARNER = ["agent=supervised", "env=permuted_pixels", "env.examples_per_task=200", "network.widths=[12,8]"]
 MEASURED = ["metrics.every_steps=20", "metrics.inputs=40", "probe.every_steps=40", "probe.steps=3", "probe.inputs=32"]
-BUILT_IN = [name for name, cls in registered().items() if cls.__module__.startswith("interventions.")]
+BUILT_IN = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")]
 
 
 @pytest.fixture(autouse=True)
@@ -439,13 +439,14 @@ def test_hydra_s_own_flags_leave_the_environment_as_it_was(
 def test_plugins_are_listed_and_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    forget_entries(monkeypatch, INTERVENTIONS)
     monkeypatch.setattr(sys, "argv", ["run_agent.py"])
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\n"
         "from plasticity.interventions.base import Intervention\n"
-        "from plasticity.interventions.registry import register\n\n\n"
-        "@register('mine')\n@dataclass\nclass Mine(Intervention):\n    '''Does nothing at all.'''\n\n    strength: float = 0.5\n"
+        "from plasticity.interventions.registry import intervention\n\n\n"
+        "@intervention('mine')\n@dataclass\nclass Mine(Intervention):\n    '''Does nothing at all.'''\n\n"
+        "    strength: float = 0.5\n"
     )
     plugins = f"plugins=[{tmp_path / 'mine.py'}]"
     assert run_agent.main(["list=interventions", plugins]) == 0
@@ -457,8 +458,8 @@ def test_plugins_are_listed_and_shown(
 PLUGIN = (
     "from dataclasses import dataclass\n"
     "from plasticity.interventions.base import Intervention\n"
-    "from plasticity.interventions.registry import register\n\n\n"
-    "@register('hold_still')\n@dataclass\nclass HoldStill(Intervention):\n    'Does nothing at all.'\n"
+    "from plasticity.interventions.registry import intervention\n\n\n"
+    "@intervention('hold_still')\n@dataclass\nclass HoldStill(Intervention):\n    'Does nothing at all.'\n"
 )
 
 
@@ -468,7 +469,7 @@ def test_a_run_with_a_plugin_goes_on_from_another_folder(tmp_path: Path, monkeyp
     elsewhere.mkdir()
     (home / "mine.py").write_text(PLUGIN)
     (elsewhere / "mine.py").write_text("raise RuntimeError('another file of that name')")
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    forget_entries(monkeypatch, INTERVENTIONS)
     monkeypatch.chdir(home)
     words = ["plugins=[mine.py]", "intervention=[hold_still]", *LEARNER, *QUIET]
     folder = run(tmp_path / "run", "steps=10", *words)
@@ -490,12 +491,13 @@ def test_a_full_disk_ends_the_run_in_one_line_that_says_where_it_is(
 
 
 def test_a_mistake_in_a_plugin_shows_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    forget_entries(monkeypatch, INTERVENTIONS)
     (tmp_path / "mistaken.py").write_text(
         "from dataclasses import dataclass\n"
         "from plasticity.interventions.base import Intervention\n"
-        "from plasticity.interventions.registry import register\n\n\n"
-        "@register('mistaken')\n@dataclass\nclass Mistaken(Intervention):\n    def after_step(self, u):\n        int('three')\n"
+        "from plasticity.interventions.registry import intervention\n\n\n"
+        "@intervention('mistaken')\n@dataclass\nclass Mistaken(Intervention):\n"
+        "    def after_step(self, u):\n        int('three')\n"
     )
     words = [f"plugins=[{tmp_path / 'mistaken.py'}]", "intervention=mistaken", f"run_dir={tmp_path / 'run'}", "steps=20"]
     with pytest.raises(RuntimeError, match=r"at step 11 of .*run: invalid literal for int") as error:

@@ -9,7 +9,7 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from plasticity.interventions.plugins import load_plugins
+from plasticity.settings.plugins import load_plugins
 from plasticity.training.assembly import assemble
 from plasticity.training.config.command_line import (
     Request,

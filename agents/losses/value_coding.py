@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, isfinite
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from torch import Tensor
 
 from plasticity.agents.losses.targets import categorical_cross_entropy, hl_gauss, regression_error, smooth, two_hot
-from plasticity.networks.spec import HeadSpec, require_choice, require_range
+from plasticity.networks.spec import HeadSpec
+from plasticity.settings.fields import Settings, require_choice, require_range, setting
 
 POP_ART: Final = "pop_art"
 CODINGS: Final = ("squared", "huber", "two_hot", "hl_gauss", POP_ART)
@@ -128,40 +129,35 @@ class ValueCoding(NamedTuple):
 
 
 @dataclass
-class ValueSettings:
-    """The settings of a learned value, the same for PPO and SAC.
+class ValueSettings(Settings):
+    """The settings of a learned value, the same for PPO and SAC."""
 
-    Attributes:
-        discount: gamma, in [0, 1).
-        value_loss: ``squared``, ``huber``, ``two_hot``, ``hl_gauss`` or ``pop_art``.
-        bins: Atoms of a categorical value; None for a spacing of 1.
-        value_low: First atom; None for -M, M being 1 / (1 - discount) rounded up, the largest return of rewards in [-1, 1]; for
-            ``hl_gauss`` two more. Rewards of another size need numbers of their own.
-        value_high: Last atom; None for M, or M + 2.
-        label_smoothing: Weight of the uniform distribution in the two-hot or HL-Gauss target, in [0, 1].
-        label_smoothing_decoding: ``corrected``: a decoded value is that of the target before it was smoothed. ``published``: it
-            is the mean of the smoothed one, (1 - label_smoothing) * value + label_smoothing * mean of the atoms, which shrinks
-            values that are bootstrapped from as a smaller discount does.
-        pop_art_decay: Share of a batch's targets in the moments that ``pop_art`` normalises by, in [0, 1].
-        pop_art_deviation_low: Least deviation that it divides by.
-    """
+    section: ClassVar[str] = "agent"
 
-    discount: float = 0.99
-    value_loss: str = "squared"
-    bins: int | None = None
-    value_low: float | None = None
-    value_high: float | None = None
-    label_smoothing: float = 0.0
-    label_smoothing_decoding: str = "corrected"
-    pop_art_decay: float = 3e-4
-    pop_art_deviation_low: float = 1e-4
+    discount: float = setting(0.99, "gamma.", low=0, below=1)
+    value_loss: str = setting("squared", "``squared``, ``huber``, ``two_hot``, ``hl_gauss`` or ``pop_art``.", choices=CODINGS)
+    bins: int | None = setting(None, "Atoms of a categorical value; None for a spacing of 1.")
+    value_low: float | None = setting(
+        None,
+        "First atom; None for -M, M being 1 / (1 - discount) rounded up, the largest return of rewards in "
+        "[-1, 1]; for ``hl_gauss`` two more. Rewards of another size need numbers of their own.",
+    )
+    value_high: float | None = setting(None, "Last atom; None for M, or M + 2.")
+    label_smoothing: float = setting(0.0, "Weight of the uniform distribution in the two-hot or HL-Gauss target, in [0, 1].")
+    label_smoothing_decoding: str = setting(
+        "corrected",
+        "``corrected``: a decoded value is that of the target before it was smoothed. ``published``: it is "
+        "the mean of the smoothed one, (1 - label_smoothing) * value + label_smoothing * mean of the atoms, "
+        "which shrinks values that are bootstrapped from as a smaller discount does.",
+    )
+    pop_art_decay: float = setting(
+        3e-4, "Share of a batch's targets in the moments that ``pop_art`` normalises by.", low=0, high=1
+    )
+    pop_art_deviation_low: float = setting(1e-4, "Least deviation that it divides by.", low=1e-30)
 
     def __post_init__(self) -> None:
-        require_range("agent.discount", self.discount, 0, 1 - 1e-9)
-        require_choice("agent.value_loss", self.value_loss, CODINGS)
+        super().__post_init__()
         require_decodable(self.label_smoothing, self.label_smoothing_decoding)
-        require_range("agent.pop_art_decay", self.pop_art_decay, 0, 1)
-        require_range("agent.pop_art_deviation_low", self.pop_art_deviation_low, 1e-30)
         if self.value_loss in CATEGORICAL_LOSSES:
             support = categorical_support(self.value_loss, self.discount, self.bins, self.value_low, self.value_high)
             self.bins, self.value_low, self.value_high = support

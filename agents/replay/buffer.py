@@ -13,7 +13,7 @@ from plasticity.agents.replay.frame_store import FrameStore
 from plasticity.agents.replay.n_step import n_step_returns
 from plasticity.agents.replay.segments import SEGMENTS, Segment, pieces, read_segment, rows_per_segment, write_segment
 from plasticity.envs.experience import Transitions
-from plasticity.networks.spec import require_range
+from plasticity.settings.fields import require_range
 
 _NOT_GIVEN = torch.tensor(float("nan"))
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from plasticity.agents.replay.frame_memory import allocate, put, put_latest
-from plasticity.networks.spec import require_range
+from plasticity.settings.fields import require_range
 
 _ROWS_PER_FRAME_ASIDE: Final = 32  # at first; an Atari episode brings four such frames and has at least 200 steps
 

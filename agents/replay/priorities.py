@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plasticity.agents.replay.buffer import Replay, ReplayBatch
 from plasticity.envs.experience import Transitions
-from plasticity.networks.spec import require_range
+from plasticity.settings.fields import require_range
 
 _WIDTH: Final = 64  # few levels, since what counts is the number of operations
 

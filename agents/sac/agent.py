@@ -16,11 +16,11 @@ from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.replay.buffer import Replay, ReplayBatch
 from plasticity.agents.sac.log_multiplier import LogMultiplier
-from plasticity.envs.experience import Experience, Transitions
-from plasticity.envs.simulation.actions import LARGEST_BOUND
+from plasticity.envs.experience import LARGEST_BOUND, Experience, Transitions
 from plasticity.interventions.base import Logs
 from plasticity.networks.heads.pop_art import pop_art_heads
-from plasticity.networks.spec import HeadSpec, require_range
+from plasticity.networks.spec import HeadSpec
+from plasticity.settings.fields import setting
 from plasticity.settings.seeding import restore_generator, torch_generator
 from plasticity.updates.logs import by_part, samples
 from plasticity.updates.updater import Updater
@@ -34,40 +34,26 @@ class SACSettings(ValueSettings):
     """Soft actor-critic (Haarnoja et al. 2018) with twin critics and automatic temperature.
 
     Discount and critics have the settings of ``ValueSettings``.
-
-    Attributes:
-        batch_size: Transitions per update.
-        n_step: Most steps that a return adds up before the target critics take over.
-        buffer_transitions: Size of the replay.
-        replay_folder: Where observations are mapped to a file instead of being kept in memory; None for in memory. The file
-            has no name, and its space is free again when the program ends.
-        warmup_env_steps: Environment steps of uniform actions before the first update.
-        env_steps_per_update: Environment steps for each update.
-        target_step_size: tau, share of the critics that their targets take over at every update.
-        target_entropy_per_dimension: Target entropy of the policy, in nats per action dimension, in the space of (-1, 1).
-        initial_temperature: alpha at first.
-        temperature_learning_rate: Step size of log alpha; 0 for a constant temperature.
     """
 
-    batch_size: int = 256
-    n_step: int = 1
-    buffer_transitions: int = 1_000_000
-    replay_folder: str | None = None
-    warmup_env_steps: int = 10_000
-    env_steps_per_update: int = 1
-    target_step_size: float = 0.005
-    target_entropy_per_dimension: float = -1.0
-    initial_temperature: float = 1.0
-    temperature_learning_rate: float = 3e-4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("batch_size", "n_step", "buffer_transitions", "env_steps_per_update"):
-            require_range(f"agent.{name}", getattr(self, name), 1)
-        require_range("agent.warmup_env_steps", self.warmup_env_steps, 0)
-        require_range("agent.target_step_size", self.target_step_size, 0, 1)
-        require_range("agent.initial_temperature", self.initial_temperature, 1e-8)
-        require_range("agent.temperature_learning_rate", self.temperature_learning_rate, 0)
+    batch_size: int = setting(256, "Transitions per update.", low=1)
+    n_step: int = setting(1, "Most steps that a return adds up before the target critics take over.", low=1)
+    buffer_transitions: int = setting(1_000_000, "Size of the replay.", low=1)
+    replay_folder: str | None = setting(
+        None,
+        "Where observations are mapped to a file instead of being kept in memory; None for in memory. The "
+        "file has no name, and its space is free again when the program ends.",
+    )
+    warmup_env_steps: int = setting(10_000, "Environment steps of uniform actions before the first update.", low=0)
+    env_steps_per_update: int = setting(1, "Environment steps for each update.", low=1)
+    target_step_size: float = setting(
+        0.005, "tau, share of the critics that their targets take over at every update.", low=0, high=1
+    )
+    target_entropy_per_dimension: float = setting(
+        -1.0, "Target entropy of the policy, in nats per action dimension, in the space of (-1, 1)."
+    )
+    initial_temperature: float = setting(1.0, "alpha at first.", low=1e-08)
+    temperature_learning_rate: float = setting(3e-4, "Step size of log alpha; 0 for a constant temperature.", low=0)
 
 
 class CriticBatch(NamedTuple):

@@ -2,9 +2,9 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,40 +16,35 @@ from plasticity.agents.supervised.best_weights import BestWeights
 from plasticity.agents.supervised.online_means import OnlineMeans
 from plasticity.envs.experience import Examples, Experience, Place
 from plasticity.interventions.base import Logs
-from plasticity.networks.spec import HeadSpec, require_range
+from plasticity.networks.spec import HeadSpec
+from plasticity.settings.fields import Settings, setting
 from plasticity.updates.recent_inputs import RecentInputs
 from plasticity.updates.update_function import Objective
 from plasticity.updates.updater import Updater
 
 
 @dataclass
-class SupervisedSettings:
-    """Continual supervised learner: one update on every minibatch, classification or regression as the stream demands.
+class SupervisedSettings(Settings):
+    """Continual supervised learner: one update on every minibatch, classification or regression as the stream demands."""
 
-    Attributes:
-        label_smoothing: Weight of the uniform distribution in the classification target, in [0, 1].
-        recent_examples: Latest inputs kept for measurements.
-        rate_milestones: Parts of a task's epochs, rising, after which the learning rate falls; it is back at each new task, told
-            or not.
-        rate_factor: What the learning rate is multiplied with at each of them.
-        restore_best: Whether the weights go back, at the end of a task, to those of the epoch with the best validation.
-        evaluation_batch_size: Examples at a time where nothing is learned.
-    """
+    section: ClassVar[str] = "agent"
 
-    label_smoothing: float = 0.0
-    recent_examples: int = 2000
-    rate_milestones: list[float] = field(default_factory=list)
-    rate_factor: float = 0.2
-    restore_best: bool = False
-    evaluation_batch_size: int = 1000
+    label_smoothing: float = setting(0.0, "Weight of the uniform distribution in the classification target.", low=0, high=1)
+    recent_examples: int = setting(2000, "Latest inputs kept for measurements.", low=1)
+    rate_milestones: list[float] = setting(
+        [],
+        "Parts of a task's epochs, rising, after which the learning rate falls; it is back at each new task, told or not.",
+        low=0,
+        high=1,
+    )
+    rate_factor: float = setting(0.2, "What the learning rate is multiplied with at each of them.", low=0)
+    restore_best: bool = setting(
+        False, "Whether the weights go back, at the end of a task, to those of the epoch with the best validation."
+    )
+    evaluation_batch_size: int = setting(1000, "Examples at a time where nothing is learned.", low=1)
 
     def __post_init__(self) -> None:
-        require_range("agent.label_smoothing", self.label_smoothing, 0, 1)
-        require_range("agent.recent_examples", self.recent_examples, 1)
-        require_range("agent.evaluation_batch_size", self.evaluation_batch_size, 1)
-        require_range("agent.rate_factor", self.rate_factor, 0)
-        for milestone in self.rate_milestones:
-            require_range("agent.rate_milestones", milestone, 0, 1)
+        super().__post_init__()
         if self.rate_milestones != sorted(self.rate_milestones):
             raise ValueError(f"agent.rate_milestones={self.rate_milestones} must rise")
 

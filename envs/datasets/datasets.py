@@ -4,7 +4,6 @@
 ``$PLASTICITY_DATA`` or ``~/.cache/plasticity``, verified at every load and fetched at the first.
 """
 
-import difflib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +21,7 @@ from plasticity.envs.datasets.image_set import Split, load_image_set
 from plasticity.envs.datasets.quick_draw import CLASSES as DRAWING_CLASSES
 from plasticity.envs.datasets.quick_draw import PER_CLASS as DRAWINGS_PER_CLASS
 from plasticity.envs.datasets.quick_draw import load_drawings
+from plasticity.settings.naming import did_you_mean
 
 IMAGE_SETS = {image_set.name: image_set for image_set in (MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
 DATASETS = ("digits", *IMAGE_SETS, "quick_draw")
@@ -82,9 +82,7 @@ def load_dataset(name: str, split: Split | None = None, root: Path | None = None
         DatasetError: (a ValueError) the data are missing, damaged, or cannot be stored.
     """
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}{hint}")
+        raise ValueError(f"unknown data set {name!r}{did_you_mean(name, DATASETS)}; choose from {', '.join(DATASETS)}")
     if split is not None and split not in get_args(Split):
         raise ValueError(f"split must be one of {', '.join(get_args(Split))}, got {split!r}")
     if name == "digits":

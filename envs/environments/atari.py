@@ -13,7 +13,7 @@ from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.environments.task_sequence import TaskSequence
 from plasticity.envs.problem import Problem, environment_problem
 from plasticity.envs.stream import Stream
-from plasticity.settings.nearest import unknown_name
+from plasticity.settings.naming import unknown_name
 
 
 class _Emulators(AtariVectorEnv):

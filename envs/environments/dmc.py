@@ -16,7 +16,7 @@ from gymnasium import spaces
 from plasticity.envs.simulation.mujoco_state import physics_state, restore_physics
 from plasticity.envs.simulation.mujoco_warnings import warn_in_python
 from plasticity.envs.tasks.generator_state import generator_state, restored_generator
-from plasticity.settings.nearest import unknown_name
+from plasticity.settings.naming import unknown_name
 
 with warnings.catch_warnings():  # it looks for a screen, and warns where there is none
     warnings.simplefilter("ignore")

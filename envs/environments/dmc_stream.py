@@ -1,6 +1,6 @@
 """Streams of DeepMind Control tasks, one or several in sequence."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,24 +14,21 @@ from plasticity.envs.problem import Problem, environment_problem
 from plasticity.envs.simulation.normalisation import normalised
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.envs.stream import Stream
+from plasticity.settings.fields import setting
 
 
 @dataclass
 class DmcSettings(ShiftSettings):
-    """A task of the DeepMind Control Suite, or a sequence of tasks.
+    """A task of the DeepMind Control Suite, or a sequence of tasks."""
 
-    Attributes:
-        task: ``domain-task``.
-        action_repeat: Control steps for which an action is held; one environment step is that many control steps.
-        tasks: Tasks to learn one after the other and again from the first, instead of ``task``; their observations and actions
-            must have the same shapes.
-        steps_per_task: Environment steps, over all copies, between tasks of ``tasks``.
-    """
-
-    task: str = "cartpole-swingup"
-    action_repeat: int = 1
-    tasks: list[str] = field(default_factory=list)
-    steps_per_task: int = 1_000_000
+    task: str = setting("cartpole-swingup", "``domain-task``.")
+    action_repeat: int = setting(1, "Control steps for which an action is held; one environment step is that many control steps.")
+    tasks: list[str] = setting(
+        [],
+        "Tasks to learn one after the other and again from the first, instead of ``task``; their observations"
+        " and actions must have the same shapes.",
+    )
+    steps_per_task: int = setting(1_000_000, "Environment steps, over all copies, between tasks of ``tasks``.")
 
 
 def build_dmc(settings: DmcSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:

@@ -1,6 +1,6 @@
 """Streams of any environment that is registered with gymnasium."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,25 +14,23 @@ from plasticity.envs.simulation.failure import described
 from plasticity.envs.simulation.normalisation import VectorSettings, normalised
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.envs.stream import Stream
-from plasticity.settings.nearest import unknown_name
+from plasticity.settings.fields import setting
+from plasticity.settings.naming import unknown_name
 
 TINY = (catch, identity, infinite_horizon)  # importing them registers their environments
 
 
 @dataclass
 class GymSettings(VectorSettings):
-    """Any environment registered with gymnasium that shows a Box and takes discrete or bounded actions.
+    """Any environment registered with gymnasium that shows a Box and takes discrete or bounded actions."""
 
-    Attributes:
-        id: Registered name, ``CartPole-v1`` say, or ``module:name`` to import a module first.
-        kwargs: Arguments for the environment, by name: ``env.kwargs.<name>=<value>``.
-        image_layout: ``channels_first``, ``channels_last``, or ``auto`` to tell by the shape and say so. Networks read (channels,
-            height, width), and images of the other layout are transposed.
-    """
-
-    id: str = "CartPole-v1"
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    image_layout: str = "auto"
+    id: str = setting("CartPole-v1", "Registered name, ``CartPole-v1`` say, or ``module:name`` to import a module first.")
+    kwargs: dict[str, Any] = setting({}, "Arguments for the environment, by name: ``env.kwargs.<name>=<value>``.")
+    image_layout: str = setting(
+        "auto",
+        "``channels_first``, ``channels_last``, or ``auto`` to tell by the shape and say so. Networks read "
+        "(channels, height, width), and images of the other layout are transposed.",
+    )
 
 
 def build_gym(settings: GymSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:

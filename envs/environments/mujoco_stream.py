@@ -1,7 +1,7 @@
 """Streams of MuJoCo environments, with physics that may change."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -15,40 +15,32 @@ from plasticity.envs.simulation.normalisation import VectorSettings, normalised
 from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors, listed_factors
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.envs.stream import Stream
+from plasticity.settings.fields import setting
 
 NO_SHIFT: Final = "none"
 
 
 @dataclass
 class ShiftSettings(VectorSettings):
-    """What changes in the physics, and when.
+    """What changes in the physics, and when."""
 
-    Attributes:
-        shift: ``friction`` (of floor and body), ``gravity``, ``actuator`` (strength) or ``none``.
-        change_every_steps: Environment steps, over all copies, after which the next episode brings a change.
-        shift_range: Smallest and largest factor; each is drawn log-uniformly from a generator of (seed, number of the change).
-        shift_values: Factors to use instead, one after the other and again from the first.
-        announce_tasks: Whether agent and interventions are told of a change.
-    """
-
-    shift: str = NO_SHIFT
-    change_every_steps: int = 2_000_000
-    shift_range: list[float] = field(default_factory=lambda: [0.02, 2.0])
-    shift_values: list[float] = field(default_factory=list)
-    announce_tasks: bool = True
+    shift: str = setting(NO_SHIFT, "``friction`` (of floor and body), ``gravity``, ``actuator`` (strength) or ``none``.")
+    change_every_steps: int = setting(
+        2_000_000, "Environment steps, over all copies, after which the next episode brings a change."
+    )
+    shift_range: list[float] = setting(
+        [0.02, 2.0], "Smallest and largest factor; each is drawn log-uniformly from a generator of (seed, number of the change)."
+    )
+    shift_values: list[float] = setting([], "Factors to use instead, one after the other and again from the first.")
+    announce_tasks: bool = setting(True, "Whether agent and interventions are told of a change.")
 
 
 @dataclass
 class MujocoSettings(ShiftSettings):
-    """A MuJoCo environment of gymnasium.
+    """A MuJoCo environment of gymnasium."""
 
-    Attributes:
-        id: Registered name; ``Ant-v5`` shows 105 numbers, contact forces included.
-        kwargs: Arguments for the environment, by name: ``env.kwargs.<name>=<value>``.
-    """
-
-    id: str = "Ant-v5"
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    id: str = setting("Ant-v5", "Registered name; ``Ant-v5`` shows 105 numbers, contact forces included.")
+    kwargs: dict[str, Any] = setting({}, "Arguments for the environment, by name: ``env.kwargs.<name>=<value>``.")
 
 
 def build_mujoco(settings: MujocoSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from plasticity.envs.experience import LARGEST_BOUND
 from plasticity.envs.simulation.failure import one_line
 
-LARGEST_BOUND: Final = 1e9  # beyond, bounds stand for having none, and no policy fills such a range
 _WHOLE: Final = "biu"
 
 Array = npt.NDArray[Any]

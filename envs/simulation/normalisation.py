@@ -1,7 +1,7 @@
 """Observations and rewards brought to unit scale by statistics that are saved, and that can be frozen."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from plasticity.envs.simulation.keeps_state import KeepsState, resumes_exactly
+from plasticity.settings.fields import Settings, setting
 
 _EPSILON: Final = 1e-8
 _CLIP: Final = 10.0
@@ -20,22 +21,21 @@ Stepped = tuple[Array, Array, Array, Array, dict[str, Any]]
 
 
 @dataclass
-class VectorSettings:
-    """What all kinds of vectorised environments can be asked for.
+class VectorSettings(Settings):
+    """What all kinds of vectorised environments can be asked for."""
 
-    Attributes:
-        num_envs: Copies that are stepped together.
-        normalise_observations: Whether observations are shifted and scaled by their running mean and standard deviation, and
-            clipped to ±10.
-        normalise_rewards: Whether rewards are divided by the running standard deviation of the discounted return, and clipped
-            to ±10. Returns that are reported stay as they are.
-        reward_discount: Discount of that return, in [0, 1).
-    """
+    section: ClassVar[str] = "env"
 
-    num_envs: int = 1
-    normalise_observations: bool = False
-    normalise_rewards: bool = False
-    reward_discount: float = 0.99
+    num_envs: int = setting(1, "Copies that are stepped together.")
+    normalise_observations: bool = setting(
+        False, "Whether observations are shifted and scaled by their running mean and standard deviation, and clipped to ±10."
+    )
+    normalise_rewards: bool = setting(
+        False,
+        "Whether rewards are divided by the running standard deviation of the discounted return, and clipped "
+        "to ±10. Returns that are reported stay as they are.",
+    )
+    reward_discount: float = setting(0.99, "Discount of that return, in [0, 1).")
 
 
 class RunningMoments:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
-from plasticity.networks.spec import require_range
+from plasticity.interventions.registry import intervention
+from plasticity.settings.fields import require_range
 
 
 def noise_scale(step: int, scale: float, decay: float) -> float:
@@ -24,7 +24,7 @@ def add_noise(gradients: Sequence[Tensor], standard_deviation: float, generator:
         gradient.add_(torch.empty_like(gradient).normal_(generator=generator), alpha=standard_deviation)
 
 
-@register("gradient_noise")
+@intervention("gradient_noise")
 @dataclass
 class GradientNoise(Intervention):
     """Adds annealed Gaussian noise to the gradients.

@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from plasticity.interventions.plugins import load_plugins
-from plasticity.interventions.registry import intervention_named
+from plasticity.interventions.registry import INTERVENTIONS
+from plasticity.settings.plugins import load_plugins
 
 PLUGIN = Path(__file__).with_name("gradient_noise.py")
 RUN_AGENT = Path(__file__).parents[2] / "run_agent.py"
@@ -19,7 +19,7 @@ RUN_AGENT = Path(__file__).parents[2] / "run_agent.py"
 @pytest.fixture(scope="module", autouse=True)
 def plugin() -> ModuleType:
     load_plugins([str(PLUGIN)])
-    return sys.modules[intervention_named("gradient_noise").__module__]
+    return sys.modules[INTERVENTIONS.named("gradient_noise").__module__]
 
 
 def test_scale_by_hand(plugin: ModuleType) -> None:
@@ -38,7 +38,7 @@ def test_noise_has_the_deviation_asked_for(plugin: ModuleType) -> None:
 
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match=r"gradient_noise\.scale=-1"):
-        intervention_named("gradient_noise")(scale=-1)  # type: ignore[call-arg]
+        INTERVENTIONS.named("gradient_noise")(scale=-1)  # type: ignore[call-arg]
 
 
 def test_a_run_loads_it_and_logs_it(tmp_path: Path) -> None:

@@ -1,20 +1,20 @@
 """Rescaling of the units whose mean activation is the lowest or the highest of their layer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.quota import Quota
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import Stretches, lowest, mean_over_inputs, require_units
 from plasticity.networks.layers.activations import activation_named
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import setting
 
 
 class Rescaling(NamedTuple):
@@ -38,7 +38,7 @@ def rescaling_of(strategy: str, activation: str) -> Rescaling:
     return FOR_TANH if for_tanh else FOR_RELU
 
 
-@register("activation_rescale")
+@intervention("activation_rescale")
 @dataclass
 class ActivationRescale(Intervention):
     """Scales, at a small steady rate, the incoming weights of the units with the lowest and highest mean activation.
@@ -58,43 +58,27 @@ class ActivationRescale(Intervention):
     when, counted on the host. Optimizer: entries written are restarted, moments and step count.
     Does not work with: networks without hidden units (refused). Not function-preserving. Behind a normalisation, which undoes a
     factor, only its sign and the bias act. Target networks are left alone.
-
-    Attributes:
-        strategy: ``per_activation`` for the numbers that belong to each layer's activation, ``opposite`` for those of the other
-            one, ``relu`` or ``tanh`` for these in all layers.
-        low_scale: Factor of the lowest units: one for all layers or one for each; empty for the strategy's. So the next three.
-        high_scale: Factor of the highest units.
-        low_rate: Share of mature units scaled as the lowest per update, in [0, 1].
-        high_rate: Share of mature units scaled as the highest.
-        maturity_updates: Updates after a scaling during which a unit is left alone.
-        decay: Decay of the running mean, in [0, 1).
-        scale_bias: Whether the bias is scaled too.
-        clamp: Bound of the weights and biases of hidden layers after every update; 0 for none.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    strategy: str = "per_activation"
-    low_scale: list[float] = field(default_factory=list)
-    high_scale: list[float] = field(default_factory=list)
-    low_rate: list[float] = field(default_factory=list)
-    high_rate: list[float] = field(default_factory=list)
-    maturity_updates: int = 100
-    decay: float = 0.99
-    scale_bias: bool = True
-    clamp: float = 0.0
-    optimizer_state: str = "restart"
+    strategy: str = setting(
+        "per_activation",
+        "``per_activation`` for the numbers that belong to each layer's activation, ``opposite`` for those of"
+        " the other one, ``relu`` or ``tanh`` for these in all layers.",
+        choices=STRATEGIES,
+    )
+    low_scale: list[float] = setting(
+        [], "Factor of the lowest units: one for all layers or one for each; empty for the strategy's. So the next three."
+    )
+    high_scale: list[float] = setting([], "Factor of the highest units.")
+    low_rate: list[float] = setting([], "Share of mature units scaled as the lowest per update.", low=0, high=1)
+    high_rate: list[float] = setting([], "Share of mature units scaled as the highest.", low=0, high=1)
+    maturity_updates: int = setting(100, "Updates after a scaling during which a unit is left alone.", low=0)
+    decay: float = setting(0.99, "Decay of the running mean.", low=0, below=1)
+    scale_bias: bool = setting(True, "Whether the bias is scaled too.")
+    clamp: float = setting(0.0, "Bound of the weights and biases of hidden layers after every update; 0 for none.", low=0)
+    optimizer_state: str = setting("restart", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     no_effect: ClassVar = {"low_rate": [0.0], "high_rate": [0.0]}
-
-    def __post_init__(self) -> None:
-        require_choice("activation_rescale.strategy", self.strategy, STRATEGIES)
-        for name in ("low_rate", "high_rate"):
-            for rate in getattr(self, name):
-                require_range(f"activation_rescale.{name}", rate, 0, 1)
-        require_range("activation_rescale.maturity_updates", self.maturity_updates, 0)
-        require_range("activation_rescale.decay", self.decay, 0, 1 - 1e-9)
-        require_range("activation_rescale.clamp", self.clamp, 0)
-        require_choice("activation_rescale.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Makes the running means, and chooses the numbers for each layer."""

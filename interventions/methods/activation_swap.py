@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.spec import NetworkSpec
+from plasticity.settings.fields import setting
 
 
-@register("activation")
+@intervention("activation")
 @dataclass
 class ActivationSwap(Intervention):
     """Replaces the activation of every hidden layer, and may shift what it receives.
@@ -22,18 +23,14 @@ class ActivationSwap(Intervention):
     Deviations: PELU's coefficients are those of a unit, clamped at 0.1; a rational's are those of a layer, at first a fit to a
     leaky relu. State: these coefficients are parameters. Optimizer: untouched.
     Does not work with: load balancing, for activations without a threshold (refused when the network is built).
-
-    Attributes:
-        activation: A name of ``plasticity.networks.layers.activations``.
-        offset: Added to what every activation receives.
-        keep_features: Whether an activation with two outputs per unit gets half as many units.
     """
 
-    activation: str = "crelu"
-    offset: float = 0.0
-    keep_features: bool = True
+    activation: str = setting("crelu", "A name of ``plasticity.networks.layers.activations``.")
+    offset: float = setting(0.0, "Added to what every activation receives.")
+    keep_features: bool = setting(True, "Whether an activation with two outputs per unit gets half as many units.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         activation_named(self.activation)
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:

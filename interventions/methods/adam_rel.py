@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from plasticity.interventions.base import Logs, Update
 from plasticity.interventions.methods.adam_state_reset import require_adam, reset_adam_state
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled
 
 
-@register("adam_rel")
+@intervention("adam_rel")
 @dataclass
 class AdamRel(Scheduled):
     """Sets Adam's step count to 0 whenever the objective changes, and keeps both moments.

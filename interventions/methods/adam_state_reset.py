@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from plasticity.interventions.base import Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled
-from plasticity.networks.spec import require_choice
 from plasticity.optimizers.unit_adam import UnitAdam
+from plasticity.settings.fields import require_choice, setting
 
 _FIRST: Final = ("exp_avg",)
 _SECOND: Final = ("exp_avg_sq", "max_exp_avg_sq")
@@ -43,7 +43,7 @@ def require_adam(method: str, optimizer: Optimizer) -> None:
         raise ValueError(f"{method} needs optimizer=adam, not {type(optimizer).__name__.lower()}")
 
 
-@register("adam_state_reset")
+@intervention("adam_state_reset")
 @dataclass
 class AdamStateReset(Scheduled):
     """Clears Adam's moments and step count, at task switches, periodically or after given updates.
@@ -53,14 +53,10 @@ class AdamStateReset(Scheduled):
     Equation: m, v <- 0 and t <- 0. Clearing the moments alone makes the first step 3.16 times too long at the default betas.
     Deviations: none. State: none. Optimizer: Adam's state only; parameters are not touched.
     Does not work with: optimizers other than Adam (refused).
-
-    Attributes:
-        moments: Which moments become 0: ``both``, ``first``, ``second`` or ``none``.
-        step: Whether t becomes 0.
     """
 
-    moments: str = "both"
-    step: bool = True
+    moments: str = setting("both", "Which moments become 0: ``both``, ``first``, ``second`` or ``none``.")
+    step: bool = setting(True, "Whether t becomes 0.")
 
     no_effect: ClassVar = {"moments": "none", "step": False, "every_updates": 3}
 

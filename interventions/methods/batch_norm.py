@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.spec import NetworkSpec
+from plasticity.settings.fields import setting
 
 
-@register("batch_norm")
+@intervention("batch_norm")
 @dataclass
 class BatchNorm(Intervention):
     """Normalises the pre-activations of every hidden unit over the batch (Ioffe & Szegedy 2015).
@@ -22,12 +23,9 @@ class BatchNorm(Intervention):
     Optimizer: untouched.
     Does not work with: batches of one example (refused where settings say so). It is known to hurt in
     reinforcement learning, where running averages lag behind a changing policy.
-
-    Attributes:
-        affine: Whether there are a gain and an offset.
     """
 
-    affine: bool = True
+    affine: bool = setting(True, "Whether there are a gain and an offset.")
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
         """Puts the normalisation behind any other.

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.features import frozen_copy
 from plasticity.networks.heads.output_heads import PairedHead
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, require_choice, require_range
+from plasticity.networks.spec import HeadSpec
 from plasticity.networks.torsos.torso_network import TorsoNetwork
+from plasticity.settings.fields import setting
 
 DISTANCES: Final = ("default", "squared", "cross_entropy")
 _LOGITS: Final = ("policy", "classification")
@@ -35,7 +36,7 @@ def relative_coefficient(mean_loss: Tensor, mean_churn: Tensor, relative: float)
     return relative * mean_loss / (mean_churn + 1e-8)
 
 
-@register("churn")
+@intervention("churn")
 @dataclass
 class Churn(Intervention):
     """Penalises changes of the outputs on inputs that were not just learned from (CHAIN and C-CHAIN).
@@ -55,35 +56,22 @@ class Churn(Intervention):
     State: the old networks, the reference inputs, the two means. Optimizer: untouched. A reset by another method counts as a
     change and is held against for ``lag_updates`` updates. Cost: two forwards and a backward more.
     Does not work with: ``compile``, unless ``relative`` is 0.
-
-    Attributes:
-        coefficient: Strength while it is not adapted, at least 0.
-        relative: Size of the term as a share of the loss; 0 for a fixed coefficient.
-        adapt_after_updates: Updates before the coefficient is adapted.
-        average_updates: Span of the means, in updates.
-        lag_updates: How many updates ago the old network was the network.
-        distance: ``default``, or ``squared`` or ``cross_entropy`` of the outputs.
-        output: Of a network with a policy and a value: ``policy`` or ``value``.
     """
 
-    coefficient: float = 50.0
-    relative: float = 0.01
-    adapt_after_updates: int = 10_000
-    average_updates: int = 50_000
-    lag_updates: int = 1
-    distance: str = "default"
-    output: str = "policy"
+    coefficient: float = setting(50.0, "Strength while it is not adapted.", low=0)
+    relative: float = setting(0.01, "Size of the term as a share of the loss; 0 for a fixed coefficient.", low=0)
+    adapt_after_updates: int = setting(10_000, "Updates before the coefficient is adapted.", low=1)
+    average_updates: int = setting(50_000, "Span of the means, in updates.", low=1)
+    lag_updates: int = setting(1, "How many updates ago the old network was the network.", low=1)
+    distance: str = setting("default", "``default``, or ``squared`` or ``cross_entropy`` of the outputs.", choices=DISTANCES)
+    output: str = setting(
+        "policy", "Of a network with a policy and a value: ``policy`` or ``value``.", choices=("policy", "value")
+    )
 
     no_effect: ClassVar = {"coefficient": 0.0, "relative": 0.0}
 
     def __post_init__(self) -> None:
-        require_range("churn.coefficient", self.coefficient, 0)
-        require_range("churn.relative", self.relative, 0)
-        require_range("churn.adapt_after_updates", self.adapt_after_updates, 1)
-        require_range("churn.average_updates", self.average_updates, 1)
-        require_range("churn.lag_updates", self.lag_updates, 1)
-        require_choice("churn.distance", self.distance, DISTANCES)
-        require_choice("churn.output", self.output, ("policy", "value"))
+        super().__post_init__()
         self.needs_graph = self.relative > 0  # type: ignore[misc]  # the size of the loss is of interest then
 
     def attach(self, u: Update) -> None:

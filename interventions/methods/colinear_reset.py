@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update, due
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import averaged_at, require_units
 from plasticity.interventions.surgery.unit_transfer import compensate, hand_over
 from plasticity.networks.network import Network
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.networks.units import UnitLayer
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import require_range, setting
 
 _SWEEPS: Final = 32
 
@@ -74,7 +74,7 @@ def colinear(cosine: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     return ~stays, partner
 
 
-@register("colinear_reset")
+@intervention("colinear_reset")
 @dataclass
 class ColinearReset(Intervention):
     """Resets units whose activation is a multiple of another unit's of their layer.
@@ -91,37 +91,23 @@ class ColinearReset(Intervention):
     Does not work with: networks without hidden units (refused). With fewer examples than units, cosines are high by chance;
     average over updates. Behind a layer normalisation a reset changes the whole layer; max-pooling does not pass a negative a
     on. Target networks are left alone.
-
-    Attributes:
-        threshold: Bound of |C|, in [0, 1].
-        every_updates: Period in updates, 0 for never.
-        average_updates: Updates before the reset whose batches count.
-        smallest_count: A layer with fewer examples times positions than this is left alone.
-        centre: Whether means are taken off the activations.
-        hand_over: Whether the remaining unit takes over the outgoing weights of the reset one.
-        bias: What happens to the unit's bias: ``resample`` or ``zero``.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    threshold: float = 0.99
-    every_updates: int = 1000
-    average_updates: int = 1
-    smallest_count: int = 32
-    centre: bool = False
-    hand_over: bool = False
-    bias: str = "resample"
-    optimizer_state: str = "zero"
+    threshold: float = setting(0.99, "Bound of |C|.", low=0, high=1)
+    every_updates: int = setting(1000, "Period in updates, 0 for never.", low=0)
+    average_updates: int = setting(1, "Updates before the reset whose batches count.")
+    smallest_count: int = setting(32, "A layer with fewer examples times positions than this is left alone.", low=2)
+    centre: bool = setting(False, "Whether means are taken off the activations.")
+    hand_over: bool = setting(False, "Whether the remaining unit takes over the outgoing weights of the reset one.")
+    bias: str = setting("resample", "What happens to the unit's bias: ``resample`` or ``zero``.", choices=("resample", "zero"))
+    optimizer_state: str = setting("zero", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     needs_taps: ClassVar = True
     no_effect: ClassVar = {"every_updates": 0}
 
     def __post_init__(self) -> None:
-        require_range("colinear_reset.threshold", self.threshold, 0, 1)
-        require_range("colinear_reset.every_updates", self.every_updates, 0)
+        super().__post_init__()
         require_range("colinear_reset.average_updates", self.average_updates, 1, max(1, self.every_updates))
-        require_range("colinear_reset.smallest_count", self.smallest_count, 2)
-        require_choice("colinear_reset.bias", self.bias, ("resample", "zero"))
-        require_choice("colinear_reset.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Makes the sums."""

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.quota import Quota
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import Stretches, joined, lowest, mean_over_inputs, require_units
 from plasticity.interventions.surgery.unit_transfer import compensate
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.networks.units import UnitLayer, UnitSlice
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import setting
 
 Lookup = Callable[[str], Tensor]
 UTILITIES: Final = ("contribution", "zero_contribution", "adaptable_contribution")
@@ -54,7 +54,7 @@ def mean_deviation(post: Tensor, centre: Tensor | None, copies: int) -> Tensor:
     return deviation.view(copies, -1).mean(0) if copies > 1 else deviation
 
 
-@register("continual_backprop")
+@intervention("continual_backprop")
 @dataclass
 class ContinualBackprop(Intervention):
     """Resets, at a small steady rate, the mature units that contribute least.
@@ -75,31 +75,18 @@ class ContinualBackprop(Intervention):
     State: utility, mean activation, age per unit; per layer the fraction carried and how many units were reset when, counted on
     the host. Optimizer: entries written are restarted, moments and step count.
     Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer.
-
-    Attributes:
-        replacement_rate: Expected share of mature units replaced per update, in [0, 1].
-        maturity_updates: Updates during which a new unit is safe.
-        decay: Decay of the running averages, in [0, 1).
-        utility: ``contribution``, ``zero_contribution`` or ``adaptable_contribution``.
-        bias_compensation: Whether the consumers' biases take over the mean contribution of a replaced unit.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    replacement_rate: float = 1e-4
-    maturity_updates: int = 100
-    decay: float = 0.99
-    utility: str = "contribution"
-    bias_compensation: bool = True
-    optimizer_state: str = "restart"
+    replacement_rate: float = setting(1e-4, "Expected share of mature units replaced per update.", low=0, high=1)
+    maturity_updates: int = setting(100, "Updates during which a new unit is safe.", low=0)
+    decay: float = setting(0.99, "Decay of the running averages.", low=0, below=1)
+    utility: str = setting(
+        "contribution", "``contribution``, ``zero_contribution`` or ``adaptable_contribution``.", choices=UTILITIES
+    )
+    bias_compensation: bool = setting(True, "Whether the consumers' biases take over the mean contribution of a replaced unit.")
+    optimizer_state: str = setting("restart", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     no_effect: ClassVar = {"replacement_rate": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("continual_backprop.replacement_rate", self.replacement_rate, 0, 1)
-        require_range("continual_backprop.maturity_updates", self.maturity_updates, 0)
-        require_range("continual_backprop.decay", self.decay, 0, 1 - 1e-9)
-        require_choice("continual_backprop.utility", self.utility, UTILITIES)
-        require_choice("continual_backprop.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Makes the running averages."""

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from plasticity.interventions.base import Logs, Update, due
 from plasticity.interventions.methods.weight_clipping import maps_of
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import setting
 
 _TINY = 1e-30
 
@@ -36,7 +36,7 @@ def shrinking_factors(weight: Tensor, direction: Tensor, smallest: float, biases
     return cosine.clamp(smallest, 1.0)
 
 
-@register("dash")
+@intervention("dash")
 @dataclass
 class DASH(Scheduled):
     """Shrinks rows and kernels by how little they point along the negative gradient, at task switches or periodically.
@@ -53,32 +53,18 @@ class DASH(Scheduled):
     The gradients are those of the loss with the terms of methods before this one, not clipped.
     State: G, and how many updates are still to be collected. Optimizer: built anew, ``restart``. Target networks: left alone
     unless ``copies``. Normalisation, deviations of noise and learned shapes of activations are left alone.
-
-    Attributes:
-        rate: alpha, weight of the newest gradient, in (0, 1].
-        smallest_factor: lambda, in [0, 1].
-        collect_updates: Updates whose gradients are collected before the weights are shrunk; 0 for all since the last time.
-        biases: ``entries`` or ``vectors``, see ``shrinking_factors``.
-        copies: Whether target networks are copied from the network again afterwards.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    rate: float = 0.3
-    smallest_factor: float = 0.3
-    collect_updates: int = 0
-    biases: str = "entries"
-    copies: bool = False
-    optimizer_state: str = "restart"
+    rate: float = setting(0.3, "alpha, weight of the newest gradient.", low=1e-06, high=1)
+    smallest_factor: float = setting(0.3, "lambda.", low=0, high=1)
+    collect_updates: int = setting(
+        0, "Updates whose gradients are collected before the weights are shrunk; 0 for all since the last time.", low=0
+    )
+    biases: str = setting("entries", "``entries`` or ``vectors``, see ``shrinking_factors``.", choices=("entries", "vectors"))
+    copies: bool = setting(False, "Whether target networks are copied from the network again afterwards.")
+    optimizer_state: str = setting("restart", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     no_effect: ClassVar = {"smallest_factor": 1.0, "optimizer_state": "keep", "every_updates": 3}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_range("dash.rate", self.rate, 1e-6, 1)
-        require_range("dash.smallest_factor", self.smallest_factor, 0, 1)
-        require_range("dash.collect_updates", self.collect_updates, 0)
-        require_choice("dash.biases", self.biases, ("entries", "vectors"))
-        require_choice("dash.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Makes room for the averages."""

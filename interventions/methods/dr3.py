@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.features import as_matrix, features_of, require_features
-from plasticity.networks.spec import require_choice, require_range
+from plasticity.settings.fields import setting
 
 _VALUES = ("q", "categorical", "value")
 
@@ -27,7 +27,7 @@ def coadaptation(features: Sequence[Tensor], following: Sequence[Tensor], absolu
     return (products.abs() if absolute else products).mean(1).sum()
 
 
-@register("dr3")
+@intervention("dr3")
 @dataclass
 class DR3(Intervention):
     """Penalises the dot product of the features of a state and of the one that it bootstraps from.
@@ -40,23 +40,14 @@ class DR3(Intervention):
     State: none. Optimizer: untouched. Cost: one forward on s', in evaluation mode, so that no running statistics move; the
     features of s come from the training forward, those of a convolution before the pooling.
     Does not work with: ``compile``; parts whose batches have no following observations: it is for agent=dqn (others are refused).
-
-    Attributes:
-        coefficient: Strength, at least 0; 0.001 to 0.03 in the paper.
-        absolute: Whether the absolute value of each product counts.
-        gradient: ``both``, or ``current`` to hold the features of s' fixed.
     """
 
-    coefficient: float = 0.001
-    absolute: bool = False
-    gradient: str = "both"
+    coefficient: float = setting(0.001, "Strength; 0.001 to 0.03 in the paper.", low=0)
+    absolute: bool = setting(False, "Whether the absolute value of each product counts.")
+    gradient: str = setting("both", "``both``, or ``current`` to hold the features of s' fixed.", choices=("both", "current"))
 
     needs_graph: ClassVar = True
     no_effect: ClassVar = {"coefficient": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("dr3.coefficient", self.coefficient, 0)
-        require_choice("dr3.gradient", self.gradient, ("both", "current"))
 
     def attach(self, u: Update) -> None:
         """Chooses the layers.

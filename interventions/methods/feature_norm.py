@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.features import as_matrix, require_features
-from plasticity.networks.spec import require_choice, require_range
+from plasticity.settings.fields import setting
 
 
 def feature_norm_penalty(activations: Sequence[Tensor], coefficient: float) -> Tensor:
@@ -23,7 +23,7 @@ def feature_norm_penalty(activations: Sequence[Tensor], coefficient: float) -> T
     return torch.stack([as_matrix(h).square().sum() / h.shape[0] for h in activations]).sum() * coefficient
 
 
-@register("feature_norm")
+@intervention("feature_norm")
 @dataclass
 class FeatureNorm(Intervention):
     """Penalises the squared norm of the features.
@@ -35,21 +35,15 @@ class FeatureNorm(Intervention):
     State: none. Optimizer: untouched. The activations are those of the training forward, so there is no second one; those of a
     convolution are taken before the pooling and summed over positions.
     Does not work with: ``compile``; networks without hidden layers (refused).
-
-    Attributes:
-        coefficient: Strength, at least 0.
-        layers: ``last`` (those that the head reads: both streams of a dueling head) or ``all``.
     """
 
-    coefficient: float = 1e-3
-    layers: str = "last"
+    coefficient: float = setting(1e-3, "Strength.", low=0)
+    layers: str = setting(
+        "last", "``last`` (those that the head reads: both streams of a dueling head) or ``all``.", choices=("last", "all")
+    )
 
     needs_graph: ClassVar = True
     no_effect: ClassVar = {"coefficient": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("feature_norm.coefficient", self.coefficient, 0)
-        require_choice("feature_norm.layers", self.layers, ("last", "all"))
 
     def attach(self, u: Update) -> None:
         """Chooses the layers."""

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import setting
 
 
 def polar_factor(matrices: Tensor, iterations: int) -> Tensor:
@@ -49,7 +49,7 @@ def squared_distance(weights: list[Tensor], others: list[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(torch._foreach_sub(weights, others))).square().sum()
 
 
-@register("fire")
+@intervention("fire")
 @dataclass
 class FIRE(Scheduled):
     """Replaces each weight by the nearest isometry, at task switches, periodically or after given updates.
@@ -61,28 +61,15 @@ class FIRE(Scheduled):
     Deviations: none; biases and normalisation are left alone, as in the code. ``strength`` mixes old and new, as an argument of
     the code does. Ten iterations do not reach the isometry where the singular values differ by a factor of 100 or more.
     State: none. Optimizer: built anew, ``restart``, as in the code. Target networks: left alone unless ``copies``.
-
-    Attributes:
-        iterations: Of Newton and Schulz.
-        strength: Share of the isometry in the result, in [0, 1].
-        reset_head: Whether the maps onto the outputs take part.
-        copies: Whether target networks are copied from the network again afterwards.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    iterations: int = 10
-    strength: float = 1.0
-    reset_head: bool = True
-    copies: bool = False
-    optimizer_state: str = "restart"
+    iterations: int = setting(10, "Of Newton and Schulz.", low=1)
+    strength: float = setting(1.0, "Share of the isometry in the result.", low=0, high=1)
+    reset_head: bool = setting(True, "Whether the maps onto the outputs take part.")
+    copies: bool = setting(False, "Whether target networks are copied from the network again afterwards.")
+    optimizer_state: str = setting("restart", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     no_effect: ClassVar = {"strength": 0.0, "optimizer_state": "keep", "every_updates": 3}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_range("fire.iterations", self.iterations, 1)
-        require_range("fire.strength", self.strength, 0, 1)
-        require_choice("fire.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Chooses the weights."""

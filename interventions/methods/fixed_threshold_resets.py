@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.silent_units import SilentUnitResets
-from plasticity.networks.spec import require_range
+from plasticity.settings.fields import setting
 
 
-@register("fixed_threshold_resets")
+@intervention("fixed_threshold_resets")
 @dataclass
 class FixedThresholdResets(SilentUnitResets):
     """Resets units that did not fire for a fixed time, one for all units.
@@ -28,17 +28,16 @@ class FixedThresholdResets(SilentUnitResets):
         check_every_updates: Updates between two looks at the ages. On an accelerator every look writes all weights.
         bias: What happens to the bias of a reset unit: ``zero`` or ``resample``.
         optimizer_state: ``keep``, ``zero`` or ``restart``.
-        threshold: Age at which a unit is reset, in units of time: in examples, or in updates with ``unit_of_time: step``; 0 for
-            no resets.
     """
 
-    threshold: int = 10_000
+    threshold: int = setting(
+        10_000,
+        "Age at which a unit is reset, in units of time: in examples, or in updates with ``unit_of_time: "
+        "step``; 0 for no resets.",
+        low=0,
+    )
 
     no_effect: ClassVar = {"threshold": 0}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_range("fixed_threshold_resets.threshold", self.threshold, 0)
 
     def _first_threshold(self) -> float:
         return float(self.threshold)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Update
-from plasticity.interventions.registry import register
-from plasticity.networks.spec import require_range
+from plasticity.interventions.registry import intervention
+from plasticity.settings.fields import setting
 
 
 def squared_gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -18,7 +18,7 @@ def squared_gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     return torch.stack([gradient.square().sum() for gradient in gradients if gradient is not None]).sum()
 
 
-@register("gradient_norm")
+@intervention("gradient_norm")
 @dataclass
 class GradientNorm(Intervention):
     """Penalises the squared norm of the loss's gradient.
@@ -31,18 +31,12 @@ class GradientNorm(Intervention):
     State: none. Optimizer: untouched. Cost: the gradient is differentiated again, two to three times the time of an update. The
     second derivative of a relu is taken as 0, as always.
     Does not work with: ``compile`` (refused).
-
-    Attributes:
-        coefficient: Strength, at least 0.
     """
 
-    coefficient: float = 1e-3
+    coefficient: float = setting(1e-3, "Strength.", low=0)
 
     needs_graph: ClassVar = True
     no_effect: ClassVar = {"coefficient": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("gradient_norm.coefficient", self.coefficient, 0)
 
     def attach(self, u: Update) -> None:
         """Lists the parameters, which stay the same objects."""

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all
 from plasticity.interventions.surgery.features import frozen_copy
 from plasticity.networks.network import Network
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import setting
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def follow(tortoise: list[Tensor], hare: list[Tensor], momentum: float) -> None:
     torch._foreach_lerp_(tortoise, hare, 1 - momentum)
 
 
-@register("hare_and_tortoise")
+@intervention("hare_and_tortoise")
 @dataclass
 class HareAndTortoise(Scheduled):
     """Keeps a slow average of the network, evaluates that, and now and then sets the network back to it.
@@ -39,28 +39,18 @@ class HareAndTortoise(Scheduled):
     compare the hare with what acted), SAC's actions are; targets are computed as ever, with target networks and the hare.
     ``evaluate: hare`` leaves all of this to the trained network. Metrics and the probe look at the trained network.
     State: the tortoise. Optimizer: kept, as published. Target networks: left alone unless ``copies``.
-
-    Attributes:
-        momentum: m, in [0, 1].
-        evaluate: ``tortoise`` or ``hare``.
-        copies: Whether target networks are copied from the network again after it was set back.
-        optimizer_state: What becomes of it when the hare is set back: ``keep``, ``zero`` or ``restart``.
     """
 
-    momentum: float = 0.999
-    evaluate: str = "tortoise"
-    copies: bool = False
-    optimizer_state: str = "keep"
+    momentum: float = setting(0.999, "m.", low=0, high=1)
+    evaluate: str = setting("tortoise", "``tortoise`` or ``hare``.", choices=("tortoise", "hare"))
+    copies: bool = setting(False, "Whether target networks are copied from the network again after it was set back.")
+    optimizer_state: str = setting(
+        "keep", "What becomes of it when the hare is set back: ``keep``, ``zero`` or ``restart``.", choices=POLICIES
+    )
     every_updates: int = field(default=1000, kw_only=True)
     at_task_switch: bool = field(default=False, kw_only=True)
 
     no_effect: ClassVar = {"momentum": 0.0, "every_updates": 3}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_range("hare_and_tortoise.momentum", self.momentum, 0, 1)
-        require_choice("hare_and_tortoise.evaluate", self.evaluate, ("tortoise", "hare"))
-        require_choice("hare_and_tortoise.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Copies the network."""

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update, due
 from plasticity.interventions.methods.weight_projection import projected_names
-from plasticity.interventions.registry import register
-from plasticity.networks.spec import require_range
+from plasticity.interventions.registry import intervention
+from plasticity.settings.fields import setting
 
 
 def row_lengths(weight: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def project_rows(weight: Tensor, lengths: Tensor) -> None:
     weight.mul_(torch.where((present > 0) & (lengths > 0), lengths / present, 1.0))
 
 
-@register("hyperspherical")
+@intervention("hyperspherical")
 @dataclass
 class Hyperspherical(Intervention):
     """Holds all that feeds a unit at the length it started with, 1 in SimbaV2's torso, by a projection after every update.
@@ -44,23 +44,16 @@ class Hyperspherical(Intervention):
     Does not work with: weight_projection and normalize_and_project, which hold whole weights at a length (refused). Other methods
     that write weights are followed by a projection, with the next update if they come later in the config. Not
     function-preserving.
-
-    Attributes:
-        every_updates: Updates between two projections; 0 for never.
-        output: Whether the head takes part, which bounds values unless they are categorical.
     """
 
-    every_updates: int = 1
-    output: bool = True
+    every_updates: int = setting(1, "Updates between two projections; 0 for never.", low=0)
+    output: bool = setting(True, "Whether the head takes part, which bounds values unless they are categorical.")
 
     no_effect: ClassVar = {"every_updates": 0}
     conflicts: ClassVar = {
         "weight_projection": "hyperspherical holds the length of every row",
         "normalize_and_project": "hyperspherical holds the length of every row",
     }
-
-    def __post_init__(self) -> None:
-        require_range("hyperspherical.every_updates", self.every_updates, 0)
 
     def attach(self, u: Update) -> None:
         """Notes the lengths that rows start with."""

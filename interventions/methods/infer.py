@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.features import as_matrix, features_of, frozen_copy, require_features
-from plasticity.networks.spec import require_choice, require_range
+from plasticity.settings.fields import setting
 
 _MOMENTS: Final = ("first_moment", "second_moment")
 
@@ -61,7 +61,7 @@ def adam_step(
     torch._foreach_addcdiv_(values, first, scale, value=-settings["lr"] / (1 - first_decay**step))
 
 
-@register("infer")
+@intervention("infer")
 @dataclass
 class InFeR(Intervention):
     """Regresses linear heads on the features towards those of the initial network, scaled up (initial feature regularisation).
@@ -77,27 +77,15 @@ class InFeR(Intervention):
     State: the heads, their moments, their initial values, and a copy of the initial network, which runs in evaluation mode.
     Optimizer: untouched. Cost: one forward of the copy without a graph.
     Does not work with: ``compile``; networks without hidden layers (refused).
-
-    Attributes:
-        coefficient: Strength, at least 0.
-        heads: k.
-        scale: beta, factor of the targets.
-        over_heads: ``sum`` or ``mean`` of the squared errors.
     """
 
-    coefficient: float = 0.1
-    heads: int = 10
-    scale: float = 100.0
-    over_heads: str = "sum"
+    coefficient: float = setting(0.1, "Strength.", low=0)
+    heads: int = setting(10, "k.", low=1)
+    scale: float = setting(100.0, "beta, factor of the targets.", low=0)
+    over_heads: str = setting("sum", "``sum`` or ``mean`` of the squared errors.", choices=("sum", "mean"))
 
     needs_graph: ClassVar = True
     no_effect: ClassVar = {"coefficient": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("infer.coefficient", self.coefficient, 0)
-        require_range("infer.heads", self.heads, 1)
-        require_range("infer.scale", self.scale, 0)
-        require_choice("infer.over_heads", self.over_heads, ("sum", "mean"))
 
     def attach(self, u: Update) -> None:
         """Copies the network and draws the heads."""

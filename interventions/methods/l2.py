@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.network import Network
-from plasticity.networks.spec import require_choice, require_range
+from plasticity.settings.fields import require_choice, setting
 
 INCLUDE: Final = ("weights", "weights_and_biases", "all")
 
@@ -44,7 +44,7 @@ def trained_parameters(parameters: Mapping[str, torch.nn.Parameter]) -> tuple[li
     return [row[0] for row in trained], [row[1] for row in trained], [row[2] for row in trained]
 
 
-@register("l2")
+@intervention("l2")
 @dataclass
 class L2(Intervention):
     """Pulls weights towards 0.
@@ -56,23 +56,13 @@ class L2(Intervention):
     Deviations: none. PyTorch's ``weight_decay`` c is the same c with ``include: all``. Code that adds c * sum p^2 to the loss,
     such as that of permuted Shakespeare by Farias & Jozefiak 2025, is twice its c here.
     State: none. Optimizer: untouched.
-
-    Attributes:
-        coefficient: Strength, at least 0.
-        mode: ``loss`` or ``decoupled``.
-        include: ``weights``, ``weights_and_biases`` or ``all`` (with normalisation).
     """
 
-    coefficient: float = 1e-5
-    mode: str = "loss"
-    include: str = "weights"
+    coefficient: float = setting(1e-5, "Strength.", low=0)
+    mode: str = setting("loss", "``loss`` or ``decoupled``.", choices=("loss", "decoupled"))
+    include: str = setting("weights", "``weights``, ``weights_and_biases`` or ``all`` (with normalisation).", choices=INCLUDE)
 
     no_effect: ClassVar = {"coefficient": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("l2.coefficient", self.coefficient, 0)
-        require_choice("l2.mode", self.mode, ("loss", "decoupled"))
-        require_choice("l2.include", self.include, INCLUDE)
 
     def attach(self, u: Update) -> None:
         """Chooses the parameters."""

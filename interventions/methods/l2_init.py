@@ -9,8 +9,8 @@ from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.methods.l2 import INCLUDE, included_parameters, trained_parameters
-from plasticity.interventions.registry import register
-from plasticity.networks.spec import require_choice, require_range
+from plasticity.interventions.registry import intervention
+from plasticity.settings.fields import require_choice, setting
 
 DISTANCES: Final = ("squared", "l1", "huber", "joint_norm", "tensor_norm")
 
@@ -41,7 +41,7 @@ def pulls(displacements: list[Tensor], distance: str) -> list[Tensor]:
     return displacements
 
 
-@register("l2_init")
+@intervention("l2_init")
 @dataclass
 class L2Init(Intervention):
     """Pulls parameters towards their initial values (regenerative regularisation).
@@ -56,31 +56,32 @@ class L2Init(Intervention):
     Deviations: the paper writes the sum without the factor 1/2, so its coefficient is half of this one; its code has the 1/2.
     That of Farias & Jozefiak 2025 has it not, and sums over all parameters: twice their coefficient, ``include: all``.
     State: a copy of the initial parameters, unless towards fresh draws. Optimizer: untouched.
-
-    Attributes:
-        coefficient: Strength, at least 0.
-        include: ``weights``, ``weights_and_biases`` or ``all``.
-        distance: ``squared``, ``l1``, ``huber`` (threshold 1), ``joint_norm`` or ``tensor_norm``; only the first has the factor
-            1/2, huber inside it.
-        average: ``sum`` over a tensor's entries, or ``mean``: the tensor's term divided by their number; not of ``joint_norm``,
-            which has one term for all tensors.
-        towards: ``initial`` values, or ``fresh`` draws from the initial distribution at each update.
     """
 
-    coefficient: float = 1e-3
-    include: str = "weights_and_biases"
-    distance: str = "squared"
-    average: str = "sum"
-    towards: str = "initial"
+    coefficient: float = setting(1e-3, "Strength.", low=0)
+    include: str = setting("weights_and_biases", "``weights``, ``weights_and_biases`` or ``all``.", choices=INCLUDE)
+    distance: str = setting(
+        "squared",
+        "``squared``, ``l1``, ``huber`` (threshold 1), ``joint_norm`` or ``tensor_norm``; only the first has "
+        "the factor 1/2, huber inside it.",
+        choices=DISTANCES,
+    )
+    average: str = setting(
+        "sum",
+        "``sum`` over a tensor's entries, or ``mean``: the tensor's term divided by their number; not of "
+        "``joint_norm``, which has one term for all tensors.",
+    )
+    towards: str = setting(
+        "initial",
+        "``initial`` values, or ``fresh`` draws from the initial distribution at each update.",
+        choices=("initial", "fresh"),
+    )
 
     no_effect: ClassVar = {"coefficient": 0.0}
 
     def __post_init__(self) -> None:
-        require_range("l2_init.coefficient", self.coefficient, 0)
-        require_choice("l2_init.include", self.include, INCLUDE)
-        require_choice("l2_init.distance", self.distance, DISTANCES)
+        super().__post_init__()
         require_choice("l2_init.average", self.average, ("sum",) if self.distance == "joint_norm" else ("sum", "mean"))
-        require_choice("l2_init.towards", self.towards, ("initial", "fresh"))
 
     def attach(self, u: Update) -> None:
         """Copies the initial parameters."""

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.layers.normalisation import require_no_batch_norm_in_resnet
 from plasticity.networks.spec import NetworkSpec
+from plasticity.settings.fields import setting
 
 
-@register("layer_norm")
+@intervention("layer_norm")
 @dataclass
 class LayerNorm(Intervention):
     """Normalises the pre-activations of every hidden layer over the layer's units (Ba et al. 2016).
@@ -20,12 +21,9 @@ class LayerNorm(Intervention):
     Deviations: none. State: gain and offset are ordinary parameters. Optimizer: untouched.
     Does not work with: unit resets stay possible, but resetting one unit changes the statistics of its whole layer, so the
     network's function is not preserved.
-
-    Attributes:
-        affine: Whether there are a gain and an offset.
     """
 
-    affine: bool = True
+    affine: bool = setting(True, "Whether there are a gain and an offset.")
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
         """Puts the normalisation in front of any other, the order of the paper.

@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.spec import LoadBalancingSpec, NetworkSpec
+from plasticity.settings.fields import setting
 
 
-@register("load_balancing")
+@intervention("load_balancing")
 @dataclass
 class LoadBalancing(Intervention):
     """Shifts every unit's pre-activation so that its firing rate stays within bounds.
@@ -19,22 +20,17 @@ class LoadBalancing(Intervention):
     State: two buffers per unit, saved with the weights. Optimizer: untouched, beta is not a parameter.
     Works best behind a batch normalisation and with L2 on the weights, as in the paper, since a learned bias can undo the shift.
     Does not work with: tanh, which has no firing threshold (refused).
-
-    Attributes:
-        low: Lower bound of the firing rate, in [0, 1]. The paper tries 0.05, 0.4 and 0.5.
-        high: Upper bound, in [low, 1]. The paper tries 0.95, 0.6 and 0.5.
-        step_size: Size of one move of the shift, in units of the pre-activation.
-        decay: Decay of the average rate per update.
     """
 
-    low: float = 0.4
-    high: float = 0.6
-    step_size: float = 0.001
-    decay: float = 0.99
+    low: float = setting(0.4, "Lower bound of the firing rate, in [0, 1]. The paper tries 0.05, 0.4 and 0.5.")
+    high: float = setting(0.6, "Upper bound, in [low, 1]. The paper tries 0.95, 0.6 and 0.5.")
+    step_size: float = setting(0.001, "Size of one move of the shift, in units of the pre-activation.")
+    decay: float = setting(0.99, "Decay of the average rate per update.")
 
     no_effect: ClassVar = {"step_size": 0.0}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.spec = LoadBalancingSpec(self.low, self.high, self.step_size, self.decay)
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:

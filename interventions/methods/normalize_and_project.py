@@ -7,14 +7,15 @@ import torch
 
 from plasticity.interventions.base import Intervention, Logs, Update, due
 from plasticity.interventions.methods.weight_projection import project_norms, projected_names
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.network import Network
-from plasticity.networks.spec import NetworkSpec, require_choice, require_range
+from plasticity.networks.spec import NetworkSpec
+from plasticity.settings.fields import setting
 
 GAINS: Final = ("free", "project", "fixed")
 
 
-@register("normalize_and_project")
+@intervention("normalize_and_project")
 @dataclass
 class NormalizeAndProject(Intervention):
     """Normalises before every activation and holds weights at their initial norm (NaP), so that the learning rate means the same.
@@ -29,25 +30,18 @@ class NormalizeAndProject(Intervention):
     not projected unless asked. A network that has a layer normalisation already keeps it.
     State: the initial norms. Optimizer: its moments are kept.
     Does not work with: the same as layer_norm; weight_projection, which it contains (refused).
-
-    Attributes:
-        every_updates: Updates between two projections; 0 for never, which leaves layer normalisation alone.
-        gains: ``free``, ``project`` or ``fixed``.
-        output: Whether the output layer's weight is projected too.
     """
 
-    every_updates: int = 1
-    gains: str = "free"
-    output: bool = False
+    every_updates: int = setting(
+        1, "Updates between two projections; 0 for never, which leaves layer normalisation alone.", low=0
+    )
+    gains: str = setting("free", "``free``, ``project`` or ``fixed``.", choices=GAINS)
+    output: bool = setting(False, "Whether the output layer's weight is projected too.")
 
     conflicts: ClassVar = {
         "weight_projection": "normalize_and_project projects the weights itself",
         "layer_norm": "normalize_and_project puts the layer normalisation in itself",
     }
-
-    def __post_init__(self) -> None:
-        require_range("normalize_and_project.every_updates", self.every_updates, 0)
-        require_choice("normalize_and_project.gains", self.gains, GAINS)
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
         """Puts a layer normalisation in front of any other, unless there is one."""

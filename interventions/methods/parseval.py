@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.network import Network
-from plasticity.networks.spec import require_range
+from plasticity.settings.fields import setting
 
 
 def hidden_weights(network: Network) -> dict[str, torch.nn.Parameter]:
@@ -49,7 +49,7 @@ def parseval_gradient(weight: Tensor, scale: float, groups: int = 1, normalise_r
     return gradient.reshape(weight.shape)
 
 
-@register("parseval")
+@intervention("parseval")
 @dataclass
 class Parseval(Intervention):
     """Pulls the rows of every hidden weight towards an orthogonal set of a given length.
@@ -63,28 +63,15 @@ class Parseval(Intervention):
     linear map and its input scale are structure and not built; use an orthogonal ``network.initialiser``. Its normalised form
     divides a row of zeros by 0, here that row has no gradient.
     State: none. Optimizer: untouched. Cost: two matrix products for each layer.
-
-    Attributes:
-        coefficient: Strength, at least 0.
-        scale: s, the squared length that rows are pulled to; 1 with ``normalise_rows``.
-        groups: Groups of neighbouring rows; only rows of the same group are made orthogonal.
-        normalise_rows: Whether only the angles between rows count, not their lengths.
-        reference_width: Width at which the coefficient holds as it is; 0 for no dependence on the width.
     """
 
-    coefficient: float = 1e-3
-    scale: float = 2.0
-    groups: int = 1
-    normalise_rows: bool = False
-    reference_width: int = 64
+    coefficient: float = setting(1e-3, "Strength.", low=0)
+    scale: float = setting(2.0, "s, the squared length that rows are pulled to; 1 with ``normalise_rows``.", low=0)
+    groups: int = setting(1, "Groups of neighbouring rows; only rows of the same group are made orthogonal.", low=1)
+    normalise_rows: bool = setting(False, "Whether only the angles between rows count, not their lengths.")
+    reference_width: int = setting(64, "Width at which the coefficient holds as it is; 0 for no dependence on the width.", low=0)
 
     no_effect: ClassVar = {"coefficient": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("parseval.coefficient", self.coefficient, 0)
-        require_range("parseval.scale", self.scale, 0)
-        require_range("parseval.groups", self.groups, 1)
-        require_range("parseval.reference_width", self.reference_width, 0)
 
     def attach(self, u: Update) -> None:
         """Chooses the weights.

@@ -1,17 +1,18 @@
 """Normalisation by single moments, each along an axis of its own."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.layers.normalisation import require_no_batch_norm_in_resnet
-from plasticity.networks.spec import NetworkSpec, require_choice
+from plasticity.networks.spec import NetworkSpec
+from plasticity.settings.fields import setting
 
 MOMENTS: Final = ("layer_mean", "layer_std", "batch_mean", "batch_std")
 
 
-@register("partial_norm")
+@intervention("partial_norm")
 @dataclass
 class PartialNorm(Intervention):
     """Subtracts means or divides by deviations alone, along the batch or along the layer.
@@ -24,16 +25,13 @@ class PartialNorm(Intervention):
     Deviations: the paper gives no formula for the deviation over the layer; here it is that of the values centred by the step
     before. State: running averages of the batch's moments are buffers. Optimizer: untouched.
     Does not work with: with ``batch_mean``, batches of one example, which it makes 0.
-
-    Attributes:
-        moments: ``layer_mean``, ``layer_std``, ``batch_mean``, ``batch_std``, in the order in which they are applied.
     """
 
-    moments: list[str] = field(default_factory=lambda: ["batch_mean", "layer_std"])
-
-    def __post_init__(self) -> None:
-        for moment in self.moments:
-            require_choice("partial_norm.moments", moment, MOMENTS)
+    moments: list[str] = setting(
+        ["batch_mean", "layer_std"],
+        "``layer_mean``, ``layer_std``, ``batch_mean``, ``batch_std``, in the order in which they are applied.",
+        choices=MOMENTS,
+    )
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
         """Puts them behind any other normalisation.

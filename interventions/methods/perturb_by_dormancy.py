@@ -11,12 +11,12 @@ from plasticity.interventions.base import Logs, Update
 from plasticity.interventions.methods.l2 import included_parameters
 from plasticity.interventions.methods.redo import dormant
 from plasticity.interventions.methods.shrink_and_perturb import shrink_and_perturb
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
 from plasticity.interventions.surgery.fresh_draws import FreshDraws
 from plasticity.interventions.surgery.unit_statistics import mean_activity
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import require_range, setting
 
 
 def dormant_share(activations: Sequence[Tensor], threshold: float) -> Tensor:
@@ -34,7 +34,7 @@ def kept_share(dormant_units: Tensor, rate: float, least: float, most: float) ->
     return (1 - rate * dormant_units).clamp(least, most)
 
 
-@register("perturb_by_dormancy")
+@intervention("perturb_by_dormancy")
 @dataclass
 class PerturbByDormancy(Scheduled):
     """Mixes weights with fresh ones, the more so the more units are dormant.
@@ -48,35 +48,22 @@ class PerturbByDormancy(Scheduled):
     forward just before the step is. At a task switch there is no batch, so that the factor there is that of the last measurement
     (``most`` before the first).
     State: the last measured share. Optimizer: wiped by default, as in the code.
-
-    Attributes:
-        threshold: tau, at least 0.
-        rate: Factor of the dormant share.
-        least: Smallest f.
-        most: Largest f.
-        convolutions: Whether convolutions are mixed as well.
-        copies: Whether target networks are copied from the network again afterwards.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    threshold: float = 0.025
-    rate: float = 2.0
-    least: float = 0.2
-    most: float = 0.9
-    convolutions: bool = False
-    copies: bool = False
-    optimizer_state: str = "restart"
+    threshold: float = setting(0.025, "tau.", low=0)
+    rate: float = setting(2.0, "Factor of the dormant share.", low=0)
+    least: float = setting(0.2, "Smallest f.", low=0, high=1)
+    most: float = setting(0.9, "Largest f.")
+    convolutions: bool = setting(False, "Whether convolutions are mixed as well.")
+    copies: bool = setting(False, "Whether target networks are copied from the network again afterwards.")
+    optimizer_state: str = setting("restart", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     needs_taps: ClassVar = True
     no_effect: ClassVar = {"every_updates": 0, "at_task_switch": False}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_range("perturb_by_dormancy.threshold", self.threshold, 0)
-        require_range("perturb_by_dormancy.rate", self.rate, 0)
-        require_range("perturb_by_dormancy.least", self.least, 0, 1)
         require_range("perturb_by_dormancy.most", self.most, self.least, 1)
-        require_choice("perturb_by_dormancy.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Chooses the parameters."""

@@ -7,14 +7,15 @@ from typing import Any, ClassVar
 import torch
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.layers.injection import injections
 from plasticity.networks.network import Network
-from plasticity.networks.spec import NetworkSpec, require_choice, require_range
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart, reset_entries
+from plasticity.settings.fields import setting
 
 
-@register("plasticity_injection")
+@intervention("plasticity_injection")
 @dataclass
 class PlasticityInjection(Intervention):
     """Freezes the last layers once and trains fresh ones beside them, without a change of the outputs.
@@ -33,26 +34,15 @@ class PlasticityInjection(Intervention):
     Does not work with: ``compile``; spectral normalisation in these layers (refused). Layer normalisation and CReLU, noise,
     dueling streams (all of the head, so that ``layers`` counts them) and ensembles do work; a reset of the head removes h and h2.
     Resets of units before these layers clear what h and h2 read of them too, but utilities are those of the trained weights.
-
-    Attributes:
-        layers: How many layers, counted from the output, at least 2.
-        at_update: The update after which it happens, 0 for none.
-        at_task_switch: Whether it happens at the first announced task switch, unless it has happened.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    layers: int = 2
-    at_update: int = 0
-    at_task_switch: bool = True
-    optimizer_state: str = "restart"
+    layers: int = setting(2, "How many layers, counted from the output.", low=2)
+    at_update: int = setting(0, "The update after which it happens, 0 for none.", low=0)
+    at_task_switch: bool = setting(True, "Whether it happens at the first announced task switch, unless it has happened.")
+    optimizer_state: str = setting("restart", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     no_effect: ClassVar = {"at_update": 0, "at_task_switch": False}
     conflicts: ClassVar = {"hare_and_tortoise": "the average of a head before its injection and after it is neither"}
-
-    def __post_init__(self) -> None:
-        require_range("plasticity_injection.layers", self.layers, 2)
-        require_range("plasticity_injection.at_update", self.at_update, 0)
-        require_choice("plasticity_injection.optimizer_state", self.optimizer_state, POLICIES)
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
         """Gives the last layers companions."""

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update, due
 from plasticity.interventions.methods.redo import dormant
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import averaged_at, mean_activity, require_units
 from plasticity.interventions.surgery.unit_transfer import can_scale, copy_incoming, split_outgoing
 from plasticity.networks.layers.activations import activation_named
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.networks.units import UnitLayer
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import require_range, setting
 
 
 def sources(dormant_units: Tensor, overactive: Tensor, sharers: int, generator: torch.Generator) -> Tensor:
@@ -38,7 +38,7 @@ def sources(dormant_units: Tensor, overactive: Tensor, sharers: int, generator: 
     return torch.where(placed, places[order] // sharers, torch.arange(units, device=device))
 
 
-@register("reborn")
+@intervention("reborn")
 @dataclass
 class ReBorn(Intervention):
     """Shares the weights of over-active units with dormant ones, without a change of the function.
@@ -56,43 +56,30 @@ class ReBorn(Intervention):
     Does not work with: networks without hidden units; activations that are not positively homogeneous, such as tanh, gelu, or
     any with an offset (refused). Behind a layer normalisation the function changes. With noisy layers it is the mean of the
     weights that is shared exactly. Target networks are left alone.
-
-    Attributes:
-        dormant_threshold: Share of the layer's mean activity up to which a unit is dormant, at least 0.
-        overactive_threshold: Multiple of it above which a unit is over-active, at least 1.
-        sharers: Most dormant partners of a unit.
-        smallest_scale: Lower bound of c, above 0.
-        largest_scale: Upper bound of c.
-        every_updates: Period in updates, 0 for never.
-        average_updates: Updates before the reset whose batches are averaged, for small batches.
-        bias: What happens to the bias of dormant units without a partner: ``resample`` or ``zero``.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    dormant_threshold: float = 0.1
-    overactive_threshold: float = 3.0
-    sharers: int = 5
-    smallest_scale: float = 0.3
-    largest_scale: float = 0.8
-    every_updates: int = 1000
-    average_updates: int = 1
-    bias: str = "resample"
-    optimizer_state: str = "zero"
+    dormant_threshold: float = setting(0.1, "Share of the layer's mean activity up to which a unit is dormant.", low=0, high=1)
+    overactive_threshold: float = setting(3.0, "Multiple of it above which a unit is over-active.", low=1)
+    sharers: int = setting(5, "Most dormant partners of a unit.", low=1)
+    smallest_scale: float = setting(0.3, "Lower bound of c, above 0.", low=0.001)
+    largest_scale: float = setting(0.8, "Upper bound of c.")
+    every_updates: int = setting(1000, "Period in updates, 0 for never.", low=0)
+    average_updates: int = setting(1, "Updates before the reset whose batches are averaged, for small batches.")
+    bias: str = setting(
+        "resample",
+        "What happens to the bias of dormant units without a partner: ``resample`` or ``zero``.",
+        choices=("resample", "zero"),
+    )
+    optimizer_state: str = setting("zero", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     needs_taps: ClassVar = True
     no_effect: ClassVar = {"every_updates": 0}
     conflicts: ClassVar = {"activation": "reborn needs positively homogeneous activations; set network.activations instead"}
 
     def __post_init__(self) -> None:
-        require_range("reborn.dormant_threshold", self.dormant_threshold, 0, 1)
-        require_range("reborn.overactive_threshold", self.overactive_threshold, 1)
-        require_range("reborn.sharers", self.sharers, 1)
-        require_range("reborn.smallest_scale", self.smallest_scale, 1e-3)
+        super().__post_init__()
         require_range("reborn.largest_scale", self.largest_scale, self.smallest_scale)
-        require_range("reborn.every_updates", self.every_updates, 0)
         require_range("reborn.average_updates", self.average_updates, 1, max(1, self.every_updates))
-        require_choice("reborn.bias", self.bias, ("resample", "zero"))
-        require_choice("reborn.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Makes the sums, and refuses activations that a factor does not pass through."""

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update, due
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import averaged_at, mean_activity, require_units
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.networks.units import UnitLayer
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import require_range, setting
 
 
 def dormant(activity: Tensor, threshold: float) -> Tensor:
@@ -30,7 +30,7 @@ def dormant(activity: Tensor, threshold: float) -> Tensor:
     return activity <= threshold * activity.mean()
 
 
-@register("redo")
+@intervention("redo")
 @dataclass
 class ReDo(Intervention):
     """Resets dormant units: incoming weights are drawn anew, outgoing weights become 0.
@@ -46,34 +46,31 @@ class ReDo(Intervention):
     moments of every entry written are cleared and the step count kept, as published; ``restart`` counts anew.
     Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer, and
     fresh rows, small beside grown ones, can be found dormant again at once.
-
-    Attributes:
-        threshold: tau, at least 0.
-        every_updates: Period in updates, 0 for never.
-        average_updates: Updates before the reset whose batches are averaged, for small batches; 1 in the paper.
-        incoming: Where fresh incoming weights come from: ``resample`` draws from that tensor's own initial distribution,
-            ``xavier`` from Xavier's uniform one whatever the network's, ``restore`` brings the initial values back.
-        bias: What happens to the unit's bias: ``resample``, ``zero`` or ``restore``.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    threshold: float = 0.025
-    every_updates: int = 1000
-    average_updates: int = 1
-    incoming: str = "resample"
-    bias: str = "resample"
-    optimizer_state: str = "zero"
+    threshold: float = setting(0.025, "tau.", low=0)
+    every_updates: int = setting(1000, "Period in updates, 0 for never.", low=0)
+    average_updates: int = setting(1, "Updates before the reset whose batches are averaged, for small batches; 1 in the paper.")
+    incoming: str = setting(
+        "resample",
+        "Where fresh incoming weights come from: ``resample`` draws from that tensor's own initial "
+        "distribution, ``xavier`` from Xavier's uniform one whatever the network's, ``restore`` brings the "
+        "initial values back.",
+        choices=("resample", "xavier", "restore"),
+    )
+    bias: str = setting(
+        "resample",
+        "What happens to the unit's bias: ``resample``, ``zero`` or ``restore``.",
+        choices=("resample", "zero", "restore"),
+    )
+    optimizer_state: str = setting("zero", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     needs_taps: ClassVar = True
     no_effect: ClassVar = {"every_updates": 0}
 
     def __post_init__(self) -> None:
-        require_range("redo.threshold", self.threshold, 0)
-        require_range("redo.every_updates", self.every_updates, 0)
+        super().__post_init__()
         require_range("redo.average_updates", self.average_updates, 1, max(1, self.every_updates))
-        require_choice("redo.incoming", self.incoming, ("resample", "xavier", "restore"))
-        require_choice("redo.bias", self.bias, ("resample", "zero", "restore"))
-        require_choice("redo.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Makes the sums, and copies the initial values if they are to be restored."""

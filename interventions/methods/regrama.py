@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update, due
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import averaged_at, require_units
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.networks.units import UnitSlice
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import require_range, setting
 
 
 def gradient_magnitude(gradient: Tensor, rows: UnitSlice) -> Tensor:
@@ -40,7 +40,7 @@ def inactive(magnitude: Tensor, threshold: float, smallest: float = 1e-12) -> Te
     return (magnitude <= threshold * mean) & (mean > smallest)
 
 
-@register("regrama")
+@intervention("regrama")
 @dataclass
 class ReGraMa(Intervention):
     """Resets units whose incoming weights hardly receive a gradient: incoming weights drawn anew, outgoing weights 0.
@@ -56,32 +56,22 @@ class ReGraMa(Intervention):
     cleared and the step count kept; ``restart`` counts anew.
     Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer.
     Target networks are left alone.
-
-    Attributes:
-        threshold: tau, at least 0.
-        every_updates: Period in updates, 0 for never.
-        average_updates: Updates before the reset whose gradients are averaged, for small batches; 1 in the paper.
-        bias: What happens to the unit's bias: ``resample`` or ``zero``.
-        outgoing: What happens to the weights that read the unit: ``zero`` or ``keep``.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    threshold: float = 0.01
-    every_updates: int = 1000
-    average_updates: int = 1
-    bias: str = "resample"
-    outgoing: str = "zero"
-    optimizer_state: str = "zero"
+    threshold: float = setting(0.01, "tau.", low=0)
+    every_updates: int = setting(1000, "Period in updates, 0 for never.", low=0)
+    average_updates: int = setting(1, "Updates before the reset whose gradients are averaged, for small batches; 1 in the paper.")
+    bias: str = setting("resample", "What happens to the unit's bias: ``resample`` or ``zero``.", choices=("resample", "zero"))
+    outgoing: str = setting(
+        "zero", "What happens to the weights that read the unit: ``zero`` or ``keep``.", choices=("zero", "keep")
+    )
+    optimizer_state: str = setting("zero", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     no_effect: ClassVar = {"every_updates": 0}
 
     def __post_init__(self) -> None:
-        require_range("regrama.threshold", self.threshold, 0)
-        require_range("regrama.every_updates", self.every_updates, 0)
+        super().__post_init__()
         require_range("regrama.average_updates", self.average_updates, 1, max(1, self.every_updates))
-        require_choice("regrama.bias", self.bias, ("resample", "zero"))
-        require_choice("regrama.outgoing", self.outgoing, ("zero", "keep"))
-        require_choice("regrama.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Makes the sums."""

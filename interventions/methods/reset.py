@@ -6,12 +6,12 @@ from typing import ClassVar
 import torch
 
 from plasticity.interventions.base import Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled, copy_again
 from plasticity.interventions.surgery.resets import reset_blocks
 from plasticity.networks.network import Block, Network
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart, reset_entries
+from plasticity.settings.fields import require_range, setting
 
 
 def output_maps(network: Network) -> tuple[str, ...]:
@@ -20,7 +20,7 @@ def output_maps(network: Network) -> tuple[str, ...]:
     return tuple(name for name in head if name.endswith((".weight", ".bias")) and name not in network.norm_parameters)
 
 
-@register("reset")
+@intervention("reset")
 @dataclass
 class Reset(Scheduled):
     """Draws whole layers anew, at task switches, periodically or after given updates.
@@ -33,26 +33,16 @@ class Reset(Scheduled):
     Deviations: the updates that some codes make in a row on the old replay after a reset are not made; raise the agent's number
     of updates per step for that. State: none but the private generator. Optimizer: ``restart`` makes it fresh for the tensors
     reset and leaves the others alone, as in the paper.
-
-    Attributes:
-        last_layers: How many layers to reset, counted from the output: 1 for the head; 0 for all of them.
-        head: Where the maps onto the outputs go: ``resample``, or ``zero``.
-        copies: Whether target networks are copied from the network again afterwards.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    last_layers: int = 0
-    head: str = "resample"
-    copies: bool = True
-    optimizer_state: str = "restart"
+    last_layers: int = setting(0, "How many layers to reset, counted from the output: 1 for the head; 0 for all of them.", low=0)
+    head: str = setting(
+        "resample", "Where the maps onto the outputs go: ``resample``, or ``zero``.", choices=("resample", "zero")
+    )
+    copies: bool = setting(True, "Whether target networks are copied from the network again afterwards.")
+    optimizer_state: str = setting("restart", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     no_effect: ClassVar = {"every_updates": 0, "at_task_switch": False}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_range("reset.last_layers", self.last_layers, 0)
-        require_choice("reset.head", self.head, ("resample", "zero"))
-        require_choice("reset.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Checks that there are so many layers."""

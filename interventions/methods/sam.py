@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
-from plasticity.networks.spec import require_range
+from plasticity.interventions.registry import intervention
+from plasticity.settings.fields import setting
 
 _EPSILON: Final = 1e-12
 
 
-@register("sam")
+@intervention("sam")
 @dataclass
 class SAM(Intervention):
     """Steps along the gradient at the worst point nearby, which favours flat minima (sharpness-aware minimisation).
@@ -26,18 +26,12 @@ class SAM(Intervention):
     State: none. Optimizer: untouched; it receives another gradient. Costs a second forward and backward pass.
     Does not work with: agents that cannot compute their loss anew (refused at the first update). Methods that add to gradients in
     ``after_backward``, such as l2 and l2_init, must come behind it in the config.
-
-    Attributes:
-        radius: rho, in the units of the parameters; 0 for none.
     """
 
-    radius: float = 0.05
+    radius: float = setting(0.05, "rho, in the units of the parameters; 0 for none.", low=0)
 
     needs_recompute: ClassVar[bool] = True
     no_effect: ClassVar = {"radius": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("sam.radius", self.radius, 0)
 
     def after_backward(self, u: Update) -> Logs:
         """Replaces the gradient by that of the worst point nearby."""

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from plasticity.interventions.base import Logs, Update
 from plasticity.interventions.methods.l2 import INCLUDE, included_parameters
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled
 from plasticity.interventions.surgery.fresh_draws import FreshDraws
 from plasticity.interventions.surgery.unit_statistics import lowest
 from plasticity.networks.layers.initialisers import Initialiser
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart, reset_entries
+from plasticity.settings.fields import require_range, setting
 
 UTILITIES: Final = ("gradient", "magnitude")
 
@@ -40,7 +40,7 @@ def useless(utility: Tensor, pruning: str, factor: float, generator: torch.Gener
     return lowest(flat, torch.ones_like(flat, dtype=torch.bool), count).view(utility.shape)
 
 
-@register("selective_weight_reinitialisation")
+@intervention("selective_weight_reinitialisation")
 @dataclass
 class SelectiveWeightReinitialisation(Scheduled):
     """Draws single weights of low utility anew, periodically.
@@ -54,24 +54,15 @@ class SelectiveWeightReinitialisation(Scheduled):
     is the one that the optimizer got, after clipping.
     State: the averages of utilities, if ``decay`` is not 0; a tensor's start anew whenever some of its weights do.
     Optimizer: kept, as published.
-
-    Attributes:
-        utility: ``gradient`` or ``magnitude``.
-        pruning: ``threshold`` or ``proportional``.
-        factor: Multiple of the mean, or share of the entries.
-        fresh: ``resample``, or ``mean`` of the initial distribution.
-        decay: Of the average of utilities over updates, in [0, 1); 0 for the utility of the last update.
-        include: ``weights``, ``weights_and_biases`` or ``all``.
-        optimizer_state: ``keep``, ``zero`` or ``restart`` for every entry written.
     """
 
-    utility: str = "gradient"
-    pruning: str = "threshold"
-    factor: float = 0.01
-    fresh: str = "resample"
-    decay: float = 0.0
-    include: str = "weights_and_biases"
-    optimizer_state: str = "keep"
+    utility: str = setting("gradient", "``gradient`` or ``magnitude``.", choices=UTILITIES)
+    pruning: str = setting("threshold", "``threshold`` or ``proportional``.", choices=("threshold", "proportional"))
+    factor: float = setting(0.01, "Multiple of the mean, or share of the entries.")
+    fresh: str = setting("resample", "``resample``, or ``mean`` of the initial distribution.", choices=("resample", "mean"))
+    decay: float = setting(0.0, "Of the average of utilities over updates; 0 for the utility of the last update.", low=0, below=1)
+    include: str = setting("weights_and_biases", "``weights``, ``weights_and_biases`` or ``all``.", choices=INCLUDE)
+    optimizer_state: str = setting("keep", "``keep``, ``zero`` or ``restart`` for every entry written.", choices=POLICIES)
     every_updates: int = field(default=1024, kw_only=True)
     at_task_switch: bool = field(default=False, kw_only=True)
 
@@ -79,13 +70,7 @@ class SelectiveWeightReinitialisation(Scheduled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice(f"{self.name}.utility", self.utility, UTILITIES)
-        require_choice(f"{self.name}.pruning", self.pruning, ("threshold", "proportional"))
         require_range(f"{self.name}.factor", self.factor, 0, 1 if self.pruning == "proportional" else float("inf"))
-        require_choice(f"{self.name}.fresh", self.fresh, ("resample", "mean"))
-        require_range(f"{self.name}.decay", self.decay, 0, 1 - 1e-9)
-        require_choice(f"{self.name}.include", self.include, INCLUDE)
-        require_choice(f"{self.name}.optimizer_state", self.optimizer_state, POLICIES)
         if self.at_task_switch and self.utility == "gradient" and self.decay == 0:
             raise ValueError(f"{self.name}.at_task_switch=true needs decay above 0 or utility=magnitude: no gradient is there")
 

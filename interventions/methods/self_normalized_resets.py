@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Logs, Update, due
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.firing_laws import (
     exponential_percentile,
     geometric_percentile,
@@ -19,13 +19,13 @@ from plasticity.interventions.surgery.firing_laws import (
     silence_bins,
 )
 from plasticity.interventions.surgery.silent_units import SilentUnitResets
-from plasticity.networks.spec import require_choice, require_range
+from plasticity.settings.fields import require_range, setting
 
 RULES: Final = ("paper", "published")
 ESTIMATORS: Final = ("histogram", "exponential", "ema")
 
 
-@register("self_normalized_resets")
+@intervention("self_normalized_resets")
 @dataclass
 class SelfNormalizedResets(SilentUnitResets):
     """Resets units that are silent for longer than their own firing history makes likely (SNR).
@@ -59,48 +59,34 @@ class SelfNormalizedResets(SilentUnitResets):
         check_every_updates: Updates between two looks at the ages. On an accelerator every look writes all weights.
         bias: What happens to the bias of a reset unit: ``zero`` or ``resample``.
         optimizer_state: ``keep``, ``zero`` or ``restart``.
-        rejection_probability: eta, one minus the percentile, in [0, 1); 0 for no resets. The paper sweeps 0.08 to 0.00125.
-        rule: ``paper`` or ``published``, see above; of the histogram.
-        fired: What a batch on which the unit is active records: ``any``, one firing after the silent batches before it; or
-            ``fraction``, a firing for each example (and position) on which it is, evenly spaced since the latest one.
-        estimator: ``histogram``, ``exponential`` or ``ema``.
-        threshold_every_updates: Period of the thresholds in updates, 0 for never.
-        threshold_every_tasks: Their period in announced tasks; 0 for the period in updates.
-        initial_threshold_examples: tau at the start, in examples, at least 1.
-        threshold_floor_examples: Smallest tau, in examples; never less than one update.
-        threshold_cap_examples: Largest tau, in examples.
-        expand: Factor of a threshold that is not contracted, at least 1.
-        decay: Decay per update of the running average of ``ema``.
     """
 
-    rejection_probability: float = 0.01
-    rule: str = "paper"
-    fired: str = "any"
-    estimator: str = "histogram"
-    threshold_every_updates: int = 10_000
-    threshold_every_tasks: int = 0
-    initial_threshold_examples: int = 20_000
-    threshold_floor_examples: int = 100
-    threshold_cap_examples: int = 20_000
-    expand: float = 2.0
-    decay: float = 0.999
+    rejection_probability: float = setting(
+        0.01, "eta, one minus the percentile; 0 for no resets. The paper sweeps 0.08 to 0.00125.", low=0, below=1
+    )
+    rule: str = setting("paper", "``paper`` or ``published``, see above; of the histogram.", choices=RULES)
+    fired: str = setting(
+        "any",
+        "What a batch on which the unit is active records: ``any``, one firing after the silent batches "
+        "before it; or ``fraction``, a firing for each example (and position) on which it is, evenly spaced "
+        "since the latest one.",
+        choices=("any", "fraction"),
+    )
+    estimator: str = setting("histogram", "``histogram``, ``exponential`` or ``ema``.", choices=ESTIMATORS)
+    threshold_every_updates: int = setting(10_000, "Period of the thresholds in updates, 0 for never.", low=0)
+    threshold_every_tasks: int = setting(0, "Their period in announced tasks; 0 for the period in updates.", low=0)
+    initial_threshold_examples: int = setting(20_000, "tau at the start, in examples.", low=1)
+    threshold_floor_examples: int = setting(100, "Smallest tau, in examples; never less than one update.", low=0)
+    threshold_cap_examples: int = setting(20_000, "Largest tau, in examples.", low=1, high=2**22)  # ages are whole float32
+    expand: float = setting(2.0, "Factor of a threshold that is not contracted.", low=1)
+    decay: float = setting(0.999, "Decay per update of the running average of ``ema``.", low=0, below=1)
 
     no_effect: ClassVar = {"rejection_probability": 0.0}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_range("self_normalized_resets.rejection_probability", self.rejection_probability, 0, 1 - 1e-9)
-        require_choice("self_normalized_resets.rule", self.rule, RULES)
-        require_choice("self_normalized_resets.fired", self.fired, ("any", "fraction"))
-        require_choice("self_normalized_resets.estimator", self.estimator, ESTIMATORS)
-        for name in ("threshold_every_updates", "threshold_every_tasks"):
-            require_range(f"self_normalized_resets.{name}", getattr(self, name), 0)
-        cap = self.threshold_cap_examples
-        require_range("self_normalized_resets.threshold_cap_examples", cap, 1, 2**22)  # ages are whole float32 numbers
-        require_range("self_normalized_resets.initial_threshold_examples", self.initial_threshold_examples, 1, cap)
-        require_range("self_normalized_resets.threshold_floor_examples", self.threshold_floor_examples, 0, cap)
-        require_range("self_normalized_resets.expand", self.expand, 1)
-        require_range("self_normalized_resets.decay", self.decay, 0, 1 - 1e-9)
+        for name in ("initial_threshold_examples", "threshold_floor_examples"):
+            require_range(f"{self.name}.{name}", getattr(self, name), 0, self.threshold_cap_examples)
 
     def attach(self, u: Update) -> None:
         """Makes ages, thresholds and the estimator's records."""

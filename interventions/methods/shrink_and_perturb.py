@@ -8,11 +8,11 @@ from torch import Tensor
 
 from plasticity.interventions.base import Logs, Update
 from plasticity.interventions.methods.l2 import INCLUDE, included_parameters
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
 from plasticity.interventions.surgery.fresh_draws import NOISE, FreshDraws
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import setting
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def shrink_and_perturb(parameters: list[Tensor], noise: list[Tensor], shrink: fl
         torch._foreach_add_(parameters, noise, alpha=perturb)
 
 
-@register("shrink_and_perturb")
+@intervention("shrink_and_perturb")
 @dataclass
 class ShrinkAndPerturb(Scheduled):
     """Shrinks all parameters and adds a little of a fresh network, at task switches, periodically or at every update.
@@ -52,32 +52,24 @@ class ShrinkAndPerturb(Scheduled):
     Deviations: none. State: none. Optimizer: kept by default; ``restart`` makes it as a new training round would.
     Cost at every update: one draw for all tensors; orthogonal initial values need a decomposition of each, which
     ``noise: scaled`` avoids. Learned shapes of activations and deviations of noise count as weights.
-
-    Attributes:
-        shrink: Factor of the old parameters, in [0, 1].
-        perturb: Factor of the noise, at least 0.
-        noise: ``initial``, ``scaled`` (normal numbers of the variance of each tensor's initial values) or ``gaussian``.
-        include: ``weights``, ``weights_and_biases`` or ``all`` (with normalisation, whose fresh gain is 1 and offset 0).
-        copies: Whether target networks are copied from the network again afterwards.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
-    shrink: float = 0.6
-    perturb: float = 0.01
-    noise: str = "initial"
-    include: str = "weights_and_biases"
-    copies: bool = False
-    optimizer_state: str = "keep"
+    shrink: float = setting(0.6, "Factor of the old parameters.", low=0, high=1)
+    perturb: float = setting(0.01, "Factor of the noise.", low=0)
+    noise: str = setting(
+        "initial",
+        "``initial``, ``scaled`` (normal numbers of the variance of each tensor's initial values) or ``gaussian``.",
+        choices=NOISE,
+    )
+    include: str = setting(
+        "weights_and_biases",
+        "``weights``, ``weights_and_biases`` or ``all`` (with normalisation, whose fresh gain is 1 and offset 0).",
+        choices=INCLUDE,
+    )
+    copies: bool = setting(False, "Whether target networks are copied from the network again afterwards.")
+    optimizer_state: str = setting("keep", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     no_effect: ClassVar = {"shrink": 1.0, "perturb": 0.0, "every_updates": 3}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_range("shrink_and_perturb.shrink", self.shrink, 0, 1)
-        require_range("shrink_and_perturb.perturb", self.perturb, 0)
-        require_choice("shrink_and_perturb.noise", self.noise, NOISE)
-        require_choice("shrink_and_perturb.include", self.include, INCLUDE)
-        require_choice("shrink_and_perturb.optimizer_state", self.optimizer_state, POLICIES)
 
     def attach(self, u: Update) -> None:
         """Chooses the parameters."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
-from plasticity.networks.spec import require_range
+from plasticity.interventions.registry import intervention
+from plasticity.settings.fields import setting
 
 _WARMUP = 15  # steps of the power iteration before the first update, so that it does not start from a random direction
 
@@ -55,7 +55,7 @@ def bias_gradient(bias: Tensor, power: int) -> Tensor:
     return 2 * power * bias.square().sum() ** (power - 1) * bias
 
 
-@register("spectral")
+@intervention("spectral")
 @dataclass
 class Spectral(Intervention):
     """Keeps the largest singular value of every weight near 1.
@@ -68,23 +68,13 @@ class Spectral(Intervention):
     Deviations: u takes 15 steps before the first update, since from a random start sigma would be too small and the weights
     would be pushed up. Other vectors than biases and offsets, such as a policy's log deviation, are left alone.
     State: u of every weight. Optimizer: untouched. Cost: two products of a matrix and a vector for each weight.
-
-    Attributes:
-        coefficient: Strength, at least 0.
-        power: k, at least 1.
-        iterations: Steps of the power iteration for each update.
     """
 
-    coefficient: float = 1e-4
-    power: int = 2
-    iterations: int = 1
+    coefficient: float = setting(1e-4, "Strength.", low=0)
+    power: int = setting(2, "k.", low=1)
+    iterations: int = setting(1, "Steps of the power iteration for each update.", low=1)
 
     no_effect: ClassVar = {"coefficient": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("spectral.coefficient", self.coefficient, 0)
-        require_range("spectral.power", self.power, 1)
-        require_range("spectral.iterations", self.iterations, 1)
 
     @torch.no_grad()
     def attach(self, u: Update) -> None:

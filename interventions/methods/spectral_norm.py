@@ -1,13 +1,14 @@
 """Spectral normalisation of some hidden layers."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.spec import NetworkSpec
+from plasticity.settings.fields import setting
 
 
-@register("spectral_norm")
+@intervention("spectral_norm")
 @dataclass
 class SpectralNorm(Intervention):
     """Divides the weights of chosen hidden layers by their largest singular value.
@@ -20,12 +21,9 @@ class SpectralNorm(Intervention):
     scale is free.
     Does not work with: noise (of a noisy layer the means are divided, the noise is not). A unit reset changes sigma, so
     that resetting a dead unit does not leave the network's function unchanged; u and v follow within a few updates.
-
-    Attributes:
-        layers: Numbers of hidden layers, counted from 1, or from the last by -1.
     """
 
-    layers: list[int] = field(default_factory=lambda: [-1])
+    layers: list[int] = setting([-1], "Numbers of hidden layers, counted from 1, or from the last by -1.")
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
         """Names the layers."""

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.features import as_matrix, require_features
-from plasticity.networks.spec import require_range
+from plasticity.settings.fields import setting
 
 
 def singular_spread(features: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def singular_spread(features: Tensor) -> Tensor:
     return eigenvalues[-1] - eigenvalues[0]
 
 
-@register("srank")
+@intervention("srank")
 @dataclass
 class Srank(Intervention):
     """Penalises a large gap between the greatest and the least singular value of the features.
@@ -38,18 +38,12 @@ class Srank(Intervention):
     State: none. Optimizer: untouched. The activations are those of the training forward; the cost is one product for the Gram
     matrix and its eigenvalues, for which a GPU waits.
     Does not work with: ``compile``; batches of one example, which have one singular value (refused).
-
-    Attributes:
-        coefficient: Strength, at least 0.
     """
 
-    coefficient: float = 1e-3
+    coefficient: float = setting(1e-3, "Strength.", low=0)
 
     needs_graph: ClassVar = True
     no_effect: ClassVar = {"coefficient": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("srank.coefficient", self.coefficient, 0)
 
     def attach(self, u: Update) -> None:
         """Chooses the layers."""

@@ -1,6 +1,6 @@
 """TRAC: how far to move from a reference point, tuned while training."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from math import pi, sqrt
 from typing import ClassVar, Final
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
-from plasticity.networks.spec import require_range
+from plasticity.interventions.registry import intervention
+from plasticity.settings.fields import setting
 
 _NODES: Final = 64
 _ERFI_OF_ROOT_HALF: Final = 0.9534382692512609
@@ -48,7 +48,7 @@ def tuned_scale(variance: Tensor, total: Tensor, first: float, epsilon: float) -
     return (normal * erfi(total / ((2 * variance).sqrt() + epsilon))).sum().clamp(min=0)
 
 
-@register("trac")
+@intervention("trac")
 @dataclass
 class TRAC(Intervention):
     """Scales the way from the initial weights by a factor that a parameter-free rule tunes.
@@ -65,24 +65,18 @@ class TRAC(Intervention):
     State: p_ref, d, v and z. Optimizer: any; its own steps are added up in d. The first steps hardly move: S starts near 1e-8.
     Does not work with: methods that write weights after the step, resets among them: with the next update d undoes what they
     wrote (those that come before it in the config are taken for steps).
-
-    Attributes:
-        decay_rates: b of each tuner.
-        first_scale: s, the scale to begin with.
-        epsilon: e.
     """
 
-    decay_rates: list[float] = field(default_factory=lambda: [0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999])
-    first_scale: float = 1e-8
-    epsilon: float = 1e-8
+    decay_rates: list[float] = setting([0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999], "b of each tuner.")
+    first_scale: float = setting(1e-8, "s, the scale to begin with.", low=0)
+    epsilon: float = setting(1e-8, "e.", low=0)
 
     no_effect: ClassVar = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.decay_rates or not all(0 < rate < 1 for rate in self.decay_rates):
             raise ValueError(f"trac.decay_rates={list(self.decay_rates)} must be numbers between 0 and 1, at least one")
-        require_range("trac.first_scale", self.first_scale, 0)
-        require_range("trac.epsilon", self.epsilon, 0)
 
     def attach(self, u: Update) -> None:
         """Takes the initial weights for the reference."""

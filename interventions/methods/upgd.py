@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
-from plasticity.networks.spec import require_choice, require_range
+from plasticity.interventions.registry import intervention
+from plasticity.settings.fields import setting
 
 SCALINGS: Final = ("global", "local")
 RULES: Final = ("paper", "published")
@@ -37,7 +37,7 @@ def gates(utilities: Sequence[Tensor], scaling: str, rule: str = "paper", correc
     return [torch.sigmoid(utility / (utility.norm() + 1e-8)) for utility in utilities]
 
 
-@register("upgd")
+@intervention("upgd")
 @dataclass
 class UPGD(Intervention):
     """Protects useful weights from the step and perturbs the others (utility-based perturbed gradient descent).
@@ -56,28 +56,15 @@ class UPGD(Intervention):
     State: an average for every weight. Optimizer: not replaced; with Adam the gated gradient enters its moments, which the paper
     does not do.
     Does not work with: methods that change gradients, if they come behind it in the config: they are not gated.
-
-    Attributes:
-        utility_decay: b, in [0, 1).
-        noise: Standard deviation of the perturbation.
-        scaling: ``global`` or ``local``, see ``gates``.
-        rule: ``paper`` or ``published``, see above.
-        protects: Whether the gradient is gated as well as the noise.
     """
 
-    utility_decay: float = 0.999
-    noise: float = 0.001
-    scaling: str = "global"
-    rule: str = "paper"
-    protects: bool = True
+    utility_decay: float = setting(0.999, "b.", low=0, below=1)
+    noise: float = setting(0.001, "Standard deviation of the perturbation.", low=0)
+    scaling: str = setting("global", "``global`` or ``local``, see ``gates``.", choices=SCALINGS)
+    rule: str = setting("paper", "``paper`` or ``published``, see above.", choices=RULES)
+    protects: bool = setting(True, "Whether the gradient is gated as well as the noise.")
 
     no_effect: ClassVar = {"noise": 0.0, "protects": False}
-
-    def __post_init__(self) -> None:
-        require_range("upgd.utility_decay", self.utility_decay, 0, 1 - 1e-9)
-        require_range("upgd.noise", self.noise, 0)
-        require_choice("upgd.scaling", self.scaling, SCALINGS)
-        require_choice("upgd.rule", self.rule, RULES)
 
     def attach(self, u: Update) -> None:
         """Starts every average at 0."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.methods.l2 import INCLUDE, included_parameters, trained_parameters
-from plasticity.interventions.registry import register
-from plasticity.networks.spec import require_choice, require_range
+from plasticity.interventions.registry import intervention
+from plasticity.settings.fields import setting
 
 
 def wasserstein_penalty(parameters: Mapping[str, Tensor], initial: Mapping[str, Tensor], coefficient: float) -> Tensor:
@@ -41,7 +41,7 @@ def sorted_displacement(value: Tensor, initial: Tensor) -> Tensor:
     return torch.empty_like(flat).scatter_(0, places, flat[places] - initial).view(value.shape)
 
 
-@register("wasserstein_init")
+@intervention("wasserstein_init")
 @dataclass
 class WassersteinInit(Intervention):
     """Pulls each tensor's sorted entries towards the sorted initial ones, so that only their distribution is kept.
@@ -54,23 +54,13 @@ class WassersteinInit(Intervention):
     normalisation, is ``average: mean`` with ``include: all``.
     State: the sorted initial parameters. Optimizer: untouched. Cost: a sort of every tensor at each update, which for large dense
     layers on a CPU takes as long as the update itself.
-
-    Attributes:
-        coefficient: Strength, at least 0.
-        average: ``sum`` over a tensor's entries, or ``mean``.
-        include: ``weights``, ``weights_and_biases`` or ``all``.
     """
 
-    coefficient: float = 1e-3
-    average: str = "sum"
-    include: str = "weights_and_biases"
+    coefficient: float = setting(1e-3, "Strength.", low=0)
+    average: str = setting("sum", "``sum`` over a tensor's entries, or ``mean``.", choices=("sum", "mean"))
+    include: str = setting("weights_and_biases", "``weights``, ``weights_and_biases`` or ``all``.", choices=INCLUDE)
 
     no_effect: ClassVar = {"coefficient": 0.0}
-
-    def __post_init__(self) -> None:
-        require_range("wasserstein_init.coefficient", self.coefficient, 0)
-        require_choice("wasserstein_init.average", self.average, ("sum", "mean"))
-        require_choice("wasserstein_init.include", self.include, INCLUDE)
 
     def attach(self, u: Update) -> None:
         """Sorts the initial parameters."""

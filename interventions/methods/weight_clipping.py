@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.layers.initialisers import fan_in
 from plasticity.networks.network import Network
-from plasticity.networks.spec import require_range
+from plasticity.settings.fields import setting
 
 
 def maps_of(network: Network, with_head: bool = True) -> dict[str, tuple[Tensor, Tensor | None]]:
@@ -44,7 +44,7 @@ def clip_weights(tensors: list[Tensor], bounds: list[float]) -> None:
     torch._foreach_clamp_min_(tensors, [-bound for bound in bounds])
 
 
-@register("weight_clipping")
+@intervention("weight_clipping")
 @dataclass
 class WeightClipping(Intervention):
     """Keeps weights and biases within a multiple of their initial range, after every update.
@@ -55,19 +55,12 @@ class WeightClipping(Intervention):
     Deviations: none; normalisation, noise deviations, learned shapes of activations and a policy's free deviation are exempt.
     State: none. Optimizer: untouched. An initial distribution wider than the bound, such as Kaiming's (2.45 / sqrt(fan_in) behind
     relu) with a factor of 1, is cut by the first update.
-
-    Attributes:
-        factor: kappa, above 0.
-        clip_head: Whether the maps onto the outputs are clipped as well.
     """
 
-    factor: float = 3.0
-    clip_head: bool = True
+    factor: float = setting(3.0, "kappa, above 0.", low=1e-06)
+    clip_head: bool = setting(True, "Whether the maps onto the outputs are clipped as well.")
 
     no_effect: ClassVar = {"factor": 1e9}
-
-    def __post_init__(self) -> None:
-        require_range("weight_clipping.factor", self.factor, 1e-6)
 
     def attach(self, u: Update) -> None:
         """Finds the weights and computes their bounds."""

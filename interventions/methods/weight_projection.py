@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update, due
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 from plasticity.networks.network import Network
-from plasticity.networks.spec import require_range
+from plasticity.settings.fields import setting
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def projected_names(network: Network, output: bool) -> list[str]:
     return [name for name in network.weights() if name not in last]
 
 
-@register("weight_projection")
+@intervention("weight_projection")
 @dataclass
 class WeightProjection(Intervention):
     """Scales every weight matrix back to its initial norm after each update.
@@ -46,19 +46,12 @@ class WeightProjection(Intervention):
     State: the initial norms. Optimizer: its moments are kept; nobody scales them.
     Does not work with: a weight that is 0 everywhere has no direction, and stays 0. Not function-preserving unless a
     normalisation follows the layer.
-
-    Attributes:
-        every_updates: Updates between two projections; 0 for never.
-        output: Whether the output layer's weight is projected too.
     """
 
-    every_updates: int = 1
-    output: bool = True
+    every_updates: int = setting(1, "Updates between two projections; 0 for never.", low=0)
+    output: bool = setting(True, "Whether the output layer's weight is projected too.")
 
     no_effect: ClassVar = {"every_updates": 0}
-
-    def __post_init__(self) -> None:
-        require_range("weight_projection.every_updates", self.every_updates, 0)
 
     def attach(self, u: Update) -> None:
         """Notes the norms that the weights start with."""

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 
 from plasticity.networks.layers.initialisers import Initialiser, initialisers_for
 from plasticity.networks.network import Network
-from plasticity.networks.spec import require_choice
 from plasticity.networks.units import UnitLayer, UnitSlice
 from plasticity.optimizers.optimizer_state import POLICIES, reset_entries
+from plasticity.settings.fields import require_choice
 
 INCOMING: Final = ("keep", "resample", "restore", "scale", "xavier", "zero")
 OUTGOING: Final = ("keep", "resample", "zero")

@@ -12,8 +12,8 @@ from plasticity.interventions.base import Intervention, Logs, Update, due
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import Stretches, joined, require_units
 from plasticity.networks.layers.activations import activation_named
-from plasticity.networks.spec import require_choice, require_range
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
+from plasticity.settings.fields import setting
 
 UNITS_OF_TIME: Final = ("example", "step")
 
@@ -48,18 +48,11 @@ def _firings(on: Tensor, copies: int, count: bool) -> Tensor:
 class SilentUnitResets(Intervention, ABC):
     """What methods that reset silent units share; each says in its own way for how long a unit may be silent."""
 
-    unit_of_time: str = "example"
-    firing_level: float = 0.0
-    check_every_updates: int = 1
-    bias: str = "zero"
-    optimizer_state: str = "zero"
-
-    def __post_init__(self) -> None:
-        require_choice(f"{self.name}.unit_of_time", self.unit_of_time, UNITS_OF_TIME)
-        require_range(f"{self.name}.firing_level", self.firing_level, 0)
-        require_range(f"{self.name}.check_every_updates", self.check_every_updates, 1)
-        require_choice(f"{self.name}.bias", self.bias, ("zero", "resample"))
-        require_choice(f"{self.name}.optimizer_state", self.optimizer_state, POLICIES)
+    unit_of_time: str = setting("example", choices=UNITS_OF_TIME)
+    firing_level: float = setting(0.0, low=0)
+    check_every_updates: int = setting(1, low=1)
+    bias: str = setting("zero", choices=("zero", "resample"))
+    optimizer_state: str = setting("zero", choices=POLICIES)
 
     def attach(self, u: Update) -> None:
         """Makes ages and thresholds, all of them for all layers together."""

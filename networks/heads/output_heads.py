@@ -11,8 +11,9 @@ from plasticity.networks.heads.head import Head, evenly_spaced, expected_value
 from plasticity.networks.heads.pop_art import PopArtHead
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.noisy import dense
-from plasticity.networks.spec import HeadSpec, NetworkSpec, require_choice
+from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
+from plasticity.settings.fields import require_choice
 
 
 class LinearHead(Head):

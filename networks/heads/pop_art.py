@@ -5,8 +5,9 @@ from torch import Tensor, nn
 
 from plasticity.networks.heads.head import Head
 from plasticity.networks.layers.noisy import NoisyLinear, dense
-from plasticity.networks.spec import HeadSpec, NetworkSpec, require_range
+from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
+from plasticity.settings.fields import require_range
 
 _MOMENTS = ("mean", "second_moment", "deviation")
 

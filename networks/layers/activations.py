@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from plasticity.networks.layers.learned_activations import PELU, LearnedActivation, Rational
-from plasticity.networks.spec import require_choice
+from plasticity.settings.fields import require_choice
 
 
 @dataclass(frozen=True)

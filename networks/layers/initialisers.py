@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from plasticity.networks.spec import require_choice
+from plasticity.settings.fields import require_choice
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from plasticity.networks.spec import NetworkSpec, require_choice
+from plasticity.networks.spec import NetworkSpec
+from plasticity.settings.fields import require_choice
 
 _EPSILON: Final = 1e-5
 _MOMENTUM: Final = 0.1

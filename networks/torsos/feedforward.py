@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.convolution import Convolution
 from plasticity.networks.layers.noisy import dense
-from plasticity.networks.spec import HeadSpec, NetworkSpec, require_choice
+from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
 from plasticity.networks.torsos.hyperspherical import simba_v2
@@ -19,6 +19,7 @@ from plasticity.networks.torsos.resnet import resnet18
 from plasticity.networks.torsos.torso import Torso
 from plasticity.networks.torsos.transformer import gpt, vit
 from plasticity.networks.units import UnitLayer
+from plasticity.settings.fields import require_choice
 
 Value = TypeVar("Value")
 

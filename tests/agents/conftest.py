@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-import plasticity.interventions as _registers_every_method  # noqa: F401
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention
 from plasticity.networks.spec import NetworkSpec

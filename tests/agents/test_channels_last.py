@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import plasticity.interventions as _registers_every_method  # noqa: F401
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import intervention_named
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
@@ -82,7 +81,7 @@ def test_a_reset_writes_the_same_entries(policy: ResetPolicy) -> None:
 
 @pytest.mark.parametrize("name", [None, *METHODS])
 def test_a_resumed_part_goes_on_bit_for_bit(name: str | None, through_disk: Callable[[Any], Any]) -> None:
-    methods = {} if name is None else {name: lambda: intervention_named(name)(**METHODS[name])}
+    methods = {} if name is None else {name: lambda: INTERVENTIONS.named(name)(**METHODS[name])}
     whole, other = part(True, methods), part(True, methods)
     for number in range(5):
         whole.update(distance, batch(number))

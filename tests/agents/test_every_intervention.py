@@ -8,21 +8,20 @@ import torch
 from frequent_settings import FREQUENT
 from torch import Tensor
 
-import plasticity.interventions as _registers_every_method  # noqa: F401
 from plasticity.agents.agent import Agent
 from plasticity.agents.dqn.agent import DQN, DQNSettings
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 BuildPart = Callable[..., PartBuilder]
 
-METHODS = {name: cls for name, cls in registered().items() if cls.__module__.startswith("interventions.")}
+METHODS = {name: cls for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")}
 COMBINATIONS = [
     ["layer_norm", "l2", "redo"],
     ["continual_backprop", "shrink_and_perturb", "adam_state_reset", "l2_init"],

@@ -8,7 +8,6 @@ import pytest
 import torch
 from frequent_settings import FREQUENT as SHARED
 
-import plasticity.interventions as _registers_every_method  # noqa: F401
 from plasticity.agents.agent import Agent
 from plasticity.agents.dqn.agent import DQNSettings
 from plasticity.agents.factory import Task, build_agent
@@ -17,12 +16,12 @@ from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SACSettings
 from plasticity.envs.experience import Experience, Transitions
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import intervention_named, registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
-METHODS = [name for name, cls in registered().items() if cls.__module__.startswith("interventions.")]
+METHODS = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")]
 FREQUENT: dict[str, dict[str, Any]] = SHARED | {"load_balancing": {"step_size": 0.05, "decay": 0.5}}
 ONLY = {"dr3": ("c51",)}
 TOGETHER = ["redo", "continual_backprop", "l2_init"]
@@ -60,7 +59,7 @@ HALF = 10  # in the middle of PPO's third rollout
 
 
 def factories(names: list[str]) -> dict[str, Callable[[], Intervention]]:
-    return {name: lambda name=name: intervention_named(name)(**FREQUENT.get(name, {})) for name in names}  # type: ignore[misc]
+    return {name: lambda name=name: INTERVENTIONS.named(name)(**FREQUENT.get(name, {})) for name in names}  # type: ignore[misc]
 
 
 def build(kind: str, builder: BuildPart, names: list[str], seed: int = 0, **part: Any) -> Agent:
@@ -155,7 +154,7 @@ def test_every_method_acts_in_every_part(
 @pytest.mark.parametrize("kind", ["ppo_discrete", "sac"])
 def test_a_method_may_act_in_one_part_alone(builder: BuildPart, kind: str) -> None:
     name, settings, task = KINDS[kind]
-    make = {"redo": lambda: intervention_named("redo")(parts=["critic"], **FREQUENT["redo"])}
+    make = {"redo": lambda: INTERVENTIONS.named("redo")(parts=["critic"], **FREQUENT["redo"])}
     agent = build_agent(name, settings, task, builder(make))
     assert list(agent.parts["critic"].interventions) == ["redo"]
     assert not agent.parts["actor"].interventions

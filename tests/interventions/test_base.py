@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import plasticity.interventions  # noqa: F401
 from plasticity.interventions.base import Intervention, Update, due
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.spec import NetworkSpec
 
-METHODS = registered()
+METHODS = INTERVENTIONS
 HOOKS = ("after_", "before_", "build", "loss", "task_", "wrap_", "attach", "evaluation_", "state", "load_state")
 EVERY = pytest.mark.parametrize("cls", METHODS.values(), ids=METHODS)
 

@@ -16,7 +16,7 @@ from frequent_settings import FREQUENT as SHARED
 
 from plasticity.agents.agent import Agent
 from plasticity.envs.stream import Stream
-from plasticity.interventions.registry import refuse_conflicts, registered
+from plasticity.interventions.registry import INTERVENTIONS, refuse_conflicts
 from plasticity.metrics.observer import Observer
 from plasticity.networks.factory import build_network
 from plasticity.networks.spec import HeadSpec, NetworkSpec
@@ -134,7 +134,7 @@ BY_KIND: dict[str, dict[str, Any]] = {
 
 def settings_of(name: str) -> dict[str, Any]:
     """Returns settings with which a method acts often."""
-    if name in FREQUENT or "every_updates" not in {field.name for field in fields(registered()[name])}:
+    if name in FREQUENT or "every_updates" not in {field.name for field in fields(INTERVENTIONS[name])}:
         return FREQUENT.get(name, {})
     return {"every_updates": 3}
 
@@ -145,14 +145,14 @@ def compatible(order: int) -> list[str]:
 
     To find them takes as many networks as there are methods, and the collection of the laws asks some ninety times.
     """
-    names = [name for name, cls in registered().items() if cls.__module__.startswith("interventions.") and name not in ONLY]
+    names = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.") and name not in ONLY]
     random.Random(order).shuffle(names)
     chosen: list[str] = []
     spec = NetworkSpec(widths=[4])
     for name in names:
         try:
             refuse_conflicts([*chosen, name])
-            built = registered()[name](**settings_of(name)).build(spec)
+            built = INTERVENTIONS[name](**settings_of(name)).build(spec)
             build_network(built, (4,), torch.float32, HeadSpec("q", 2), 0)
         except ValueError:
             continue
@@ -172,7 +172,7 @@ def _possible(item: pytest.Item) -> bool:
     return all(chosen.get("kind") in (None, *ONLY[name]) for name in names if name in ONLY)
 
 
-BUILT_IN = [name for name, cls in registered().items() if cls.__module__.startswith("interventions.")]
+BUILT_IN = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")]
 
 
 @dataclass
@@ -359,7 +359,7 @@ def _slow(slow: bool) -> tuple[pytest.MarkDecorator, ...]:
 
 def _choices(wanted: str, kind: str) -> list[tuple[str, list[str]]]:
     """Returns lists of methods, each with a label."""
-    zeroable = [name for name in BUILT_IN if registered()[name].no_effect is not None]
+    zeroable = [name for name in BUILT_IN if INTERVENTIONS[name].no_effect is not None]
     alone = {"methods": BUILT_IN, "together": [], "zero": zeroable}[wanted]
     if kind in MAIN:
         orders = [(f"all, order {order}", compatible(order)) for order in range(ORDERS[wanted])]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plasticity.envs.experience import Experience
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 
 UNOBSERVED: dict[str, Any] = {"metrics": {"every_steps": 0, "at_task_switch": False}, "probe": {"every_steps": 0}}
 # With uniform behaviour, where an agent has it; otherwise what is learned decides what is done.
@@ -32,11 +32,11 @@ def plain_run(start: Any) -> Callable[[str], Any]:
 
 def test_no_strength_is_absence(kind: str, zero: list[str], start: Any, plain_run: Callable[[str], Any], same: Any) -> None:
     plain = plain_run(kind)
-    treated = start(kind, {name: dict(registered()[name].no_effect or {}) for name in zero}).go(_length(kind))
+    treated = start(kind, {name: dict(INTERVENTIONS[name].no_effect or {}) for name in zero}).go(_length(kind))
     after, before = treated.network(), plain.network()
     assert same({name: after[name] for name in before}, before)
     one, two = treated.state(), plain.state()
-    structural = any(registered()[name].build is not Intervention.build for name in zero)
+    structural = any(INTERVENTIONS[name].build is not Intervention.build for name in zero)
     for part in plain.agent.parts:
         mine, other = treated.parts_of(one)[part], plain.parts_of(two)[part]
         for key in ("optimizer",) if structural else ("optimizer", "copies"):
@@ -49,7 +49,7 @@ def test_no_strength_is_absence(kind: str, zero: list[str], start: Any, plain_ru
 
 
 def test_a_method_without_settings_of_no_effect_is_structural(method: str) -> None:
-    cls = registered()[method]
+    cls = INTERVENTIONS[method]
     # TRAC takes the place of every step: there is no strength at which the step would be the optimizer's own.
     assert cls.no_effect is not None or cls.build is not Intervention.build or method == "trac"
 

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from registries import forget_entries
 from torch import Tensor
 from torch.optim import Optimizer
 
-from plasticity.interventions import registry
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import INTERVENTIONS, intervention
 from plasticity.networks.network import Network
 from plasticity.networks.spec import NetworkSpec
 from plasticity.training.config.settings import plan_from
@@ -72,10 +72,10 @@ class Taped(Intervention):
 @pytest.fixture
 def register_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type], None]:
     """Registers a dataclass for one test only."""
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    forget_entries(monkeypatch, INTERVENTIONS)
 
     def add(name: str, base: type) -> None:
-        register(name)(dataclass(type(name, (base,), {"__module__": __name__})))
+        intervention(name)(dataclass(type(name, (base,), {"__module__": __name__})))
 
     return add
 

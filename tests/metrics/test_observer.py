@@ -13,7 +13,7 @@ from plasticity.agents.dqn.agent import DQN, DQNSettings
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 from plasticity.envs.experience import Examples, Experience, Transitions
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.catalogue import GROUPS
 from plasticity.metrics.log_values import Heatmap, Histogram, Matrix
 from plasticity.metrics.observer import Logs, MetricsObserver, MetricsSettings, observe, passes
@@ -35,7 +35,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def builder(*methods: str, **spec: Any) -> PartBuilder:
-    chosen = {name: registered()[name] for name in methods}
+    chosen = {name: INTERVENTIONS[name] for name in methods}
     return PartBuilder(NetworkSpec(**({"widths": [6, 5]} | spec)), (4,), torch.float32, OptimizerSettings(), chosen)
 
 

@@ -16,7 +16,7 @@ from plasticity.agents.ppo.agent import PPO
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SAC, SACSettings
 from plasticity.envs.experience import Experience, Transitions
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics import probe
 from plasticity.metrics.log_values import Series
 from plasticity.metrics.observer import Logs, observe
@@ -727,7 +727,7 @@ def test_a_run_is_the_same_with_and_without_probes(method: str | None) -> None:
     ends = []
     for probed in (True, False):
         torch.manual_seed(5)
-        methods = {} if method is None else {method: registered()[method]}
+        methods = {} if method is None else {method: INTERVENTIONS[method]}
         builder = PartBuilder(MOVING, (4,), torch.float32, OptimizerSettings(), methods)
         dqn = DQN(DQNSettings(warmup_env_steps=0, batch_size=8, buffer_transitions=100), 3, builder)
         for step in range(10):

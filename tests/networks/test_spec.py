@@ -8,7 +8,8 @@ from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.initialisers import initialisers_for
 from plasticity.networks.layers.normalisation import build_normalisation
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec, require_choice, require_range
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.settings.fields import require_choice, require_range
 
 Build = Callable[..., Network]
 

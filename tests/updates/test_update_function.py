@@ -16,7 +16,7 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.network import Network
 from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
@@ -52,7 +52,7 @@ class Anchor(Intervention):
         return self.strength * u.network(u.batch.inputs).square().mean() if u.step % 3 else None
 
 
-METHODS = {**{name: registered()[name] for name in registered()}, "anchor": Anchor}
+METHODS = {**{name: INTERVENTIONS[name] for name in INTERVENTIONS}, "anchor": Anchor}
 CBP = {"replacement_rate": 0.2, "maturity_updates": 3}
 CHOICES: dict[str, Methods] = {
     "nothing": {},

@@ -16,10 +16,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from plasticity.interventions.plugins import load_plugins
+from plasticity.settings.naming import did_you_mean
+from plasticity.settings.plugins import load_plugins
 from plasticity.training.config.config_store import CHOICES, GROUPS, register_configs
 from plasticity.training.config.listing import options
-from plasticity.training.config.settings import did_you_mean, plan_from
+from plasticity.training.config.settings import plan_from
 
 # Below these stand names that no default lists: of parts, and of arguments of other people's environments.
 _FREE: Final = ("network.parts.", "optimizer.parts.", "env.kwargs.")

@@ -13,9 +13,8 @@ from typing import Any, Final
 
 from omegaconf import OmegaConf
 
-import plasticity.interventions as _registers_every_method  # noqa: F401
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.training.assembly import assemble
 from plasticity.training.config.command_line import compose_config
 from plasticity.training.config.settings import plan_from
@@ -40,7 +39,7 @@ _WORKS: Final = "works"
 
 def try_out(method: str, config: Mapping[str, Any]) -> str:
     """Runs a few steps of a config with one method; returns ``works``, or the reason why it is refused."""
-    defaults = OmegaConf.to_container(OmegaConf.structured(registered()[method]))
+    defaults = OmegaConf.to_container(OmegaConf.structured(INTERVENTIONS[method]))
     try:
         with redirect_stderr(StringIO()):
             agent, stream, _ = assemble(plan_from({**config, "interventions": {method: defaults}}))
@@ -58,7 +57,7 @@ def try_out(method: str, config: Mapping[str, Any]) -> str:
 def table() -> str:
     """Returns the whole document."""
     configs = {kind: compose_config([*words, *_SMALL], _CONFIGS) for kind, words in KINDS.items()}
-    methods = [name for name, cls in registered().items() if cls.__module__.startswith("plasticity.interventions.")]
+    methods = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("plasticity.interventions.")]
     outcomes = {method: {kind: try_out(method, config) for kind, config in configs.items()} for method in methods}
     return "\n".join([*_head(), *_rows(outcomes), "", *_reasons(outcomes), *_conflicts(methods)]).rstrip() + "\n"
 
@@ -77,7 +76,7 @@ def _head() -> Iterator[str]:
 def _rows(outcomes: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     for method, by_kind in outcomes.items():
         cells = ["works" if outcome == _WORKS else "refuses" for outcome in by_kind.values()]
-        cls = registered()[method]
+        cls = INTERVENTIONS[method]
         yield f"| `{method}` | " + " | ".join(cells) + f" | {_hooks(cls)} | {_summary(cls)} |"
 
 
@@ -111,7 +110,7 @@ def _reasons(outcomes: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 
 
 def _conflicts(methods: list[str]) -> Iterator[str]:
-    pairs = [f"- `{one}` beside `{two}`: {why}" for one in methods for two, why in sorted(registered()[one].conflicts.items())]
+    pairs = [f"- `{one}` beside `{two}`: {why}" for one in methods for two, why in sorted(INTERVENTIONS[one].conflicts.items())]
     yield "## Pairs that refuse each other"
     yield ""
     yield from pairs or ["None."]

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from plasticity.agents.factory import AGENTS
 from plasticity.envs.factory import STREAMS
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
 from plasticity.networks.spec import NetworkSpec
@@ -37,7 +37,7 @@ def register_configs() -> None:
     classes: a launcher sends the store to other processes, which do not have the user's plugin modules. Types and spelling are
     checked by ``plasticity.training.config.settings``.
     """
-    store, methods = ConfigStore.instance(), registered()
+    store, methods = ConfigStore.instance(), INTERVENTIONS
     if _stored == methods:
         return
     sections = {name: _defaults(settings) for name, settings in SECTIONS.items()}

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from hydra.core.hydra_config import HydraConfig
 
-from plasticity.interventions.plugins import load_plugins
+from plasticity.settings.plugins import load_plugins
 from plasticity.training.config.command_line import chosen_files, with_absolute_plugins
 from plasticity.training.config.config_store import CHOICES
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.catalogue import CATALOGUE
-from plasticity.networks.spec import require_choice
+from plasticity.settings.fields import require_choice
 
 _KINDS: Final = {
     "agents": "agent",
@@ -21,7 +21,7 @@ _KINDS: Final = {
 def options(group: str, configs: Path) -> list[str]:
     """Returns the choices of a config group."""
     if group == "intervention":
-        return list(registered())
+        return list(INTERVENTIONS)
     return sorted(path.stem for path in (configs / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
@@ -39,7 +39,7 @@ def list_lines(kind: str, configs: Path) -> list[str]:
     if kind == "metrics":
         rows = {name: f"{entry.description} Range {entry.range}. Cost: {entry.cost}." for name, entry in CATALOGUE.items()}
     elif kind == "interventions":
-        rows = {name: _first_line(method.__doc__) for name, method in registered().items()}
+        rows = {name: _first_line(method.__doc__) for name, method in INTERVENTIONS.items()}
     else:
         group = _KINDS[kind]
         rows = {name: _description(configs / group / f"{name}.yaml") for name in options(group, configs)}

@@ -1,11 +1,10 @@
 """From a composed config to typed settings; every unknown key or wrong type is named here."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 from math import isfinite
-from typing import Any, Final, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Final, TypeVar, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,11 +12,13 @@ from omegaconf.errors import OmegaConfBaseException
 from plasticity.agents.factory import AGENTS
 from plasticity.agents.parts import Factory
 from plasticity.envs.factory import STREAMS
-from plasticity.interventions.registry import intervention_named, refuse_conflicts
+from plasticity.interventions.registry import INTERVENTIONS, refuse_conflicts
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
-from plasticity.networks.spec import NetworkSpec, require_choice, require_range
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.settings.fields import Settings, require_choice, setting
+from plasticity.settings.naming import did_you_mean
 from plasticity.training.evaluation.episodes import EvaluationSettings
 from plasticity.training.evaluation.task_evaluation import TaskEvaluationSettings
 
@@ -41,70 +42,52 @@ _Settings = TypeVar("_Settings")
 
 
 @dataclass
-class CheckpointSettings:
-    """When the run is saved.
+class CheckpointSettings(Settings):
+    """When the run is saved."""
 
-    Attributes:
-        every_steps: Period in steps of the stream, 0 for only at the end and on interruption.
-        keep: How many of the newest checkpoints are kept.
-    """
+    section: ClassVar[str] = "checkpoint"
 
-    every_steps: int = 20_000
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        require_range("checkpoint.every_steps", self.every_steps, 0)
-        require_range("checkpoint.keep", self.keep, 1)
+    every_steps: int = setting(20_000, "Period in steps of the stream, 0 for only at the end and on interruption.", low=0)
+    keep: int = setting(2, "How many of the newest checkpoints are kept.", low=1)
 
 
 @dataclass
-class RunSettings:
-    """The settings at the top of the config.
+class RunSettings(Settings):
+    """The settings at the top of the config."""
 
-    Attributes:
-        mode: ``train``, or ``evaluate``: with ``resume=<run folder>``, play episodes with a checkpoint of that run.
-        steps: Environment steps, or minibatches of a data stream.
-        seed: Of the run; everything random is derived from it.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        precision: ``fp32``, or ``bf16`` for autocast of the forward pass.
-        compile: Runs updates as compiled functions: about ten seconds to compile, then small networks train several times
-            faster.
-        capture: Records updates as CUDA graphs (``device=cuda``), compiled or not: the host then sends one command for each.
-        channels_last: Layout of the weights of convolutions: the faster one on the processors that were measured.
-        threads: A number, or ``auto``: one for a small network, all cores for a large one.
-        log_every_steps: Steps between two lines of averages in ``metrics.csv`` and TensorBoard.
-        progress: Whether there is a progress bar.
-        run_dir: Folder of this run; None names one after the date and the choices, in ``runs/``.
-        resume: Run folder to go on with.
-        video: Of ``mode=evaluate``: film an episode into this file, ``<name>.gif`` or ``<name>.mp4``.
-        plugins: Files or modules with interventions of the user's own.
-    """
+    section: ClassVar[str] = ""
 
-    mode: str = "train"
-    steps: int = 20_000
-    seed: int = 0
-    device: str = "cpu"
-    precision: str = "fp32"
-    compile: bool = False
-    capture: bool = False
-    channels_last: bool = True
-    threads: str = "auto"
-    log_every_steps: int = 500
-    progress: bool = True
-    run_dir: str | None = None
-    resume: str | None = None
-    video: str | None = None
-    plugins: list[str] = field(default_factory=list)
+    mode: str = setting(
+        "train",
+        "``train``, or ``evaluate``: with ``resume=<run folder>``, play episodes with a checkpoint of that run.",
+        choices=MODES,
+    )
+    steps: int = setting(20_000, "Environment steps, or minibatches of a data stream.", low=1)
+    seed: int = setting(0, "Of the run; everything random is derived from it.", low=0, high=_LARGEST)
+    device: str = setting("cpu", "``cpu``, ``cuda`` or ``auto``.")
+    precision: str = setting("fp32", "``fp32``, or ``bf16`` for autocast of the forward pass.", choices=("fp32", "bf16"))
+    compile: bool = setting(
+        False, "Runs updates as compiled functions: about ten seconds to compile, then small networks train several times faster."
+    )
+    capture: bool = setting(
+        False, "Records updates as CUDA graphs (``device=cuda``), compiled or not: the host then sends one command for each."
+    )
+    channels_last: bool = setting(
+        True, "Layout of the weights of convolutions: the faster one on the processors that were measured."
+    )
+    threads: str = setting("auto", "A number, or ``auto``: one for a small network, all cores for a large one.")
+    log_every_steps: int = setting(500, "Steps between two lines of averages in ``metrics.csv`` and TensorBoard.", low=1)
+    progress: bool = setting(True, "Whether there is a progress bar.")
+    run_dir: str | None = setting(None, "Folder of this run; None names one after the date and the choices, in ``runs/``.")
+    resume: str | None = setting(None, "Run folder to go on with.")
+    video: str | None = setting(None, "Of ``mode=evaluate``: film an episode into this file, ``<name>.gif`` or ``<name>.mp4``.")
+    plugins: list[str] = setting([], "Files or modules with interventions of the user's own.")
 
     def __post_init__(self) -> None:
-        require_choice("mode", self.mode, MODES)
+        super().__post_init__()
         if self.video is not None and self.mode != "evaluate":
             raise ValueError(f"video={self.video} films an episode of mode=evaluate; in mode={self.mode} leave it out")
-        require_range("steps", self.steps, 1)
-        require_range("seed", self.seed, 0, _LARGEST)
-        require_range("log_every_steps", self.log_every_steps, 1)
         require_choice("device", self.device.partition(":")[0], ("cpu", "cuda", "auto"))
-        require_choice("precision", self.precision, ("fp32", "bf16"))
         if self.threads != "auto" and not (self.threads.isdecimal() and 1 <= int(self.threads) <= _MOST_THREADS):
             raise ValueError(f"threads={self.threads} must be auto or a number between 1 and {_MOST_THREADS}")
 
@@ -258,12 +241,6 @@ def _settings_class(hint: Any) -> type | None:
     return next((part for part in (hint, *get_args(hint)) if isinstance(part, type) and is_dataclass(part)), None)
 
 
-def did_you_mean(name: str, names: Any) -> str:
-    """Returns `` (did you mean x?)`` if a name is close to one of ``names``, else nothing."""
-    close = get_close_matches(name, list(names), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
 def _require_sections(config: Mapping[str, Any]) -> None:
     """Raises ValueError unless everything that is made of settings is there: a user can delete it or set it to null."""
     methods = config.get("interventions")
@@ -277,7 +254,7 @@ def _require_sections(config: Mapping[str, Any]) -> None:
 
 
 def _factory(name: str, values: Mapping[str, Any]) -> Factory:
-    make = partial(build_settings, intervention_named(name), dict(values), f"interventions.{name}")
+    make = partial(build_settings, INTERVENTIONS.named(name), dict(values), f"interventions.{name}")
     make()
     return make
 

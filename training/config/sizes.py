@@ -11,7 +11,8 @@ from typing import Final
 
 import torch
 
-from plasticity.networks.spec import NetworkSpec, require_range
+from plasticity.networks.spec import NetworkSpec
+from plasticity.settings.fields import require_range
 from plasticity.training.config.settings import Plan
 
 _MOST_COPIES: Final = 65_536

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -24,7 +24,7 @@ from plasticity.envs.simulation.evaluation import (
 from plasticity.envs.stream import Stream
 from plasticity.metrics.observer import Logs, passes
 from plasticity.metrics.view import View
-from plasticity.networks.spec import require_choice, require_range
+from plasticity.settings.fields import Settings, setting
 from plasticity.settings.seeding import derive_seed, torch_generator
 
 POLICIES: Final = ("greedy", "sampled")
@@ -33,37 +33,31 @@ Act = Callable[[Tensor], Tensor]
 
 
 @dataclass
-class EvaluationSettings:
-    """When an agent is evaluated, and how.
+class EvaluationSettings(Settings):
+    """When an agent is evaluated, and how."""
 
-    Attributes:
-        every_steps: Period in steps of the stream, 0 for never.
-        episodes: Episodes of one evaluation.
-        num_envs: Copies of the environment that are stepped together. Each contributes its first ``episodes / num_envs``
-            episodes, so that short ones are not preferred.
-        policy: ``greedy``, the most valued or likeliest action, or ``sampled``, drawn from a stochastic policy.
-        episode_steps: Steps after which an episode is cut; None for the environment's own limit, or 100,000 where it has none.
-        random_action_probability: Chance of a uniform action in its place: 0.05 in Mnih et al. (2015), 0.001 in Dopamine.
-        step: Which checkpoint ``mode=evaluate`` takes, by its step; None for the newest.
-    """
+    section: ClassVar[str] = "evaluation"
 
-    every_steps: int = 0
-    episodes: int = 10
-    num_envs: int = 1
-    episode_steps: int | None = None
-    policy: str = "greedy"
-    random_action_probability: float = 0.0
-    step: int | None = None
-
-    def __post_init__(self) -> None:
-        require_range("evaluation.every_steps", self.every_steps, 0)
-        for name in ("episodes", "num_envs"):
-            require_range(f"evaluation.{name}", getattr(self, name), 1)
-        if self.episode_steps is not None:
-            require_range("evaluation.episode_steps", self.episode_steps, 1)
-        require_choice("evaluation.policy", self.policy, POLICIES)
-        require_range("evaluation.random_action_probability", self.random_action_probability, 0, 1)
-        require_range("evaluation.step", self.step or 0, 0)
+    every_steps: int = setting(0, "Period in steps of the stream, 0 for never.", low=0)
+    episodes: int = setting(10, "Episodes of one evaluation.", low=1)
+    num_envs: int = setting(
+        1,
+        "Copies of the environment that are stepped together. Each contributes its first ``episodes / "
+        "num_envs`` episodes, so that short ones are not preferred.",
+        low=1,
+    )
+    episode_steps: int | None = setting(
+        None, "Steps after which an episode is cut; None for the environment's own limit, or 100,000 where it has none.", low=1
+    )
+    policy: str = setting(
+        "greedy",
+        "``greedy``, the most valued or likeliest action, or ``sampled``, drawn from a stochastic policy.",
+        choices=POLICIES,
+    )
+    random_action_probability: float = setting(
+        0.0, "Chance of a uniform action in its place: 0.05 in Mnih et al. (2015), 0.001 in Dopamine.", low=0, high=1
+    )
+    step: int | None = setting(None, "Which checkpoint ``mode=evaluate`` takes, by its step; None for the newest.", low=0)
 
     @property
     def copies(self) -> int:

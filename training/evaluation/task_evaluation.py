@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 
@@ -12,7 +12,7 @@ from plasticity.envs.tasks.task_stream import TaskStream
 from plasticity.metrics.observer import Logs
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
-from plasticity.networks.spec import require_range
+from plasticity.settings.fields import Settings, setting
 from plasticity.settings.seeding import derive_seed, torch_generator
 from plasticity.training.task_history import TaskHistory
 
@@ -23,34 +23,36 @@ _SHOWN_BY_TASK: Final = ("online", "train", "validation", "test")
 
 
 @dataclass
-class TaskEvaluationSettings:
-    """When a supervised learner is evaluated on its task, and how; an environment has ``evaluation`` instead.
+class TaskEvaluationSettings(Settings):
+    """When a supervised learner is evaluated on its task, and how; an environment has ``evaluation`` instead."""
 
-    Attributes:
-        every_tasks: Evaluates at the end of every so many tasks, whether tasks are announced or not; 0 for never.
-        every_epochs: Evaluates after every so many epochs of each task as well, for its learning curve; 0 for never.
-        examples: Largest number of examples of each set, drawn for each task; None for all.
-        batch_size: Examples at a time.
-        augmented: Whether test images are augmented like those of training, as published code evaluates class-incremental CIFAR.
-        forward_transfer: Whether the test set of the next task is tried, at the end of each that is evaluated, before anything is
-            learned of it.
-        fresh_every_tasks: Trains a fresh learner on the same task and data, from start to end, at the end of every so many tasks,
-            which are then evaluated as well; it takes as long as the task did, compiling included. 0 for never.
-    """
+    section: ClassVar[str] = "task_evaluation"
 
-    every_tasks: int = 1
-    every_epochs: int = 0
-    examples: int | None = None
-    batch_size: int = 1000
-    augmented: bool = False
-    forward_transfer: bool = False
-    fresh_every_tasks: int = 0
+    every_tasks: int = setting(
+        1, "Evaluates at the end of every so many tasks, whether tasks are announced or not; 0 for never.", low=0
+    )
+    every_epochs: int = setting(
+        0, "Evaluates after every so many epochs of each task as well, for its learning curve; 0 for never.", low=0
+    )
+    examples: int | None = setting(None, "Largest number of examples of each set, drawn for each task; None for all.", low=1)
+    batch_size: int = setting(1000, "Examples at a time.", low=1)
+    augmented: bool = setting(
+        False, "Whether test images are augmented like those of training, as published code evaluates class-incremental CIFAR."
+    )
+    forward_transfer: bool = setting(
+        False,
+        "Whether the test set of the next task is tried, at the end of each that is evaluated, before anything is learned of it.",
+    )
+    fresh_every_tasks: int = setting(
+        0,
+        "Trains a fresh learner on the same task and data, from start to end, at the end of every so many "
+        "tasks, which are then evaluated as well; it takes as long as the task did, compiling included. 0 for"
+        " never.",
+        low=0,
+    )
 
     def __post_init__(self) -> None:
-        for name in ("every_tasks", "every_epochs", "fresh_every_tasks"):
-            require_range(f"task_evaluation.{name}", getattr(self, name), 0)
-        require_range("task_evaluation.batch_size", self.batch_size, 1)
-        require_range("task_evaluation.examples", 1 if self.examples is None else self.examples, 1)
+        super().__post_init__()
         if self.forward_transfer and not (self.every_tasks or self.fresh_every_tasks):
             raise ValueError("task_evaluation.forward_transfer=true needs task_evaluation.every_tasks of at least 1")
 

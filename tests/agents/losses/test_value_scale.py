@@ -15,7 +15,7 @@ from plasticity.agents.ppo.agent import PPO
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SAC, SACSettings
 from plasticity.envs.experience import Experience, Transitions
-from plasticity.interventions.registry import registered
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.heads.pop_art import pop_art_heads
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
@@ -143,7 +143,7 @@ def test_ppo_clips_and_learns_in_deviations(builder: BuildPart, shared: bool, mo
 
 
 def test_averages_of_weights_are_refused(builder: BuildPart) -> None:
-    part = builder({"hare_and_tortoise": registered()["hare_and_tortoise"]})
+    part = builder({"hare_and_tortoise": INTERVENTIONS["hare_and_tortoise"]})
     with pytest.raises(ValueError, match=r"^hare_and_tortoise averages weights that stand for other values"):
         build_agent("dqn", DQNSettings(loss="pop_art"), Task("environment", 3, True), part)
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings, by_token
 from plasticity.envs.experience import Examples, Experience, Place
-from plasticity.interventions.registry import intervention_named
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.observer import observe
 from plasticity.metrics.probe import ProbeObserver, ProbeSettings
 from plasticity.metrics.undefined import Undefined
@@ -25,7 +25,7 @@ def learner(torso: str = "gpt", methods: tuple[str, ...] = (), compile: bool = F
         (LENGTH,),
         torch.int64,
         OptimizerSettings(learning_rate=0.01),
-        {name: intervention_named(name) for name in methods},
+        {name: INTERVENTIONS.named(name) for name in methods},
         execution=Execution(torch.bfloat16 if bf16 else None, compile),
     )
     return SupervisedLearner(SupervisedSettings(recent_examples=8), KINDS, True, builder)

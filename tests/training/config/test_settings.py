@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from plasticity.networks.spec import LoadBalancingSpec, NetworkSpec
+from plasticity.settings.naming import did_you_mean
 from plasticity.training.config.command_line import compose_config
-from plasticity.training.config.settings import CheckpointSettings, build_settings, did_you_mean, plan_from
+from plasticity.training.config.settings import CheckpointSettings, build_settings, plan_from
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -76,7 +77,7 @@ def test_nested_and_missing_values() -> None:
         ("interventions.redo", None, r"^interventions\.redo=null must hold settings"),
         ("interventions.rodo", {}, r"^intervention=rodo is unknown \(did you mean redo\?\); choose from activation, "),
         ("interventions.redo.treshold", 0.1, r"^interventions\.redo\.treshold is unknown \(did you mean threshold\?\); "),
-        ("agent.name", "a3c", r"^agent\.name=a3c is unknown; choose from dqn, ppo, sac, supervised$"),
+        ("agent.name", "a3c", r"^agent\.name=a3c is unknown \(did you mean sac\?\); choose from dqn, ppo, sac, supervised$"),
         ("checkpoint.keep", 0, r"^checkpoint\.keep=0 must be at least 1$"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Plugins: interventions in the user's own files and packages."""
+"""Plugins: whatever a user adds, in files of their own and in installed packages."""
 
 import hashlib
 import importlib
@@ -11,18 +11,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-ENTRY_POINT_GROUP: Final = "plasticity.interventions"
+ENTRY_POINT_GROUP: Final = "plasticity.plugins"
 
 
 def load_plugins(places: Iterable[str]) -> None:
-    """Imports plugins, whose ``register`` decorators add them to the registry.
+    """Imports plugins; the decorators in them enter what they define into the registries.
 
     Args:
         places: Paths of Python files, or names of importable modules. Installed packages that declare an entry point of the
-            group ``plasticity.interventions`` are loaded as well.
+            group ``plasticity.plugins`` are loaded as well.
 
     Raises:
-        ValueError: If a place is neither a file nor a module, or it or an entry point fails to import; the message says why.
+        ValueError: A place is neither a file nor a module, or it or an entry point fails to import; the message says why.
     """
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         _load(f"entry point {entry_point.name} = {entry_point.value}", entry_point.load)
@@ -34,7 +34,7 @@ def load_plugins(places: Iterable[str]) -> None:
 def _load(place: str, load: Callable[[], object]) -> None:
     try:
         load()
-    except Exception as error:  # somebody else's code runs here, and may raise anything
+    except Exception as error:  # a user's code runs here, and may raise anything
         reason = " ".join(str(error).split())
         raise ValueError(f"{place} cannot be loaded: {type(error).__name__}: {reason}") from error
 

@@ -1,12 +1,14 @@
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from registries import forget_entries, forget_modules
 
-from plasticity.interventions import plugins, registry
-from plasticity.interventions.plugins import ENTRY_POINT_GROUP, load_plugins
-from plasticity.interventions.registry import intervention_named, registered
+from plasticity.interventions.registry import INTERVENTIONS
+from plasticity.settings import plugins
+from plasticity.settings.plugins import ENTRY_POINT_GROUP, load_plugins
 
 SOURCE = '''
 from __future__ import annotations
@@ -14,10 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import register
+from plasticity.interventions.registry import intervention
 
 
-@register("{name}")
+@intervention("{name}")
 @dataclass
 class {cls}(Intervention):
     """A method of the user."""
@@ -27,11 +29,13 @@ class {cls}(Intervention):
 
 
 @pytest.fixture(autouse=True)
-def _leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+def _leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = set(sys.modules)
+    forget_entries(monkeypatch, INTERVENTIONS)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(plugins, "entry_points", lambda group: ())
+    yield
+    forget_modules(before)
 
 
 def write(folder: Path, file: str = "mine.py", name: str = "mine", cls: str = "Mine", strength: float = 0.5) -> Path:
@@ -52,7 +56,7 @@ def refused(place: str) -> str:
 
 def test_a_file_registers_its_methods(tmp_path: Path) -> None:
     load_plugins([str(write(tmp_path))])
-    assert intervention_named("mine")().strength == 0.5
+    assert INTERVENTIONS.named("mine")().strength == 0.5
 
 
 def test_a_path_may_be_relative_or_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,42 +65,44 @@ def test_a_path_may_be_relative_or_start_at_home(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     load_plugins(["inner/mine.py", "~/other.py"])
-    assert {"by_relative_path", "from_home"} <= set(registered())
+    assert {"by_relative_path", "from_home"} <= set(INTERVENTIONS)
 
 
 def test_a_module_is_imported_by_name(tmp_path: Path) -> None:
     write(tmp_path / "their_package", "__init__.py", name="packaged")
     sys.path.insert(0, str(tmp_path))
     load_plugins(["their_package"])
-    assert intervention_named("packaged").__module__ == "their_package"
+    assert INTERVENTIONS.named("packaged").__module__ == "their_package"
 
 
 def test_a_plugin_loaded_twice_is_registered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path)
     load_plugins([str(path), str(path)])
-    first = intervention_named("mine")
+    first = INTERVENTIONS.named("mine")
     monkeypatch.chdir(tmp_path)
     load_plugins(["mine.py", f"{tmp_path}/../{tmp_path.name}/mine.py"])
-    assert intervention_named("mine") is first
+    assert INTERVENTIONS.named("mine") is first
 
 
 def test_two_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a", name="one"), write(tmp_path / "b", name="two")
     load_plugins([str(first), str(second), str(first)])
-    assert {"one", "two"} <= set(registered())
-    assert intervention_named("one").__module__ != intervention_named("two").__module__
+    assert {"one", "two"} <= set(INTERVENTIONS)
+    assert INTERVENTIONS.named("one").__module__ != INTERVENTIONS.named("two").__module__
 
 
 def test_two_files_of_one_name_do_not_replace_each_other_s_method(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a", strength=1.0), write(tmp_path / "b", strength=2.0)
     load_plugins([str(first)])
-    assert "intervention mine is registered twice: by plugin_mine_" in refused(str(second))
-    assert intervention_named("mine")().strength == 1.0
+    assert f"intervention mine is registered twice: in {first} and in {second}" in refused(str(second))
+    assert INTERVENTIONS.named("mine")().strength == 1.0
 
 
 def test_a_method_of_the_testbed_cannot_be_replaced(tmp_path: Path) -> None:
-    reason = refused(str(write(tmp_path, name="redo")))
-    assert "intervention redo is registered twice: by interventions.redo and by plugin_mine_" in reason
+    path = write(tmp_path, name="redo")
+    reason = refused(str(path))
+    assert "intervention redo is registered twice: in " in reason
+    assert reason.endswith(f"/interventions/methods/redo.py and in {path}")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +117,7 @@ def test_a_method_of_the_testbed_cannot_be_replaced(tmp_path: Path) -> None:
         ("raise RuntimeError('one\\n  two')", "RuntimeError: one two"),
         ("assert False, 'why'", "AssertionError: why"),
         (
-            "from plasticity.interventions.registry import register\nregister('x')(int)",
+            "from plasticity.interventions.registry import intervention\nintervention('x')(int)",
             "TypeError: intervention x: <class 'int'> must be",
         ),
     ],
@@ -122,7 +128,7 @@ def test_a_file_that_fails_is_named_with_the_reason_and_can_be_mended(tmp_path: 
     assert refused(str(path)).startswith(reason)
     write(tmp_path, strength=0.25)
     load_plugins([str(path)])
-    assert intervention_named("mine")().strength == 0.25
+    assert INTERVENTIONS.named("mine")().strength == 0.25
 
 
 @pytest.mark.parametrize(
@@ -161,8 +167,8 @@ def test_installed_packages_are_found_by_their_entry_point(tmp_path: Path, monke
     sys.path.insert(0, str(tmp_path))
     asked = install(monkeypatch, value)
     load_plugins([])
-    assert asked == [ENTRY_POINT_GROUP] == ["plasticity.interventions"]
-    assert intervention_named("installed").__module__ == "installed_plugin"
+    assert asked == [ENTRY_POINT_GROUP] == ["plasticity.plugins"]
+    assert INTERVENTIONS.named("installed").__module__ == "installed_plugin"
 
 
 def test_an_entry_point_that_fails_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +180,6 @@ def test_an_entry_point_that_fails_is_named_with_the_reason(monkeypatch: pytest.
 
 
 def test_without_plugins_the_registry_is_as_it_was() -> None:
-    before = registered()
+    before = INTERVENTIONS
     load_plugins([])
-    assert registered() == before
+    assert before == INTERVENTIONS
