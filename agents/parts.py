@@ -25,7 +25,7 @@ class PartBuilder:
         input_shape: Shape of one input.
         input_dtype: Its type.
         optimizer: The optimizer's settings.
-        interventions: Makes a new instance of each method, by name, in the order of the config.
+        interventions: Makes the instance of each method that one part has, by name, in the order of the config.
         seed: The run's seed.
         device: Where the parts live.
         execution: How updates are carried out.

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -62,7 +63,7 @@ def assemble(plan: Plan) -> Assembly:
         input_shape=stream.input_shape,
         input_dtype=stream.input_dtype,
         optimizer=plan.optimizer,
-        interventions=plan.interventions,
+        interventions={name: partial(deepcopy, method) for name, method in plan.interventions.items()},
         seed=plan.run.seed,
         device=device,
         execution=Execution(torch.bfloat16 if plan.run.precision == "bf16" else None, plan.run.compile, plan.run.capture),
@@ -143,7 +144,7 @@ def choose_threads(threads: str, agent: Agent) -> int:
 
 
 def _refuse_unknown_parts(plan: Plan, agent: Agent) -> None:
-    named = {f"interventions.{name}.parts": make().parts for name, make in plan.interventions.items()}
+    named = {f"interventions.{name}.parts": method.parts for name, method in plan.interventions.items()}
     named |= {"network.parts": list(plan.network_parts), "optimizer.parts": list(plan.optimizer_parts)}
     for setting, parts in named.items():
         unknown = [part for part in parts if part not in agent.parts]
@@ -173,8 +174,7 @@ def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:
 
 def _warn_of_idle_methods(plan: Plan, problem: Problem) -> None:
     """Says so when a method waits for task switches that never come."""
-    for name, make in plan.interventions.items():
-        method = make()
+    for name, method in plan.interventions.items():
         waits = getattr(method, "at_task_switch", False) and getattr(method, "every_updates", 1) == 0
         if waits and not problem.announces_tasks:
             print(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from plasticity.interventions.methods.redo import ReDo
 from plasticity.training.assembly import assemble, choose_device, choose_threads
 from plasticity.training.config.command_line import compose_config
 from plasticity.training.config.settings import plan_from
@@ -39,6 +40,21 @@ def plan(*words: str) -> Any:
 def test_a_method_that_waits_for_nothing_is_warned_of(words: list[str], warned: bool, capsys: pytest.CaptureFixture[str]) -> None:
     assemble(plan(*words))
     assert (IDLE in capsys.readouterr().err) == warned
+
+
+def test_a_method_is_made_once_and_each_part_has_a_copy_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ReDo] = []
+    ready = ReDo.__post_init__
+    monkeypatch.setattr(ReDo, "__post_init__", lambda self: (ready(self), made.append(self)))
+    words = ["agent=sac", "env=gym", "env.id=Pendulum-v1", "agent.buffer_transitions=200", "agent.batch_size=100"]
+    given = plan(*words, "intervention=redo", "interventions.redo.every_updates=7")
+    assert [id(method) for method in made] == [id(given.interventions["redo"])]
+    parts = [part.interventions["redo"] for _ in range(2) for part in assemble(given).agent.parts.values()]
+    assert len(made) == 1
+    assert len(parts) == len({id(method) for method in parts}) == 4  # actor and critic, and none is shared with another run
+    assert all(method == given.interventions["redo"] for method in parts)
+    assert all(method.state for method in parts)
+    assert not given.interventions["redo"].state
 
 
 def test_threads_follow_the_size_of_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:

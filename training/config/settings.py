@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import partial
 from math import isfinite
 from typing import Any, ClassVar, Final, TypeVar, get_args, get_type_hints
 
@@ -10,8 +9,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plasticity.agents.factory import AGENTS
-from plasticity.agents.parts import Factory
 from plasticity.envs.factory import STREAMS
+from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import INTERVENTIONS, refuse_conflicts
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
@@ -105,7 +104,8 @@ class Plan:
         network_parts: Networks of parts, by name, that differ from it.
         optimizer: The optimizer's settings.
         optimizer_parts: Those of parts, by name, that differ from it.
-        interventions: Makes a new instance of each method, by name, in order.
+        interventions: The settings of each method, by name, in order. A part acts through a copy of its own, which alone is
+            attached to a network and remembers anything.
         metrics: Settings of the metrics.
         probe: Settings of the probe.
         evaluation: Settings of the evaluation.
@@ -124,7 +124,7 @@ class Plan:
     network_parts: Mapping[str, NetworkSpec]
     optimizer: OptimizerSettings
     optimizer_parts: Mapping[str, OptimizerSettings]
-    interventions: Mapping[str, Factory]
+    interventions: Mapping[str, Intervention]
     metrics: MetricsSettings
     probe: ProbeSettings
     evaluation: EvaluationSettings
@@ -158,7 +158,7 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
         network_parts=_by_part(NetworkSpec, config["network"], "network"),
         optimizer=build_settings(OptimizerSettings, _without_parts(config["optimizer"]), "optimizer"),
         optimizer_parts=_by_part(OptimizerSettings, config["optimizer"], "optimizer"),
-        interventions={name: _factory(name, values) for name, values in methods.items()},
+        interventions={name: _method(name, values) for name, values in methods.items()},
         metrics=build_settings(MetricsSettings, config["metrics"], "metrics"),
         probe=build_settings(ProbeSettings, config["probe"], "probe"),
         evaluation=build_settings(EvaluationSettings, config["evaluation"], "evaluation"),
@@ -253,10 +253,9 @@ def _require_sections(config: Mapping[str, Any]) -> None:
         raise ValueError(f"{absent[0]} is deleted; it must have a value")
 
 
-def _factory(name: str, values: Mapping[str, Any]) -> Factory:
-    make = partial(build_settings, INTERVENTIONS.named(name), dict(values), f"interventions.{name}")
-    make()
-    return make
+def _method(name: str, values: Mapping[str, Any]) -> Intervention:
+    cls: type[Intervention] = INTERVENTIONS.named(name)
+    return build_settings(cls, values, f"interventions.{name}")
 
 
 def _name(config: Mapping[str, Any], group: str, known: Mapping[str, object]) -> str:
