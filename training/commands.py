@@ -1,50 +1,32 @@
-"""What a command line asks for: help, lists, one run, a grid, or an evaluation."""
+"""Does what a command line asks for: one run, a grid, an evaluation, or a text."""
 
 import os
 import shlex
 import sys
-from pathlib import Path
+from dataclasses import replace
 
-import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
 
-from plasticity.settings.plugins import load_plugins
 from plasticity.training.assembly import assemble
-from plasticity.training.config.command_line import (
-    Request,
-    check_command_line,
-    fail,
-    forget_hydra,
-    name_folders_by_sweep,
-    plugin_places,
-    quoted,
-    with_absolute_plugins,
-)
-from plasticity.training.config.config_store import register_configs
-from plasticity.training.config.grid import grid_run, run_grid
-from plasticity.training.config.listing import help_text, list_lines
-from plasticity.training.config.settings import plan_from
+from plasticity.training.config.grid import launch, run_grid
+from plasticity.training.config.parsing import Command, Evaluate, Grid, Show, Train, parse
 from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
 from plasticity.training.run import Outcome, run
-from plasticity.training.saving.resuming import resumed_request
 from plasticity.training.saving.run_folder import create_grid_folder, default_run_dir
 from plasticity.training.stopping import EXIT_CODE
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-_FULL_ERROR = "HYDRA_FULL_ERROR"
-_SHOW_TRACEBACKS = bool(os.environ.get(_FULL_ERROR))
-_PRINTING_FLAGS = ("--cfg", "--info", "--resolve", "--package", "--hydra-help", "--version")
+_SHOW_TRACEBACKS = bool(os.environ.get("HYDRA_FULL_ERROR"))
 
 
 def dispatch(arguments: list[str]) -> int:
     """Does what the command line asks; returns the exit code."""
     try:
-        return _do(arguments)
+        return perform(parse(arguments))
     except (ValueError, HydraException) as error:
         if _SHOW_TRACEBACKS:
             raise
-        return fail(error)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     except (FloatingPointError, OSError) as error:
         if _SHOW_TRACEBACKS:
             raise
@@ -55,48 +37,24 @@ def dispatch(arguments: list[str]) -> int:
         return EXIT_CODE
 
 
-def _do(arguments: list[str]) -> int:
-    listing = [word.partition("=")[2] for word in arguments if word.startswith("list=")]
-    if listing or "--help" in arguments or "-h" in arguments:
-        load_plugins(plugin_places(arguments))
-        print("\n".join(list_lines(listing[0], CONFIGS)) if listing else help_text(CONFIGS))
-        return 0
-    if any(word.partition("=")[0] in _PRINTING_FLAGS for word in arguments):
-        check_command_line([word for word in arguments if "=" in word and not word.startswith("-")], CONFIGS)
-        return _hydra(arguments)
-    resumed = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
-    if resumed and resumed[0] != "null":
-        words = [word for word in arguments if not word.startswith("resume=")]
-        request, folder = resumed_request(Path(resumed[0]), words, CONFIGS), Path(resumed[0])
-        if request.config["mode"] == "evaluate":
-            print("\n".join(evaluate_run(plan_from(request.config), folder)))
+def perform(command: Command) -> int:
+    """Does it; returns the exit code: 0, 1 if a run of a grid failed, 130 if the user stopped it."""
+    match command:
+        case Show(text):
+            print(text)
             return 0
-        return _single(request, folder, resume=True)
-    request = check_command_line(arguments, CONFIGS)
-    if any(config["mode"] == "evaluate" for config in request.configs):
-        raise ValueError("mode=evaluate plays with a checkpoint of one run; give its folder, resume=<run folder>")
-    given = request.config["run_dir"]
-    if request.multirun:
-        _refuse_impossible_runs(request)
-        folder = Path(given) if given else create_grid_folder(default_run_dir(request.config, grid=True))
-        words = [word for word in arguments if not word.startswith("run_dir=")]
-        words = [*words, f"run_dir={quoted(str(folder))}", name_folders_by_sweep(request)]
-        return run_grid(folder, lambda: _hydra(words), made=not given)
-    return _single(request, Path(given) if given else None)
-
-
-def _refuse_impossible_runs(request: Request) -> None:
-    """Builds the runs of a grid once, on this machine's CPU, so that what does not fit together is refused before any starts."""
-    for config in request.configs:
-        assemble(plan_from(config | {"device": "cpu"})).stream.close()
-
-
-def _single(request: Request, folder: Path | None, resume: bool = False) -> int:
-    words = with_absolute_plugins(request.overrides)
-    config = request.config if folder is None else request.config | {"run_dir": str(folder)}
-    outcome = run(plan_from(config), folder, words, resume)
-    _report(outcome)
-    return 0 if outcome.finished else EXIT_CODE
+        case Evaluate(plan, folder):
+            print("\n".join(evaluate_run(plan, folder)))
+            return 0
+        case Train(plan, words, given, resume):
+            outcome = run(plan, given, words, resume)
+            _report(outcome)
+            return 0 if outcome.finished else EXIT_CODE
+        case Grid(runs, launcher, plans, given):
+            for plan in plans:  # built once, on this machine's CPU, so that what does not fit is refused before any run starts
+                assemble(replace(plan, run=replace(plan.run, device="cpu"))).stream.close()
+            folder = given or create_grid_folder(default_run_dir(plans[0].config, grid=True))
+            return run_grid(folder, lambda: launch(runs, folder, launcher), made=given is None)
 
 
 def _report(outcome: Outcome) -> None:
@@ -109,28 +67,3 @@ def _report(outcome: Outcome) -> None:
         f"  {'run folder':<30}{folder}\n  {'watch it':<30}tensorboard --logdir {folder.parent}, "
         "then open http://localhost:6006/#custom_scalars"
     )
-
-
-def _hydra(arguments: list[str]) -> int:
-    """Hands over to Hydra: grids with its launchers, and its own flags."""
-    register_configs()
-    forget_hydra()
-    before = os.environ.get(_FULL_ERROR)
-    os.environ[_FULL_ERROR] = "1"  # Hydra then raises errors, and does not print them over many lines
-    # Hydra wants its flags before the overrides; a user writes them anywhere.
-    sys.argv = [sys.argv[0], *sorted(arguments, key=lambda word: not word.startswith("-") and ("=" in word or "~" in word))]
-    try:
-        _job()
-    finally:
-        os.environ.pop(_FULL_ERROR)
-        if before is not None:
-            os.environ[_FULL_ERROR] = before
-    return 0
-
-
-@hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")
-def _job(config: DictConfig) -> float:
-    """One run of a grid; returns the last return or accuracy, which sweepers that optimise ask for."""
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    return grid_run({str(key): value for key, value in values.items()})

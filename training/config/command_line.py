@@ -1,245 +1,172 @@
-"""The command line: what may be said, and one clear line for what may not."""
+"""From checked words to one composed config, and one clear line for what does not fit into it."""
 
-import re
-import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plasticity.settings.naming import did_you_mean
-from plasticity.settings.plugins import load_plugins
 from plasticity.training.config.config_store import CHOICES, GROUPS, register_configs
 from plasticity.training.config.listing import options
-from plasticity.training.config.settings import plan_from
+from plasticity.training.config.words import FREE, HYDRA, check_words, chosen_names, chosen_values, parse_overrides, quoted
 
-# Below these stand names that no default lists: of parts, and of arguments of other people's environments.
-_FREE: Final = ("network.parts.", "optimizer.parts.", "env.kwargs.")
+CONFIGS: Final = Path(__file__).resolve().parents[2] / "configs"
+CONFIG: Final = "config"  # name of the file that every other config is composed into
+_RESUMED: Final = "_resumed"
+_SECTIONS: Final = ("agent", "env", "network", "optimizer", "metrics")  # groups that fill the section of their name
 
 
 @dataclass(frozen=True)
-class Request:
-    """A checked command line.
+class Composer:
+    """Composes configs from the project's YAML files and a user's.
 
     Attributes:
-        overrides: What was given, as Hydra's overrides.
-        multirun: Whether it describes a grid.
-        configs: The composed configs, as plain containers: one for a single run; for a grid so many that every swept value
-            appears in one of them.
+        configs: Folder of the project's.
+        own: Folder of the user's, laid out like it: ``experiment/mine.yaml`` is chosen by ``experiment=mine``.
     """
 
-    overrides: tuple[str, ...]
-    multirun: bool
-    configs: tuple[dict[str, Any], ...]
+    configs: Path = CONFIGS
+    own: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.own is not None and not self.own.is_dir():
+            raise ValueError(f"--config-dir {self.own}: there is no such folder")
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The config of the run, or of the first run of a grid."""
-        return self.configs[0]
+    def hydra_words(self) -> list[str]:
+        """The words by which Hydra finds the user's folder."""
+        return [] if self.own is None else [f"hydra.searchpath=[{quoted(f'file://{self.own}')}]"]
+
+    def choices(self) -> dict[str, list[str]]:
+        """Returns what there is to choose from in each group; plugins must be loaded.
+
+        Raises:
+            ValueError: If a file of the user has the name of one of the project's, which would hide it.
+        """
+        found = {group: options(group, self.configs) for group in GROUPS}
+        if self.own is not None:
+            for group in GROUPS:
+                theirs = [] if group == "intervention" else options(group, self.own)
+                for name in set(theirs).intersection(found[group]):
+                    first, second = (folder / group / f"{name}.yaml" for folder in (self.configs, self.own))
+                    raise ValueError(f"{group}={name} has two files, {first} and {second}; give yours another name")
+                found[group] += theirs
+        return found
+
+    @contextmanager
+    def hydra(self) -> Iterator[None]:
+        """Sets up Hydra for the block; plugins must be loaded."""
+        register_configs()
+        with initialize_config_dir(str(self.configs.resolve()), version_base="1.3", job_name="run_agent"):
+            yield
+
+    def compose(self, words: Sequence[str], choices: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Composes one run from the words that set something in it.
+
+        Args:
+            words: Checked words of one run.
+            choices: What ``choices`` returns.
+
+        Raises:
+            ValueError: If a setting is unknown, with what is known in its place; or if its value does not fit there.
+        """
+        overrides = parse_overrides(words)
+        named = [override for override in overrides if not override.key_or_group.startswith(FREE)]
+        try:
+            config = self._compose(words)
+        except ValueError:
+            self._check_keys(named, choices)
+            raise
+        if any(override.is_add() or override.is_force_add() or override.is_delete() for override in named):
+            self._check_keys(named, choices)  # these may name what is not there
+        return config
+
+    def _check_keys(self, overrides: Sequence[Override], choices: Mapping[str, Sequence[str]]) -> None:
+        """Looks up every key in the config that the chosen groups alone compose to."""
+        base = self._compose([str(override.input_line) for override in overrides if override.key_or_group in choices])
+        check_keys(overrides, base, choices)
+
+    def compose_onto(
+        self, saved: Mapping[str, Any], words: Sequence[str], choices: Mapping[str, Sequence[str]]
+    ) -> dict[str, Any]:
+        """Changes a resolved config as words say. Nothing that they do not name is looked up in today's files.
+
+        A group that is chosen as it was stays as it is, with all of its settings; another choice is composed from the files.
+
+        Args:
+            saved: The config, as a run folder or a checkpoint holds it.
+            words: Checked words of one run.
+            choices: What ``choices`` returns.
+
+        Raises:
+            ValueError: If a setting is unknown, or its value does not fit.
+        """
+        overrides = parse_overrides(words)
+        groups = {override.key_or_group: override for override in overrides if override.key_or_group in choices}
+        base = self._with_choices(saved, groups)
+        chosen = base.pop(CHOICES)
+        check_keys(overrides, base, choices)
+        ConfigStore.instance().store(name=_RESUMED, node=base)
+        settings = [str(override.input_line) for override in overrides if override.key_or_group not in groups]
+        return self._compose(settings, _RESUMED) | {CHOICES: chosen}
+
+    def _with_choices(self, saved: Mapping[str, Any], groups: Mapping[str, Override]) -> dict[str, Any]:
+        before = dict(saved.get(CHOICES) or {})
+        chosen = {name: "null" if override.is_delete() else chosen_values(override)[0] for name, override in groups.items()}
+        was, now = (choices.get("experiment", "null") for choices in (before, {**before, **chosen}))
+        if was != now:
+            raise ValueError(f"checkpoint has experiment={was}, command line has experiment={now}")
+        changed = [name for name in _SECTIONS if name in chosen and chosen[name] != before.get(name)]
+        kept = saved["interventions"]
+        methods = chosen_names(chosen["intervention"]) if "intervention" in chosen else list(kept)
+        added = [name for name in methods if name not in kept]
+        words = [f"intervention=[{','.join(added)}]", *(str(groups[name].input_line) for name in changed)]
+        new = self._compose(words) if added or changed else {}
+        return {
+            **saved,
+            **{name: new.get(name) for name in changed},
+            "interventions": {name: kept[name] if name in kept else new["interventions"][name] for name in methods},
+            CHOICES: before | {name: chosen[name] for name in changed},
+        }
+
+    def _compose(self, words: Sequence[str], name: str = CONFIG) -> dict[str, Any]:
+        """Composes a config, and adds under ``choices`` which file of each group it was made of."""
+        ours = [word for word in words if not word.lstrip("+~").startswith(HYDRA)]
+        try:
+            with self.hydra():
+                config = compose(name, overrides=[*ours, *self.hydra_words], return_hydra_config=True)
+            chosen = chosen_files(config.hydra.runtime.choices)
+            OmegaConf.set_struct(config, False)
+            del config["hydra"]
+            container = OmegaConf.to_container(config, resolve=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(" ".join(str(error).split())) from error
+        assert isinstance(container, dict)
+        return {str(key): value for key, value in container.items()} | {CHOICES: chosen}
 
 
-def check_command_line(arguments: Sequence[str], configs: Path) -> Request:
-    """Parses overrides, loads plugins, and composes every choice that is named.
+def compose_config(words: Sequence[str], configs: Path) -> dict[str, Any]:
+    """Composes one config from checked words; plugins must be loaded."""
+    return Composer(configs)._compose(words)
 
-    Args:
-        arguments: Words of the command line without the program.
-        configs: Folder of the YAML files.
+
+def checked_overrides(words: Sequence[str], choices: Mapping[str, Sequence[str]], multirun: bool = False) -> list[Override]:
+    """Parses words and checks them by themselves.
 
     Raises:
         ValueError: In one line that names what is wrong and the valid choices.
     """
-    multirun = any(word in ("-m", "--multirun") for word in arguments)
-    words = [_freely(word) for word in arguments if word not in ("-m", "--multirun")]
-    for word in words:
-        if word.startswith("-") or not ("=" in word or word.startswith("~")):
-            raise ValueError(f"{word} is not understood; write settings as name=value, and see --help")
     overrides = parse_overrides(words)
-    _check_given_once(overrides)
-    load_plugins(plugin_places(words))
-    register_configs()
-    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        visible = {group: options(group, configs) for group in GROUPS}
-        for override in overrides:
-            _check_group(override, visible, multirun)
-        composed = [_composed_run(alternative, visible) for alternative in _alternatives(overrides)]
-    for config in composed:
-        plan_from(config)
-    return Request(tuple(words), multirun, tuple(composed))
-
-
-def compose_config(words: Sequence[str], configs: Path) -> dict[str, Any]:
-    """Composes one config from checked overrides; plugins must be loaded."""
-    register_configs()
-    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        return _compose(words)
-
-
-def parse_overrides(words: Sequence[str]) -> list[Override]:
-    """Parses name=value words.
-
-    Raises:
-        ValueError: If a word does not follow Hydra's grammar.
-    """
-    parser = OverridesParser.create()
-    parsed = []
-    for word in words:
-        try:
-            parsed.append(parser.parse_override(word))
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            hint = "a value with special characters needs quotes of its own: run_dir=\"'a=b'\""
-            raise ValueError(f"{word} is not understood: {reason}; {hint}") from error
-    return parsed
-
-
-def chosen_values(override: Override) -> list[Any]:
-    """Returns the values that a sweep goes through, as words; a single value is a list of one.
-
-    Raises:
-        ValueError: If the values of a sweep cannot be listed.
-    """
-    if not override.is_sweep_override():
-        return [override.get_value_element_as_str()]
-    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
-        raise ValueError(f"{override.input_line} names no values; list them, as in {override.key_or_group}=a,b")
-    return [str(value) for value in override.sweep_string_iterator()]
-
-
-def plugin_places(words: Sequence[str]) -> list[str]:
-    """Returns what ``plugins=`` names, if it is given.
-
-    Raises:
-        ValueError: If a word does not follow Hydra's grammar.
-    """
-    for override in parse_overrides([word for word in words if word.startswith("plugins=")]):
-        if override.key_or_group == "plugins":
-            value = override.value()
-            return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
-    return []
-
-
-def with_absolute_plugins(words: Sequence[str]) -> list[str]:
-    """Returns the words with the files of ``plugins=`` as absolute paths, so that they mean the same in another folder."""
-    return [_absolute_plugins(word) if word.startswith("plugins=") else word for word in words]
-
-
-def _absolute_plugins(word: str) -> str:
-    places = [str(Path(place).expanduser().absolute()) if place.endswith(".py") else place for place in plugin_places([word])]
-    return f"plugins=[{','.join(map(quoted, places))}]"
-
-
-def quoted(text: str) -> str:
-    """Returns a text as Hydra's grammar quotes it: backslashes matter before a quote only, and are doubled there."""
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
-    return f"'{escaped}'"
-
-
-def _check_given_once(overrides: Sequence[Override]) -> None:
-    for name, count in Counter(override.key_or_group for override in overrides).items():
-        if count > 1:
-            raise ValueError(f"{name} is given {count} times; give it once")
-
-
-def _check_group(override: Override, visible: Mapping[str, Sequence[str]], multirun: bool) -> None:
-    name = override.key_or_group
-    if override.is_sweep_override() and not multirun:
-        values = ",".join(chosen_values(override))
-        raise ValueError(f"{name}={values} names several runs; add -m to run them all, or write {name}=[{values}] for a list")
-    if override.is_hydra_override() and not multirun:
-        raise ValueError(f"{override.input_line} is for grids only; add -m, or leave it out")
-    if name in visible and not override.is_delete():
-        for value in chosen_values(override):
-            _check_choices(name, value, visible[name])
-
-
-def _check_choices(group: str, value: str, known: Sequence[str]) -> None:
-    choices = [choice for choice in value.strip("[]").split(",") if choice] if value.startswith("[") else [value]
-    for choice in choices:
-        if choice not in known:
-            hint = did_you_mean(choice, known)
-            none = ", or [] for none" if group == "intervention" else ""
-            raise ValueError(f"{group}={choice} is unknown{hint}; choose from {', '.join(known)}{none}")
-        if choices.count(choice) > 1:
-            raise ValueError(f"{group}={value} names {choice} twice; a method runs once")
-
-
-def _composed_run(words: Sequence[str], visible: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Composes one run, after every key was looked up in the config that its chosen groups compose to."""
-    overrides = parse_overrides(words)
-    groups = [_word(override, chosen_values(override)[0]) for override in overrides if override.key_or_group in visible]
-    base = _compose(groups)
-    _check_keys(overrides, {key: value for key, value in base.items() if key != CHOICES}, visible)
-    return base if len(groups) == len(words) else _compose(words)
-
-
-def _check_keys(overrides: Sequence[Override], base: Mapping[str, Any], visible: Mapping[str, Sequence[str]]) -> None:
-    for override in overrides:
-        name = override.key_or_group
-        if name in visible or override.is_hydra_override() or name.startswith(_FREE):
-            continue
-        node: Any = base
-        path = name.split(".")
-        for depth, key in enumerate(path):
-            if not isinstance(node, dict) or key not in node:
-                raise ValueError(_unknown_key(path, depth, node, visible))
-            node = node[key]
-
-
-def _freely(word: str) -> str:
-    """Lets a word add what it names where names are the user's own."""
-    return f"++{word}" if word.startswith(_FREE) else word
-
-
-def _unknown_key(path: Sequence[str], depth: int, node: object, visible: Mapping[str, Sequence[str]]) -> str:
-    name = ".".join(path)
-    if not isinstance(node, dict):
-        return f"{name} is unknown; {'.'.join(path[:depth])} is a single value"
-    if path[0] == "interventions" and depth == 1 and path[1] in visible["intervention"]:
-        chosen = ",".join(node) if isinstance(node, dict) else ""
-        return f"{name} is set, but {path[1]} is not chosen in intervention=[{chosen}]; add it there"
-    known = sorted({*node, *visible} if depth == 0 else node)
-    hint = did_you_mean(path[depth], known)
-    where = ".".join(path[:depth]) or "the config"
-    return f"{name} is unknown{hint}; {where} has {', '.join(known) or 'no settings'}"
-
-
-def _alternatives(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """Yields word lists in which every swept value appears at least once, the others being first choices."""
-    values = [chosen_values(override) for override in overrides]
-    first = [_word(override, options[0]) for override, options in zip(overrides, values, strict=True)]
-    yield first
-    for index, (override, alternatives) in enumerate(zip(overrides, values, strict=True)):
-        for value in alternatives[1:]:
-            yield [*first[:index], _word(override, value), *first[index + 1 :]]
-
-
-def _word(override: Override, value: str) -> str:
-    prefix = "++" if override.is_force_add() else "+" if override.is_add() else "~" if override.is_delete() else ""
-    return f"{prefix}{override.get_key_element().lstrip('+~')}={value}" if value else f"{override.input_line}"
-
-
-def _compose(words: Sequence[str]) -> dict[str, Any]:
-    """Composes a config, and adds under ``choices`` which file of each group it was made of."""
-    ours = [word for word in words if not word.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    try:
-        config = compose("config", overrides=ours, return_hydra_config=True)
-        chosen = chosen_files(config.hydra.runtime.choices)
-        OmegaConf.set_struct(config, False)
-        del config["hydra"]
-        container = OmegaConf.to_container(config, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()} | {CHOICES: chosen}
+    check_words(overrides, choices, multirun)
+    return overrides
 
 
 def chosen_files(choices: Mapping[str, Any]) -> dict[str, str]:
@@ -247,18 +174,32 @@ def chosen_files(choices: Mapping[str, Any]) -> dict[str, str]:
     return {group: str(choices[group]) for group in GROUPS if group != "intervention" and choices.get(group)}
 
 
-def name_folders_by_sweep(request: Request) -> str:
-    """Returns the override that tells the runs of a grid which words are not swept, and belong in no name."""
-    constant = [o.key_or_group for o in parse_overrides(request.overrides) if not o.is_sweep_override()]
-    return f"hydra.job.config.override_dirname.exclude_keys=[{','.join(['run_dir', *constant])}]"
+def check_keys(overrides: Sequence[Override], base: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) -> None:
+    """Refuses settings that a config does not have.
+
+    Raises:
+        ValueError: With what it has in that place.
+    """
+    tree = {key: value for key, value in base.items() if key != CHOICES}
+    for override in overrides:
+        name = override.key_or_group
+        if name in choices or override.is_hydra_override() or name.startswith(FREE):
+            continue
+        node: Any = tree
+        path = name.split(".")
+        for depth, key in enumerate(path):
+            if not isinstance(node, dict) or key not in node:
+                raise ValueError(_unknown_key(path, depth, node, choices))
+            node = node[key]
 
 
-def fail(message: object) -> int:
-    """Prints one line on stderr and returns the exit code of a command that was not understood, 2."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
-    return 2
-
-
-def forget_hydra() -> None:
-    """Clears Hydra's global state, so that its own entry point can start anew."""
-    GlobalHydra.instance().clear()
+def _unknown_key(path: Sequence[str], depth: int, node: object, choices: Mapping[str, Sequence[str]]) -> str:
+    name = ".".join(path)
+    if not isinstance(node, dict):
+        return f"{name} is unknown; {'.'.join(path[:depth])} is a single value"
+    if path[0] == "interventions" and depth == 1 and path[1] in choices["intervention"]:
+        return f"{name} is set, but {path[1]} is not chosen in intervention=[{','.join(node)}]; add it there"
+    known = sorted({*node, *choices} if depth == 0 else node)
+    hint = did_you_mean(path[depth], known)
+    where = ".".join(path[:depth]) or "the config"
+    return f"{name} is unknown{hint}; {where} has {', '.join(known) or 'no settings'}"

@@ -12,16 +12,24 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from plasticity.settings.plugins import load_plugins
-from plasticity.training.config.command_line import chosen_files, with_absolute_plugins
+from plasticity.training.config.command_line import CONFIG, Composer, chosen_files
 from plasticity.training.config.config_store import CHOICES
+from plasticity.training.config.settings import Plan, plan_from
+from plasticity.training.config.words import quoted
 
 GRID: Final = "grid.csv"
 FINISHED: Final = "finished"
@@ -54,7 +62,7 @@ def run_grid(folder: Path, launch: Callable[[], object], made: bool = False) -> 
 
     Args:
         folder: Missing or empty.
-        launch: Calls ``grid_run`` for each run, here or in other processes; it may raise when one of those was killed.
+        launch: Does each run, here or in other processes; it may raise when one of those was killed.
         made: Whether this program made the folder just before.
 
     Returns:
@@ -79,46 +87,84 @@ def run_grid(folder: Path, launch: Callable[[], object], made: bool = False) -> 
     return _report(folder)
 
 
-def grid_run(config: Mapping[str, Any]) -> float:
-    """Does one run of a grid, whose other runs go on whatever becomes of it.
+@dataclass(frozen=True)
+class GridRun:
+    """Does one run of a grid, here or in another process; the others go on whatever becomes of it.
+
+    Attributes:
+        common: Words that all runs of the grid say, and that are no part of their names.
+    """
+
+    common: frozenset[str]
+
+    def __call__(self, config: DictConfig) -> float:
+        """Plans and runs what Hydra composed; returns the last return or accuracy, NaN if the run failed.
+
+        Raises:
+            KeyboardInterrupt: If it was stopped: whoever stops one run of a grid stops the grid.
+        """
+        from plasticity.training.run import run  # here, as the grid's own process may have no use for it
+
+        hydra = HydraConfig.get()
+        words = [str(word) for word in hydra.overrides.task]
+        swept = [_unescaped(word) for word in words if word not in self.common]
+        grid, name = Path(hydra.runtime.output_dir), run_name(hydra.job.num, swept)
+        folder = grid / name
+        values: Any = OmegaConf.to_container(config, resolve=True)
+        values |= {"run_dir": str(folder), CHOICES: chosen_files(hydra.runtime.choices)}
+        _write(grid, name, _STARTED, swept)
+        try:
+            load_plugins(values["plugins"])
+            outcome = run(_sharing_the_machine(plan_from(values)), folder, [_unescaped(word) for word in words])
+        except (Exception, SystemExit) as error:  # somebody else's code runs here too, and may raise anything
+            if not isinstance(error, ValueError | FloatingPointError | OSError):
+                traceback.print_exc()
+            print(f"stopped: {name}: {' '.join(str(error).split())}", file=sys.stderr)
+            _write(grid, name, _FAILED + _reason(error), swept)
+            return float("nan")
+        _write(grid, name, FINISHED if outcome.finished else f"stopped at step {outcome.step}", swept)
+        print(f"{folder}: {outcome.step} steps")
+        if not outcome.finished:
+            print(f"Stopped and saved. Go on with:\n  python run_agent.py {shlex.quote(f'resume={folder}')}")
+            raise KeyboardInterrupt
+        return outcome.score
+
+
+def launch(runs: Sequence[Sequence[str]], folder: Path, words: Sequence[str]) -> None:
+    """Gives the runs of a grid to one of Hydra's launchers, which take any list of word lists.
 
     Args:
-        config: What Hydra composed for it, as plain containers.
-
-    Returns:
-        The last return or accuracy, which sweepers that optimise ask for; NaN if the run failed.
+        runs: The words of each run.
+        folder: Where their folders will be.
+        words: Hydra's own words: which launcher, how it is set up, and where a user's YAML files are.
 
     Raises:
-        KeyboardInterrupt: If it was stopped: whoever stops one run of a grid stops the grid.
+        HydraException: If there is no such launcher or setting of it.
+        Exception: What the launcher raises.
     """
-    from plasticity.training.config.settings import plan_from
-    from plasticity.training.run import run  # here, as the grid's own process may have no use for it
+    place = f"hydra.sweep.dir={quoted(str(folder.absolute()))}"
+    with Composer().hydra():
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        config = hydra.compose_config(CONFIG, [*words, place], RunMode.MULTIRUN)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config)),
+            task_function=GridRun(frozenset.intersection(*map(frozenset, runs))),
+            config=config,
+        )
+        for job in launcher.launch(runs, initial_job_idx=0):
+            _ = job.return_value  # raises what ended the job
 
-    hydra = HydraConfig.get()
-    fixed = set(hydra.job.config.override_dirname.exclude_keys)
-    words = [str(word).replace("\\:", ":") for word in hydra.overrides.task]  # Hydra escapes what needs no escape
-    swept = [word for word in words if word.lstrip("+~").partition("=")[0] not in fixed]
-    grid, name = Path(hydra.runtime.output_dir), run_name(hydra.job.num, swept)
-    folder = grid / name
-    threads = "1" if config["threads"] == "auto" else config["threads"]  # the runs of a grid share the machine
-    chosen = chosen_files(hydra.runtime.choices)
-    _write(grid, name, _STARTED, swept)
-    try:
-        load_plugins(config["plugins"])
-        plan = plan_from({**config, "run_dir": str(folder), "progress": False, "threads": threads, CHOICES: chosen})
-        outcome = run(plan, folder, with_absolute_plugins(words))
-    except (Exception, SystemExit) as error:  # somebody else's code runs here too, and may raise anything
-        if not isinstance(error, ValueError | FloatingPointError | OSError):
-            traceback.print_exc()
-        print(f"stopped: {name}: {' '.join(str(error).split())}", file=sys.stderr)
-        _write(grid, name, _FAILED + _reason(error), swept)
-        return float("nan")
-    _write(grid, name, FINISHED if outcome.finished else f"stopped at step {outcome.step}", swept)
-    print(f"{folder}: {outcome.step} steps")
-    if not outcome.finished:
-        print(f"Stopped and saved. Go on with:\n  python run_agent.py {shlex.quote(f'resume={folder}')}")
-        raise KeyboardInterrupt
-    return outcome.score
+
+def _unescaped(word: str) -> str:
+    """Returns a word as it was written: in the values of a sweep Hydra escapes what needs no escape."""
+    return word.replace("\\:", ":")
+
+
+def _sharing_the_machine(plan: Plan) -> Plan:
+    """Returns the plan of a run with others around it. Its config is as it was, for a run that goes on may be alone."""
+    threads = "1" if plan.run.threads == "auto" else plan.run.threads
+    return replace(plan, run=replace(plan.run, progress=False, threads=threads))
 
 
 def _claim(folder: Path) -> list[Path]:

@@ -111,6 +111,16 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return paths[-1] if paths else None
 
 
+def saved_config(folder: Path) -> dict[str, Any] | None:
+    """Returns the config in the newest checkpoint of a run folder that can be read, or None. Tensors stay on disk."""
+    for path in reversed(_checkpoints(folder / FOLDER)):
+        with suppress(ValueError):
+            config = _open(path, mmap=True).get("config")
+            if isinstance(config, dict) and isinstance(config.get("interventions"), dict):
+                return config
+    return None
+
+
 def prune(folder: Path, keep: int) -> None:
     """Deletes all but the ``keep`` newest checkpoints of a run folder, replay files that none of those names, and torn writes.
 

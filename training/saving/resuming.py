@@ -1,42 +1,37 @@
-"""``resume=``: the command line of a run that goes on."""
+"""``resume=``: what a run folder says of the run that goes on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from hydra.core.override_parser.types import Override
+import yaml
 
-from plasticity.training.config.command_line import Request, check_command_line, parse_overrides
-from plasticity.training.saving.run_folder import saved_overrides
+from plasticity.training.config.words import parse_overrides
+from plasticity.training.saving.checkpoint import saved_config
+from plasticity.training.saving.run_folder import CONFIG, config_remark, known_of, saved_overrides
 
 
-def resumed_request(folder: Path, words: Sequence[str], configs: Path) -> Request:
-    """Composes the run's own command line again, with the changes that ``words`` make to it.
+def saved_settings(folder: Path) -> dict[str, Any]:
+    """Returns the resolved config of the run in a folder, as it was when the run was last begun or resumed.
 
-    Whether those changes are allowed is for the checkpoint to say, which is compared with the result.
-
-    Args:
-        folder: The run folder.
-        words: Words other than ``resume=``.
-        configs: Folder of the YAML files.
+    That is ``config.yaml``, or the newest checkpoint that can be read where that file has been edited or lost.
 
     Raises:
-        ValueError: If the folder is not a run folder, or a word is wrong.
+        ValueError: If the folder is not a run folder, or neither is left.
     """
-    saved = saved_overrides(folder)
-    if any(word in ("-m", "--multirun") for word in words):
-        raise ValueError("resume goes on with one run; leave -m out")
-    new = {override.key_or_group: override for override in parse_overrides(words)}
-    if "run_dir" in new:
-        raise ValueError("resume goes on in the run's own folder; leave run_dir out")
-    kept = [word for word, override in zip(saved, parse_overrides(saved), strict=True) if _still_said(override, new)]
-    return check_command_line([*kept, *words], configs)
+    known_of(folder)
+    if config_remark(folder) is None:
+        return dict(yaml.safe_load((folder / CONFIG).read_text()))
+    config = saved_config(folder)
+    if config is None:
+        raise ValueError(
+            f"resume={folder}: {CONFIG} is missing or has been edited, and there is no checkpoint that says what it was; "
+            "begin a new run"
+        )
+    return config
 
 
-def _still_said(old: Override, new: Mapping[str, Override]) -> bool:
-    """Tells whether an old word stands: it is not said again, and sets no method that the new words leave out."""
-    group, _, rest = old.key_or_group.partition(".")
-    if group == "interventions" and "intervention" in new:
-        chosen = new["intervention"].value()
-        if rest.partition(".")[0] not in (chosen if isinstance(chosen, list) else [chosen]):
-            return False
-    return old.key_or_group not in new
+def all_words(folder: Path, words: Sequence[str]) -> list[str]:
+    """Returns the words that a run was begun and resumed with, new ones in place of old ones, for its folder to tell."""
+    said = [*saved_overrides(folder), *words]
+    return list({override.key_or_group: word for word, override in zip(said, parse_overrides(said), strict=True)}.values())

@@ -4,15 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from plasticity.training.config.command_line import (
-    check_command_line,
-    parse_overrides,
-    plugin_places,
-    quoted,
-    with_absolute_plugins,
-)
-
-CONFIGS = Path(__file__).parents[3] / "configs"
+from plasticity.training.config.parsing import Train, parse
+from plasticity.training.config.words import parse_overrides, plugin_places, quoted, with_absolute_plugins
 
 TEXTS = ["", "a b", "it's", "''", "a\\b", "a\\", "a\\'b", 'x"y', "é,ü=[c]", "(1)"]
 
@@ -34,9 +27,12 @@ def test_files_of_plugins_become_absolute_and_modules_stay(tmp_path: Path, monke
 
 def test_names_of_the_users_own_need_no_plus() -> None:
     words = ["agent=sac", "env=gym", "network.parts.critic.widths=[3]", "env.kwargs.g=9.8", "optimizer.parts.actor.epsilon=0.1"]
-    request = check_command_line(words, CONFIGS)
-    assert request.config["network"]["parts"] == {"critic": {"widths": [3]}}
-    assert request.config["env"]["kwargs"] == {"g": 9.8}
-    assert request.config["optimizer"]["parts"] == {"actor": {"epsilon": 0.1}}
-    # what is saved in a run folder is read again when the run goes on
-    assert check_command_line(request.overrides, CONFIGS).config == request.config
+    command = parse(words)
+    assert isinstance(command, Train)
+    config = command.plan.config
+    assert config["network"]["parts"] == {"critic": {"widths": [3]}}
+    assert config["env"]["kwargs"] == {"g": 9.8}
+    assert config["optimizer"]["parts"] == {"actor": {"epsilon": 0.1}}
+    again = parse(command.words)  # what a run folder tells can be said again
+    assert isinstance(again, Train)
+    assert again.plan.config == config

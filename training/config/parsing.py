@@ -1,0 +1,147 @@
+"""From the words of a command line to the one thing that they ask for, checked and planned once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from plasticity.settings.plugins import load_plugins
+from plasticity.training.config.command_line import Composer, checked_overrides
+from plasticity.training.config.hydra_text import hydra_text
+from plasticity.training.config.listing import help_text, list_lines
+from plasticity.training.config.settings import Plan, plan_from
+from plasticity.training.config.words import (
+    covering,
+    parse_overrides,
+    plugin_places,
+    split_flags,
+    with_absolute_plugins,
+    word_lists,
+)
+from plasticity.training.saving.resuming import all_words, saved_settings
+
+_NOT_FILES: Final = ("interventions", "metrics")  # what list= knows from the registries alone
+
+
+@dataclass(frozen=True)
+class Train:
+    """One run.
+
+    Attributes:
+        plan: What to run.
+        words: The words that it was planned from, kept in its folder.
+        folder: Its folder; None for one that names itself.
+        resume: Whether it goes on with what the folder holds.
+    """
+
+    plan: Plan
+    words: tuple[str, ...]
+    folder: Path | None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Several runs, each of which a worker composes and plans from its words.
+
+    Attributes:
+        runs: The words of each run.
+        launcher: Words for Hydra: which launcher, how it is set up, and where a user's YAML files are.
+        plans: Of so many of the runs that every word is in one of them, to be tried out before any run starts.
+        folder: Folder of all runs; None for one that is named after the first.
+    """
+
+    runs: tuple[tuple[str, ...], ...]
+    launcher: tuple[str, ...]
+    plans: tuple[Plan, ...]
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Episodes with a checkpoint.
+
+    Attributes:
+        plan: The run's plan, with the settings of this evaluation.
+        folder: The run folder.
+    """
+
+    plan: Plan
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Show:
+    """A text for the user: help, a list, a config."""
+
+    text: str
+
+
+Command = Train | Grid | Evaluate | Show
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Returns what a command line asks for. Nothing is written.
+
+    Args:
+        arguments: Words of the command line without the program.
+
+    Raises:
+        ValueError: In one line that names what is wrong and the valid choices.
+    """
+    flags, words = split_flags(arguments)
+    own = Path(flags["--config-dir"]).expanduser().absolute() if "--config-dir" in flags else None
+    composer, words = Composer(own=own), with_absolute_plugins(words)
+    listing = _value_of("list", words)
+    if listing is not None or "--help" in flags:
+        load_plugins(plugin_places(words))
+        return Show("\n".join(_listed(listing, composer)) if listing is not None else help_text(composer.configs))
+    resumed = _value_of("resume", words)
+    if resumed not in (None, "null"):
+        words = [word for word in words if not word.startswith("resume=")]
+        return _resumed(Path(str(resumed)), flags, words, composer)
+    load_plugins(plugin_places(words))
+    choices = composer.choices()
+    overrides = checked_overrides(words, choices, "--multirun" in flags)
+    runs = word_lists([override for override in overrides if not override.is_hydra_override()])
+    plans = tuple(plan_from(composer.compose(run, choices)) for run in covering(runs))
+    first = plans[0]
+    if flags.keys() - {"--multirun", "--config-dir"}:
+        return Show(hydra_text(flags, words, composer))
+    if any(plan.run.mode == "evaluate" for plan in plans):
+        raise ValueError("mode=evaluate plays with a checkpoint of one run; give its folder, resume=<run folder>")
+    folder = Path(first.run.run_dir) if first.run.run_dir else None
+    if "--multirun" not in flags:
+        return Train(first, runs[0], folder)
+    runs = tuple(tuple(word for word in run if not word.startswith("run_dir=")) for run in runs)
+    hydra = [str(override.input_line) for override in overrides if override.is_hydra_override()]
+    return Grid(runs, (*hydra, *composer.hydra_words), plans, folder)
+
+
+def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], composer: Composer) -> Command:
+    """Goes on from the settings of a run as they were resolved when it was planned, changed by the new words alone.
+
+    Whether those changes are allowed is for the checkpoint to say, which is compared with the result.
+    """
+    saved = saved_settings(folder)
+    if "--multirun" in flags:
+        raise ValueError("resume goes on with one run; leave -m out")
+    if any(override.key_or_group == "run_dir" for override in parse_overrides(words)):
+        raise ValueError("resume goes on in the run's own folder; leave run_dir out")
+    load_plugins([*saved["plugins"], *plugin_places(words)])
+    choices = composer.choices()
+    checked_overrides(words, choices)
+    config = composer.compose_onto(saved, words, choices) | {"run_dir": str(folder)}
+    plan = plan_from(config)
+    if plan.run.mode == "evaluate":
+        return Evaluate(plan, folder)
+    return Train(plan, tuple(all_words(folder, words)), folder, resume=True)
+
+
+def _value_of(name: str, words: Sequence[str]) -> str | None:
+    return next((word.partition("=")[2] for word in words if word.startswith(f"{name}=")), None)
+
+
+def _listed(kind: str, composer: Composer) -> list[str]:
+    lines = list_lines(kind, composer.configs)
+    return lines if composer.own is None or kind in _NOT_FILES else [*lines, *list_lines(kind, composer.own)]
