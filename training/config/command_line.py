@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plasticity.settings.naming import did_you_mean
@@ -67,6 +69,16 @@ class Composer:
         register_configs()
         with initialize_config_dir(str(self.configs.resolve()), version_base="1.3", job_name="run_agent"):
             yield
+
+    def launcher_config(self, words: Sequence[str]) -> DictConfig:
+        """Composes what a launcher is given; ``hydra`` must be set up.
+
+        Raises:
+            HydraException: If there is no such launcher or setting of it.
+        """
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        return hydra.compose_config(CONFIG, list(words), RunMode.MULTIRUN)
 
     def compose(self, words: Sequence[str], choices: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Composes one run from the words that set something in it.

@@ -22,11 +22,11 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from plasticity.settings.plugins import load_plugins
-from plasticity.training.config.command_line import CONFIG, Composer, chosen_files
+from plasticity.training.config.command_line import Composer, chosen_files
 from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.config.words import quoted
@@ -143,10 +143,11 @@ def launch(runs: Sequence[Sequence[str]], folder: Path, words: Sequence[str]) ->
         Exception: What the launcher raises.
     """
     place = f"hydra.sweep.dir={quoted(str(folder.absolute()))}"
-    with Composer().hydra():
+    composer = Composer()
+    with composer.hydra():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        config = hydra.compose_config(CONFIG, [*words, place], RunMode.MULTIRUN)
+        config = composer.launcher_config([*words, place])
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config)),
             task_function=GridRun(frozenset.intersection(*map(frozenset, runs))),

@@ -68,6 +68,7 @@ Settings, as name=value:
 
   list=interventions   one line on each; also {", ".join(kind for kind in _KINDS if kind != "interventions")}
   --cfg job            prints the whole config, with every setting and its value
+  --config-dir <folder>   adds YAML files of your own, laid out like configs/
 """
 
 

@@ -88,6 +88,7 @@ def parse(arguments: Sequence[str]) -> Command:
 
     Raises:
         ValueError: In one line that names what is wrong and the valid choices.
+        HydraException: If there is no such launcher, or setting of it.
     """
     flags, words = split_flags(arguments)
     own = Path(flags["--config-dir"]).expanduser().absolute() if "--config-dir" in flags else None
@@ -115,7 +116,11 @@ def parse(arguments: Sequence[str]) -> Command:
         return Train(first, runs[0], folder)
     runs = tuple(tuple(word for word in run if not word.startswith("run_dir=")) for run in runs)
     hydra = [str(override.input_line) for override in overrides if override.is_hydra_override()]
-    return Grid(runs, (*hydra, *composer.hydra_words), plans, folder)
+    launcher = (*hydra, *composer.hydra_words)
+    if hydra:
+        with composer.hydra():
+            composer.launcher_config(launcher)  # refused before there is a folder
+    return Grid(runs, launcher, plans, folder)
 
 
 def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], composer: Composer) -> Command:

@@ -112,11 +112,14 @@ def check_words(overrides: Sequence[Override], choices: Mapping[str, Sequence[st
 
 
 def _check_choices(group: str, value: str, known: Sequence[str]) -> None:
-    for choice in chosen_names(value):
+    names = chosen_names(value)
+    for choice in names:
         if choice not in known:
             hint = did_you_mean(choice, known)
             none = ", or [] for none" if group == "intervention" else ""
             raise ValueError(f"{group}={choice} is unknown{hint}; choose from {', '.join(known)}{none}")
+        if names.count(choice) > 1:
+            raise ValueError(f"{group}={value} names {choice} twice; a method runs once")
 
 
 def chosen_names(value: str) -> list[str]:

@@ -146,7 +146,7 @@ def update_run_folder(folder: Path, config: Mapping[str, Any], overrides: Sequen
     Args:
         folder: The run folder.
         config: The resolved config.
-        overrides: Words of the command line that it was composed from, the run's own among them.
+        overrides: Words that it was begun and resumed with.
         step: Where it goes on.
     """
     known = known_of(folder)
@@ -191,7 +191,7 @@ def occupied(folder: Path) -> Iterator[None]:
 
 
 def saved_overrides(folder: Path) -> list[str]:
-    """Returns the words of the command line that the run in a folder was composed from.
+    """Returns the words that the run in a folder was begun and resumed with.
 
     Raises:
         ValueError: If it is not a run folder.

@@ -87,7 +87,6 @@ def test_texts() -> None:
         (["--cfg=job", "--package", "agent"], "# @package agent"),
         (["--info", "defaults", "agent=ppo"], "\nDefaults List"),
         (["--version"], "Hydra 1."),
-        (["--hydra-help"], "Hydra ("),
     ):
         command = parse(words)
         assert isinstance(command, Show)
@@ -161,6 +160,7 @@ def test_new_choices_replace_whole_groups_and_kept_methods_keep_their_settings(f
     [
         (["experiment=mujoco_ppo"], r"^checkpoint has experiment=null, command line has experiment=mujoco_ppo$"),
         (["intervention=[l2]", "interventions.redo.threshold=0.1"], r"^interventions\.redo\.threshold is set, but redo is not"),
+        (["intervention=[redo,redo]"], r"^intervention=\[redo,redo\] names redo twice; a method runs once$"),
         (["stpes=30"], r"^stpes is unknown \(did you mean steps\?\)"),
         (["run_dir=elsewhere"], r"^resume goes on in the run's own folder; leave run_dir out$"),
         (["steps=many"], r"^steps=many: "),
