@@ -30,7 +30,7 @@ QUIET = ["metrics.every_steps=0", "probe.every_steps=0"]
 SMALL = ["network.widths=[12,8]", "agent.warmup_env_steps=10", "agent.batch_size=8"]
 LEARNER = ["agent=supervised", "env=permuted_pixels", "env.examples_per_task=200", "network.widths=[12,8]"]
 MEASURED = ["metrics.every_steps=20", "metrics.inputs=40", "probe.every_steps=40", "probe.steps=3", "probe.inputs=32"]
-BUILT_IN = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")]
+BUILT_IN = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("plasticity.interventions.")]
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from plasticity.updates.updater import Updater
 
 BuildPart = Callable[..., PartBuilder]
 
-METHODS = {name: cls for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")}
+METHODS = {name: cls for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("plasticity.interventions.")}
 COMBINATIONS = [
     ["layer_norm", "l2", "redo"],
     ["continual_backprop", "shrink_and_perturb", "adam_state_reset", "l2_init"],

@@ -21,7 +21,7 @@ from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
-METHODS = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")]
+METHODS = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("plasticity.interventions.")]
 FREQUENT: dict[str, dict[str, Any]] = SHARED | {"load_balancing": {"step_size": 0.05, "decay": 0.5}}
 ONLY = {"dr3": ("c51",)}
 TOGETHER = ["redo", "continual_backprop", "l2_init"]

@@ -18,7 +18,7 @@ def rows() -> dict[str, list[str]]:
 
 
 def test_every_method_has_its_row_and_its_first_line() -> None:
-    built_in = {name: cls for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")}
+    built_in = {name: cls for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("plasticity.interventions.")}
     table = rows()
     assert list(table) == list(built_in)
     for name, cls in built_in.items():
