@@ -223,7 +223,7 @@ REFUSED: dict[str, list[str]] = {
     "seed=-1": ["seed=-1", "between 0 and"],
     "seed=99999999999999999999": ["seed=99999999999999999999", "between 0 and"],
     "seed=0,1": ["seed=0,1", "-m", "[0,1]"],
-    "agent.discount=2": ["agent.discount=2", "between 0 and 1"],
+    "agent.discount=2": ["agent.discount=2", "at least 0 and below 1"],
     "network.widths=5": ["network.widths=5", "[5]"],
     "network.activations=[rely]": ["network.activations=rely", "relu", "crelu"],
     "metrics.names=[dormant]": ["metrics.names=dormant", "did you mean dormant_fraction?"],
