@@ -37,7 +37,7 @@ def list_lines(kind: str, configs: Path) -> list[str]:
     """
     require_choice("list", kind, list(_KINDS))
     if kind == "metrics":
-        rows = {name: f"{entry.description} Range {entry.range}. Cost: {entry.cost}." for name, entry in CATALOGUE.items()}
+        rows = {name: entry.line for name, entry in CATALOGUE.items()}
     elif kind == "interventions":
         rows = {name: _first_line(method.__doc__) for name, method in INTERVENTIONS.items()}
     else:
