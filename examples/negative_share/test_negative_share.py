@@ -49,11 +49,7 @@ def test_a_run_loads_it_and_logs_it(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     with (tmp_path / "run" / "metrics.csv").open() as file:
         logged = {row["name"]: float(row["value"]) for row in csv.DictReader(file) if "negative_share" in row["name"]}
-    assert logged.keys() == {
-        "plasticity/negative_share",
-        "plasticity/negative_share/q/dense_1",
-        "plasticity/negative_share/q/dense_2",
-    }
+    assert logged.keys() == {f"plasticity/negative_share{layer}" for layer in ("", "/q/dense_1", "/q/dense_2")}
     layers = [value for name, value in logged.items() if name.count("/") == 3]
     assert logged["plasticity/negative_share"] == pytest.approx(sum(layers) / 2, abs=1e-5)  # both layers are equally wide
     assert all(0 < value < 1 for value in logged.values())

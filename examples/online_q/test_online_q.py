@@ -33,7 +33,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def test_one_update_by_hand() -> None:
     load_plugins([str(PLUGIN)])
-    # Without hidden layers, Q(s, a) = w_a s + b_a; the weights are set to w = (1, 2), b = 0. From s = 1 the action 0 gave reward 3
+    # Without hidden layers, Q(s, a) = w_a s + b_a; w = (1, 2) and b = 0 are set. From s = 1 the action 0 gave reward 3
     # and led to s' = 2, where the best value is 4: target 3 + 0.5 * 4 = 5. SGD of step size 0.1 on (w_0 s + b_0 - 5)^2, of slope
     # 2 (1 - 5) = -8 in both: w_0 = 1.8, b_0 = 0.8. If s' is terminal the target is 3, the slope -4: w_0 = 1.4, b_0 = 0.4.
     for terminal, weight, bias in ((False, 1.8, 0.8), (True, 1.4, 0.4)):
