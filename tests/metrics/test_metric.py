@@ -1,7 +1,7 @@
 """The decorator: what a function of a user gets, how its values are pooled, and what is refused."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,8 @@ SAID = {"unit": "a number", "direction": "rises", "cost": "nothing"}
 
 
 @pytest.fixture(autouse=True)
-def _forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     forget_entries(monkeypatch, CATALOGUE)
-    yield
 
 
 def layer(name: str, pre: Tensor) -> LayerView:

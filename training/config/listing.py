@@ -56,7 +56,7 @@ def _settings_of(group: str, kind: str, name: str) -> dict[str, str]:
     if group not in REGISTERED:
         raise ValueError(f"list={kind}.{name} is unknown; settings are listed of {', '.join(map(_plural, REGISTERED))}")
     registered = REGISTERED[group]
-    require_choice(f"list={kind}", name, list(registered.registry))
+    require_choice("list", f"{kind}.{name}", [f"{kind}.{other}" for other in registered.registry])
     rows = {}
     for entry in describe(registered.settings(registered.registry[name])).values():
         allowed = entry.rule.allowed()
