@@ -32,7 +32,8 @@ class Group(NamedTuple):
 
     def node(self, name: str) -> dict[str, object]:
         """Returns the config of an entry: its name, and the default of each setting."""
-        return {**defaults_of(self.settings(self.registry[name])), "name": name, **self.more}
+        own = {key: value for key, value in defaults_of(self.settings(self.registry[name])).items() if key != "name"}
+        return {"name": name, **own, **self.more}
 
 
 REGISTERED: Final = {

@@ -125,7 +125,9 @@ def test_a_word_that_a_file_gives_another_meaning_is_refused(plugin: Path) -> No
         """Stands for an agent of a user."""
 
     agent("c51", AGENTS["mine"].settings, learns_from="environment", actions="discrete")(Other)  # type: ignore[type-var]
-    with pytest.raises(ValueError, match=r"agent=c51 is defined twice: in .*configs/agent/c51\.yaml and in .*; rename yours"):
+    with pytest.raises(
+        ValueError, match=r"agent=c51 is defined twice: in .*configs/agent/c51\.yaml and in .*; give yours another name"
+    ):
         options("agent", CONFIGS)
 
 
