@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from plasticity.agents.factory import AGENTS
-from plasticity.envs.factory import STREAMS
+from plasticity.envs.registry import STREAMS
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
@@ -44,7 +44,7 @@ def register_configs() -> None:
     store.store(name="_run", node={**_defaults(RunSettings), "interventions": {}, **sections})
     for name, agent in AGENTS.items():
         store.store(group="agent", name=f"_{name}", node={"name": name, **_defaults(agent.settings)})
-    for name, (stream_settings, _) in STREAMS.items():
+    for name, stream_settings in STREAMS.items():
         store.store(group="env", name=f"_{name}", node={"name": name, **_defaults(stream_settings)})
     store.store(group="network", name="_spec", node={**_defaults(NetworkSpec), PARTS: {}})
     store.store(group="optimizer", name="_settings", node={**_defaults(OptimizerSettings), PARTS: {}})

@@ -15,7 +15,7 @@ from plasticity.envs.tasks.preparation import Preparation
 from plasticity.envs.tasks.slow_regression import SlowRegression
 from plasticity.envs.tasks.task_data import TaskData
 from plasticity.envs.tasks.task_stream import Schedule, TaskStream
-from plasticity.envs.tasks.transformed_tasks import TransformedTasks
+from plasticity.envs.tasks.transformed_tasks import TaskStreamSettings, TransformedTasks
 from plasticity.metrics.observer import observe
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
@@ -37,7 +37,7 @@ def images(count: int, seed: int) -> Dataset:
 
 
 def stream_of(transformation: str = "permuted_pixels", preparation: Preparation | None = None, **schedule: Any) -> TaskStream:
-    source = TransformedTasks(images(30, 1), transformation, None, 0, test=images(20, 2))
+    source = TransformedTasks(images(30, 1), TaskStreamSettings(transformation=transformation), 0, images(20, 2))
     return TaskStream(source, Schedule(**({"epochs_per_task": 2, "batch_size": 8} | schedule)), 0, preparation)
 
 
