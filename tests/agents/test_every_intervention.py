@@ -32,13 +32,9 @@ CHOICES = [[name] for name in METHODS] + COMBINATIONS
 ONLY = {"dr3": "dqn"}
 LEARNERS = [names for names in CHOICES if not ONLY.keys() & set(names)]
 OF_ADAM = {"adam_state_reset", "adam_rel"}
-# Methods that take the place of the optimizer, or read or write its state. The laws show with Adam that a run with each of the
+# Methods that read or write the optimizer's state. The laws show with Adam that a run with each of the
 # others goes on exactly, and three of them at once do so here.
-OF_THE_OPTIMIZER = {
-    name
-    for name, cls in METHODS.items()
-    if cls.wrap_optimizer is not Intervention.wrap_optimizer or "optimizer_state" in getattr(cls, "__dataclass_fields__", {})
-}
+OF_THE_OPTIMIZER = {name for name, cls in METHODS.items() if "optimizer_state" in getattr(cls, "__dataclass_fields__", {})}
 HALF = 9
 
 

@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 
 from plasticity.agents.dqn.agent import DQNSettings
-from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.factory import build_agent
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.ppo.agent import PPO
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SACSettings
 from plasticity.envs.experience import Experience, Transitions
+from plasticity.envs.problem import Problem
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
 STATES, LENGTH = 4, 100
-DISCRETE = Task("environment", STATES, True)
+DISCRETE = Problem("environment", STATES, True, False)
 TANH = NetworkSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")
 
 
@@ -105,7 +106,7 @@ def test_ppo_copies_a_state(builder: BuildPart, settings: dict[str, Any]) -> Non
     assert learn_identity(build_agent("ppo", chosen, DISCRETE, part), True, 1280) >= 90
 
 
-CONTINUOUS = Task("environment", 1, False, (-1.0,), (1.0,))
+CONTINUOUS = Problem("environment", 1, False, False, (-1.0,), (1.0,))
 
 
 # The categorical critics are shown to learn right values at the end of this file.

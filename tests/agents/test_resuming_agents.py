@@ -10,11 +10,12 @@ from frequent_settings import FREQUENT as SHARED
 
 from plasticity.agents.agent import Agent
 from plasticity.agents.dqn.agent import DQNSettings
-from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.factory import build_agent
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SACSettings
 from plasticity.envs.experience import Experience, Transitions
+from plasticity.envs.problem import Problem
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.spec import NetworkSpec
@@ -25,12 +26,12 @@ METHODS = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startsw
 FREQUENT: dict[str, dict[str, Any]] = SHARED | {"load_balancing": {"step_size": 0.05, "decay": 0.5}}
 ONLY = {"dr3": ("c51",)}
 TOGETHER = ["redo", "continual_backprop", "l2_init"]
-DISCRETE = Task("environment", 3, True)
-CONTINUOUS = Task("environment", 2, False, (-1.0, -0.4), (1.0, 0.4))
+DISCRETE = Problem("environment", 3, True, False)
+CONTINUOUS = Problem("environment", 2, False, False, (-1.0, -0.4), (1.0, 0.4))
 ROLLOUT = {"rollout_steps": 4, "minibatch_size": 6, "epochs": 2, "anneal_env_steps": 300}
 REPLAY = {"batch_size": 8, "warmup_env_steps": 6, "env_steps_per_update": 2}
 CATEGORICAL = {"bins": 7, "value_low": -3.0, "value_high": 3.0}
-KINDS: dict[str, tuple[str, Any, Task]] = {
+KINDS: dict[str, tuple[str, Any, Problem]] = {
     "ppo_discrete": ("ppo", PPOSettings(**ROLLOUT), DISCRETE),
     "ppo_continuous": ("ppo", PPOSettings(**ROLLOUT, value_loss="hl_gauss", **CATEGORICAL), CONTINUOUS),
     "ppo_shared_discrete": ("ppo", PPOSettings(**ROLLOUT, shared_torso=True, value_loss="two_hot", **CATEGORICAL), DISCRETE),

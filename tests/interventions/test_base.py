@@ -85,7 +85,6 @@ def test_the_base_does_nothing() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
     u: Any = Update(1, "network", optimizer, None, None, None, {})  # type: ignore[arg-type]
     assert method.build(spec) is spec
-    assert method.wrap_optimizer(optimizer) is optimizer
     assert method.attach(u) is None
     assert method.loss(u) is None
     assert method.after_backward(u) == method.after_step(u) == method.task_switch(u, 1) == {}

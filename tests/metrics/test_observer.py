@@ -14,7 +14,7 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.interventions.registry import INTERVENTIONS
-from plasticity.metrics.catalogue import GROUPS
+from plasticity.metrics.catalogue import groups
 from plasticity.metrics.log_values import Heatmap, Histogram, Matrix
 from plasticity.metrics.observer import Logs, MetricsObserver, MetricsSettings, observe, passes
 from plasticity.metrics.undefined import Undefined
@@ -155,7 +155,7 @@ def test_names_are_those_promised() -> None:
     expected = {f"plasticity/firing_rate{kind}/{layer}" for layer in layers for kind in ("s", "_heatmap")}
     expected |= {"plasticity/firing_rate_heatmap"}
     with_heads = ("weight_", "distance_", "relative_", "gradient_", "update_", "intervention_")
-    for name in GROUPS["default"]:
+    for name in groups()["default"]:
         blocks = layers | ({"actor/head", "critic/head"} if name.startswith(with_heads) else set())
         expected |= {f"plasticity/{name}"} | {f"plasticity/{name}/{block}" for block in blocks}
     assert logs.keys() == expected

@@ -12,11 +12,12 @@ from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings, build_optimizer
-from plasticity.optimizers.library_optimizers import LIBRARY, build_library_optimizer
+from plasticity.optimizers.library_optimizers import scalable_shampoo
 from plasticity.optimizers.optimizer_state import require_restart, reset_entries
 from plasticity.optimizers.paired_optimizer import PairedOptimizer, owner_of
 from plasticity.optimizers.unit_adam import UnitAdam
 
+LIBRARY = ["soap", "shampoo", "kron"]
 NAMES = [*LIBRARY, "muon"]
 SPEC = NetworkSpec("conv", widths=[6, 5], channels=[3], normalisation=["layer"])
 
@@ -73,7 +74,7 @@ def test_every_parameter_is_held_once_and_learns(name: str) -> None:
 def test_shampoo_preconditions_small_weights_and_keeps_the_length_of_sgd() -> None:
     # Without momentum a step is the grafted direction alone: of the gradient's length, turned by an inverse root for each axis.
     weight, bias = nn.Parameter(torch.zeros(6, 4)), nn.Parameter(torch.zeros(6))
-    optimizer = build_library_optimizer("shampoo", [weight, bias], 0.1, (0.0, 0.9), 1e-8, 0)
+    optimizer = scalable_shampoo([weight, bias], 0.1, (0.0, 0.9), 0)
     left, right = 1e-6 * torch.eye(6, dtype=torch.float64), 1e-6 * torch.eye(4, dtype=torch.float64)
     for step in range(1, 11):
         generator = torch.Generator().manual_seed(step)

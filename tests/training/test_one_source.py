@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from plasticity.agents.factory import AGENTS
+from plasticity.agents.registry import AGENTS
 from plasticity.envs.registry import STREAMS
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings

@@ -68,10 +68,6 @@ class Taped(Intervention):
     label: str = ""
     tape: list[Any] = field(default_factory=list)
 
-    def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        self.tape.append(f"{self.label} wrap_optimizer")
-        return optimizer
-
     def attach(self, u: Update) -> None:
         self.tape.append(f"{self.label} attach {u.step}")
 
@@ -126,8 +122,6 @@ def test_tape_of_an_update_and_a_task_switch() -> None:
         updater.step(BackwardMark.apply(loss, updater.network, tape), data)
     updater.task_switch(3)
     assert tape == [
-        "b wrap_optimizer",
-        "a wrap_optimizer",
         "b attach 0",
         "a attach 0",
         *one_update(1),

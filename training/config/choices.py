@@ -1,0 +1,87 @@
+"""What may be chosen by a word: the YAML files of a group, and what plugins entered into its registry."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import yaml
+from omegaconf import OmegaConf
+
+from plasticity.agents.registry import AGENTS
+from plasticity.envs.registry import STREAMS
+from plasticity.interventions.registry import INTERVENTIONS
+from plasticity.optimizers.factory import OPTIMIZERS
+from plasticity.settings.registry import Registry
+
+PARTS: Final = "parts"  # key of the settings of single parts
+
+
+class Group(NamedTuple):
+    """A group of the config whose choices stand in a registry.
+
+    Attributes:
+        registry: Its entries.
+        settings: Returns the class of an entry's settings.
+        describe: Returns one line on an entry.
+        more: What its node holds beside the name and the settings.
+    """
+
+    registry: Registry[Any]
+    settings: Callable[[Any], type]
+    describe: Callable[[Any], str]
+    more: dict[str, object]
+
+    def node(self, name: str) -> dict[str, object]:
+        """Returns the config of an entry: its name, and the default of each setting."""
+        return {**defaults_of(self.settings(self.registry[name])), "name": name, **self.more}
+
+
+REGISTERED: Final = {
+    "agent": Group(AGENTS, lambda entry: entry.settings, lambda entry: entry.description, {}),
+    "env": Group(STREAMS, lambda entry: entry, lambda entry: first_line(entry.__doc__), {}),
+    "optimizer": Group(OPTIMIZERS, lambda entry: entry.settings, lambda entry: entry.description, {PARTS: {}}),
+    "intervention": Group(INTERVENTIONS, lambda entry: entry, lambda entry: first_line(entry.__doc__), {}),
+}
+
+
+def files(group: str, folder: Path) -> list[str]:
+    """Returns the choices of a group that have a YAML file in a folder that is laid out like ``configs/``."""
+    return sorted(path.stem for path in (folder / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def added(group: str, configs: Path) -> list[str]:
+    """Returns the choices of a group that plugins entered and that have no YAML file.
+
+    Raises:
+        ValueError: A plugin took a word that a file of ``configs`` gives another meaning.
+    """
+    if group not in REGISTERED:
+        return []
+    registry, written = REGISTERED[group].registry, files(group, configs)
+    names = registry.added()
+    for name in sorted(set(names).intersection(written)):
+        path = configs / group / f"{name}.yaml"
+        if f"_{name}" not in (yaml.safe_load(path.read_text()) or {}).get("defaults", []):
+            raise ValueError(
+                f"{group}={name} is defined twice: in {path} and in {registry.file_of(name)}; give yours another name"
+            )
+    return [name for name in names if name not in written]
+
+
+def options(group: str, configs: Path) -> list[str]:
+    """Returns the choices of a config group: those with a file in ``configs``, and those that plugins entered."""
+    if group == "intervention":
+        return list(INTERVENTIONS)
+    return sorted([*files(group, configs), *added(group, configs)])
+
+
+def defaults_of(settings: type) -> dict[str, object]:
+    """Returns the default of each field of a settings class, in plain containers."""
+    values = OmegaConf.to_container(OmegaConf.structured(settings))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def first_line(doc: str | None) -> str:
+    """Returns the first line of a docstring, "" without one."""
+    return ((doc or "").strip().splitlines() or [""])[0]
