@@ -33,7 +33,7 @@ def test_an_episode_by_hand(plugin: ModuleType) -> None:
 
 
 def test_tasks_follow_the_schedule_and_a_saved_stream_goes_on() -> None:
-    def built() -> tuple:  # type: ignore[type-arg]
+    def built() -> tuple:
         return STREAMS["moving_target"](num_envs=2, steps_per_task=40).build(3, torch.device("cpu"))  # type: ignore[call-arg]
 
     def act(observations: torch.Tensor) -> torch.Tensor:
