@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from plasticity.envs.datasets import datasets
+from plasticity.envs.datasets import digits
 
 # On networks of this size a second thread costs more than it brings, and many times more beside another test process.
 torch.set_num_threads(1)
@@ -22,5 +22,5 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _digits_are_read_once() -> Iterator[None]:
     """Hundreds of runs read the same file, which takes longer than most of a short run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "_digits", cache(datasets._digits))
+        patch.setattr(digits, "read_digits", cache(digits.read_digits))
         yield

@@ -13,7 +13,8 @@ from plasticity.agents.agent import Agent
 from plasticity.agents.factory import build_agent
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner
-from plasticity.envs.factory import Problem, build_stream
+from plasticity.envs.factory import build_stream
+from plasticity.envs.problem import Problem
 from plasticity.envs.stream import Stream
 from plasticity.envs.tasks.task_stream import TaskStream
 from plasticity.metrics.observer import MetricsObserver, Observer

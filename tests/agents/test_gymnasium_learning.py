@@ -17,9 +17,10 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SACSettings
 from plasticity.envs.environments import catch
+from plasticity.envs.environments.bandit import BanditSettings
 from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.experience import Transitions
-from plasticity.envs.factory import BanditSettings, build_stream
+from plasticity.envs.factory import build_stream
 from plasticity.envs.problem import Problem
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from plasticity.agents.registry import AGENTS
-from plasticity.envs.factory import STREAMS
+from plasticity.envs.registry import STREAMS
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
 from plasticity.networks.spec import NetworkSpec
@@ -54,7 +54,7 @@ def settings_of(group: str, composed: dict[str, Any]) -> dict[str, Any]:
     if group == "agent":
         return {"name": composed["name"], **defaults(AGENTS[composed["name"]].settings)}
     if group == "env":
-        return {"name": composed["name"], **defaults(STREAMS[composed["name"]][0])}
+        return {"name": composed["name"], **defaults(STREAMS[composed["name"]])}
     if group == "metrics":
         return defaults(MetricsSettings)
     return {**defaults(NetworkSpec if group == "network" else OptimizerSettings), "parts": {}}

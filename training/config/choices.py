@@ -8,6 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from plasticity.agents.registry import AGENTS
+from plasticity.envs.registry import STREAMS
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.optimizers.factory import OPTIMIZERS
 from plasticity.settings.registry import Registry
@@ -38,6 +39,7 @@ class Group(NamedTuple):
 
 REGISTERED: Final = {
     "agent": Group(AGENTS, lambda entry: entry.settings, lambda entry: entry.description, {}),
+    "env": Group(STREAMS, lambda entry: entry, lambda entry: first_line(entry.__doc__), {}),
     "optimizer": Group(OPTIMIZERS, lambda entry: entry.settings, lambda entry: entry.description, {PARTS: {}}),
     "intervention": Group(INTERVENTIONS, lambda entry: entry, lambda entry: first_line(entry.__doc__), {}),
 }

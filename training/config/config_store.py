@@ -7,7 +7,6 @@ from typing import Final
 
 from hydra.core.config_store import ConfigStore
 
-from plasticity.envs.factory import STREAMS
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
 from plasticity.networks.spec import NetworkSpec
@@ -41,8 +40,6 @@ def register_configs() -> None:
     store = ConfigStore.instance()
     sections = {name: defaults_of(settings) for name, settings in SECTIONS.items()}
     store.store(name="_run", node={**defaults_of(RunSettings), "interventions": {}, **sections})
-    for name, (stream_settings, _) in STREAMS.items():
-        store.store(group="env", name=f"_{name}", node={"name": name, **defaults_of(stream_settings)})
     store.store(group="network", name="_spec", node={**defaults_of(NetworkSpec), PARTS: {}})
     store.store(group="optimizer", name="_settings", node={**defaults_of(OptimizerSettings), PARTS: {}})
     store.store(group="metrics", name="_settings", node=defaults_of(MetricsSettings))

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plasticity.agents.parts import Factory
 from plasticity.agents.registry import AGENTS
-from plasticity.envs.factory import STREAMS
+from plasticity.envs.registry import STREAMS
 from plasticity.interventions.registry import INTERVENTIONS, refuse_conflicts
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
@@ -146,7 +146,7 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
     refuse_conflicts(methods)
     agent_name = _name(config, "agent", AGENTS)
     env_name = _name(config, "env", STREAMS)
-    env: Any = build_settings(STREAMS[env_name][0], _without_name(config["env"]), "env")
+    env: Any = build_settings(STREAMS[env_name], _without_name(config["env"]), "env")
     agent: Any = build_settings(AGENTS[agent_name].settings, _without_name(config["agent"]), "agent")
     filled_in = {"env": {"name": env_name, **asdict(env)}, "agent": {"name": agent_name, **asdict(agent)}}
     return Plan(

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from plasticity.envs.environments.environment_stream import EnvironmentStream
-from plasticity.envs.environments.gym_stream import GymSettings, build_gym
+from plasticity.envs.environments.gym_stream import GymSettings
 from plasticity.envs.environments.task_sequence import TaskSequence
 from plasticity.envs.experience import Transitions
 from plasticity.envs.simulation.failure import EnvironmentFailure
@@ -170,7 +170,7 @@ class Images(gymnasium.Env[Any, Any]):
 def test_networks_read_images_of_either_layout(torso: str) -> None:
     gymnasium.register("Test/Images-v0", Images)
     try:
-        stream, _ = build_gym(GymSettings(id="Test/Images-v0"), 0, torch.device("cpu"))
+        stream, _ = GymSettings(id="Test/Images-v0").build(0, torch.device("cpu"))
     finally:
         gymnasium.registry.pop("Test/Images-v0")
     assert isinstance(stream, EnvironmentStream)

@@ -14,12 +14,13 @@ from gymnasium import spaces
 from torch import Tensor
 
 import run_agent
-from plasticity.envs.environments.atari_settings import AtariSettings
-from plasticity.envs.environments.dmc_stream import DmcSettings
+from plasticity.envs.environments.atari import AtariSettings
+from plasticity.envs.environments.bandit import BanditSettings
+from plasticity.envs.environments.dmc import DmcSettings
 from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.environments.gym_stream import GymSettings
 from plasticity.envs.environments.infinite_horizon import InfiniteHorizonEnv
-from plasticity.envs.factory import BanditSettings, build_stream
+from plasticity.envs.factory import build_stream
 from plasticity.envs.simulation.evaluation import episode_bound
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.metrics.view import View
