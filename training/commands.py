@@ -78,10 +78,12 @@ def _do(arguments: list[str]) -> int:
     given = request.config["run_dir"]
     if request.multirun:
         _refuse_impossible_runs(request)
-        folder = Path(given) if given else create_grid_folder(default_run_dir(request.config, grid=True))
+        default = default_run_dir(request.config, grid=True)
+        absent = [path for path in default.parents if not path.exists()]
+        folder = Path(given) if given else create_grid_folder(default)
         words = [word for word in arguments if not word.startswith("run_dir=")]
         words = [*words, f"run_dir={quoted(str(folder))}", name_folders_by_sweep(request)]
-        return run_grid(folder, lambda: _hydra(words), made=not given)
+        return run_grid(folder, lambda: _hydra(words), made=[] if given else [folder, *absent])
     return _single(request, Path(given) if given else None)
 
 
