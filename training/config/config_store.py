@@ -58,7 +58,9 @@ def register_configs() -> None:
 
 def _defaults(settings: Any) -> dict[str, object]:
     """Returns the default of each field in plain containers; without OmegaConf, whose checks take as long as all that follows."""
-    defaults = {each.name: each.default_factory() if each.default is MISSING else each.default for each in fields(settings)}
+    defaults = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in fields(settings)
+    }
     return {name: _plain(value) for name, value in defaults.items()}
 
 
