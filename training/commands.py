@@ -29,7 +29,7 @@ from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
 from plasticity.training.run import Outcome, run
 from plasticity.training.saving.resuming import resumed_request
 from plasticity.training.saving.run_folder import create_grid_folder, default_run_dir
-from plasticity.training.stopping import EXIT_CODE
+from plasticity.training.stopping import EXIT_CODE, unmasked
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -40,7 +40,8 @@ _PRINTING_FLAGS = ("--cfg", "--info", "--resolve", "--package", "--hydra-help", 
 def dispatch(arguments: list[str]) -> int:
     """Does what the command line asks; returns the exit code."""
     try:
-        return _do(arguments)
+        with unmasked():
+            return _do(arguments)
     except (ValueError, HydraException) as error:
         if _SHOW_TRACEBACKS:
             raise

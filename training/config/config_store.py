@@ -3,10 +3,11 @@
 The classes are the one source of every default: a file in ``configs/`` names only what it sets otherwise.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Final
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from plasticity.agents.factory import AGENTS
 from plasticity.envs.factory import STREAMS
@@ -55,7 +56,17 @@ def register_configs() -> None:
     _stored.update(methods)
 
 
-def _defaults(settings: type) -> dict[str, object]:
-    values = OmegaConf.to_container(OmegaConf.structured(settings))
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+def _defaults(settings: Any) -> dict[str, object]:
+    """Returns the default of each field in plain containers; without OmegaConf, whose checks take as long as all that follows."""
+    defaults = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in fields(settings)
+    }
+    return {name: _plain(value) for name, value in defaults.items()}
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
