@@ -175,8 +175,7 @@ def _check_value(name: str, value: object, rule: Rule) -> None:
         if options and value not in options:
             raise ValueError(f"{name}={value} is unknown{did_you_mean(value, options)}; choose from {', '.join(options)}")
     elif isinstance(value, int | float) and not isinstance(value, bool) and not _inside(value, rule):
-        words = filter(None, (rule.allowed(), "" if math.isfinite(value) else "a finite number"))
-        raise ValueError(f"{name}={value} must be {' and '.join(words)}")
+        raise ValueError(f"{name}={value} must be {rule.allowed() or 'a finite number'}")
 
 
 def _inside(value: float, rule: Rule) -> bool:

@@ -1,5 +1,6 @@
 """Where the program begins. It imports nothing heavy before it can handle a signal."""
 
+import gc
 import os
 import sys
 import warnings
@@ -20,6 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *place, **line: f"warning: {message}\n"  # a user has no use for our line numbers
     sys.stdout, sys.stderr = Console.of(sys.stdout, 1), Console.of(sys.stderr, 2)
     with STOP.installed(LOADING):
+        gc.disable()  # what is imported stays, and to look through it for garbage time and again takes long
+        import plasticity.training.commands  # noqa: F401
+
+        gc.freeze()
+        gc.enable()
         code = _dispatch(sys.argv[1:])
         sys.stdout.flush()
         sys.stderr.flush()

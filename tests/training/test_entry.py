@@ -14,7 +14,7 @@ def test_nothing_but_the_standard_library_is_imported_before_signals_are_in_hand
     code = "import sys; import run_agent; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     theirs = {name for name in done.stdout.split() if name not in sys.stdlib_module_names and not name.startswith("_")}
-    assert theirs == {"run_agent", "training"}
+    assert theirs == {"run_agent", "plasticity"}
 
 
 def test_a_console_falls_silent_when_its_reader_has_gone() -> None:

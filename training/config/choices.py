@@ -1,11 +1,11 @@
 """What may be chosen by a word: the YAML files of a group, and what plugins entered into its registry."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
-from omegaconf import OmegaConf
 
 from plasticity.agents.registry import AGENTS
 from plasticity.envs.registry import STREAMS
@@ -77,10 +77,18 @@ def options(group: str, configs: Path) -> list[str]:
 
 
 def defaults_of(settings: type) -> dict[str, object]:
-    """Returns the default of each field of a settings class, in plain containers."""
-    values = OmegaConf.to_container(OmegaConf.structured(settings))
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+    """Returns the default of each field in plain containers; without OmegaConf, whose checks take as long as all that follows."""
+    found: Any = fields(settings)
+    defaults = {each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in found}
+    return {name: _plain(value) for name, value in defaults.items()}
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def first_line(doc: str | None) -> str:

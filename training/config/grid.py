@@ -49,13 +49,13 @@ def run_name(number: int, words: Sequence[str]) -> str:
     return f"{number}_{told}" if told else str(number)
 
 
-def run_grid(folder: Path, launch: Callable[[], object], made: bool = False) -> int:
+def run_grid(folder: Path, launch: Callable[[], object], made: Sequence[Path] = ()) -> int:
     """Claims a folder for a grid, launches it, and says on the last line which runs failed.
 
     Args:
         folder: Missing or empty.
         launch: Calls ``grid_run`` for each run, here or in other processes; it may raise when one of those was killed.
-        made: Whether this program made the folder just before.
+        made: Folders that this program made just before, the innermost first.
 
     Returns:
         The exit code: 0, or 1 if a run failed.
@@ -64,7 +64,7 @@ def run_grid(folder: Path, launch: Callable[[], object], made: bool = False) -> 
         ValueError: If there is something in the folder already, or it cannot be made.
         KeyboardInterrupt: If the user stopped it.
     """
-    claimed = [*([folder] if made else []), *_claim(folder)]
+    claimed = [*made, *_claim(folder)]
     try:
         launch()
     except Exception as error:
