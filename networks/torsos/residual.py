@@ -1,9 +1,9 @@
 """Residual torsos of dense layers: SimBa and BroNet."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Final
+from typing import ClassVar, Final
 
 from torch import Tensor, nn
 
@@ -11,11 +11,13 @@ from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.initialisers import Initialiser, fan_in
 from plasticity.networks.layers.noisy import dense, map_initialisers
+from plasticity.networks.registry import torso
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
 from plasticity.networks.torsos.torso import Torso
 from plasticity.networks.units import ExcludedUnits, UnitLayer
+from plasticity.settings.fields import setting
 
 STREAM: Final = "stream"
 EMBEDDING: Final = "embed"
@@ -125,37 +127,67 @@ class ResidualTorso(Torso):
         return {"embed": (f"{prefix}.embed",), **named, last: (*named[last], f"{prefix}.final")}
 
 
-def simba(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> ResidualTorso:
+@dataclass(frozen=True, kw_only=True)
+class BlocksSpec(NetworkSpec):
+    """What torsos of blocks on a stream share."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("widths", "residual_blocks")
+
+    residual_blocks: int = setting(2, "Blocks.", low=1)
+    expansion: int = setting(4, "Inner units of a block for each unit of the stream.", low=1)
+
+    def least_weights(self, input_shape: Sequence[int]) -> tuple[int, int]:
+        """Counts the two maps of each block."""
+        weights, layers = super().least_weights(input_shape)
+        width = self.widths[0] if self.widths else 0
+        return weights + 2 * self.residual_blocks * self.expansion * width**2, layers + self.residual_blocks
+
+
+@torso("simba")
+@dataclass(frozen=True, kw_only=True)
+class SimbaSpec(BlocksSpec):
     """SimBa (Lee et al. 2025): a map, blocks x + map(activation(map(norm(x)))), a normalisation; inputs should be normalised.
 
     The embedding starts orthogonal, the blocks' maps He-normal.
     """
-    width = stream_width(spec)
-    embed = nn.Sequential(dense(prod(input_shape), width, head.noise_deviation))
 
-    def published(weight: Tensor) -> Initialiser:
-        return Initialiser("orthogonal", 1.0) if weight is embed[0].weight else Initialiser("normal", (2 / fan_in(weight)) ** 0.5)
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> ResidualTorso:
+        """Builds the residual torso."""
+        width, noise = stream_width(self), head.noise_deviation
+        embed = nn.Sequential(dense(prod(input_shape), width, noise))
 
-    return ResidualTorso(embed, _blocks(spec, width, spec, head.noise_deviation, before=True), nn.LayerNorm(width), published)
+        def published(weight: Tensor) -> Initialiser:
+            return (
+                Initialiser("orthogonal", 1.0)
+                if weight is embed[0].weight
+                else Initialiser("normal", (2 / fan_in(weight)) ** 0.5)
+            )
+
+        return ResidualTorso(embed, _blocks(self, width, self, noise, before=True), nn.LayerNorm(width), published)
 
 
-def bro(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> ResidualTorso:
+@torso("bro")
+@dataclass(frozen=True, kw_only=True)
+class BroSpec(BlocksSpec):
     """BroNet (Nauman et al. 2024): map, norm, activation, then blocks x + norm(map(activation(norm(map(x))))).
 
     All maps start orthogonal with gain sqrt(2). The paper's blocks are as wide as the stream, network.expansion=1.
     """
-    width = stream_width(spec)
-    normalised = replace(spec, normalisation=["layer", *(name for name in spec.normalisation if not name.startswith("layer"))])
-    activation = activation_named(spec.activations[0])
-    if activation.copies > 1 or activation.learned:
-        raise ValueError(
-            f"network.torso=bro takes activations of one output per unit, none that is learned, not {spec.activations[0]}"
+
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> ResidualTorso:
+        """Builds the residual torso."""
+        width, noise = stream_width(self), head.noise_deviation
+        normalised = replace(
+            self, normalisation=["layer", *(name for name in self.normalisation if not name.startswith("layer"))]
         )
-    embed = nn.Sequential(
-        dense(prod(input_shape), width, head.noise_deviation), nn.LayerNorm(width), Pointwise(spec.activations[0])
-    )
-    blocks = _blocks(spec, width, normalised, head.noise_deviation, before=False)
-    return ResidualTorso(embed, blocks, nn.Identity(), lambda weight: Initialiser("orthogonal", 2**0.5))
+        activation = activation_named(self.activations[0])
+        if activation.copies > 1 or activation.learned:
+            raise ValueError(
+                f"network.torso=bro takes activations of one output per unit, none that is learned, not {self.activations[0]}"
+            )
+        embed = nn.Sequential(dense(prod(input_shape), width, noise), nn.LayerNorm(width), Pointwise(self.activations[0]))
+        blocks = _blocks(self, width, normalised, noise, before=False)
+        return ResidualTorso(embed, blocks, nn.Identity(), lambda weight: Initialiser("orthogonal", 2**0.5))
 
 
 class Pointwise(nn.Module):
@@ -174,7 +206,7 @@ class Pointwise(nn.Module):
         return self.function(x)
 
 
-def _blocks(spec: NetworkSpec, width: int, inner: NetworkSpec, noise: float, before: bool) -> list[ResidualBlock]:
+def _blocks(spec: BlocksSpec, width: int, inner: NetworkSpec, noise: float, before: bool) -> list[ResidualBlock]:
     units = width * spec.expansion
     made = []
     for number in range(1, spec.residual_blocks + 1):

@@ -1,6 +1,7 @@
 """Small transformers: a vision transformer for images and a GPT for tokens."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import torch
@@ -12,14 +13,30 @@ from plasticity.networks.layers.convolution import Convolution
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.noisy import map_initialisers
 from plasticity.networks.layers.product import Dense
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.registry import torso
+from plasticity.networks.spec import HeadSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
+from plasticity.networks.torsos.residual import STREAM, BlocksSpec, stream_width
 from plasticity.networks.torsos.torso import Torso
 from plasticity.networks.units import ExcludedUnits, UnitLayer
+from plasticity.settings.fields import setting
 
-STREAM: Final = "stream"
 _DEVIATION: Final = 0.02  # of embeddings and, unless another initialiser is asked for, of all maps (Radford et al. 2019)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSpec(BlocksSpec):
+    """What transformers share."""
+
+    attention_heads: int = setting(2, "Heads of each attention.", low=1)
+
+    def check(self) -> None:
+        """Raises ValueError if sizes do not fit, or if there is more than one width or activation."""
+        width = stream_width(self)
+        if width % self.attention_heads:
+            heads = f"attention_heads={self.attention_heads}"
+            raise ValueError(f"network.torso={self.torso}: widths=[{width}] must be a multiple of {heads}")
 
 
 class Attention(nn.Module):
@@ -48,7 +65,7 @@ class TransformerBlock(nn.Module):
         outer: The map back to the stream.
     """
 
-    def __init__(self, name: str, spec: NetworkSpec, width: int, causal: bool) -> None:
+    def __init__(self, name: str, spec: TransformerSpec, width: int, causal: bool) -> None:
         super().__init__()
         self.before_attention, self.before = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, spec.attention_heads, causal)
@@ -69,9 +86,9 @@ class Transformer(Torso):
         positions: (T, width) learned embedding of the place, added at the start.
     """
 
-    def __init__(self, spec: NetworkSpec, tokens: int, causal: bool) -> None:
+    def __init__(self, spec: TransformerSpec, tokens: int, causal: bool) -> None:
         super().__init__()
-        _check(spec)
+        spec.check()
         self.features = spec.widths[0]
         self.positions = nn.Parameter(torch.zeros(tokens, self.features))
         names = [f"block_{number}" for number in range(1, spec.residual_blocks + 1)]
@@ -138,7 +155,7 @@ class GPT(Transformer):
 
     reads_tokens: ClassVar[bool] = True
 
-    def __init__(self, spec: NetworkSpec, tokens: int, vocabulary: int) -> None:
+    def __init__(self, spec: TransformerSpec, tokens: int, vocabulary: int) -> None:
         super().__init__(spec, tokens, causal=True)
         self.embed = nn.Embedding(vocabulary, self.features)
 
@@ -159,8 +176,8 @@ class GPT(Transformer):
 class ViT(Transformer):
     """Images to features (B, width): the mean over the patches."""
 
-    def __init__(self, spec: NetworkSpec, channels: int, side: tuple[int, int]) -> None:
-        super().__init__(spec, side[0] * side[1] // spec.patch_size**2, causal=False)
+    def __init__(self, spec: "ViTSpec", channels: int, patches: int) -> None:
+        super().__init__(spec, patches, causal=False)
         self.embed = Convolution(channels, self.features, spec.patch_size, spec.patch_size)
 
     def embedded(self, x: Tensor) -> Tensor:
@@ -175,39 +192,31 @@ class ViT(Transformer):
         return x
 
 
-def gpt(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> GPT:
-    """Builds a GPT over as many kinds of tokens as the head has outputs.
+@torso("gpt")
+@dataclass(frozen=True, kw_only=True)
+class GPTSpec(TransformerSpec):
+    """A GPT over as many kinds of tokens as the head has outputs."""
 
-    Raises:
-        ValueError: If inputs are no sequences, or the sizes do not fit.
-    """
-    if len(input_shape) != 1:
-        raise ValueError(f"network.torso=gpt needs sequences of tokens, not inputs of shape {tuple(input_shape)}")
-    return GPT(spec, input_shape[0], head.outputs)
-
-
-def vit(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> ViT:
-    """Builds a vision transformer (Dosovitskiy et al. 2021) that averages over its patches.
-
-    Raises:
-        ValueError: If inputs are no images, or cannot be divided into patches.
-    """
-    if len(input_shape) != 3 or input_shape[1] % spec.patch_size or input_shape[2] % spec.patch_size:
-        raise ValueError(
-            f"network.torso=vit needs images whose sides are multiples of network.patch_size={spec.patch_size}, "
-            f"not inputs of shape {tuple(input_shape)}"
-        )
-    return ViT(spec, input_shape[0], (input_shape[1], input_shape[2]))
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> GPT:
+        """Builds it; ValueError if inputs are no sequences, or the sizes do not fit."""
+        if len(input_shape) != 1:
+            raise ValueError(f"network.torso=gpt needs sequences of tokens, not inputs of shape {tuple(input_shape)}")
+        return GPT(self, input_shape[0], head.outputs)
 
 
-def _check(spec: NetworkSpec) -> None:
-    name = f"network.torso={spec.torso}"
-    if len(spec.widths) != 1 or len(spec.activations) != 1:
-        raise ValueError(
-            f"{name} has one width, that of its stream, and one activation, not widths={list(spec.widths)} and "
-            f"activations={list(spec.activations)}"
-        )
-    if spec.widths[0] % spec.attention_heads:
-        raise ValueError(f"{name}: widths=[{spec.widths[0]}] must be a multiple of attention_heads={spec.attention_heads}")
-    if spec.spectral_layers or spec.normalised_layers:
-        raise ValueError(f"{name} does not work with spectral_layers or normalised_layers")
+@torso("vit")
+@dataclass(frozen=True, kw_only=True)
+class ViTSpec(TransformerSpec):
+    """A vision transformer (Dosovitskiy et al. 2021) that averages over its patches."""
+
+    patch_size: int = setting(4, "Side of a patch, in pixels.", low=1)
+
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> ViT:
+        """Builds it; ValueError if inputs are no images, or cannot be divided into patches."""
+        side = self.patch_size
+        if len(input_shape) != 3 or input_shape[1] % side or input_shape[2] % side:
+            raise ValueError(
+                f"network.torso=vit needs images whose sides are multiples of network.patch_size={side}, "
+                f"not inputs of shape {tuple(input_shape)}"
+            )
+        return ViT(self, input_shape[0], input_shape[1] * input_shape[2] // side**2)

@@ -13,7 +13,7 @@ from plasticity.envs.factory import STREAMS
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.registry import TORSOS
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.training.config.settings import PARTS, CheckpointSettings, RunSettings
 from plasticity.training.evaluation.episodes import EvaluationSettings
@@ -38,7 +38,8 @@ def register_configs() -> None:
     checked by ``plasticity.training.config.settings``.
     """
     store, methods = ConfigStore.instance(), INTERVENTIONS
-    if _stored == methods:
+    entries = {**methods, **{f"network.{name}": torso for name, torso in TORSOS.items()}}
+    if _stored == entries:
         return
     sections = {name: _defaults(settings) for name, settings in SECTIONS.items()}
     store.store(name="_run", node={**_defaults(RunSettings), "interventions": {}, **sections})
@@ -46,13 +47,17 @@ def register_configs() -> None:
         store.store(group="agent", name=f"_{name}", node={"name": name, **_defaults(agent.settings)})
     for name, (stream_settings, _) in STREAMS.items():
         store.store(group="env", name=f"_{name}", node={"name": name, **_defaults(stream_settings)})
-    store.store(group="network", name="_spec", node={**_defaults(NetworkSpec), PARTS: {}})
+    for name, torso in TORSOS.items():
+        node = {"torso": name, **_defaults(torso), PARTS: {}}
+        store.store(group="network", name=f"_{name}", node=node)
+        if not torso.__module__.startswith("plasticity."):  # the project's own have files in configs/network
+            store.store(group="network", name=name, node=node)
     store.store(group="optimizer", name="_settings", node={**_defaults(OptimizerSettings), PARTS: {}})
     store.store(group="metrics", name="_settings", node=_defaults(MetricsSettings))
     for name, method in methods.items():
         store.store(group="intervention", name=name, node=_defaults(method), package=f"interventions.{name}")
     _stored.clear()
-    _stored.update(methods)
+    _stored.update(entries)
 
 
 def _defaults(settings: type) -> dict[str, object]:

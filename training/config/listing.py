@@ -5,6 +5,7 @@ from typing import Final
 
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.catalogue import CATALOGUE
+from plasticity.networks.registry import TORSOS
 from plasticity.settings.fields import require_choice
 
 _KINDS: Final = {
@@ -22,7 +23,8 @@ def options(group: str, configs: Path) -> list[str]:
     """Returns the choices of a config group."""
     if group == "intervention":
         return list(INTERVENTIONS)
-    return sorted(path.stem for path in (configs / group).glob("*.yaml") if not path.stem.startswith("_"))
+    files = {path.stem for path in (configs / group).glob("*.yaml") if not path.stem.startswith("_")}
+    return sorted(files | set(TORSOS if group == "network" else ()))
 
 
 def list_lines(kind: str, configs: Path) -> list[str]:
@@ -42,7 +44,7 @@ def list_lines(kind: str, configs: Path) -> list[str]:
         rows = {name: _first_line(method.__doc__) for name, method in INTERVENTIONS.items()}
     else:
         group = _KINDS[kind]
-        rows = {name: _description(configs / group / f"{name}.yaml") for name in options(group, configs)}
+        rows = {name: _description(name, configs / group / f"{name}.yaml") for name in options(group, configs)}
     width = max(map(len, rows), default=0)
     return [f"{name:<{width}}  {description}" for name, description in rows.items()]
 
@@ -75,8 +77,10 @@ def _first_line(doc: str | None) -> str:
     return (doc or "").strip().splitlines()[0]
 
 
-def _description(path: Path) -> str:
-    """Returns the comment at the top of a YAML file, without Hydra's package directive."""
+def _description(name: str, path: Path) -> str:
+    """Returns the comment at the top of a YAML file, without Hydra's package directive, or a torso's if there is no file."""
+    if not path.is_file():
+        return _first_line(TORSOS[name].__doc__)
     lines = path.read_text().splitlines()
     comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""
