@@ -8,15 +8,13 @@ from typing import ClassVar, Final, TypeVar
 
 from torch import Tensor, nn
 
-from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.convolution import Convolution
 from plasticity.networks.layers.noisy import dense
 from plasticity.networks.registry import torso
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
-from plasticity.networks.torsos.torso import Torso
-from plasticity.networks.units import UnitLayer
+from plasticity.networks.torsos.torso import Stage, Torso
 from plasticity.settings.fields import setting
 
 Value = TypeVar("Value")
@@ -37,12 +35,10 @@ _NATURE: Final = (ConvolutionSizes(32, 8, 4, 0, 1), ConvolutionSizes(64, 4, 2, 0
 
 
 class Chain(Torso):
-    """Convolutions, then dense layers: (B, C, H, W) or (B, D) to features (B, ``features``).
+    """Convolutions, then dense layers: (B, C, H, W) or (B, D) to the last layer's post-activations, or to the flattened input.
 
     Attributes:
         layers: Hidden layers by name (``conv_1`` ..., ``dense_1`` ...), in forward order.
-        hidden: The same, as a tuple.
-        features: Length of the feature vector, the last layer's post-activations, or the flattened input without any layer.
     """
 
     def __init__(
@@ -58,15 +54,15 @@ class Chain(Torso):
             layer = _convolution(name, convolution, specs[name], activations[name], shape)
             shape = _shape_after(name, convolution, shape, layer.activation.copies)
             self.layers[name] = layer
-        self.positions = shape[1] * shape[2] if len(shape) == 3 else 1
-        self.features = prod(shape)
+        positions, features = shape[1] * shape[2] if len(shape) == 3 else 1, prod(shape)
         for name, width in zip(names[len(convolutions) :], spec.widths, strict=True):
-            linear = dense(self.features, width, head.noise_deviation)
+            linear = dense(features, width, head.noise_deviation)
             layer = HiddenLayer(name, linear, specs[name], activations[name])
             self.layers[name] = layer
-            self.features = width * layer.activation.copies
-
-        self.hidden = tuple(layer for layer in self.layers.values() if isinstance(layer, HiddenLayer))
+            features = width * layer.activation.copies
+        hidden = [layer for layer in self.layers.values() if isinstance(layer, HiddenLayer)]
+        readers = [*(layer.linear for layer in hidden[1:]), None]
+        self.declare(features, [_stage(*pair, positions) for pair in zip(hidden, readers, strict=bool(hidden))])
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps inputs (B, *input_shape) to features (B, features); activations go to ``taps`` if there are any."""
@@ -74,21 +70,7 @@ class Chain(Torso):
             if x.ndim > 2 and isinstance(layer.linear, nn.Linear):
                 x = x.flatten(1)
             x = layer(x, taps)
-        return x.flatten(1) if x.ndim > 2 else x
-
-    def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
-        """Describes all units; each layer is read by the next, the last one by ``readers``."""
-        described = []
-        for layer, reader in pairwise(self.hidden):
-            flattens = isinstance(layer.linear, nn.Conv2d) and isinstance(reader.linear, nn.Linear)
-            path = f"{prefix}.layers.{reader.name}.linear"
-            consumer = layer.read_by(path, reader.linear, self.positions if flattens else 1)
-            described.append(layer.unit_layer(f"{prefix}.layers.{layer.name}", (consumer,)))
-        if self.hidden:
-            last = self.hidden[-1]
-            positions = self.positions if isinstance(last.linear, nn.Conv2d) else 1
-            described.append(last.unit_layer(f"{prefix}.layers.{last.name}", readers(last, positions)))
-        return described
+        return self.finish(x)
 
 
 @torso("mlp")
@@ -149,6 +131,11 @@ class NatureCNNSpec(NetworkSpec):
     def build(self, input_shape: Sequence[int], head: HeadSpec) -> Chain:
         """Builds the three convolutions and the dense layers."""
         return Chain(_NATURE, self, input_shape, head)
+
+
+def _stage(layer: HiddenLayer, reader: nn.Linear | nn.Conv2d | None, positions: int) -> Stage:
+    flattened = isinstance(layer.linear, nn.Conv2d) and not isinstance(reader, nn.Conv2d)
+    return Stage(layer.name, (layer,), layer, reader, positions if flattened else 1)
 
 
 def _convolution(name: str, sizes: ConvolutionSizes, spec: NetworkSpec, activation: str, shape: Sequence[int]) -> HiddenLayer:

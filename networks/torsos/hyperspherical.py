@@ -102,10 +102,7 @@ class SphereTorso(ResidualTorso):
 
     def initialisers(self, prefix: str, kind: str) -> dict[str, Initialiser]:
         """Rows that are orthogonal if there are no more of them than columns, of length 1; ``kind`` does not matter."""
-        chosen: dict[str, Initialiser] = {}
-        for hidden in self.hidden:
-            chosen |= hidden.initialisers(f"{prefix}.layers.{hidden.name}.inner", kind)
-            del chosen[f"{prefix}.layers.{hidden.name}.inner.linear.bias"]
+        chosen = super().initialisers(prefix, kind)
         for path, module in self.named_modules():
             if isinstance(module, SphereDense):
                 chosen |= module.initialisers(f"{prefix}.{path}")

@@ -7,16 +7,15 @@ from typing import ClassVar, Final
 
 from torch import Tensor, nn
 
-from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.initialisers import Initialiser, fan_in
-from plasticity.networks.layers.noisy import dense, map_initialisers
+from plasticity.networks.layers.noisy import NoisyLinear, dense
 from plasticity.networks.registry import torso
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
-from plasticity.networks.torsos.torso import Torso
-from plasticity.networks.units import ExcludedUnits, UnitLayer
+from plasticity.networks.torsos.torso import Stage, Torso
+from plasticity.networks.units import ExcludedUnits
 from plasticity.settings.fields import setting
 
 STREAM: Final = "stream"
@@ -64,19 +63,27 @@ class ResidualTorso(Torso):
         super().__init__()
         self.embed, self.final, self._published = embed, final, published
         self.layers = nn.ModuleDict({block.inner.name: block for block in blocks})
-        self.hidden = tuple(block.inner for block in blocks)
         self._blocks = tuple(blocks)
-        self.features = _dense_of(embed).out_features
+        stages = [Stage(block.inner.name, (block,), block.inner, block.outer) for block in blocks]
+        stages[-1] = replace(stages[-1], parts=(*stages[-1].parts, final))
+        first = embed[0]
+        assert isinstance(first, nn.Linear)
+        self.declare(first.out_features, [Stage(EMBEDDING, (embed,)), *stages])
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, ...) to (B, width)."""
         x = self._embedded(x.flatten(1), taps)
         for block in self._blocks:
             x = block(x, taps)
-        x = self.final(x)
+        x = self.finish(x)
         if taps is not None:
             taps.store(STREAM, x, x)
         return x
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Normalises the stream."""
+        finished: Tensor = self.final(x)
+        return finished
 
     def _embedded(self, x: Tensor, taps: Taps | None) -> Tensor:
         for module in self.embed:
@@ -84,14 +91,6 @@ class ResidualTorso(Torso):
             if taps is not None and isinstance(module, Pointwise):
                 taps.store(EMBEDDING, z, x)
         return x
-
-    def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
-        """Describes the inner units, each block's read by its outer map."""
-        described = []
-        for block in self._blocks:
-            path = f"{prefix}.layers.{block.inner.name}"
-            described.append(block.inner.unit_layer(f"{path}.inner", (block.inner.read_by(f"{path}.outer", block.outer),)))
-        return described
 
     def excluded(self) -> list[ExcludedUnits]:
         """The stream, and the units of the embedding if they have a non-linearity."""
@@ -102,29 +101,16 @@ class ResidualTorso(Torso):
 
     def initialisers(self, prefix: str, kind: str) -> dict[str, Initialiser]:
         """Weights as published with biases of 0, or all of ``kind`` if that is not ``default``."""
-        chosen = {
-            f"{prefix}.{name}": Initialiser("constant", 1.0 if name.endswith("weight") else 0.0)
-            for name, _ in self.named_parameters()
-        }
-        maps = {f"{prefix}.embed.0": _dense_of(self.embed)}
-        for block in self._blocks:
-            path = f"{prefix}.layers.{block.inner.name}"
-            chosen |= block.inner.initialisers(f"{path}.inner", kind)
-            assert isinstance(block.inner.linear, nn.Linear)
-            maps |= {f"{path}.inner.linear": block.inner.linear, f"{path}.outer": block.outer}
-        for path, linear in maps.items():
-            inner = path.endswith(".inner.linear")
-            if kind == "default":
-                chosen |= {f"{path}.weight": self._published(linear.weight), f"{path}.bias": Initialiser("constant", 0.0)}
-            elif not inner:
-                chosen |= map_initialisers(path, linear, kind, 1.0)
+        chosen = super().initialisers(prefix, kind)
+        maps = [(path, module) for path, module in self.named_modules(prefix=prefix) if isinstance(module, nn.Linear)]
+        for path, linear in maps if kind == "default" else []:
+            chosen[f"{path}.weight"] = self._published(linear.weight)
+            if linear.bias is not None:
+                chosen[f"{path}.bias"] = Initialiser("constant", 0.0)
+            if isinstance(linear, NoisyLinear) and not path.endswith(".inner.linear"):
+                deviations = ("weight_deviation", "bias_deviation")
+                chosen |= {f"{path}.{name}": Initialiser("constant", 0.0) for name in deviations}
         return chosen
-
-    def blocks(self, prefix: str) -> dict[str, tuple[str, ...]]:
-        """The embedding, each block, and what follows them with the last."""
-        named = {name: (f"{prefix}.layers.{name}",) for name in self.layers}
-        last = next(reversed(named))
-        return {"embed": (f"{prefix}.embed",), **named, last: (*named[last], f"{prefix}.final")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,9 +212,3 @@ def stream_width(spec: NetworkSpec) -> int:
     if spec.spectral_layers or spec.normalised_layers:
         raise ValueError(f"network.torso={spec.torso} does not work with spectral_layers or normalised_layers")
     return spec.widths[0]
-
-
-def _dense_of(embed: nn.Sequential) -> nn.Linear:
-    first = embed[0]
-    assert isinstance(first, nn.Linear)
-    return first

@@ -6,19 +6,16 @@ from typing import ClassVar, Final
 
 from torch import Tensor, nn
 
-from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.convolution import Convolution
-from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.load_balancing import LoadBalance
-from plasticity.networks.layers.noisy import map_initialisers
 from plasticity.networks.layers.normalisation import build_normalisation
 from plasticity.networks.registry import torso
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
-from plasticity.networks.torsos.torso import Torso
-from plasticity.networks.units import ExcludedUnits, UnitLayer
+from plasticity.networks.torsos.torso import Stage, Torso
+from plasticity.networks.units import ExcludedUnits
 from plasticity.settings.fields import setting
 
 _CHANNELS: Final = (64, 128, 256, 512)
@@ -136,24 +133,19 @@ class ResNet(Torso):
                 self.layers[name] = ConvolutionBlock(name, spec, width, count, 2 if stage and not block else 1)
                 width = count
         self._blocks = tuple(block for block in self.layers.values() if isinstance(block, ConvolutionBlock))
-        self.hidden = tuple(block.inner for block in self._blocks)
-        self.features = width
+        stages = [Stage(block.inner.name, (block,), block.inner, block.outer.linear) for block in self._blocks]
+        self.declare(width, [Stage("stem", (self.stem,)), *stages], self.stem.activation.gain)
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, C, H, W) to (B, features)."""
         x = self.stem(x, taps)
         for block in self._blocks:
             x = block(x, taps)
-        return x.mean((2, 3))
+        return self.finish(x)
 
-    def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
-        """Describes the inner channels, each block's read by its outer convolution."""
-        described = []
-        for block in self._blocks:
-            path = f"{prefix}.layers.{block.inner.name}"
-            reader = block.inner.read_by(f"{path}.outer.linear", block.outer.linear)
-            described.append(block.inner.unit_layer(f"{path}.inner", (reader,)))
-        return described
+    def finish(self, x: Tensor) -> Tensor:
+        """Takes the mean over positions."""
+        return x.mean((2, 3))
 
     def excluded(self) -> list[ExcludedUnits]:
         """The stream behind the first convolution and behind each block."""
@@ -163,26 +155,3 @@ class ResNet(Torso):
             for block in self._blocks
         ]
         return [ExcludedUnits("stem", self.stem.units, reason, self.stem.activation_name), *sums]
-
-    def initialisers(self, prefix: str, kind: str) -> dict[str, Initialiser]:
-        """Every convolution is drawn with the gain of the activation."""
-        chosen = self.stem.initialisers(f"{prefix}.stem", kind)
-        for block in self._blocks:
-            path = f"{prefix}.layers.{block.inner.name}"
-            chosen |= block.inner.initialisers(f"{path}.inner", kind)
-            for name, part in (("outer", block.outer), ("skip", block.skip)):
-                if part is not None:
-                    chosen |= map_initialisers(f"{path}.{name}.linear", part.linear, kind, block.inner.activation.gain)
-                    for norm, _ in part.norms.named_parameters():
-                        start = Initialiser("constant", 1.0 if norm.endswith("weight") else 0.0)
-                        chosen[f"{path}.{name}.norms.{norm}"] = start
-        return {name: start for name, start in chosen.items() if self._has(name.removeprefix(f"{prefix}."))}
-
-    def blocks(self, prefix: str) -> dict[str, tuple[str, ...]]:
-        """The first convolution, then each block."""
-        return {"stem": (f"{prefix}.stem",), **{name: (f"{prefix}.layers.{name}",) for name in self.layers}}
-
-    def _has(self, name: str) -> bool:
-        """Tells whether there is a parameter of that name; convolutions may have no bias."""
-        path, _, leaf = name.rpartition(".")
-        return getattr(self.get_submodule(path), leaf, None) is not None
