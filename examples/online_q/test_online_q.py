@@ -13,7 +13,7 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.registry import AGENTS
 from plasticity.envs.experience import Experience, Transitions
 from plasticity.envs.problem import Problem
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.settings.plugins import load_plugins
 
@@ -37,7 +37,7 @@ def test_one_update_by_hand() -> None:
     # and led to s' = 2, where the best value is 4: target 3 + 0.5 * 4 = 5. SGD of step size 0.1 on (w_0 s + b_0 - 5)^2, of slope
     # 2 (1 - 5) = -8 in both: w_0 = 1.8, b_0 = 0.8. If s' is terminal the target is 3, the slope -4: w_0 = 1.4, b_0 = 0.4.
     for terminal, weight, bias in ((False, 1.8, 0.8), (True, 1.4, 0.4)):
-        builder = PartBuilder(NetworkSpec(torso="mlp", widths=[]), (1,), torch.float32, OptimizerSettings("sgd", 0.1))
+        builder = PartBuilder(MLPSpec(widths=[]), (1,), torch.float32, OptimizerSettings("sgd", 0.1))
         settings = AGENTS.named("online_q").settings(discount=0.5)  # type: ignore[call-arg]
         agent = build_agent("online_q", settings, Problem("environment", 2, True, False), builder)
         weights, biases = agent.parts["q"].network.parameters()

@@ -22,12 +22,12 @@ from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.experience import Transitions
 from plasticity.envs.factory import build_stream
 from plasticity.envs.problem import Problem
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
-TANH = NetworkSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")
-RELU = NetworkSpec(widths=[64, 64])
+TANH = MLPSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")
+RELU = MLPSpec(widths=[64, 64])
 CPU = torch.device("cpu")
 CATCH = "plasticity/Catch-v0"
 BOARD = (1, catch.ROWS, catch.COLUMNS)

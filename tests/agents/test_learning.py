@@ -15,13 +15,13 @@ from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SACSettings
 from plasticity.envs.experience import Experience, Transitions
 from plasticity.envs.problem import Problem
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
 STATES, LENGTH = 4, 100
 DISCRETE = Problem("environment", STATES, True, False)
-TANH = NetworkSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")
+TANH = MLPSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")
 
 
 class Identity:
@@ -85,7 +85,7 @@ def test_dqn_and_c51_copy_a_state(builder: BuildPart, loss: str) -> None:
         epsilon_env_steps=600,
         env_steps_per_update=2,
     )
-    part = builder(seed=3, inputs=(STATES,), spec=NetworkSpec(widths=[64]), optimizer=OptimizerSettings(learning_rate=2e-3))
+    part = builder(seed=3, inputs=(STATES,), spec=MLPSpec(widths=[64]), optimizer=OptimizerSettings(learning_rate=2e-3))
     assert learn_identity(build_agent("dqn", settings, DISCRETE, part), True, 1200) >= 90
 
 
@@ -125,7 +125,7 @@ def test_sac_copies_a_number(builder: BuildPart, settings: dict[str, Any]) -> No
         value_high=4.0,
         **settings,
     )
-    part = builder(seed=3, inputs=(1,), spec=NetworkSpec(widths=[64, 64]), optimizer=OptimizerSettings(learning_rate=2e-3))
+    part = builder(seed=3, inputs=(1,), spec=MLPSpec(widths=[64, 64]), optimizer=OptimizerSettings(learning_rate=2e-3))
     assert learn_identity(build_agent("sac", chosen, CONTINUOUS, part), False, 500) >= 90
 
 
@@ -162,7 +162,7 @@ def value_of_ones(builder: BuildPart, end: str, shared: bool) -> float:
     settings = PPOSettings(
         rollout_steps=16, minibatch_size=64, epochs=10, discount=0.9, trace_decay=0.95, clip_value=None, shared_torso=shared
     )
-    part = builder(inputs=(2,), spec=NetworkSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
+    part = builder(inputs=(2,), spec=MLPSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
     agent = PPO(settings, 2, True, part)
     learn_from_ones(agent, end, 16 * 40)
     return agent._values(torch.tensor([[1.0, 0.5]])).item()
@@ -196,7 +196,7 @@ def test_sacs_critics_go_on_after_a_truncation_and_stop_at_a_terminal(
         value_low=0.0,
         value_high=16.0,
     )
-    part = builder(inputs=(2,), spec=NetworkSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
+    part = builder(inputs=(2,), spec=MLPSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
     agent: Any = build_agent("sac", settings, CONTINUOUS, part)
     learn_from_ones(agent, end, 150)
     critic = agent.critic

@@ -19,7 +19,7 @@ from plasticity.envs.experience import Experience, Transitions
 from plasticity.envs.problem import Problem
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import INTERVENTIONS
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
@@ -184,7 +184,7 @@ def test_reset_of_the_last_layer_resets_both_heads_of_both_kinds(builder: BuildP
 
 
 def test_values_of_networks_with_moving_statistics_resume_too(builder: BuildPart, same: Any, through_disk: Any) -> None:
-    spec = NetworkSpec(widths=[6, 5], normalisation=["batch"], activations=["crelu"])
+    spec = MLPSpec(widths=[6, 5], normalisation=["batch"], activations=["crelu"])
     for kind in ("ppo_shared_discrete", "sac"):
         whole = build(kind, builder, TOGETHER, spec=spec)
         run(whole, 0, HALF)

@@ -16,7 +16,8 @@ from plasticity.metrics.metric import metric
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import LayerView, PartView
 from plasticity.networks.layers.activations import activation_named
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.settings.plugins import load_plugins
 
@@ -97,7 +98,7 @@ def test_features_and_parts_are_averaged_over_parts() -> None:
 
 
 def part(name: str) -> Any:
-    built = PartBuilder(NetworkSpec(widths=[2]), (1,), torch.float32, OptimizerSettings())(name, HeadSpec("regression", 1))
+    built = PartBuilder(MLPSpec(widths=[2]), (1,), torch.float32, OptimizerSettings())(name, HeadSpec("regression", 1))
     with torch.no_grad():
         for parameter in built.network.parameters():
             parameter.fill_(3.0)

@@ -19,11 +19,12 @@ from plasticity.metrics.log_values import Heatmap, Histogram, Matrix
 from plasticity.metrics.observer import Logs, MetricsObserver, MetricsSettings, observe, passes
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
-from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
-RICH = NetworkSpec(widths=[6, 5], normalisation=["batch"], load_balancing=LoadBalancingSpec(low=0.5, high=0.5))
+RICH = MLPSpec(widths=[6, 5], normalisation=["batch"], load_balancing=LoadBalancingSpec(low=0.5, high=0.5))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,7 +37,7 @@ def _one_thread() -> Iterator[None]:
 
 def builder(*methods: str, **spec: Any) -> PartBuilder:
     chosen = {name: INTERVENTIONS[name] for name in methods}
-    return PartBuilder(NetworkSpec(**({"widths": [6, 5]} | spec)), (4,), torch.float32, OptimizerSettings(), chosen)
+    return PartBuilder(MLPSpec(**({"widths": [6, 5]} | spec)), (4,), torch.float32, OptimizerSettings(), chosen)
 
 
 def transitions(count: int, seed: int) -> Experience:

@@ -6,13 +6,14 @@ from torch.optim import Adam
 
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings, build_optimizer
 from plasticity.optimizers.unit_adam import UnitAdam
 
 
 def network() -> Network:
-    return build_network(NetworkSpec(widths=[3], normalisation=["layer"]), (2,), torch.float32, HeadSpec("q", 2), 0)
+    return build_network(MLPSpec(widths=[3], normalisation=["layer"]), (2,), torch.float32, HeadSpec("q", 2), 0)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", UnitAdam), ("sgd", torch.optim.SGD), ("rmsprop", torch.optim.RMSprop)])

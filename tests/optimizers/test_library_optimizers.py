@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings, build_optimizer
 from plasticity.optimizers.library_optimizers import scalable_shampoo
 from plasticity.optimizers.optimizer_state import require_restart, reset_entries
@@ -19,7 +20,7 @@ from plasticity.optimizers.unit_adam import UnitAdam
 
 LIBRARY = ["soap", "shampoo", "kron"]
 NAMES = [*LIBRARY, "muon"]
-SPEC = NetworkSpec("conv", widths=[6, 5], channels=[3], normalisation=["layer"])
+SPEC = ConvSpec(widths=[6, 5], channels=[3], normalisation=["layer"])
 
 
 def network() -> Network:
@@ -182,6 +183,6 @@ def test_adams_half_of_muon_restarts_units() -> None:
 
 
 def test_muon_needs_a_hidden_dense_layer() -> None:
-    net = build_network(NetworkSpec(widths=[]), (3,), torch.float32, HeadSpec("q", 2), 0)
+    net = build_network(MLPSpec(widths=[]), (3,), torch.float32, HeadSpec("q", 2), 0)
     with pytest.raises(ValueError, match="optimizer=muon orthogonalises steps of hidden dense layers, and this network has none"):
         optimizer_of("muon", net)

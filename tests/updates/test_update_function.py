@@ -19,7 +19,9 @@ from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
 from plasticity.optimizers.factory import OPTIMIZERS, OptimizerSettings, optimizer
 from plasticity.updates.compiled_function import CompiledFunction
 from plasticity.updates.updater import Updater
@@ -36,8 +38,8 @@ OPTIMIZER_CASES = {
     # A gradient of rounding errors alone, divided by its own size, would not be the same up to rounding.
     "adam": OptimizerSettings("adam", 0.01, epsilon=1e-4, max_gradient_norm=0.5),
 }
-MLP = NetworkSpec(widths=[8, 6])
-CONV = NetworkSpec("conv", widths=[6], channels=[4], pools=[2], activations=["relu", "crelu"])
+MLP = MLPSpec(widths=[8, 6])
+CONV = ConvSpec(widths=[6], channels=[4], pools=[2], activations=["relu", "crelu"])
 SHAPES = {"mlp": (MLP, (4,)), "conv": (CONV, (1, 6, 6))}
 
 
@@ -423,10 +425,10 @@ def buffers(part: Updater) -> dict[str, Tensor]:
 
 BALANCED = LoadBalancingSpec(low=0.5, high=0.5, step_size=0.05)
 CHANGING = {
-    "both": NetworkSpec(widths=[5], normalisation=["batch"], load_balancing=BALANCED),
-    "moments": NetworkSpec(widths=[5], normalisation=["batch_mean", "batch_std"]),
-    "spectral": NetworkSpec(widths=[5, 5], spectral_layers=[1]),
-    "resnet": NetworkSpec("resnet18", [], [3, 4], normalisation=["batch"], residual_blocks=1, load_balancing=BALANCED),
+    "both": MLPSpec(widths=[5], normalisation=["batch"], load_balancing=BALANCED),
+    "moments": MLPSpec(widths=[5], normalisation=["batch_mean", "batch_std"]),
+    "spectral": MLPSpec(widths=[5, 5], spectral_layers=[1]),
+    "resnet": ResNetSpec(widths=[], channels=[3, 4], normalisation=["batch"], residual_blocks=1, load_balancing=BALANCED),
 }
 
 

@@ -10,6 +10,7 @@ import yaml
 from plasticity.agents.registry import AGENTS
 from plasticity.envs.registry import STREAMS
 from plasticity.interventions.registry import INTERVENTIONS
+from plasticity.networks.registry import TORSOS
 from plasticity.optimizers.factory import OPTIMIZERS
 from plasticity.settings.registry import Registry
 
@@ -23,23 +24,26 @@ class Group(NamedTuple):
         registry: Its entries.
         settings: Returns the class of an entry's settings.
         describe: Returns one line on an entry.
-        more: What its node holds beside the name and the settings.
+        more: What its node holds besides the name and the settings.
+        key: Key of the name.
     """
 
     registry: Registry[Any]
     settings: Callable[[Any], type]
     describe: Callable[[Any], str]
     more: dict[str, object]
+    key: str = "name"
 
     def node(self, name: str) -> dict[str, object]:
         """Returns the config of an entry: its name, and the default of each setting."""
-        own = {key: value for key, value in defaults_of(self.settings(self.registry[name])).items() if key != "name"}
-        return {"name": name, **own, **self.more}
+        own = {key: value for key, value in defaults_of(self.settings(self.registry[name])).items() if key != self.key}
+        return {self.key: name, **own, **self.more}
 
 
 REGISTERED: Final = {
     "agent": Group(AGENTS, lambda entry: entry.settings, lambda entry: entry.description, {}),
     "env": Group(STREAMS, lambda entry: entry, lambda entry: first_line(entry.__doc__), {}),
+    "network": Group(TORSOS, lambda entry: entry, lambda entry: first_line(entry.__doc__), {PARTS: {}}, "torso"),
     "optimizer": Group(OPTIMIZERS, lambda entry: entry.settings, lambda entry: entry.description, {PARTS: {}}),
     "intervention": Group(INTERVENTIONS, lambda entry: entry, lambda entry: first_line(entry.__doc__), {}),
 }

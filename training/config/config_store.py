@@ -9,7 +9,6 @@ from hydra.core.config_store import ConfigStore
 
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
-from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.training.config.choices import PARTS, REGISTERED, defaults_of
 from plasticity.training.config.settings import CheckpointSettings, RunSettings
@@ -40,7 +39,6 @@ def register_configs() -> None:
     store = ConfigStore.instance()
     sections = {name: defaults_of(settings) for name, settings in SECTIONS.items()}
     store.store(name="_run", node={**defaults_of(RunSettings), "interventions": {}, **sections})
-    store.store(group="network", name="_spec", node={**defaults_of(NetworkSpec), PARTS: {}})
     store.store(group="optimizer", name="_settings", node={**defaults_of(OptimizerSettings), PARTS: {}})
     store.store(group="metrics", name="_settings", node=defaults_of(MetricsSettings))
     for group, kind in REGISTERED.items():

@@ -15,6 +15,7 @@ from plasticity.envs.registry import STREAMS
 from plasticity.interventions.registry import INTERVENTIONS, refuse_conflicts
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
+from plasticity.networks.registry import TORSOS
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OPTIMIZERS, OptimizerSettings
 from plasticity.settings.fields import Settings, require_choice, setting
@@ -154,8 +155,8 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
         agent_name=agent_name,
         agent=agent,
         env=env,
-        network=build_settings(NetworkSpec, _without_parts(config["network"]), "network"),
-        network_parts=_by_part(NetworkSpec, config["network"], "network"),
+        network=_network(config["network"], "network"),
+        network_parts=_networks_by_part(config["network"]),
         optimizer=_optimizer(_without_parts(config["optimizer"]), "optimizer"),
         optimizer_parts=_optimizers_by_part(config["optimizer"]),
         interventions={name: _factory(name, values) for name, values in methods.items()},
@@ -265,15 +266,26 @@ def _name(config: Mapping[str, Any], group: str, known: Mapping[str, object]) ->
     return name
 
 
-def _by_part(cls: type[_Settings], values: Mapping[str, Any], where: str) -> dict[str, _Settings]:
-    """Returns the settings of the parts that have some of their own, ``<where>.parts.<part>``, over those of all parts."""
-    common, parts = _without_parts(values), _of_parts(values, where)
-    return {name: build_settings(cls, {**common, **own}, f"{where}.{PARTS}.{name}") for name, own in parts.items()}
+def _network(values: Mapping[str, Any], where: str) -> NetworkSpec:
+    """Returns the settings of the torso that ``torso`` names."""
+    chosen = {key: value for key, value in values.items() if key not in (PARTS, "torso")}
+    return build_settings(TORSOS.named(str(values["torso"])), chosen, where)
+
+
+def _networks_by_part(values: Mapping[str, Any]) -> dict[str, NetworkSpec]:
+    """Returns the networks of parts that have settings of their own; one of another torso takes over what all torsos share."""
+    shared = {field.name for field in fields(NetworkSpec)}
+    made = {}
+    for name, own in _of_parts(values, "network").items():
+        other = own.get("torso", values["torso"]) != values["torso"]
+        common = {key: value for key, value in values.items() if not other or key in shared}
+        made[name] = _network({**common, "torso": values["torso"], **own}, f"network.{PARTS}.{name}")
+    return made
 
 
 def _of_parts(values: Mapping[str, Any], where: str) -> Mapping[str, Mapping[str, Any]]:
-    """Returns what is set for single parts."""
-    parts: Mapping[str, Any] = values.get(PARTS) or {}
+    """Returns what parts set for themselves; ValueError if one of them is no settings."""
+    parts: Mapping[str, Mapping[str, Any]] = values.get(PARTS) or {}
     for name, own in parts.items():
         if not isinstance(own, Mapping):
             raise ValueError(f"{where}.{PARTS}.{name}={own} must hold settings, {where}.{PARTS}.{name}.<setting>=<value>")

@@ -18,7 +18,8 @@ from plasticity.envs.experience import Experience, Transitions
 from plasticity.envs.problem import Problem
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.heads.pop_art import pop_art_heads
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
@@ -44,7 +45,7 @@ def dqn(builder: BuildPart, **settings: Any) -> DQN:
 
 def test_targets_and_loss_by_hand(builder: BuildPart) -> None:
     # Values are w x + b = 0 at first. Targets 10 and 30 at step size 0.5: mu = 10, nu = (1 + 500) / 2, sigma^2 = 150.5.
-    part = builder(spec=NetworkSpec(widths=[]), inputs=(1,))("critic", HeadSpec("value", 1, pop_art=True))
+    part = builder(spec=MLPSpec(widths=[]), inputs=(1,))("critic", HeadSpec("value", 1, pop_art=True))
     part.network.load_state_dict(
         part.network.state_dict() | {"head.linear.weight": torch.zeros(1, 1), "head.linear.bias": torch.zeros(1)}
     )
@@ -187,7 +188,7 @@ def test_dqn_copies_a_state_for_a_thousand(builder: BuildPart) -> None:
             epsilon_env_steps=600,
             env_steps_per_update=2,
         )
-        part = builder(seed=3, inputs=(4,), spec=NetworkSpec(widths=[64]), optimizer=OptimizerSettings(learning_rate=2e-3))
+        part = builder(seed=3, inputs=(4,), spec=MLPSpec(widths=[64]), optimizer=OptimizerSettings(learning_rate=2e-3))
         agent = build_agent("dqn", settings, Problem("environment", 4, True, False), part)
         assert isinstance(agent, DQN)
         world = LargeIdentity(3)

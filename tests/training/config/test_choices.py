@@ -9,7 +9,8 @@ from registries import forget_entries
 
 from plasticity.agents.registry import AGENTS, agent
 from plasticity.networks.factory import build_network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OPTIMIZERS, OptimizerSettings, build_optimizer, optimizer
 from plasticity.settings.plugins import load_plugins
 from plasticity.training.config.choices import options
@@ -87,7 +88,7 @@ def test_a_plugin_s_agent_and_optimizer_compose_without_a_file() -> None:
 
 @pytest.mark.usefixtures("plugin")
 def test_a_plugin_s_optimizer_is_built_with_its_settings() -> None:
-    network = build_network(NetworkSpec(widths=[]), (1,), torch.float32, HeadSpec("regression", 1), 0)
+    network = build_network(MLPSpec(widths=[]), (1,), torch.float32, HeadSpec("regression", 1), 0)
     settings = OPTIMIZERS["sign"].settings(name="sign", learning_rate=0.5)
     made = build_optimizer(settings, network)
     assert (type(made).__name__, made.param_groups[0]["lr"]) == ("Sign", 0.25)  # 0.5 * 0.5

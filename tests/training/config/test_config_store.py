@@ -3,12 +3,11 @@
 import pytest
 from omegaconf import OmegaConf
 
-from plasticity.networks.spec import NetworkSpec
 from plasticity.training.config.choices import REGISTERED, defaults_of
 from plasticity.training.config.config_store import SECTIONS
 from plasticity.training.config.settings import RunSettings
 
-CLASSES = [RunSettings, NetworkSpec, *SECTIONS.values()]
+CLASSES = [RunSettings, *SECTIONS.values()]
 CLASSES += [kind.settings(entry) for kind in REGISTERED.values() for entry in kind.registry.values()]
 
 

@@ -19,7 +19,7 @@ from plasticity.envs.tasks.transformed_tasks import TaskStreamSettings, Transfor
 from plasticity.metrics.observer import observe
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.settings.seeding import derive_seed
 from plasticity.training.evaluation.task_evaluation import TaskEvaluationObserver, TaskEvaluationSettings
@@ -43,12 +43,12 @@ def stream_of(transformation: str = "permuted_pixels", preparation: Preparation 
 
 def learner(seed: int = 0) -> SupervisedLearner:
     optimizer = OptimizerSettings(learning_rate=0.02)
-    builder = PartBuilder(NetworkSpec(widths=[16]), (1, 3, 3), torch.float32, optimizer, seed=seed)
+    builder = PartBuilder(MLPSpec(widths=[16]), (1, 3, 3), torch.float32, optimizer, seed=seed)
     return SupervisedLearner(SupervisedSettings(), 3, True, builder)
 
 
 def regressor(seed: int = 0) -> SupervisedLearner:
-    builder = PartBuilder(NetworkSpec(widths=[4]), (5,), torch.float32, OptimizerSettings(learning_rate=0.02), seed=seed)
+    builder = PartBuilder(MLPSpec(widths=[4]), (5,), torch.float32, OptimizerSettings(learning_rate=0.02), seed=seed)
     return SupervisedLearner(SupervisedSettings(), 1, False, builder)
 
 
