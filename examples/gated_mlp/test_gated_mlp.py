@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 from subprocess import run
+from typing import Any
 
 import pytest
 import torch
@@ -33,9 +34,10 @@ SMALL = [
 ]
 
 
-def network_of(**settings: object) -> Network:
+def network_of(**settings: Any) -> Network:
     load_plugins([str(PLUGIN)])
-    spec = TORSOS.named("gated_mlp")(**({"widths": [4], "gated_units": 3, "gated_layers": 2} | settings))
+    chosen: dict[str, Any] = {"widths": [4], "gated_units": 3, "gated_layers": 2}
+    spec = TORSOS.named("gated_mlp")(**(chosen | settings))
     return build_network(spec, (5,), torch.float32, HeadSpec("q", 2), 0)
 
 

@@ -136,7 +136,10 @@ def test_a_word_that_a_file_gives_another_meaning_is_refused(plugin: Path) -> No
     ("words", "message"),
     [
         ("agents.dqm", r"list=agents\.dqm is unknown \(did you mean agents\.dqn\?\); choose from agents\.dqn, agents\.ppo"),
-        ("metrics.redo", r"list=metrics\.redo is unknown; settings are listed of agents, optimizers, interventions"),
+        (
+            "metrics.redo",
+            r"list=metrics\.redo is unknown; settings are listed of agents, envs, networks, optimizers, interventions",
+        ),
         ("agnets", r"list=agnets is unknown \(did you mean agents\?\)"),
     ],
 )

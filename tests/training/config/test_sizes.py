@@ -57,7 +57,7 @@ def test_what_needs_more_memory_than_there_is(words: list[str], message: str, mo
             "agent.buffer_transitions=5 must be at least env.num_envs=7",
         ),
         (["env.num_envs=1000000000"], "env.num_envs=1000000000 must be between 1 and 65536"),
-        (["env.num_envs=0"], "env.num_envs=0 must be between 1 and 65536"),
+        (["env.num_envs=0"], "env.num_envs=0 must be at least 1"),
         (
             ["evaluation.num_envs=100000", "evaluation.episodes=100000"],
             "evaluation.num_envs=100000 must be between 1 and 65536",
