@@ -236,7 +236,7 @@ class Plain:
         self.second = {name: torch.zeros_like(value) for name, value in self.values.items()}
         self.count = {name: torch.zeros_like(value) for name, value in self.values.items()}
         self.names = list(part.network.units.names)
-        self.pool = dict.fromkeys(self.names, 1) | ({"conv_2": 2} if part.network.spec.pools == [1, 2] else {})
+        self.pool = dict.fromkeys(self.names, 1) | ({"conv_2": 2} if getattr(part.network.spec, "pools", []) == [1, 2] else {})
         self.halves = 2 if part.network.spec.activations == ["crelu"] else 1
         self.units = {name: self.weight(name).shape[0] for name in self.names}
         self.utility = {name: [0.0] * self.units[name] for name in self.names}

@@ -174,9 +174,10 @@ class Plain:
         group = part.optimizer.param_groups[0]
         self.optimizer = torch.optim.Adam(self.values.values(), lr=group["lr"])
         self.names = list(part.network.units.names)
-        self.pools = dict(zip(self.names, [*part.network.spec.pools * len(self.names)][: len(self.names)], strict=True))
-        if len(part.network.spec.pools) > 1:
-            self.pools = dict(zip(self.names, [*part.network.spec.pools, 1], strict=True))
+        pools = getattr(part.network.spec, "pools", [1])  # torsos without convolutions have none
+        self.pools = dict(zip(self.names, [*pools * len(self.names)][: len(self.names)], strict=True))
+        if len(pools) > 1:
+            self.pools = dict(zip(self.names, [*pools, 1], strict=True))
         self.crelu = part.network.spec.activations == ["crelu"]
         self.sums: dict[str, list[float]] = {name: [] for name in self.names}
         self.resets = 0
