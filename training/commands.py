@@ -25,6 +25,7 @@ from plasticity.training.config.config_store import register_configs
 from plasticity.training.config.grid import grid_run, run_grid
 from plasticity.training.config.listing import help_text, list_lines
 from plasticity.training.config.settings import plan_from
+from plasticity.training.entry import program
 from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
 from plasticity.training.run import Outcome, run
 from plasticity.training.saving.resuming import resumed_request
@@ -107,7 +108,7 @@ def _report(outcome: Outcome) -> None:
     if outcome.finished:
         print(f"\nDone, {outcome.step} steps.", *outcome.summary, sep="\n")
     else:
-        print(f"\nStopped at step {outcome.step} and saved. Go on with:\n  python run_agent.py {shlex.quote(f'resume={folder}')}")
+        print(f"\nStopped at step {outcome.step} and saved. Go on with:\n  {program()} {shlex.quote(f'resume={folder}')}")
     print(
         f"  {'run folder':<30}{folder}\n  {'watch it':<30}tensorboard --logdir {folder.parent}, "
         "then open http://localhost:6006/#custom_scalars"

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import IO, Any
 
 from plasticity.training.stopping import LOADING, READING, STOP
@@ -40,6 +41,12 @@ def _dispatch(arguments: list[str]) -> int:
     STOP.doing = READING
     STOP.raise_if_asked()
     return dispatch(arguments)
+
+
+def program() -> str:
+    """Returns how the user called this program: the installed command, or the script of a checkout."""
+    name = Path(sys.argv[0]).name
+    return name if name == "plasticity" else "python run_agent.py"
 
 
 class Console:

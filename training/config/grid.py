@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from plasticity.settings.plugins import load_plugins
 from plasticity.training.config.command_line import chosen_files, with_absolute_plugins
 from plasticity.training.config.config_store import CHOICES
+from plasticity.training.entry import program
 
 GRID: Final = "grid.csv"
 FINISHED: Final = "finished"
@@ -116,7 +117,7 @@ def grid_run(config: Mapping[str, Any]) -> float:
     _write(grid, name, FINISHED if outcome.finished else f"stopped at step {outcome.step}", swept)
     print(f"{folder}: {outcome.step} steps")
     if not outcome.finished:
-        print(f"Stopped and saved. Go on with:\n  python run_agent.py {shlex.quote(f'resume={folder}')}")
+        print(f"Stopped and saved. Go on with:\n  {program()} {shlex.quote(f'resume={folder}')}")
         raise KeyboardInterrupt
     return outcome.score
 

@@ -12,6 +12,7 @@ from plasticity.settings.fields import describe, require_choice
 from plasticity.training.config.choices import REGISTERED, first_line, options
 from plasticity.training.config.config_store import SECTIONS
 from plasticity.training.config.settings import RunSettings
+from plasticity.training.entry import program
 
 _KINDS: Final = {
     "agents": "agent",
@@ -72,7 +73,7 @@ def help_text(configs: Path) -> str:
     """Returns the text of ``--help``."""
     groups = "\n".join(f"  {group:<13} {', '.join(options(group, configs))}" for group in _KINDS.values())
     settings = "\n".join(_setting_lines())
-    return f"""Trains an agent on a changing problem and measures how well it can still learn.
+    text = f"""Trains an agent on a changing problem and measures how well it can still learn.
 
   python run_agent.py                                        DQN on the contextual bandit, a minute or two on a slow core
   python run_agent.py agent=supervised env=permuted_pixels   a supervised learner on permuted images
@@ -91,6 +92,7 @@ Settings, as name=value:
   list=agents.dqn      the settings of one, with defaults and ranges
   --cfg job            prints the whole config, with every setting and its value
 """
+    return text.replace("python run_agent.py", program())
 
 
 def _setting_lines() -> Iterator[str]:
