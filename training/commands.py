@@ -10,10 +10,11 @@ from hydra.errors import HydraException
 from plasticity.training.assembly import assemble
 from plasticity.training.config.grid import launch, run_grid
 from plasticity.training.config.parsing import Command, Evaluate, Grid, Show, Train, parse
+from plasticity.training.entry import program
 from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
 from plasticity.training.run import Outcome, run
 from plasticity.training.saving.run_folder import create_grid_folder, default_run_dir
-from plasticity.training.stopping import EXIT_CODE
+from plasticity.training.stopping import EXIT_CODE, unmasked
 
 _SHOW_TRACEBACKS = bool(os.environ.get("HYDRA_FULL_ERROR"))
 
@@ -21,7 +22,8 @@ _SHOW_TRACEBACKS = bool(os.environ.get("HYDRA_FULL_ERROR"))
 def dispatch(arguments: list[str]) -> int:
     """Does what the command line asks; returns the exit code."""
     try:
-        return perform(parse(arguments))
+        with unmasked():
+            return perform(parse(arguments))
     except (ValueError, HydraException) as error:
         if _SHOW_TRACEBACKS:
             raise
@@ -53,8 +55,10 @@ def perform(command: Command) -> int:
         case Grid(runs, launcher, plans, given):
             for plan in plans:  # built once, on this machine's CPU, so that what does not fit is refused before any run starts
                 assemble(replace(plan, run=replace(plan.run, device="cpu"))).stream.close()
-            folder = given or create_grid_folder(default_run_dir(plans[0].config, grid=True))
-            return run_grid(folder, lambda: launch(runs, folder, launcher), made=given is None)
+            default = default_run_dir(plans[0].config, grid=True)
+            absent = [path for path in default.parents if not path.exists()]
+            folder = given or create_grid_folder(default)
+            return run_grid(folder, lambda: launch(runs, folder, launcher), made=[] if given else [folder, *absent])
 
 
 def _report(outcome: Outcome) -> None:
@@ -62,7 +66,7 @@ def _report(outcome: Outcome) -> None:
     if outcome.finished:
         print(f"\nDone, {outcome.step} steps.", *outcome.summary, sep="\n")
     else:
-        print(f"\nStopped at step {outcome.step} and saved. Go on with:\n  python run_agent.py {shlex.quote(f'resume={folder}')}")
+        print(f"\nStopped at step {outcome.step} and saved. Go on with:\n  {program()} {shlex.quote(f'resume={folder}')}")
     print(
         f"  {'run folder':<30}{folder}\n  {'watch it':<30}tensorboard --logdir {folder.parent}, "
         "then open http://localhost:6006/#custom_scalars"

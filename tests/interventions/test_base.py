@@ -10,7 +10,8 @@ from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Update, due
 from plasticity.interventions.registry import INTERVENTIONS
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
+from plasticity.settings.fields import describe
 
 METHODS = INTERVENTIONS
 HOOKS = ("after_", "before_", "build", "loss", "task_", "wrap_", "attach", "evaluation_", "state", "load_state")
@@ -56,10 +57,9 @@ def test_the_docstring_is_a_card(cls: type[Intervention]) -> None:
     assert "Paper:" in text or "Papers:" in text
     for entry in ("Equation", "Deviations:", "State:", "Optimizer:"):
         assert entry in text, entry
-    own = [field.name for field in fields(cls) if field.name != "parts"]
-    shared = "\n".join(base.__doc__ or "" for base in cls.__mro__ if issubclass(base, Intervention))
-    described = {name for name in own if re.search(rf"^ {{8}}{name}: ", shared, re.MULTILINE)}
-    assert described == set(own)
+    for name, entry in describe(cls).items():
+        assert entry.rule.doc.endswith("."), name
+    assert "Attributes:" not in text  # settings are described by their fields alone
 
 
 @EVERY
@@ -81,11 +81,10 @@ def test_no_field_is_without_an_annotation(cls: type[Intervention]) -> None:
 
 
 def test_the_base_does_nothing() -> None:
-    method, spec = Intervention(), NetworkSpec()
+    method, spec = Intervention(), MLPSpec()
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
     u: Any = Update(1, "network", optimizer, None, None, None, {})  # type: ignore[arg-type]
     assert method.build(spec) is spec
-    assert method.wrap_optimizer(optimizer) is optimizer
     assert method.attach(u) is None
     assert method.loss(u) is None
     assert method.after_backward(u) == method.after_step(u) == method.task_switch(u, 1) == {}

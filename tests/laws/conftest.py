@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 import torch
 from frequent_settings import FREQUENT as SHARED
+from registries import built_in_interventions
 
 from plasticity.agents.agent import Agent
 from plasticity.envs.stream import Stream
 from plasticity.interventions.registry import INTERVENTIONS, refuse_conflicts
 from plasticity.metrics.observer import Observer
 from plasticity.networks.factory import build_network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.training.assembly import assemble
 from plasticity.training.config.command_line import compose_config
 from plasticity.training.config.settings import Plan, plan_from
@@ -122,7 +124,12 @@ BY_KIND: dict[str, dict[str, Any]] = {
             "kwargs": {"episode_steps": 7},
             "num_envs": 2,
         },
-        "network": {"torso": "mlp", "channels": [], "widths": [7, 6]},
+        "network": {
+            "torso": "mlp",
+            "widths": [7, 6],
+            "activations": ["relu", "crelu"],
+            "normalisation": ["batch_mean", "batch_std"],
+        },
     },
     "supervised": {
         "agent": {"name": "supervised", "recent_examples": 40},
@@ -145,10 +152,10 @@ def compatible(order: int) -> list[str]:
 
     To find them takes as many networks as there are methods, and the collection of the laws asks some ninety times.
     """
-    names = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.") and name not in ONLY]
+    names = [name for name in built_in_interventions() if name not in ONLY]
     random.Random(order).shuffle(names)
     chosen: list[str] = []
-    spec = NetworkSpec(widths=[4])
+    spec = MLPSpec(widths=[4])
     for name in names:
         try:
             refuse_conflicts([*chosen, name])
@@ -172,7 +179,7 @@ def _possible(item: pytest.Item) -> bool:
     return all(chosen.get("kind") in (None, *ONLY[name]) for name in names if name in ONLY)
 
 
-BUILT_IN = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")]
+BUILT_IN = list(built_in_interventions())
 
 
 @dataclass
@@ -235,7 +242,8 @@ def config_of() -> Callable[..., dict[str, Any]]:
         config = deepcopy(defaults[kind])
         for layer in (COMMON, BY_KIND[kind], changes):
             for key, value in layer.items():
-                config[key] = config[key] | value if isinstance(value, dict) else value
+                base = defaults[kind] if key == "network" and "torso" in value else config  # each torso has settings of its own
+                config[key] = base[key] | value if isinstance(value, dict) else value
         return config | {"interventions": {name: dict(values) for name, values in methods.items()}}
 
     return make

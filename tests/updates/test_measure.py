@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -102,7 +103,7 @@ def test_measure_comes_between_the_step_and_every_after_step(builder: BuildPart,
     """The first update is traced, so that its step is made by the optimizer; the later ones of SGD are made inside."""
     methods = {"move": Move, "record": Record, "count": Count}
     settings = OptimizerSettings(optimizer, 0.1)
-    part = builder(methods, spec=NetworkSpec(widths=[3]), optimizer=settings, compile=compile)("q", HeadSpec("regression", 2))
+    part = builder(methods, spec=MLPSpec(widths=[3]), optimizer=settings, compile=compile)("q", HeadSpec("regression", 2))
     reference = Reference(part, optimizer)
     seen = part.interventions["record"].state
     for number in range(1, 5):
@@ -121,7 +122,7 @@ def test_measure_comes_between_the_step_and_every_after_step(builder: BuildPart,
 def test_a_refused_update_measures_nothing(builder: BuildPart) -> None:
     """That a compiled one measures nothing either is tested with the other promises of compiled updates."""
     settings = OptimizerSettings("sgd", 0.1)
-    part = builder({"record": Record}, spec=NetworkSpec(widths=[3]), optimizer=settings)("q", HeadSpec("regression", 2))
+    part = builder({"record": Record}, spec=MLPSpec(widths=[3]), optimizer=settings)("q", HeadSpec("regression", 2))
     for number in range(1, 4):
         part.update(squared_error, batch(number))
     before = {name: value.clone() for name, value in part.interventions["record"].state.items()}

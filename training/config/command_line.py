@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plasticity.settings.naming import did_you_mean
+from plasticity.training.config.choices import options
 from plasticity.training.config.config_store import CHOICES, GROUPS, register_configs
-from plasticity.training.config.listing import options
 from plasticity.training.config.words import FREE, HYDRA, check_words, chosen_names, chosen_values, parse_overrides, quoted
 
 CONFIGS: Final = Path(__file__).resolve().parents[2] / "configs"

@@ -30,6 +30,7 @@ from plasticity.training.config.command_line import Composer, chosen_files
 from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.config.words import quoted
+from plasticity.training.entry import program
 
 GRID: Final = "grid.csv"
 FINISHED: Final = "finished"
@@ -57,13 +58,13 @@ def run_name(number: int, words: Sequence[str]) -> str:
     return f"{number}_{told}" if told else str(number)
 
 
-def run_grid(folder: Path, launch: Callable[[], object], made: bool = False) -> int:
+def run_grid(folder: Path, launch: Callable[[], object], made: Sequence[Path] = ()) -> int:
     """Claims a folder for a grid, launches it, and says on the last line which runs failed.
 
     Args:
         folder: Missing or empty.
         launch: Does each run, here or in other processes; it may raise when one of those was killed.
-        made: Whether this program made the folder just before.
+        made: Folders that this program made just before, the innermost first.
 
     Returns:
         The exit code: 0, or 1 if a run failed.
@@ -72,7 +73,7 @@ def run_grid(folder: Path, launch: Callable[[], object], made: bool = False) -> 
         ValueError: If there is something in the folder already, or it cannot be made.
         KeyboardInterrupt: If the user stopped it.
     """
-    claimed = [*([folder] if made else []), *_claim(folder)]
+    claimed = [*made, *_claim(folder)]
     try:
         launch()
     except Exception as error:
@@ -125,7 +126,7 @@ class GridRun:
         _write(grid, name, FINISHED if outcome.finished else f"stopped at step {outcome.step}", swept)
         print(f"{folder}: {outcome.step} steps")
         if not outcome.finished:
-            print(f"Stopped and saved. Go on with:\n  python run_agent.py {shlex.quote(f'resume={folder}')}")
+            print(f"Stopped and saved. Go on with:\n  {program()} {shlex.quote(f'resume={folder}')}")
             raise KeyboardInterrupt
         return outcome.score
 

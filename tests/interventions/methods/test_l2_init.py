@@ -8,13 +8,14 @@ from torch import Tensor
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.l2 import included_parameters
 from plasticity.interventions.methods.l2_init import L2Init, l2_init_penalty, pulls
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 SPECS = {
-    "mlp": (NetworkSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
-    "conv": (NetworkSpec("conv", widths=[4], channels=[3], activations=["crelu"]), (1, 4, 4)),
+    "mlp": (MLPSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
+    "conv": (ConvSpec(widths=[4], channels=[3], activations=["crelu"]), (1, 4, 4)),
 }
 
 
@@ -184,7 +185,7 @@ def test_a_checkpoint_brings_its_own_start() -> None:
         ({"coefficient": -0.1}, r"l2_init\.coefficient=-0\.1 must be at least 0"),
         ({"distance": "l3"}, r"l2_init\.distance=l3 is unknown; choose from squared, l1, huber, joint_norm, tensor_norm"),
         ({"distance": "joint_norm", "average": "mean"}, r"l2_init\.average=mean is unknown; choose from sum"),
-        ({"average": "median"}, r"l2_init\.average=median is unknown; choose from sum, mean"),
+        ({"average": "median"}, r"l2_init\.average=median is unknown \(did you mean mean\?\); choose from sum, mean"),
         ({"towards": "zero"}, r"l2_init\.towards=zero is unknown; choose from initial, fresh"),
         ({"include": "norms"}, r"l2_init\.include=norms is unknown; choose from weights, weights_and_biases, all"),
     ],

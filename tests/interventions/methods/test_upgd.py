@@ -8,14 +8,15 @@ import torch
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.upgd import UPGD, gates
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 
 def part_of(**settings: Any) -> Updater:
     builder = PartBuilder(
-        NetworkSpec(widths=[5]),
+        MLPSpec(widths=[5]),
         (3,),
         torch.float32,
         OptimizerSettings(name="sgd", learning_rate=0.1),
@@ -113,7 +114,7 @@ def test_no_noise_and_no_protection_is_the_plain_step() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"utility_decay": 1.0}, "upgd.utility_decay=1.0 must be between 0 and 1"),
+        ({"utility_decay": 1.0}, "upgd.utility_decay=1.0 must be at least 0 and below 1"),
         ({"rule": "code"}, "upgd.rule=code is unknown; choose from paper, published"),
         ({"scaling": "none"}, "upgd.scaling=none is unknown; choose from global, local"),
     ],

@@ -8,12 +8,13 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.l2 import included_parameters
 from plasticity.interventions.methods.wasserstein_init import WassersteinInit, sorted_displacement, wasserstein_penalty
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 SPECS: dict[str, tuple[NetworkSpec, tuple[int, ...]]] = {
-    "mlp": (NetworkSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
-    "conv": (NetworkSpec("conv", widths=[4], channels=[3], activations=["crelu"]), (1, 4, 4)),
+    "mlp": (MLPSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
+    "conv": (ConvSpec(widths=[4], channels=[3], activations=["crelu"]), (1, 4, 4)),
 }
 
 
@@ -111,7 +112,7 @@ def test_state_is_the_sorted_start() -> None:
     ("settings", "message"),
     [
         ({"coefficient": -0.1}, r"wasserstein_init\.coefficient=-0\.1 must be at least 0"),
-        ({"average": "median"}, r"wasserstein_init\.average=median is unknown; choose from sum, mean"),
+        ({"average": "median"}, r"wasserstein_init\.average=median is unknown \(did you mean mean\?\); choose from sum, mean"),
         ({"include": "norms"}, r"wasserstein_init\.include=norms is unknown"),
     ],
 )
