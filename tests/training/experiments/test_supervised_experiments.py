@@ -164,7 +164,7 @@ def test_class_incremental_cifar_has_25_steps_an_epoch_for_each_five_classes() -
     assert (agent.rate_milestones, agent.rate_factor, agent.restore_best) == ([60 / 200, 120 / 200, 160 / 200], 0.2, True)
     assert (env.flip_probability, env.crop_padding, env.rotation_degrees) == (0.5, 4, 15.0)
     assert (chosen.optimizer.name, chosen.optimizer.learning_rate, chosen.optimizer.momentum) == ("sgd", 0.1, 0.9)
-    decay = chosen.interventions["l2"]()
+    decay = chosen.interventions["l2"]
     assert (decay.coefficient, decay.include) == (5e-4, "all")
     parameters = network("incremental_cifar100", (3, 32, 32), "classification", 100).parameters()
     assert sum(parameter.numel() for parameter in parameters) == 11_224_932
@@ -181,7 +181,7 @@ def test_continual_imagenet_has_the_network_and_head_of_the_paper() -> None:
     chosen = plan("continual_imagenet")
     parameters = network("continual_imagenet", (3, 32, 32), "classification", 2).parameters()
     assert sum(parameter.numel() for parameter in parameters) == 177_218
-    reset = chosen.interventions["reset"]()
+    reset = chosen.interventions["reset"]
     assert (reset.last_layers, reset.head, reset.optimizer_state, reset.at_task_switch) == (1, "zero", "keep", True)
     assert (chosen.optimizer.learning_rate, chosen.optimizer.momentum, chosen.env.announce_tasks) == (0.01, 0.9, True)
     assert list(plan("continual_imagenet", "intervention=[continual_backprop]").interventions) == ["continual_backprop", "reset"]
@@ -190,7 +190,7 @@ def test_continual_imagenet_has_the_network_and_head_of_the_paper() -> None:
 def test_the_mixed_network_has_a_strategy_for_each_layer() -> None:
     chosen = plan("online_permuted_mnist_mixed")
     assert (chosen.network.widths, chosen.network.activations) == ([100] * 5, ["relu", "relu", "tanh", "tanh", "relu"])
-    assert chosen.interventions["activation_rescale"]().strategy == "per_activation"
+    assert chosen.interventions["activation_rescale"].strategy == "per_activation"
     plain = plan("online_permuted_mnist_mixed", "intervention=[]")
     assert (plain.interventions, plain.optimizer, plain.env) == ({}, plan("online_permuted_mnist").optimizer, chosen.env)
 
