@@ -147,4 +147,5 @@ class Network(nn.Module, ABC):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
         """Moves or casts the network; buffers become other tensors then, so the names are looked up again."""
         self._tensors.clear()
-        return super()._apply(fn, recurse)
+        nn.Module._apply(self, fn, recurse)
+        return self

@@ -77,5 +77,5 @@ class UnitAdam(torch.optim.Adam):
         return loss
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        torch.optim.Adam.__setstate__(self, state)
         self._corrections = {}

@@ -25,7 +25,8 @@ def polar_factor(matrices: Tensor, iterations: int) -> Tensor:
     """
     tall = matrices.shape[-2] >= matrices.shape[-1]
     x = matrices if tall else matrices.mT
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    length: Tensor = x.norm(dim=(-2, -1), keepdim=True)
+    x = x / length.clamp_min(torch.finfo(x.dtype).tiny)
     for _ in range(iterations):
         x = 1.5 * x - 0.5 * (x @ (x.mT @ x))
     return x if tall else x.mT
@@ -37,7 +38,7 @@ def isometry(weight: Tensor, iterations: int) -> Tensor:
     A convolution's weight (out, in, height, width) is taken apart by position: each slice (out, in) has its own, divided by
     height * width.
     """
-    scale = (weight.shape[0] / weight.shape[1]) ** 0.5
+    scale: float = (weight.shape[0] / weight.shape[1]) ** 0.5
     if weight.ndim == 2:
         return scale * polar_factor(weight, iterations)
     slices = polar_factor(weight.movedim((0, 1), (-2, -1)), iterations)

@@ -14,7 +14,8 @@ from plasticity.settings.fields import setting
 
 def row_lengths(weight: Tensor) -> Tensor:
     """Returns the length of all that feeds each unit, (out, 1, ...), broadcastable to the weight (out, ...)."""
-    return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+    lengths: Tensor = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+    return lengths
 
 
 @torch.no_grad()

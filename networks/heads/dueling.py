@@ -47,7 +47,7 @@ class DuelingHead(Head):
         """Returns values (B, outputs), or logits (B, outputs, bins)."""
         value = self.value(self._through("value", features, taps)).unflatten(1, (1, -1))
         advantage = self.advantage(self._through("advantage", features, taps)).unflatten(1, (self.spec.outputs, -1))
-        outputs = value + (advantage - advantage.mean(1, keepdim=True))
+        outputs: Tensor = value + (advantage - advantage.mean(1, keepdim=True))
         return outputs if self.bins else outputs.squeeze(2)
 
     def decode(self, outputs: Tensor) -> Tensor:

@@ -41,7 +41,8 @@ class PopArtHead(Head):
 
     def forward(self, features: Tensor, taps: Taps | None = None) -> Tensor:
         """Returns normalised values, (B, outputs)."""
-        return self.linear(features)
+        values: Tensor = self.linear(features)
+        return values
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Returns the values, (B, outputs)."""

@@ -59,7 +59,8 @@ class TransformerBlock(nn.Module):
         """Maps (B, T, width) to the same shape."""
         x = x + self.attention(self.before_attention(x))
         tokens = self.before(x).flatten(0, 1)
-        return x + self.outer(self.inner(tokens, taps)).view_as(x)
+        added: Tensor = self.outer(self.inner(tokens, taps))
+        return x + added.view_as(x)
 
 
 class Transformer(Torso):
@@ -90,7 +91,8 @@ class Transformer(Torso):
         x = x + self.positions[: x.shape[1]].to(x.dtype)
         for block in self._blocks:
             x = block(x, taps)
-        return self.final(x)
+        tokens: Tensor = self.final(x)
+        return tokens
 
     def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
         """Describes the units of the MLPs, each read by the map back to the stream."""
@@ -165,7 +167,8 @@ class ViT(Transformer):
 
     def embedded(self, x: Tensor) -> Tensor:
         """Maps each patch."""
-        return self.embed(x).flatten(2).transpose(1, 2)
+        patches: Tensor = self.embed(x)
+        return patches.flatten(2).transpose(1, 2)
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, C, H, W) to (B, width)."""
