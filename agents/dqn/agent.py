@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from plasticity.agents.dqn.settings import DQNSettings
-from plasticity.agents.losses.targets import categorical_cross_entropy, project_categorical, td_targets
+from plasticity.agents.losses.targets import project_categorical, td_targets
+from plasticity.agents.losses.value_coding import CATEGORICAL
 from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.replay.buffer import Replay, ReplayBatch
@@ -184,7 +185,7 @@ class DQN:
         if values.ndim == 2:
             assert self._atoms is not None
             values = values @ self._atoms
-        errors = self._errors(chosen, batch.targets)
+        errors = self._coding.errors(chosen, batch.targets, self._atoms)
         measures = {"train/target_value": values.mean()}
         if self.settings.prioritised:
             priorities = errors if self._coding.categorical else (chosen - batch.targets).abs()
@@ -202,17 +203,12 @@ class DQN:
             with self._with_noise(self.q.network):
                 selector = self.q.network.decode(self.q.infer(batch.next_inputs, self.q.network))
         best = selector.argmax(1, keepdim=True)
-        if self.settings.loss != "categorical":
+        if self.settings.loss != CATEGORICAL:
             return td_targets(batch.rewards, batch.terminated, next_values.gather(1, best).squeeze(1), batch.discounts)
         atoms = self.q.network.tensor("head.atoms")
         distribution = outputs[torch.arange(outputs.shape[0], device=outputs.device), best.squeeze(1)].softmax(1)
         rewards, terminated, discounts = (column.unsqueeze(1) for column in (batch.rewards, batch.terminated, batch.discounts))
         return project_categorical(distribution, td_targets(rewards, terminated, atoms, discounts), atoms)
-
-    def _errors(self, chosen: Tensor, targets: Tensor) -> Tensor:
-        if self.settings.loss == "categorical":
-            return categorical_cross_entropy(chosen, targets)
-        return self._coding.errors(chosen, targets, self._atoms)
 
     @contextmanager
     def _with_noise(self, network: Network) -> Iterator[None]:
