@@ -74,8 +74,8 @@ class ValueCoding(NamedTuple):
 
     Attributes:
         kind: ``squared``, ``huber``; ``two_hot`` or ``hl_gauss``, which encode a scalar target; ``categorical``, whose targets
-            are distributions already; or ``pop_art`` for squared errors of values normalised by running moments of the targets, see
-            ``plasticity.agents.losses.value_scale``.
+            are distributions already; or ``pop_art`` for squared errors of values normalised by running moments of the targets,
+            see ``plasticity.agents.losses.value_scale``.
         bins: Atoms of a categorical value.
         low: First atom.
         high: Last atom.

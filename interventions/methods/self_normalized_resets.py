@@ -104,18 +104,19 @@ class SelfNormalizedResets(SilentUnitResets):
         self._ended, self._weight = self._units.full(), self._units.full()
         self.state.update(records, tasks=0, bin_width=0.0)
 
-    def running(self) -> list[Tensor]:
-        """Returns the ages and the records, those of a histogram for one update."""
-        return [self._age, *((self._ended, self._weight) if self.estimator == "histogram" else self._records)]
+    def _recorded(self) -> list[Tensor]:
+        """Returns the records, those of a histogram for one update."""
+        return [self._ended, self._weight] if self.estimator == "histogram" else self._records
 
     def after_step(self, u: Update) -> Logs:
         """Resets the units that were silent for too long, and moves the thresholds at the end of a period."""
+        self._note_length(u)
         if u.step == 1:  # only now is it known how many examples an update has
             self._threshold.fill_(self._in_units_of_time(self.initial_threshold_examples))
         if self.estimator == "histogram":
             self._widen_bins()
             self._enter(self._ended, self._weight)
-        logs = super().after_step(u)
+        logs = self._reset_silent(u)
         if self.threshold_every_tasks == 0 and due(u.step, self.threshold_every_updates):
             logs |= self._move_thresholds(u.step)
         return logs
@@ -170,19 +171,18 @@ class SelfNormalizedResets(SilentUnitResets):
     def _counts(self) -> bool:
         return self.fired == "fraction"
 
-    def _record(self, fired: Tensor, time: float, running: Sequence[Tensor]) -> None:
-        age, *records = running
+    def _record(self, fired: Tensor, time: float, age: Tensor, recorded: Sequence[Tensor]) -> None:
         share = fired.float()
         if self.estimator == "ema":
-            records[0].lerp_(share, 1 - self.decay)
+            recorded[0].lerp_(share, 1 - self.decay)
             return
         weight = share * time if self._counts() else share
         if self.estimator == "exponential":
-            records[0].add_(weight)
-            records[1].add_((age + time) * (share > 0))
+            recorded[0].add_(weight)
+            recorded[1].add_((age + time) * (share > 0))
             return
-        records[0].copy_(silence_before(age, share, time) if self._counts() else age)
-        records[1].copy_(weight)
+        recorded[0].copy_(silence_before(age, share, time) if self._counts() else age)
+        recorded[1].copy_(weight)
 
     def _widen_bins(self) -> None:
         """Makes a bin as wide as an update, whose silences are all multiples of it, and drops the records of narrower ones."""

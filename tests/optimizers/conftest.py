@@ -1,0 +1,3 @@
+from unit_networks import admit, patient
+
+__all__ = ["admit", "patient"]

@@ -1,0 +1,3 @@
+from builders import builder, same, through_disk
+
+__all__ = ["builder", "same", "through_disk"]
