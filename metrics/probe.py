@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from plasticity.metrics.log_values import Series
-from plasticity.metrics.observer import Logs, passes
+from plasticity.metrics.log_values import Measurements, Series
+from plasticity.metrics.observer import passes
 from plasticity.metrics.probe_space import SPACES, VALUES, OutputSpace, Space, space_of
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import Part, View
@@ -162,9 +162,9 @@ class ProbeObserver:
         """Tells whether the period ends in this step."""
         return passes(before, after, self.settings.every_steps)
 
-    def measure(self, view: View) -> Logs:
+    def measure(self, view: View) -> Measurements:
         """Returns the probe's logs; see the class."""
-        logs: Logs = {}
+        logs: Measurements = {}
         pooled: dict[str, list[float]] = {}
         for name, part in view.agent.parts.items():
             space = space_of(part.network, part.value_errors, self.settings.space)

@@ -12,8 +12,7 @@ from plasticity.agents.agent import Agent
 from plasticity.envs.experience import Examples, Experience, Place, Transitions
 from plasticity.envs.stream import Stream
 from plasticity.interventions.base import Logs
-from plasticity.metrics.log_values import RICH
-from plasticity.metrics.observer import Logs as Measurements
+from plasticity.metrics.log_values import RICH, Measurements
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
 

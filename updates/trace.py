@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from plasticity.networks.network import Network
+from plasticity.networks.objective import Batch
 
 EVERY_UPDATES: Final = 100
 MOST_REFERENCES: Final = 256
@@ -48,7 +49,7 @@ class UpdateTrace:
         """Whether the norms of the update that is being made are taken."""
         return self._armed
 
-    def open(self, update: int, batch: Any) -> None:
+    def open(self, update: int, batch: Batch | None) -> None:
         """Begins the update numbered ``update`` = 1, 2, ...
 
         Args:
@@ -57,9 +58,9 @@ class UpdateTrace:
         """
         self._armed = self._armed or update == 1 or update % EVERY_UPDATES == 0
         self._compares = update % EVERY_UPDATES == 0 and self._references is not None
-        if (update + 1) % EVERY_UPDATES == 0 and (inputs := getattr(batch, "inputs", None)) is not None:
+        if (update + 1) % EVERY_UPDATES == 0 and batch is not None:
             # A copy, since a view would be saved with all that it is a view of.
-            self._references = inputs[:MOST_REFERENCES].detach().clone()
+            self._references = batch.inputs[:MOST_REFERENCES].detach().clone()
 
     def arm(self) -> None:
         """Asks for the norms of the next update, whatever its number."""

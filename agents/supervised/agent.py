@@ -16,10 +16,10 @@ from plasticity.agents.supervised.best_weights import BestWeights
 from plasticity.agents.supervised.online_means import OnlineMeans
 from plasticity.envs.experience import Examples, Experience, Place
 from plasticity.interventions.base import Logs
+from plasticity.networks.objective import Objective
 from plasticity.networks.spec import HeadSpec
 from plasticity.settings.fields import Settings, setting
 from plasticity.updates.recent_inputs import RecentInputs
-from plasticity.updates.update_function import Objective
 from plasticity.updates.updater import Updater
 
 
@@ -126,8 +126,11 @@ class SupervisedLearner:
         self.learner = build_part("learner", head)
         self.parts: dict[str, Updater] = {"learner": self.learner}
         self.online = OnlineMeans()
-        self._objective: Objective = self._masked_loss if masked else self._loss
-        self.learner.examples.declare(self._objective, MaskedBatch if masked else LabelledBatch)
+        self._objective: Objective[Any] = self._masked_loss if masked else self._loss
+        if masked:
+            self.learner.examples.declare(self._masked_loss, MaskedBatch)
+        else:
+            self.learner.examples.declare(self._loss, LabelledBatch)
         self._recent = RecentInputs(settings.recent_examples)
         self._rates = [group["lr"] for group in self.learner.optimizer.param_groups]
         self._best = BestWeights()

@@ -85,8 +85,8 @@ class SelfNormalizedResets(SilentUnitResets):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("initial_threshold_examples", "threshold_floor_examples"):
-            require_range(f"{self.name}.{name}", getattr(self, name), 0, self.threshold_cap_examples)
+        for name, low in (("initial_threshold_examples", 1), ("threshold_floor_examples", 0)):
+            require_range(f"{self.name}.{name}", getattr(self, name), low, self.threshold_cap_examples)
 
     def attach(self, u: Update) -> None:
         """Makes ages, thresholds and the estimator's records."""

@@ -99,8 +99,9 @@ class SilentUnitResets(Intervention, ABC):
 
     def _note_length(self, u: Update) -> None:
         """Remembers how many examples the longest update so far has, and its length in units of time."""
-        if u.batch.inputs.shape[0] > self._largest_batch:
-            self._largest_batch = u.batch.inputs.shape[0]
+        assert u.batch is not None
+        if (inputs := u.batch.inputs.shape[0]) > self._largest_batch:
+            self._largest_batch = inputs
             examples = int(self._examples)
             if examples > self.state["examples_per_update"]:
                 self.state.update(examples_per_update=examples, time_per_update=self._time_of(examples))
