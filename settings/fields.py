@@ -165,8 +165,8 @@ def _check_value(name: str, value: object, rule: Rule) -> None:
         if options and value not in options:
             raise ValueError(f"{name}={value} is unknown{did_you_mean(value, options)}; choose from {', '.join(options)}")
     elif isinstance(value, int | float) and not isinstance(value, bool) and not _inside(value, rule):
-        words = list(filter(None, (rule.allowed(), "finite" if value == math.inf else "")))
-        raise ValueError(f"{name}={value} must be {' and '.join(words) or 'a finite number'}")
+        words = filter(None, (rule.allowed(), "" if math.isfinite(value) else "a finite number"))
+        raise ValueError(f"{name}={value} must be {' and '.join(words)}")
 
 
 def _inside(value: float, rule: Rule) -> bool:

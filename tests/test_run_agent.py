@@ -11,17 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from registries import forget_entries
+from registries import built_in_interventions, forget_entries
 
 import run_agent
 from plasticity.interventions.registry import INTERVENTIONS
-from plasticity.training.config.config_store import GROUPS
+from plasticity.training.config.config_store import GROUPS, SECTIONS
+from plasticity.training.config.settings import RunSettings
 from plasticity.training.saving.checkpoint import latest_checkpoint, load_checkpoint
 from plasticity.training.saving.saver import PARTS
 
@@ -30,7 +32,7 @@ QUIET = ["metrics.every_steps=0", "probe.every_steps=0"]
 SMALL = ["network.widths=[12,8]", "agent.warmup_env_steps=10", "agent.batch_size=8"]
 LEARNER = ["agent=supervised", "env=permuted_pixels", "env.examples_per_task=200", "network.widths=[12,8]"]
 MEASURED = ["metrics.every_steps=20", "metrics.inputs=40", "probe.every_steps=40", "probe.steps=3", "probe.inputs=32"]
-BUILT_IN = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")]
+BUILT_IN = list(built_in_interventions())
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +225,7 @@ REFUSED: dict[str, list[str]] = {
     "seed=-1": ["seed=-1", "between 0 and"],
     "seed=99999999999999999999": ["seed=99999999999999999999", "between 0 and"],
     "seed=0,1": ["seed=0,1", "-m", "[0,1]"],
-    "agent.discount=2": ["agent.discount=2", "between 0 and 1"],
+    "agent.discount=2": ["agent.discount=2", "at least 0 and below 1"],
     "network.widths=5": ["network.widths=5", "[5]"],
     "network.activations=[rely]": ["network.activations=rely", "relu", "crelu"],
     "metrics.names=[dormant]": ["metrics.names=dormant", "did you mean dormant_fraction?"],
@@ -506,11 +508,13 @@ def test_a_mistake_in_a_plugin_shows_where_it_is(tmp_path: Path, monkeypatch: py
     assert frames[-1] == str(tmp_path / "mistaken.py")
 
 
-def test_help_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_group_and_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_agent.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"  {group} " in text for group in GROUPS)
     assert "adam_state_reset" in text
+    words = text.split()
+    assert {field.name for field in fields(RunSettings)} | {f"{section}.*" for section in SECTIONS} <= set(words)
 
 
 # Stopping and going on

@@ -36,14 +36,7 @@ def train(
 ) -> bool:
     """Runs until ``stream.step`` reaches ``total_steps`` or the saver asks to stop; returns whether it got there.
 
-    Args:
-        agent: Learns.
-        stream: Is learned from.
-        observers: Measure.
-        tracker: Writes.
-        saver: Saves.
-        total_steps: Where the stream is to get.
-        unfinished: The step in which the run was stopped before.
+    ``unfinished`` is the step in which the run was stopped before; it is completed first.
     """
     while unfinished is not None or stream.step < total_steps:
         saver.before_step()

@@ -111,7 +111,7 @@ class EnvironmentStream:
             next_observations = coming
             if done.any():
                 next_observations = _with_final_observations(coming, done, info)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failure(error, self.num_envs) from error
         self._observations = coming
         self.step += self.num_envs
@@ -181,7 +181,7 @@ class EnvironmentStream:
         try:
             observations, info = self.env.reset(seed=seed % SEED_RANGE)
             self._observations = self._checked(observations)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failure(error, 0) from error
         self._coming_task = self._announced_task(info)
         self._noted = _notes(info)
@@ -208,7 +208,7 @@ class EnvironmentStream:
                 check_rewards(np.asarray(rewards), self.num_envs)
         return torch.from_numpy(np.array(observations))
 
-    def _failure(self, error: Exception, steps: int) -> EnvironmentFailure:
+    def _failure(self, error: BaseException, steps: int) -> EnvironmentFailure:
         """Returns what to raise for an error in the ``steps`` that are being made, 0 for a reset."""
         what, copy = f"it raised {described(error)}", None
         if isinstance(error, EnvironmentFailure):

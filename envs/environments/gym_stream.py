@@ -59,5 +59,5 @@ def make_environment(name: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, An
         warn_in_python()
     try:
         return gymnasium.make(name, disable_env_checker=True, **kwargs)
-    except Exception as error:  # of whatever kind the code of others raises
+    except (Exception, SystemExit) as error:  # of whatever kind the code of others raises
         raise ValueError(f"id={name} cannot be made: {described(error)}") from error

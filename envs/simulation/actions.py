@@ -37,6 +37,8 @@ def nearest_actions(space: spaces.Box, actions: Array) -> Array:
 
 def require_bounds(space: spaces.Box) -> None:
     """Raises ValueError, naming the bounds, unless actions are a vector whose bounds an agent can fill."""
+    if not np.prod(space.shape):
+        raise ValueError(f"continuous actions must be a vector of at least one number, got {one_line(space)}")
     low, high = action_range(space)
     if len(space.shape) != 1 or not (np.abs(np.stack([low, high])) <= LARGEST_BOUND + 1).all():
         raise ValueError(

@@ -130,7 +130,7 @@ class SyncVector(SyncVectorEnv):
             late = self._limit is not None and self._elapsed[row] >= self._limit
             self._terminations[row], self._truncations[row] = bool(terminated), bool(truncated) or late
             return _passed_on(info) if info else {}
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a simulator may give up with sys.exit
             raise _failure(error, row) from error
 
     def _begin(self, row: int, seed: int | None = None, options: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class SyncVector(SyncVectorEnv):
             self._form.put(self._shown[row], observation)
             self._elapsed[row] = 0
             return _passed_on(info) if info else {}
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a simulator may give up with sys.exit
             raise _failure(error, row) from error
 
 
@@ -155,7 +155,7 @@ def _passed_on(info: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failure(error: Exception, row: int) -> EnvironmentFailure:
+def _failure(error: BaseException, row: int) -> EnvironmentFailure:
     """Returns what to raise, for this copy; an error of the environment's own is described."""
     own = type(error) is EnvironmentFailure
     return EnvironmentFailure(str(error) if own else f"it raised {described(error)}", row)

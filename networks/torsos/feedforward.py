@@ -55,7 +55,7 @@ class Chain(Torso):
         shape = tuple(input_shape)
         for name, convolution in zip(names, convolutions, strict=False):
             layer = _convolution(name, convolution, specs[name], activations[name], shape)
-            shape = _shape_after(name, convolution, shape, layer.activation.copies)
+            shape = _shape_after(name, convolution, shape, layer.activation.copies, input_shape)
             self.layers[name] = layer
         self.positions = shape[1] * shape[2] if len(shape) == 3 else 1
         self.features = _product(shape)
@@ -143,12 +143,14 @@ def _convolution(name: str, sizes: ConvolutionSizes, spec: NetworkSpec, activati
     return HiddenLayer(name, linear, spec, activation, sizes.pool)
 
 
-def _shape_after(name: str, sizes: ConvolutionSizes, shape: Sequence[int], copies: int) -> tuple[int, ...]:
+def _shape_after(
+    name: str, sizes: ConvolutionSizes, shape: Sequence[int], copies: int, input_shape: Sequence[int]
+) -> tuple[int, ...]:
     sides = [((side + 2 * sizes.padding - sizes.kernel) // sizes.stride + 1) // sizes.pool for side in shape[1:]]
     if min(sides) < 1 or min(shape[1:]) + 2 * sizes.padding < sizes.kernel:
         raise ValueError(
             f"{name}: kernel {sizes.kernel}, stride {sizes.stride}, pool {sizes.pool} leave nothing of a "
-            f"{shape[1]}x{shape[2]} input"
+            f"{shape[1]}x{shape[2]} input; images are (channels, height, width), here {tuple(input_shape)}"
         )
     return (sizes.channels * copies, *sides)
 

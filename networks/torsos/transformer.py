@@ -197,7 +197,8 @@ def vit(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> ViT:
     """
     if len(input_shape) != 3 or input_shape[1] % spec.patch_size or input_shape[2] % spec.patch_size:
         raise ValueError(
-            f"network.torso=vit needs images whose sides are multiples of network.patch_size={spec.patch_size}, "
+            "network.torso=vit needs images (channels, height, width) whose sides are multiples of "
+            f"network.patch_size={spec.patch_size}, "
             f"not inputs of shape {tuple(input_shape)}"
         )
     return ViT(spec, input_shape[0], (input_shape[1], input_shape[2]))

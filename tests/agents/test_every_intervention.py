@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from frequent_settings import FREQUENT
+from registries import built_in_interventions
 from torch import Tensor
 
 from plasticity.agents.agent import Agent
@@ -14,14 +15,13 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 BuildPart = Callable[..., PartBuilder]
 
-METHODS = {name: cls for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")}
+METHODS = built_in_interventions()
 COMBINATIONS = [
     ["layer_norm", "l2", "redo"],
     ["continual_backprop", "shrink_and_perturb", "adam_state_reset", "l2_init"],

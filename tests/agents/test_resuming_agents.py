@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from frequent_settings import FREQUENT as SHARED
+from registries import built_in_interventions
 
 from plasticity.agents.agent import Agent
 from plasticity.agents.dqn.agent import DQNSettings
@@ -21,7 +22,7 @@ from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
-METHODS = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")]
+METHODS = list(built_in_interventions())
 FREQUENT: dict[str, dict[str, Any]] = SHARED | {"load_balancing": {"step_size": 0.05, "decay": 0.5}}
 ONLY = {"dr3": ("c51",)}
 TOGETHER = ["redo", "continual_backprop", "l2_init"]

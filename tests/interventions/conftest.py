@@ -1,3 +1,3 @@
-from unit_networks import admit, layout, patient, trained
+"""The fixtures of tests that operate on networks."""
 
-__all__ = ["admit", "layout", "patient", "trained"]
+from surgery_fixtures import admit, layout, patient, trained  # noqa: F401

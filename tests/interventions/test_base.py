@@ -11,6 +11,7 @@ from torch import Tensor
 from plasticity.interventions.base import Intervention, Update, due
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.spec import NetworkSpec
+from plasticity.settings.fields import describe
 
 METHODS = INTERVENTIONS
 HOOKS = ("after_", "before_", "build", "loss", "task_", "wrap_", "attach", "evaluation_", "state", "load_state")
@@ -56,10 +57,9 @@ def test_the_docstring_is_a_card(cls: type[Intervention]) -> None:
     assert "Paper:" in text or "Papers:" in text
     for entry in ("Equation", "Deviations:", "State:", "Optimizer:"):
         assert entry in text, entry
-    own = [field.name for field in fields(cls) if field.name != "parts"]
-    shared = "\n".join(base.__doc__ or "" for base in cls.__mro__ if issubclass(base, Intervention))
-    described = {name for name in own if re.search(rf"^ {{8}}{name}: ", shared, re.MULTILINE)}
-    assert described == set(own)
+    for name, entry in describe(cls).items():
+        assert entry.rule.doc.endswith("."), name
+    assert "Attributes:" not in text  # settings are described by their fields alone
 
 
 @EVERY

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from frequent_settings import FREQUENT as SHARED
+from registries import built_in_interventions
 
 from plasticity.agents.agent import Agent
 from plasticity.envs.stream import Stream
@@ -145,7 +146,7 @@ def compatible(order: int) -> list[str]:
 
     To find them takes as many networks as there are methods, and the collection of the laws asks some ninety times.
     """
-    names = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.") and name not in ONLY]
+    names = [name for name in built_in_interventions() if name not in ONLY]
     random.Random(order).shuffle(names)
     chosen: list[str] = []
     spec = NetworkSpec(widths=[4])
@@ -172,7 +173,7 @@ def _possible(item: pytest.Item) -> bool:
     return all(chosen.get("kind") in (None, *ONLY[name]) for name in names if name in ONLY)
 
 
-BUILT_IN = [name for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")]
+BUILT_IN = list(built_in_interventions())
 
 
 @dataclass

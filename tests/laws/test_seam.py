@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("agents", "envs", "interventions", "metrics", "networks", "training")
+PACKAGES = ("settings", "envs", "networks", "optimizers", "interventions", "updates", "metrics", "agents", "training")
 # The update as a function is the Updater's, and its file does nothing else. Two methods ask for gradients of the agent's loss,
 # and some metrics for gradients of a copy's; none of them writes to a parameter's gradient but through the Updater's hooks.
 ALLOWED = {

@@ -76,7 +76,7 @@ def test_the_spec_keeps_no_shared_lists() -> None:
     ("settings", "message"),
     [
         ({"torso": "mpl"}, "network.torso=mpl is unknown; choose from mlp, conv, nature_cnn, resnet18, simba, bro, simba_v2, .*"),
-        ({"activations": ["rleu"]}, "network.activations=rleu is unknown; choose from relu, .*crelu, .*identity"),
+        ({"activations": ["rleu"]}, r"network.activations=rleu is unknown .*; choose from relu, .*crelu, .*identity"),
         ({"normalisation": ["group"]}, "network.normalisation=group is unknown; choose from layer, layer_non_affine, .*"),
         ({"initialiser": "lecun"}, "network.initialiser=lecun is unknown; choose from default, .*xavier_uniform"),
         ({"widths": [4, 4], "activations": ["relu"] * 3}, "network.activations has 3 entries; give 1 or 2, one for each layer"),
@@ -110,7 +110,8 @@ def test_every_convolution_has_its_sizes(build: Build, field: str) -> None:
     ],
 )
 def test_a_convolution_that_leaves_nothing(build: Build, side: int, settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}$"):
+    form = rf"; images are \(channels, height, width\), here \(1, {side}, {side}\)"
+    with pytest.raises(ValueError, match=f"^{message}{form}$"):
         build((1, side, side), **{"torso": "conv", "channels": [2], **settings})
 
 

@@ -1,3 +1,4 @@
-from unit_networks import admit, patient
+"""The fixtures of tests that restart units in optimizers and save their state."""
 
-__all__ = ["admit", "patient"]
+from part_fixtures import builder, same, through_disk  # noqa: F401
+from surgery_fixtures import admit, layout, patient, trained  # noqa: F401

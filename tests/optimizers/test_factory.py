@@ -54,7 +54,7 @@ def test_adam_without_restarts_is_torch_adam() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "adamw"}, "optimizer=adamw is unknown; choose from adam, sgd, rmsprop"),
+        ({"name": "adamw"}, r"optimizer\.name=adamw is unknown \(did you mean adam\?\); choose from adam, sgd, rmsprop"),
         ({"learning_rate": -1.0}, r"optimizer\.learning_rate=-1\.0 must be at least 0"),
         ({"epsilon": -1.0}, r"optimizer\.epsilon=-1\.0"),
         ({"momentum": 1.5}, r"optimizer\.momentum=1\.5"),

@@ -1,11 +1,20 @@
-"""Registries that forget what a test enters."""
+"""What the project itself registers, and registries that forget what a test enters."""
 
 import sys
 from collections.abc import Collection
 
 import pytest
 
+from plasticity.interventions.base import Intervention
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.settings.registry import Registry
+
+
+def built_in_interventions() -> dict[str, type[Intervention]]:
+    """Returns the project's own methods by name, without those of plugins; never none, as tests of each would pass unrun."""
+    found = {name: cls for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("plasticity.interventions.")}
+    assert len(found) > 30, f"only {len(found)} of {len(INTERVENTIONS)} methods are known as the project's own"
+    return found
 
 
 def forget_entries(monkeypatch: pytest.MonkeyPatch, *registries: Registry) -> None:

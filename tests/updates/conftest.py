@@ -1,3 +1,3 @@
-from builders import builder, same, through_disk
+"""The fixtures of tests that build parts."""
 
-__all__ = ["builder", "same", "through_disk"]
+from part_fixtures import builder, same, through_disk  # noqa: F401

@@ -1,11 +1,14 @@
 """What there is to choose from: ``list=...`` and ``--help``."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.catalogue import CATALOGUE
 from plasticity.settings.fields import require_choice
+from plasticity.training.config.config_store import SECTIONS
+from plasticity.training.config.settings import RunSettings
 
 _KINDS: Final = {
     "agents": "agent",
@@ -52,7 +55,7 @@ def help_text(configs: Path) -> str:
     groups = "\n".join(f"  {group:<13} {', '.join(options(group, configs))}" for group in _KINDS.values())
     return f"""Trains an agent on a changing problem and measures how well it can still learn.
 
-  python run_agent.py                                        DQN on the contextual bandit, about a minute
+  python run_agent.py                                        DQN on the contextual bandit, a minute or two on a slow core
   python run_agent.py agent=supervised env=permuted_pixels   a supervised learner on permuted images
   python run_agent.py intervention=[layer_norm,redo] interventions.redo.threshold=0.1 seed=3
   python run_agent.py -m seed=0,1,2 intervention=redo,l2_init   a grid, each run in a folder of its own
@@ -63,8 +66,8 @@ Choices, as group=choice (intervention takes a list):
 {groups}
 
 Settings, as name=value:
-  mode steps seed device precision compile channels_last threads log_every_steps progress run_dir resume video plugins
-  agent.* env.* network.* optimizer.* interventions.<name>.* metrics.* probe.* evaluation.* checkpoint.*
+  {" ".join(each.name for each in fields(RunSettings))}
+  agent.* env.* network.* optimizer.* interventions.<name>.* metrics.* {" ".join(f"{section}.*" for section in SECTIONS)}
 
   list=interventions   one line on each; also {", ".join(kind for kind in _KINDS if kind != "interventions")}
   --cfg job            prints the whole config, with every setting and its value

@@ -305,8 +305,11 @@ def test_a_data_stream_is_refused(builder: BuildPart) -> None:
         ({"epsilon_end": -0.5}, "agent.epsilon_end=-0.5"),
         ({"label_smoothing": 2.0}, "agent.label_smoothing=2.0"),
         ({"warmup_env_steps": -1}, "agent.warmup_env_steps=-1"),
-        ({"loss": "sqared"}, "agent.loss=sqared is unknown; choose from squared, huber, two_hot"),
-        ({"behaviour": "greedy"}, "agent.behaviour=greedy is unknown; choose from epsilon_greedy, uniform"),
+        ({"loss": "sqared"}, r"agent.loss=sqared is unknown \(did you mean squared\?\); choose from squared, huber, two_hot"),
+        (
+            {"behaviour": "greedy"},
+            r"agent.behaviour=greedy is unknown \(did you mean epsilon_greedy\?\); choose from epsilon_greedy, uniform",
+        ),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:

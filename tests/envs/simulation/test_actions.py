@@ -106,6 +106,11 @@ def test_the_range_of_a_type_is_no_bound(dtype: str) -> None:
         require_bounds(spaces.Box(limits.min, limits.max, (2,), kind.type))
 
 
+def test_no_actions_at_all_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be a vector of at least one number, got Box\(\[\], \[\], \(0,\), float32\)"):
+        require_bounds(spaces.Box(-1, 1, (0,), np.float32))
+
+
 def test_ordinary_bounds_are_left_as_they_are() -> None:
     space = spaces.Box(np.array([-2.0, 0.5], np.float32), np.array([2.0, 1e9], np.float32))
     require_bounds(space)

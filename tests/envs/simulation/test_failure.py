@@ -22,7 +22,7 @@ from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.training.saving.checkpoint import latest_checkpoint, load_checkpoint
 
 
-def raising(error: Exception) -> None:
+def raising(error: BaseException) -> None:
     raise error
 
 
@@ -65,6 +65,7 @@ class Fails(gymnasium.Env[Any, Any]):
             "four": lambda: good[:4],
             "raises": partial(raising, RuntimeError("the\n  joint broke")),
             "silent": partial(raising, AssertionError()),
+            "exits": partial(raising, SystemExit(3)),
         }
         return answers[self.what]()
 
@@ -85,6 +86,7 @@ LINES = {
     "four": "it raised ValueError: not enough values to unpack (expected 5, got 4)",
     "raises": "it raised RuntimeError: the joint broke",
     "silent": "it raised AssertionError",
+    "exits": "it raised SystemExit: 3",
     "reset": "the observation is nan at index 0; observations must be finite in single precision",
 }
 

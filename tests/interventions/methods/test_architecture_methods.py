@@ -77,7 +77,10 @@ def test_spectral_normalisation_names_layers() -> None:
     ("make", "message"),
     [
         (lambda: ActivationSwap(activation="rleu"), "network.activations=rleu is unknown"),
-        (lambda: PartialNorm(moments=["batch"]), "partial_norm.moments=batch is unknown; choose from layer_mean"),
+        (
+            lambda: PartialNorm(moments=["batch"]),
+            r"partial_norm.moments=batch is unknown \(did you mean \w+\?\); choose from layer_mean",
+        ),
     ],
 )
 def test_mistakes_are_named(make: Any, message: str) -> None:

@@ -184,7 +184,7 @@ def test_a_checkpoint_brings_its_own_start() -> None:
         ({"coefficient": -0.1}, r"l2_init\.coefficient=-0\.1 must be at least 0"),
         ({"distance": "l3"}, r"l2_init\.distance=l3 is unknown; choose from squared, l1, huber, joint_norm, tensor_norm"),
         ({"distance": "joint_norm", "average": "mean"}, r"l2_init\.average=mean is unknown; choose from sum"),
-        ({"average": "median"}, r"l2_init\.average=median is unknown; choose from sum, mean"),
+        ({"average": "median"}, r"l2_init\.average=median is unknown \(did you mean mean\?\); choose from sum, mean"),
         ({"towards": "zero"}, r"l2_init\.towards=zero is unknown; choose from initial, fresh"),
         ({"include": "norms"}, r"l2_init\.include=norms is unknown; choose from weights, weights_and_biases, all"),
     ],

@@ -424,7 +424,10 @@ def test_a_linear_model_is_refused() -> None:
         ({"every_updates": 5, "average_updates": 6}, r"redo\.average_updates=6 must be between 1 and 5"),
         ({"bias": "keep"}, r"redo\.bias=keep is unknown; choose from resample, zero, restore"),
         ({"incoming": "zero"}, r"redo\.incoming=zero is unknown; choose from resample, xavier, restore"),
-        ({"optimizer_state": "reset"}, r"redo\.optimizer_state=reset is unknown; choose from keep, zero, restart"),
+        (
+            {"optimizer_state": "reset"},
+            r"redo\.optimizer_state=reset is unknown \(did you mean restart\?\); choose from keep, zero, restart",
+        ),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:

@@ -166,7 +166,7 @@ def test_a_compiled_update_has_gradients_too() -> None:
         ({"utility": "age"}, r"utility=age is unknown; choose from gradient, magnitude"),
         ({"pruning": "all"}, r"pruning=all is unknown"),
         ({"pruning": "proportional", "factor": 1.5}, r"factor=1\.5 must be between 0 and 1"),
-        ({"decay": 1.0}, r"decay=1\.0 must be between"),
+        ({"decay": 1.0}, r"decay=1\.0 must be at least 0 and below 1"),
         ({"fresh": "old"}, r"fresh=old is unknown"),
         ({"at_task_switch": True}, r"at_task_switch=true needs decay above 0 or utility=magnitude"),
     ],

@@ -113,7 +113,7 @@ def test_no_noise_and_no_protection_is_the_plain_step() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"utility_decay": 1.0}, "upgd.utility_decay=1.0 must be between 0 and 1"),
+        ({"utility_decay": 1.0}, "upgd.utility_decay=1.0 must be at least 0 and below 1"),
         ({"rule": "code"}, "upgd.rule=code is unknown; choose from paper, published"),
         ({"scaling": "none"}, "upgd.scaling=none is unknown; choose from global, local"),
     ],

@@ -111,7 +111,7 @@ def test_state_is_the_sorted_start() -> None:
     ("settings", "message"),
     [
         ({"coefficient": -0.1}, r"wasserstein_init\.coefficient=-0\.1 must be at least 0"),
-        ({"average": "median"}, r"wasserstein_init\.average=median is unknown; choose from sum, mean"),
+        ({"average": "median"}, r"wasserstein_init\.average=median is unknown \(did you mean mean\?\); choose from sum, mean"),
         ({"include": "norms"}, r"wasserstein_init\.include=norms is unknown"),
     ],
 )

@@ -126,7 +126,11 @@ def test_another_initialiser_can_be_asked_for() -> None:
     [
         (gpt, {"widths": [5]}, r"network.torso=gpt: widths=\[5\] must be a multiple of attention_heads=2"),
         (gpt, {"widths": [4, 4]}, "network.torso=gpt has one width, that of its stream"),
-        (vit, {"patch_size": 3}, "network.torso=vit needs images whose sides are multiples of network.patch_size=3"),
+        (
+            vit,
+            {"patch_size": 3},
+            r"vit needs images \(channels, height, width\) whose sides are multiples of network.patch_size=3",
+        ),
         (gpt, {"attention_heads": 0}, "network.attention_heads=0 must be at least 1"),
     ],
 )

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from registries import built_in_interventions
 
-from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.training.config import compatibility
 from plasticity.training.config.command_line import compose_config
 
@@ -18,7 +18,7 @@ def rows() -> dict[str, list[str]]:
 
 
 def test_every_method_has_its_row_and_its_first_line() -> None:
-    built_in = {name: cls for name, cls in INTERVENTIONS.items() if cls.__module__.startswith("interventions.")}
+    built_in = built_in_interventions()
     table = rows()
     assert list(table) == list(built_in)
     for name, cls in built_in.items():

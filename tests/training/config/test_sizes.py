@@ -50,7 +50,7 @@ def test_what_needs_more_memory_than_there_is(words: list[str], message: str, mo
     ("words", "message"),
     [
         (["agent.batch_size=1000000000"], "agent.buffer_transitions=100000 must be at least agent.batch_size=1000000000"),
-        (["agent.buffer_transitions=31"], "agent.buffer_transitions=31 must be at least agent.batch_size=32"),
+        (["agent.buffer_transitions=7"], "agent.buffer_transitions=7 must be at least agent.batch_size=8"),
         (["agent.n_step=100001"], "agent.buffer_transitions=100000 must be at least agent.n_step=100001"),
         (
             ["env.num_envs=7", "agent.batch_size=2", "agent.buffer_transitions=5"],
