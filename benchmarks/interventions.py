@@ -13,6 +13,7 @@ from benchmarks.alternate import alternate
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec, NatureCNNSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
 from plasticity.updates.updater import Updater
@@ -39,9 +40,9 @@ class Setting(NamedTuple):
 
 
 SETTINGS: Final = {
-    "MLP, batch 1": Setting(NetworkSpec(widths=[100, 100, 100]), (784,), torch.float32, 1, 100),
-    "MLP, batch 256": Setting(NetworkSpec(widths=[100, 100, 100]), (784,), torch.float32, 256, 20),
-    "Nature CNN, batch 32": Setting(NetworkSpec("nature_cnn", widths=[512]), (4, 84, 84), torch.uint8, 32, 2),
+    "MLP, batch 1": Setting(MLPSpec(widths=[100, 100, 100]), (784,), torch.float32, 1, 100),
+    "MLP, batch 256": Setting(MLPSpec(widths=[100, 100, 100]), (784,), torch.float32, 256, 20),
+    "Nature CNN, batch 32": Setting(NatureCNNSpec(widths=[512]), (4, 84, 84), torch.uint8, 32, 2),
 }
 
 

@@ -10,7 +10,7 @@ from plasticity.agents.dqn.agent import DQN
 from plasticity.agents.dqn.settings import DQNSettings
 from plasticity.agents.parts import PartBuilder
 from plasticity.envs.experience import Experience, Transitions
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import NatureCNNSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
 
@@ -58,7 +58,7 @@ def bare_updates() -> Callable[[], None]:
 def updates(autocast: torch.dtype | None, compile: bool) -> Callable[[], None]:
     """Returns the agent's updates, sampling from its replay included."""
     builder = PartBuilder(
-        NetworkSpec(torso="nature_cnn", widths=[512]),
+        NatureCNNSpec(widths=[512]),
         (4, 84, 84),
         torch.uint8,
         OptimizerSettings(learning_rate=1e-4),

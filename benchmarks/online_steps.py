@@ -11,7 +11,7 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 from plasticity.envs.experience import Examples, Experience
 from plasticity.interventions.registry import INTERVENTIONS
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
 
@@ -59,7 +59,7 @@ def bare_loop(inputs: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
 def learning(inputs: torch.Tensor, labels: torch.Tensor, methods: list[str], compile: bool) -> Callable[[], None]:
     """Returns the testbed's learner over the same examples, with all its checks and logs."""
     builder = PartBuilder(
-        NetworkSpec(widths=_WIDTHS),
+        MLPSpec(widths=_WIDTHS),
         (784,),
         torch.float32,
         OptimizerSettings(name="sgd", learning_rate=_RATE),

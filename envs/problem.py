@@ -1,10 +1,9 @@
 """What an agent must know of a stream to be built for it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gymnasium import spaces
 
-from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.simulation.actions import action_range, require_bounds
 
 
@@ -34,7 +33,21 @@ class Problem(NamedTuple):
     masks: bool = False
 
 
-def environment_problem(stream: EnvironmentStream) -> Problem:
+class Acting(Protocol):
+    """An environment stream, as far as its problem goes."""
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """The actions of one environment."""
+        ...
+
+    @property
+    def announces_tasks(self) -> bool:
+        """Whether task switches are announced."""
+        ...
+
+
+def environment_problem(stream: Acting) -> Problem:
     """Returns the problem that an environment stream poses.
 
     Raises:

@@ -59,7 +59,7 @@ class Intervention(Settings):
 
     Hooks run in the order of the config, and those that return logs see them appear as ``<name>/<key>``:
 
-        build -> [network built] -> [optimizer built] -> wrap_optimizer -> attach
+        build -> [network built] -> [optimizer built] -> attach
         every update: loss -> [backward] -> after_backward -> [clip, finite check, optimizer.step] -> measure -> after_step
         at a task switch: task_switch
 
@@ -84,10 +84,6 @@ class Intervention(Settings):
     def build(self, spec: NetworkSpec) -> NetworkSpec:
         """Returns the specification of the network to build. Runs before any parameter exists."""
         return spec
-
-    def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
-        """Returns the optimizer to use, over the same parameters."""
-        return optimizer
 
     def attach(self, u: Update) -> None:
         """Prepares ``self.state`` for a network that has its initial weights.

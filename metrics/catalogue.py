@@ -1,4 +1,4 @@
-"""The metrics that a run can log, each with what it is worth knowing about it.
+"""The metrics that a run can log, each with what it is worth knowing about it; ``plasticity.metrics.metric`` enters one.
 
 A name gives a pooled value, ``plasticity/<name>``, and one for each layer, ``plasticity/<name>/<part>/<layer>``, or each part.
 How a pooled value is made depends on the kind of metric: unit metrics pool all units of all parts; rank metrics take the layers
@@ -9,22 +9,16 @@ the ones behind its sums. A residual stream without a non-linearity (SimBa, tran
 not pooled, unless it is what the head reads.
 """
 
-from collections.abc import Mapping
-from typing import Final
-
-from plasticity.metrics.groups.activity_metrics import ACTIVITY
-from plasticity.metrics.groups.feature_metrics import FEATURES
-from plasticity.metrics.groups.loss_metrics import LOSS
-from plasticity.metrics.groups.parameter_metrics import PARAMETERS
-from plasticity.metrics.groups.update_metrics import UPDATES
-from plasticity.metrics.metric import Metric
+from plasticity.metrics.metric import CATALOGUE, GROUP_NAMES, Metric
 from plasticity.settings.naming import did_you_mean
 
-CATALOGUE: Final[Mapping[str, Metric]] = {**ACTIVITY, **FEATURES, **PARAMETERS, **UPDATES, **LOSS}
-GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "default": tuple(name for name, metric in CATALOGUE.items() if metric.default),
-    "all": tuple(CATALOGUE),
-}
+__all__ = ["CATALOGUE", "chosen", "groups"]
+
+
+def groups() -> dict[str, tuple[str, ...]]:
+    """Returns the names of the metrics that ``default`` and ``all`` stand for."""
+    default = tuple(name for name, metric in CATALOGUE.items() if metric.default)
+    return dict(zip(GROUP_NAMES, (default, tuple(CATALOGUE)), strict=True))
 
 
 def chosen(names: list[str]) -> dict[str, Metric]:
@@ -34,9 +28,10 @@ def chosen(names: list[str]) -> dict[str, Metric]:
         ValueError: If a name is unknown.
     """
     every: dict[str, Metric] = {}
+    known = groups()
     for name in names or ["default"]:
-        if name not in GROUPS and name not in CATALOGUE:
-            hint = did_you_mean(name, [*GROUPS, *CATALOGUE])
-            raise ValueError(f"metrics.names={name} is unknown{hint}; choose from {', '.join([*GROUPS, *CATALOGUE])}")
-        every |= {entry: CATALOGUE[entry] for entry in GROUPS.get(name, (name,))}
+        if name not in known and name not in CATALOGUE:
+            hint = did_you_mean(name, [*known, *CATALOGUE])
+            raise ValueError(f"metrics.names={name} is unknown{hint}; choose from {', '.join([*known, *CATALOGUE])}")
+        every |= {entry: CATALOGUE[entry] for entry in known.get(name, (name,))}
     return every

@@ -1,7 +1,23 @@
-"""An entry of the catalogue, and how values of layers become one value."""
+"""The ``metric`` decorator, and how values of layers become one value.
+
+A metric is a function in a file of its own, or among others:
+
+    from plasticity.metrics.metric import metric
+
+    @metric("negative_share", unit="share of pre-activations below 0", direction="falls", cost="one pass")
+    def negative_share(layer):
+        return (layer.pre < 0).float().mean()
+
+With ``plugins=[my_file.py] metrics.names=[default,negative_share]`` a run logs ``plasticity/negative_share/<part>/<layer>`` for
+every layer, and the pooled value ``plasticity/negative_share``. What the function is called with, what it returns and how its
+values are pooled is said by ``of``, see ``metric``. A measurement changes nothing: gradients are off and generators are forked.
+A value that does not exist is an ``Undefined`` with its reason.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,9 +26,13 @@ from plasticity.metrics.log_values import Matrix
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import LayerView, PartView
 from plasticity.networks.network import Network
+from plasticity.settings.fields import require_choice
+from plasticity.settings.registry import Registry
 
+GROUP_NAMES: Final = ("default", "all")
 Number = Tensor | float
 Measured = dict[str, Number | Matrix]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -21,7 +41,7 @@ class Metric:
 
     Attributes:
         description: One line.
-        range: Possible values.
+        range: Possible values; "" where none are stated.
         direction: What a loss of plasticity does to it.
         cost: What one measurement costs.
         measure: Returns values by suffix: "" for the pooled one, ``/<part>/<layer>`` for the others.
@@ -34,8 +54,108 @@ class Metric:
     direction: str
     cost: str
     measure: Callable[[Sequence[PartView]], Measured]
-    default: bool = True
-    remembers: bool = False
+    default: bool
+    remembers: bool
+
+    @property
+    def line(self) -> str:
+        """What ``list=metrics`` says of it."""
+        return " ".join(filter(None, (self.description, self.range and f"Range {self.range}.", f"Cost: {self.cost}.")))
+
+
+CATALOGUE: Final = Registry[Metric](
+    "metric",
+    "plasticity.metrics.groups",
+    in_order=[f"plasticity.metrics.groups.{group}_metrics" for group in ("activity", "feature", "parameter", "update", "loss")],
+    numbers=True,
+)
+
+
+def metric(
+    name: str,
+    *,
+    direction: str,
+    cost: str,
+    unit: str = "",
+    range: str = "",
+    of: str = "units",
+    summary: Callable[[Tensor], Number] = torch.mean,
+    only_weights: bool = False,
+    default: bool = False,
+    remembers: bool = False,
+    description: str = "",
+) -> Callable[[_Function], _Function]:
+    """Enters a function into the catalogue of metrics.
+
+    Args:
+        name: Its values are logged as ``plasticity/<name>``: lower-case words joined by underscores, perhaps with a decimal
+            fraction at the end.
+        direction: What a loss of plasticity does to it: ``rises``, ``falls`` ...
+        cost: What one measurement costs, in words.
+        unit: What one value is, in words; may be left out if ``description`` or the docstring says so.
+        range: Possible values, ``0 to 1`` say.
+        of: What the function is called with, and what becomes of what it returns:
+
+            - ``units``: a ``LayerView``, for each hidden layer. It returns a value for each unit, (units,), or one number that is
+              their mean. ``summary`` makes the layer's value of them; pooled, it is taken over the units of all layers and
+              parts together, in which every unit counts alike.
+            - ``features``: a ``LayerView``. It returns the layer's value; pooled, the mean over parts of the mean over the layers
+              that the head reads.
+            - ``parts``: a ``PartView``, for each part: its network, optimizer and latest examples (``view.part``), the
+              last traced update (``view.part.trace``), the sample (``view.inputs``). It returns the part's value; pooled, the
+              mean over the parts that have one.
+            - ``parameters``: a ``PartView`` and the names of a layer's parameters. It returns sums over these, (k,);
+              ``summary`` makes the layer's value of them, and the pooled value of the sums of all layers and parts added up.
+            - ``agent``: all ``PartView``s. It returns every value by suffix, "" for the pooled one.
+        summary: Of ``units`` and ``parameters``.
+        only_weights: Of ``parameters``: whether biases are left out; normalisation always is.
+        default: Whether it is measured unless metrics are asked for by name.
+        remembers: Whether it compares with the measurement before, ``view.earlier``.
+        description: One line; empty for the first line of the docstring, or the unit.
+
+    Raises:
+        ValueError: The name is taken or not of that form, ``of`` is unknown, or nothing says what a value is.
+    """
+    require_choice(f"metric {name}: of", of, ("units", "features", "parts", "parameters", "agent"))
+    if name in GROUP_NAMES:
+        raise ValueError(f"metric {name} must have another name: {' and '.join(GROUP_NAMES)} stand for groups of metrics")
+
+    def add(function: _Function) -> _Function:
+        lines = (description or function.__doc__ or "").strip().splitlines()
+        said = lines[0] if lines else f"{unit[:1].upper()}{unit[1:]}." if unit else ""
+        if not said:
+            raise ValueError(f"metric {name} must say what it is: give it a unit or a docstring")
+        measure = _measure(of, function, summary, only_weights)
+        CATALOGUE.add(name, Metric(said, range, direction, cost, measure, default, remembers), function)
+        return function
+
+    return add
+
+
+def _measure(
+    of: str, function: Callable[..., Any], summary: Callable[[Tensor], Number], only_weights: bool
+) -> Callable[[Sequence[PartView]], Measured]:
+    """Returns what makes all values of a metric from what its function says of one layer or part."""
+    if of == "units":
+        return partial(of_units, per_unit=partial(_each_unit, function), summary=summary)
+    if of == "parameters":
+        return partial(of_blocks, of=function, pooled=summary, only_weights=only_weights)
+    if of == "agent":
+        return function
+    return partial({"features": of_features, "parts": of_parts}[of], of=function)
+
+
+def _each_unit(function: Callable[[LayerView], Tensor | float], layer: LayerView) -> Tensor | Undefined:
+    """Returns a value for each unit; a number stands for each of them."""
+    values = function(layer)
+    if isinstance(values, Undefined):
+        return values
+    values = torch.as_tensor(values)
+    if values.ndim > 1:
+        name = getattr(function, "__name__", function)
+        raise ValueError(f"{name} must return one number or a value for each unit, not {tuple(values.shape)}")
+    values = values if values.is_floating_point() else values.float()
+    return values.expand(layer.pre.shape[1]) if values.ndim == 0 else values
 
 
 def of_units(

@@ -139,6 +139,8 @@ class Network(nn.Module, ABC):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 generator = torch_generator(seed, "initial", name)
+                if name not in self.initialisers:
+                    raise ValueError(f"{name} has no initial distribution; initialisers() of its torso or head must name one")
                 parameter.copy_(self.initialisers[name].sample(parameter.shape, generator))
             for module in self.modules():
                 if isinstance(module, SpectralNormalisation):

@@ -1,9 +1,15 @@
 """What a network is made of: plain settings, decided before any parameter exists."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import pairwise
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
 
 from plasticity.settings.fields import Settings, require_range, setting
+
+if TYPE_CHECKING:
+    from plasticity.networks.torsos.torso import Torso
 
 
 @dataclass(frozen=True)
@@ -22,35 +28,25 @@ class LoadBalancingSpec(Settings):
         require_range("load_balancing.high", self.high, self.low, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkSpec(Settings):
-    """The torso of a network, layer by layer."""
+    """What all torsos can be told; each torso has a class of its own that derives from this one, adds its settings and builds it.
+
+    A subclass is registered by ``plasticity.networks.registry.torso``, which gives it its name.
+
+    Attributes:
+        torso: Name of the torso, ``network.torso`` in configs.
+        sizes: Settings that say how many layers there are and how many units, or channels, they have: one number of layers, or
+            a list with an entry for each layer.
+    """
 
     section: ClassVar[str] = "network"
+    torso: ClassVar[str] = ""
+    sizes: ClassVar[tuple[str, ...]] = ("widths",)
 
-    torso: str = setting(
-        "mlp", "``mlp``, ``conv``, ``nature_cnn``, ``resnet18``, ``simba``, ``bro``, ``simba_v2``, ``vit`` or ``gpt``."
-    )
     widths: list[int] = setting(
         [128, 128], "Units of each dense hidden layer; of a residual torso one number, the width of its stream.", low=1
     )
-    channels: list[int] = setting([], "Output channels of each convolution (``conv`` only).", low=1)
-    kernel_sizes: list[int] = setting(
-        [3], "Kernel side of each convolution, in pixels; a single entry serves all of them.", low=1
-    )
-    strides: list[int] = setting([1], "Stride of each convolution, in pixels; a single entry serves all of them.", low=1)
-    paddings: list[int] = setting([0], "Zero padding of each convolution, in pixels; a single entry serves all of them.", low=0)
-    pools: list[int] = setting(
-        [1], "Side of the max-pooling after each convolution's activation, 1 for none; a single entry serves all of them.", low=1
-    )
-    residual_blocks: int = setting(2, "Blocks of a residual torso, or of each stage of ``resnet18``.", low=1)
-    normalised_skip: bool = setting(
-        False, "Whether the skip path of ``resnet18`` passes a batch normalisation without gain and offset."
-    )
-    convolution_biases: bool = setting(True, "Whether the convolutions of ``resnet18`` have biases.")
-    expansion: int = setting(4, "Inner units of a residual block for each unit of the stream.", low=1)
-    attention_heads: int = setting(2, "Heads of each attention of ``vit`` and ``gpt``.", low=1)
-    patch_size: int = setting(4, "Side of a patch of ``vit``, in pixels.", low=1)
     activations: list[str] = setting(["relu"], "One name for every hidden layer, or one for each.")
     activation_offset: float = setting(0.0, "Added to what every activation receives.")
     normalisation: list[str] = setting(
@@ -72,6 +68,22 @@ class NetworkSpec(Settings):
     injected_layers: int = setting(
         0, "Layers, counted from the output, that have the frozen companions of ``plasticity_injection``; 0 for none.", low=0
     )
+
+    def build(self, input_shape: Sequence[int], head: "HeadSpec") -> "Torso":
+        """Builds the torso.
+
+        Args:
+            input_shape: (D,) or (C, H, W), or (T,) of sequences.
+            head: The output, which decides on noise and on how many kinds of tokens there are.
+
+        Raises:
+            ValueError: If a size does not fit the input, or the torso does not work with a setting.
+        """
+        raise NotImplementedError(f"{type(self).__name__} builds no torso; a subclass has a method build")
+
+    def least_weights(self, input_shape: Sequence[int]) -> tuple[int, int]:
+        """Returns how many weights and layers there are at least, without building them."""
+        return sum(map(prod, pairwise([1, *self.widths]))), len(self.widths)
 
 
 @dataclass(frozen=True)
@@ -114,3 +126,9 @@ class HeadSpec:
 
     def __post_init__(self) -> None:
         require_range("head.outputs", self.outputs, 1)
+
+    @property
+    def form(self) -> str:
+        """Name of the head that is built: of one that is made of others, of one that is made otherwise, or the kind."""
+        made = {"paired": self.beside is not None, "pop_art": self.pop_art, "dueling": self.dueling}
+        return next((name for name, chosen in made.items() if chosen), self.kind)

@@ -1,32 +1,49 @@
-"""Optimizers by name."""
+"""Optimizers by name, entered by the ``optimizer`` decorator; plugins use the same one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
-import torch
 from torch.optim import Optimizer
 
 from plasticity.networks.network import Network
-from plasticity.optimizers.library_optimizers import LIBRARY, build_library_optimizer
-from plasticity.optimizers.paired_optimizer import PairedOptimizer
-from plasticity.optimizers.unit_adam import UnitAdam
 from plasticity.settings.fields import Settings, setting
+from plasticity.settings.registry import Registry
 
-OPTIMIZERS: Final = ("adam", "sgd", "rmsprop", "muon", *LIBRARY)
+_Build = TypeVar("_Build", bound=Callable[..., Optimizer])
+
+
+class OptimizerEntry(NamedTuple):
+    """One optimizer.
+
+    Attributes:
+        settings: Class of its settings, ``OptimizerSettings`` or one derived from it.
+        build: Makes it from settings, the network whose parameters it trains, and a seed for what it draws.
+        description: One line.
+    """
+
+    settings: "type[OptimizerSettings]"
+    build: Callable[[Any, Network, int], Optimizer]
+    description: str
+
+
+OPTIMIZERS: Final = Registry[OptimizerEntry]("optimizer", "plasticity.optimizers")
+
+
+def _names() -> list[str]:
+    return list(OPTIMIZERS)
 
 
 @dataclass
 class OptimizerSettings(Settings):
-    """Settings of one optimizer.
+    """Settings of one optimizer; an optimizer that has more of its own derives a dataclass from this one.
 
     Weight decay is not among them: it is the intervention ``l2``, with a choice of parameters and of the decoupled form.
     """
 
     section: ClassVar[str] = "optimizer"
 
-    name: str = setting(
-        "adam", "``adam``, ``sgd``, ``rmsprop``, ``muon``, or of a library ``soap``, ``shampoo`` or ``kron``.", choices=OPTIMIZERS
-    )
+    name: str = setting("adam", "Which one.", choices=_names)
     learning_rate: float = setting(
         1e-3, "Step size; Muon's are scaled to the size of Adam's, so that the same numbers serve both.", low=0
     )
@@ -42,6 +59,36 @@ class OptimizerSettings(Settings):
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas={list(self.betas)} must be two numbers in [0, 1)")
 
+    @property
+    def adam_betas(self) -> tuple[float, float]:
+        """The decay rates, as PyTorch wants them."""
+        return self.betas[0], self.betas[1]
+
+
+def optimizer(name: str, settings: type[OptimizerSettings] = OptimizerSettings) -> Callable[[_Build], _Build]:
+    """Registers a function, or a class, that makes an optimizer: ``optimizer=<name>``.
+
+    It is called with the settings, the network, and a seed for what the optimizer draws; the optimizer holds every parameter of
+    the network once. The first line of its docstring is what ``list=optimizers`` says of it.
+
+    Args:
+        name: Lower-case words joined by underscores.
+        settings: Class of its settings; a dataclass derived from ``OptimizerSettings`` may add its own.
+
+    Raises:
+        ValueError: If the name is taken by another definition, or not of that form.
+        TypeError: If the settings are not such a class.
+    """
+    if not (isinstance(settings, type) and issubclass(settings, OptimizerSettings) and "__dataclass_fields__" in vars(settings)):
+        raise TypeError(f"optimizer {name}: {settings!r} must be a dataclass derived from OptimizerSettings")
+
+    def add(build: _Build) -> _Build:
+        lines = (build.__doc__ or "").strip().splitlines()
+        OPTIMIZERS.add(name, OptimizerEntry(settings, build, lines[0] if lines else ""), build)
+        return build
+
+    return add
+
 
 def build_optimizer(settings: OptimizerSettings, network: Network, seed: int = 0) -> Optimizer:
     """Builds an optimizer over all parameters of a network, fused where PyTorch has a fused kernel.
@@ -51,40 +98,4 @@ def build_optimizer(settings: OptimizerSettings, network: Network, seed: int = 0
         network: Its parameters are trained.
         seed: Of optimizers that draw numbers.
     """
-    parameters = list(network.parameters())
-    betas = (settings.betas[0], settings.betas[1])
-    if settings.name == "adam":
-        return UnitAdam(parameters, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=True)
-    if settings.name == "muon":
-        return _muon(settings, network)
-    if settings.name in LIBRARY:
-        return build_library_optimizer(settings.name, parameters, settings.learning_rate, betas, settings.epsilon, seed)
-    if settings.name == "sgd":
-        return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=settings.momentum, fused=True)
-    return torch.optim.RMSprop(
-        parameters,
-        lr=settings.learning_rate,
-        alpha=settings.smoothing,
-        eps=settings.epsilon,
-        momentum=settings.momentum,
-        centered=settings.centered,
-    )
-
-
-def _muon(settings: OptimizerSettings, network: Network) -> Optimizer:
-    """Muon for the matrices of hidden dense layers, Adam for all else: biases, convolutions, output (K. Jordan 2024)."""
-    output = set(network.blocks[-1].parameters)
-    matrices = {name for name, weight in network.weights().items() if weight.ndim == 2 and name not in output}
-    if not matrices:
-        raise ValueError("optimizer=muon orthogonalises steps of hidden dense layers, and this network has none; choose adam")
-    named = dict(network.named_parameters())
-    muon = torch.optim.Muon(
-        [named[name] for name in named if name in matrices],
-        lr=settings.learning_rate,
-        weight_decay=0.0,
-        momentum=settings.momentum or 0.95,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    rest = [parameter for name, parameter in named.items() if name not in matrices]
-    betas = (settings.betas[0], settings.betas[1])
-    return PairedOptimizer(muon, UnitAdam(rest, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=True))
+    return OPTIMIZERS.named(settings.name).build(settings, network, seed)

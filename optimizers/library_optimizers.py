@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from plasticity.networks.network import Network
+from plasticity.optimizers.factory import OptimizerSettings, optimizer
 from plasticity.settings.seeding import derive_seed
-
-LIBRARY: Final = ("soap", "shampoo", "kron")
 
 
 class Reproducible(Optimizer):
@@ -76,35 +76,48 @@ class Reproducible(Optimizer):
         self._inner.param_groups, self._inner.state = self.param_groups, self.state
 
 
-def build_library_optimizer(
-    name: str, parameters: list[nn.Parameter], learning_rate: float, betas: tuple[float, float], epsilon: float, seed: int
-) -> Optimizer:
-    """Builds ``soap`` (Vyas et al. 2024), ``shampoo`` (Anil et al. 2020) or ``kron`` (Li 2018, PSGD with Kronecker factors).
+@optimizer("soap")
+def _soap(settings: OptimizerSettings, network: Network, seed: int) -> Optimizer:
+    """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024), computed every 10 steps."""
+    from pytorch_optimizer import SOAP  # here, as it takes a second to load
 
-    Weight decay is 0 in all of them. SOAP and Shampoo compute their preconditioners every 10 steps. ``shampoo`` is Scalable
-    Shampoo: from the tenth step on a gradient of two axes or more is multiplied by an inverse root for each axis, in blocks of
-    512, and scaled to the length that it had (grafting onto SGD), with Nesterov momentum. Vectors are not turned.
+    rate, betas = settings.learning_rate, settings.adam_betas
+    return Reproducible(SOAP(list(network.parameters()), lr=rate, betas=betas, eps=settings.epsilon, weight_decay=0.0), seed)
 
-    Args:
-        name: One of ``LIBRARY``.
-        parameters: What to train.
-        learning_rate: Step size.
-        betas: Decay rates of SOAP and Shampoo; Kron uses the first as its momentum.
-        epsilon: Added to SOAP's denominator.
-        seed: Of Kron's draws.
+
+@optimizer("shampoo")
+def _shampoo(settings: OptimizerSettings, network: Network, seed: int) -> Optimizer:
+    """Scalable Shampoo (Anil et al. 2020): a preconditioner for each axis of a parameter, computed every 10 steps.
+
+    From the tenth step on a gradient of two axes or more is multiplied by an inverse root for each axis, in blocks of 512, and
+    scaled to the length that it had (grafting onto SGD), with Nesterov momentum of the first beta. Vectors are not turned.
     """
-    from pytorch_optimizer import SOAP, Kron, ScalableShampoo  # here, as it takes a second to load
+    return scalable_shampoo(list(network.parameters()), settings.learning_rate, settings.adam_betas, seed)
 
-    common: dict[str, Any] = {"lr": learning_rate, "weight_decay": 0.0}
-    if name == "soap":
-        inner: Optimizer = SOAP(parameters, betas=betas, eps=epsilon, **common)
-    elif name == "shampoo":
-        schedule: dict[str, Any] = {"start_preconditioning_step": 10, "preconditioning_compute_steps": 10}
-        # Interpreting shapes would flatten every weight of up to 512 entries to a vector, which is not preconditioned.
-        inner = ScalableShampoo(parameters, betas=betas, shape_interpretation=False, **schedule, **common)
-    else:
-        inner = Kron(parameters, momentum=betas[0], **common)
+
+def scalable_shampoo(parameters: list[nn.Parameter], learning_rate: float, betas: tuple[float, float], seed: int) -> Optimizer:
+    """Returns Scalable Shampoo over these parameters."""
+    from pytorch_optimizer import ScalableShampoo  # here, as it takes a second to load
+
+    inner = ScalableShampoo(
+        parameters,
+        lr=learning_rate,
+        betas=betas,
+        weight_decay=0.0,
+        start_preconditioning_step=10,
+        preconditioning_compute_steps=10,
+        shape_interpretation=False,  # it would flatten every weight of up to 512 entries to a vector, which is not preconditioned
+    )
     return Reproducible(inner, seed)
+
+
+@optimizer("kron")
+def _kron(settings: OptimizerSettings, network: Network, seed: int) -> Optimizer:
+    """PSGD with Kronecker factors (Li 2018); its momentum is the first of the betas."""
+    from pytorch_optimizer import Kron  # here, as it takes a second to load
+
+    parameters = list(network.parameters())
+    return Reproducible(Kron(parameters, lr=settings.learning_rate, momentum=settings.betas[0], weight_decay=0.0), seed)
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def check(settings: object, section: str) -> None:
         ValueError: A value is not allowed; the message names the setting, the value and what is allowed.
     """
     for entry in dataclasses.fields(settings):  # type: ignore[arg-type]  # any dataclass
-        rule = entry.metadata.get(_KEY)
+        rule = _rule_of(type(settings), entry.name)
         if rule is not None:
             name = f"{section}.{entry.name}" if section else entry.name
             for value in _values(getattr(settings, entry.name)):
@@ -138,7 +138,7 @@ def describe(cls: type) -> dict[str, Described]:
     for entry in dataclasses.fields(cls):
         factory = entry.default_factory
         default = entry.default if factory is dataclasses.MISSING else factory()
-        found[entry.name] = Described(entry.name, hints[entry.name], default, entry.metadata.get(_KEY, Rule()))
+        found[entry.name] = Described(entry.name, hints[entry.name], default, _rule_of(cls, entry.name) or Rule())
     return found
 
 
@@ -150,6 +150,16 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
 def require_range(name: str, value: float, low: float, high: float = math.inf) -> None:
     """Raises ValueError unless ``low <= value <= high``; for what no field's rule can say."""
     _check_value(name, value, Rule(low=low, high=high))
+
+
+def _rule_of(cls: type, name: str) -> Rule | None:
+    """Returns the rule of a field; a subclass that gives it another default alone keeps the rule that it inherits."""
+    for base in cls.__mro__:
+        entry = vars(base).get("__dataclass_fields__", {}).get(name)
+        if entry is not None and _KEY in entry.metadata:
+            rule: Rule = entry.metadata[_KEY]
+            return rule
+    return None
 
 
 def _values(value: object) -> Iterator[object]:
@@ -165,8 +175,7 @@ def _check_value(name: str, value: object, rule: Rule) -> None:
         if options and value not in options:
             raise ValueError(f"{name}={value} is unknown{did_you_mean(value, options)}; choose from {', '.join(options)}")
     elif isinstance(value, int | float) and not isinstance(value, bool) and not _inside(value, rule):
-        words = filter(None, (rule.allowed(), "" if math.isfinite(value) else "a finite number"))
-        raise ValueError(f"{name}={value} must be {' and '.join(words)}")
+        raise ValueError(f"{name}={value} must be {rule.allowed() or 'a finite number'}")
 
 
 def _inside(value: float, rule: Rule) -> bool:

@@ -1,14 +1,20 @@
 import gc
+import sys
 from collections.abc import Iterator
 from functools import cache
 
+import absl.logging
 import pytest
 import torch
 
-from plasticity.envs.datasets import datasets
+from plasticity.envs.datasets import digits
 
 # On networks of this size a second thread costs more than it brings, and many times more beside another test process.
 torch.set_num_threads(1)
+
+# Logging's configuration, which Hydra calls, closes handlers, and absl's closes what was sys.stderr when a library imported it:
+# within a test that is the file into which pytest captures.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -22,5 +28,5 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _digits_are_read_once() -> Iterator[None]:
     """Hundreds of runs read the same file, which takes longer than most of a short run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "_digits", cache(datasets._digits))
+        patch.setattr(digits, "read_digits", cache(digits.read_digits))
         yield

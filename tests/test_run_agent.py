@@ -341,6 +341,27 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(
         assert f"error: resume={folder}: the checkpoint has no " in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        *((part, None) for part in PARTS if part not in ("device", "unfinished")),
+        *((part, {"x": 1}) for part in PARTS if part not in ("device", "observers")),  # a run may have other observers
+    ],
+)
+def test_a_part_of_a_checkpoint_that_is_something_else_is_refused(
+    dqn_run: Path, tmp_path: Path, part: str, value: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(dqn_run, folder)
+    path = latest_checkpoint(folder)
+    assert path is not None
+    torch.save({**load_checkpoint(path), part: value}, path)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run_agent.main([f"resume={folder}", "steps=200"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: resume={folder}: the checkpoint ")
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_files_that_were_lost_or_edited_and_another_machine_are_named(
     dqn_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import pytest
 import torch
 
 from plasticity.metrics import observer as observer_module
+from plasticity.training import commands
 from plasticity.training.saving.checkpoint import latest_checkpoint, load_checkpoint
+from plasticity.training.stopping import STOP, Stopped, unmasked
 from run_agent import main
 
 PROGRAM = Path(__file__).parents[1] / "run_agent.py"
@@ -210,3 +213,33 @@ def test_ctrl_c_while_the_program_loads_leaves_nothing(tmp_path: Path) -> None:
     assert errors.splitlines()[-1] == "stopped"
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def tidied_up(error: Exception) -> Iterator[None]:
+    """A library's block that fails at putting things back once it is cut off."""
+    try:
+        yield
+    finally:
+        raise error
+
+
+def test_a_library_that_fails_as_it_is_cut_off_does_not_hide_the_stop() -> None:
+    with pytest.raises(Stopped), STOP.reading(), tidied_up(AttributeError("half made")):
+        raise Stopped
+    with pytest.raises(OSError, match="disk is full"), unmasked(), tidied_up(OSError("the disk is full")):
+        raise Stopped
+    with pytest.raises(AttributeError, match="its own"), unmasked(), tidied_up(AttributeError("its own")):
+        pass
+
+
+def test_a_stop_that_a_library_hides_while_words_are_read_ends_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def cut_off(_: object) -> Any:
+        with tidied_up(AttributeError("half made")):
+            raise Stopped
+
+    monkeypatch.setattr(commands, "_do", cut_off)
+    assert main([f"run_dir={tmp_path / 'run'}"]) == 130
+    assert capsys.readouterr().err == "stopped\n"

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from plasticity.agents.agent import Agent
-from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.factory import build_agent
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner
-from plasticity.envs.factory import Problem, build_stream
+from plasticity.envs.factory import build_stream
+from plasticity.envs.problem import Problem
 from plasticity.envs.stream import Stream
 from plasticity.envs.tasks.task_stream import TaskStream
 from plasticity.metrics.observer import MetricsObserver, Observer
@@ -70,7 +71,7 @@ def assemble(plan: Plan) -> Assembly:
         part_specs=plan.network_parts,
         part_optimizers=plan.optimizer_parts,
     )
-    agent = build_agent(plan.agent_name, plan.agent, _task(problem), builder, plan.choices["agent"])
+    agent = build_agent(plan.agent_name, plan.agent, problem, builder, plan.choices["agent"])
     _refuse_unknown_parts(plan, agent)
     _refuse_single_examples(plan, agent, stream)
     _warn_of_idle_methods(plan, problem)
@@ -107,16 +108,9 @@ def _observers(plan: Plan, agent: Agent, stream: Stream, make_learner: MakeLearn
 
 def _another_learner(plan: Plan, problem: Problem, builder: PartBuilder, seed: int) -> SupervisedLearner:
     """Builds a learner like that of the run, with another seed."""
-    agent = build_agent(plan.agent_name, plan.agent, _task(problem), replace(builder, seed=seed))
+    agent = build_agent(plan.agent_name, plan.agent, problem, replace(builder, seed=seed))
     assert isinstance(agent, SupervisedLearner)
     return agent
-
-
-def _task(problem: Problem) -> Task:
-    """Tells an agent what it must know of a stream."""
-    fields = problem._asdict()
-    fields.pop("announces_tasks")
-    return Task(**fields)
 
 
 def choose_device(name: str) -> torch.device:

@@ -25,11 +25,12 @@ from plasticity.training.config.config_store import register_configs
 from plasticity.training.config.grid import grid_run, run_grid
 from plasticity.training.config.listing import help_text, list_lines
 from plasticity.training.config.settings import plan_from
+from plasticity.training.entry import program
 from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
 from plasticity.training.run import Outcome, run
 from plasticity.training.saving.resuming import resumed_request
 from plasticity.training.saving.run_folder import create_grid_folder, default_run_dir
-from plasticity.training.stopping import EXIT_CODE
+from plasticity.training.stopping import EXIT_CODE, unmasked
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -40,7 +41,8 @@ _PRINTING_FLAGS = ("--cfg", "--info", "--resolve", "--package", "--hydra-help", 
 def dispatch(arguments: list[str]) -> int:
     """Does what the command line asks; returns the exit code."""
     try:
-        return _do(arguments)
+        with unmasked():
+            return _do(arguments)
     except (ValueError, HydraException) as error:
         if _SHOW_TRACEBACKS:
             raise
@@ -78,10 +80,12 @@ def _do(arguments: list[str]) -> int:
     given = request.config["run_dir"]
     if request.multirun:
         _refuse_impossible_runs(request)
-        folder = Path(given) if given else create_grid_folder(default_run_dir(request.config, grid=True))
+        default = default_run_dir(request.config, grid=True)
+        absent = [path for path in default.parents if not path.exists()]
+        folder = Path(given) if given else create_grid_folder(default)
         words = [word for word in arguments if not word.startswith("run_dir=")]
         words = [*words, f"run_dir={quoted(str(folder))}", name_folders_by_sweep(request)]
-        return run_grid(folder, lambda: _hydra(words), made=not given)
+        return run_grid(folder, lambda: _hydra(words), made=[] if given else [folder, *absent])
     return _single(request, Path(given) if given else None)
 
 
@@ -104,7 +108,7 @@ def _report(outcome: Outcome) -> None:
     if outcome.finished:
         print(f"\nDone, {outcome.step} steps.", *outcome.summary, sep="\n")
     else:
-        print(f"\nStopped at step {outcome.step} and saved. Go on with:\n  python run_agent.py {shlex.quote(f'resume={folder}')}")
+        print(f"\nStopped at step {outcome.step} and saved. Go on with:\n  {program()} {shlex.quote(f'resume={folder}')}")
     print(
         f"  {'run folder':<30}{folder}\n  {'watch it':<30}tensorboard --logdir {folder.parent}, "
         "then open http://localhost:6006/#custom_scalars"

@@ -1,8 +1,10 @@
 """Where the program begins. It imports nothing heavy before it can handle a signal."""
 
+import gc
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import IO, Any
 
 from plasticity.training.stopping import LOADING, READING, STOP
@@ -20,6 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *place, **line: f"warning: {message}\n"  # a user has no use for our line numbers
     sys.stdout, sys.stderr = Console.of(sys.stdout, 1), Console.of(sys.stderr, 2)
     with STOP.installed(LOADING):
+        gc.disable()  # what is imported stays, and to look through it for garbage time and again takes long
+        import plasticity.training.commands  # noqa: F401
+
+        gc.freeze()
+        gc.enable()
         code = _dispatch(sys.argv[1:])
         sys.stdout.flush()
         sys.stderr.flush()
@@ -34,6 +41,12 @@ def _dispatch(arguments: list[str]) -> int:
     STOP.doing = READING
     STOP.raise_if_asked()
     return dispatch(arguments)
+
+
+def program() -> str:
+    """Returns how the user called this program: the installed command, or the script of a checkout."""
+    name = Path(sys.argv[0]).name
+    return name if name == "plasticity" else "python run_agent.py"
 
 
 class Console:

@@ -122,13 +122,16 @@ def _resume(plan: Plan, folder: Path, overrides: Sequence[str]) -> Outcome:
         with STOP.reading():
             state = _load(plan, folder)
             assembly = assemble(plan)
-            unfinished = None if state is None else _restored(state, folder, assembly)
+            if state is not None:
+                with _fitting(folder):
+                    Tracker((), 1).load_state_dict(state["tracker"])  # before anything is written
+                    unfinished = restore(state, folder, *assembly)
+                    remarks = _remarks(state, folder, plan, assembly.agent)
         with STOP.stepping():
             if state is None:
                 print(f"note: {folder} holds no checkpoint yet; the run begins from its start", file=sys.stderr)
                 start_again(folder, plan.config, overrides)
                 return _train(plan, folder, assembly, None)
-            remarks = _remarks(state, folder, plan, assembly.agent)
             for line in remarks:
                 print(f"warning: {line}", file=sys.stderr)
             discard_after(folder, state["step"])
@@ -206,7 +209,9 @@ def _load(plan: Plan, folder: Path) -> dict[str, Any] | None:
     state = load_checkpoint(path)
     require_run(state, PARTS, f"resume={folder}")
     require_same_run(state["config"], plan.config)
-    if _is_complete(state, folder, plan.run.steps):
+    with _fitting(folder):
+        complete = _is_complete(state, folder, plan.run.steps)
+    if complete:
         raise ValueError(f"resume={folder} is at step {state['step']} of steps={plan.run.steps} already; give a larger steps=")
     return state
 
@@ -222,10 +227,11 @@ def _is_complete(state: Mapping[str, Any], folder: Path, steps: int) -> bool:
     return written and state["unfinished"] is None
 
 
-def _restored(state: Mapping[str, Any], folder: Path, assembly: Assembly) -> Step | None:
-    """Puts agent, stream and observers back, and returns the step that was not completed."""
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
+    """Says in one line what a checkpoint lacks, or that it is of another form than this run's."""
     try:
-        return restore(state, folder, *assembly)
+        yield
     except KeyError as error:
         raise ValueError(f"resume={folder}: the checkpoint has no {error}; another version of this program made it") from error
     except (TypeError, RuntimeError, AttributeError, IndexError) as error:

@@ -85,8 +85,9 @@ class Stop:
         """Lets a signal end the block at once, by ``Stopped``; also one that came before."""
         before, self.doing = self.doing, READING
         try:
-            self.raise_if_asked()
-            yield
+            with unmasked():
+                self.raise_if_asked()
+                yield
         finally:
             self.doing = before
 
@@ -158,6 +159,23 @@ class Stop:
         with self.ending:
             if self._block is block and self.last_resort():
                 leave()
+
+
+@contextmanager
+def unmasked() -> Iterator[None]:
+    """Raises ``Stopped`` again where a library that it cut off raised an error of its own while it put things back.
+
+    Not in place of an OSError: a full disk may be what the checkpoint met that a stop asks for.
+    """
+    try:
+        yield
+    except Exception as error:
+        before: BaseException | None = error
+        while before is not None and not isinstance(before, Stopped):
+            before = before.__cause__ or before.__context__
+        if before is None or isinstance(error, OSError):
+            raise
+        raise Stopped from error
 
 
 def _restores(frame: FrameType | None) -> bool:

@@ -57,21 +57,18 @@ class Hooks:
         self._recompute: Callable[[], Tensor] | None = None
         self._has_terms = False
 
-    def attach(self, optimizer: Optimizer, compile: bool) -> Optimizer:
-        """Returns the optimizer that the interventions make of this one, and attaches them.
+    def attach(self, optimizer: Optimizer, compile: bool) -> None:
+        """Attaches the interventions.
 
         Args:
             optimizer: Holds every parameter of the network once.
             compile: Whether ``measure`` runs as compiled functions.
         """
-        for intervention in self.interventions.values():
-            optimizer = intervention.wrap_optimizer(optimizer)
         self._optimizer = optimizer
         for name, intervention in self.interventions.items():
             intervention.attach(self.view(name))
         named = {name: value.detach() for name, value in self._network.named_parameters()}
         self._measures = [self._measure_of(method, named, compile) for method in self.measuring]
-        return optimizer
 
     def view(self, name: str) -> Update:
         """Returns what the method of that name may see at this moment."""

@@ -74,7 +74,8 @@ class Updater:
         if execution.as_function and (method := self.hooks.needs_graph):
             reason = "which differentiates the training forward"
             raise ValueError(f"{execution.name} does not work with {method}, {reason}; choose {execution.remedy}")
-        self.optimizer = self.hooks.attach(optimizer, execution.compile)
+        self.optimizer = optimizer
+        self.hooks.attach(optimizer, execution.compile)
         network.taps.keeps_graph = bool(self.hooks.needs_graph)
         self._records = self.hooks.taps_wanted or bool(self.hooks.measuring)
         self.initial = {name: value.detach().clone() for name, value in network.named_parameters()}

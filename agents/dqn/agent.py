@@ -14,11 +14,13 @@ from plasticity.agents.losses.targets import project_categorical, td_targets
 from plasticity.agents.losses.value_coding import CATEGORICAL
 from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
+from plasticity.agents.registry import agent
 from plasticity.agents.replay.buffer import Replay, ReplayBatch
 from plasticity.agents.replay.memory import TransitionMemory
 from plasticity.agents.replay.priorities import Priorities, PrioritisedReplay
 from plasticity.agents.schedules import linear
 from plasticity.envs.experience import Experience, Transitions
+from plasticity.envs.problem import Problem
 from plasticity.interventions.base import Logs
 from plasticity.networks.layers.noisy import fresh_noise
 from plasticity.networks.network import Network
@@ -218,3 +220,8 @@ def _replay(settings: DQNSettings, device: torch.device, frame_stack: int) -> Tr
         return replay
     alpha, uniform = settings.priority_exponent, settings.priority_uniform_fraction
     return PrioritisedReplay(replay, Priorities(settings.buffer_transitions, device, alpha, uniform, stratified=False))
+
+
+@agent("dqn", DQNSettings, learns_from="environment", actions="discrete")
+def _build(settings: DQNSettings, problem: Problem, build_part: PartBuilder) -> DQN:
+    return DQN(settings, problem.outputs, build_part, problem.frame_stack)

@@ -19,8 +19,10 @@ from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.ppo.batches import RolloutBatch, RolloutStep
 from plasticity.agents.ppo.settings import PPOSettings
+from plasticity.agents.registry import agent
 from plasticity.agents.schedules import linear
 from plasticity.envs.experience import Experience, Transitions
+from plasticity.envs.problem import Problem
 from plasticity.interventions.base import Logs
 from plasticity.networks.heads.output_heads import PairedHead
 from plasticity.networks.spec import HeadSpec
@@ -279,3 +281,8 @@ class PPO:
         if self.settings.shared_torso:
             return self._first.network.tensor("head.second.atoms")
         return self.parts["critic"].network.tensor("head.atoms")
+
+
+@agent("ppo", PPOSettings, learns_from="environment", actions="both")
+def _build(settings: PPOSettings, problem: Problem, build_part: PartBuilder) -> PPO:
+    return PPO(settings, problem.outputs, problem.discrete, build_part)

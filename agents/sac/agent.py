@@ -14,9 +14,11 @@ from plasticity.agents.losses.targets import td_targets
 from plasticity.agents.losses.value_coding import ValueSettings
 from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
+from plasticity.agents.registry import agent
 from plasticity.agents.replay.buffer import Replay, ReplayBatch
 from plasticity.agents.sac.log_multiplier import LogMultiplier
 from plasticity.envs.experience import LARGEST_BOUND, Experience, Transitions
+from plasticity.envs.problem import Problem
 from plasticity.interventions.base import Logs
 from plasticity.networks.heads.pop_art import pop_art_heads
 from plasticity.networks.spec import HeadSpec
@@ -266,3 +268,8 @@ def _scale(action_low: Sequence[float], action_high: Sequence[float]) -> tuple[T
             f"{action_high[equal[0]]} are equal in single precision; take it out of the action space"
         )
     return ((low + high) / 2).float(), ((high - low) / 2).float()
+
+
+@agent("sac", SACSettings, learns_from="environment", actions="continuous")
+def _build(settings: SACSettings, problem: Problem, build_part: PartBuilder) -> SAC:
+    return SAC(settings, problem.action_low, problem.action_high, build_part)

@@ -12,9 +12,11 @@ from torch.nn import functional
 
 from plasticity.agents.losses.targets import masked_cross_entropy, regression_error
 from plasticity.agents.parts import PartBuilder
+from plasticity.agents.registry import agent
 from plasticity.agents.supervised.best_weights import BestWeights
 from plasticity.agents.supervised.online_means import OnlineMeans
 from plasticity.envs.experience import Examples, Experience, Place
+from plasticity.envs.problem import Problem
 from plasticity.interventions.base import Logs
 from plasticity.networks.objective import Objective
 from plasticity.networks.spec import HeadSpec
@@ -260,3 +262,10 @@ class SupervisedLearner:
         right = outputs.masked_fill(~batch.active, -torch.inf).argmax(1) == batch.targets
         loss = masked_cross_entropy(outputs, batch.targets, batch.active, self.settings.label_smoothing)
         return loss, {"online/accuracy": right.float().mean()}
+
+
+@agent("supervised", SupervisedSettings, learns_from="examples", actions="both")
+def _build(settings: SupervisedSettings, problem: Problem, build_part: PartBuilder) -> SupervisedLearner:
+    if settings.restore_best and not problem.validates:
+        raise ValueError("agent.restore_best=true needs a validation set: give the env one, or choose false")
+    return SupervisedLearner(settings, problem.outputs, problem.discrete, build_part, problem.masks)

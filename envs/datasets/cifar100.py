@@ -5,6 +5,7 @@ come in a folder ``cifar-100-python``.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,8 @@ import numpy.typing as npt
 from plasticity.envs.datasets.cifar10 import CHANNELS, HEIGHT, WIDTH, pixels_and_labels, require_fit
 from plasticity.envs.datasets.dataset_files import RawFile
 from plasticity.envs.datasets.dataset_sources import archive_source, download, unpacked_folder
-from plasticity.envs.datasets.image_set import ImageSet
+from plasticity.envs.datasets.datasets import Dataset, Split, dataset
+from plasticity.envs.datasets.image_set import ImageSet, image_dataset
 
 CLASSES = 100
 FOLDER = "cifar-100-python"
@@ -56,3 +58,9 @@ CIFAR100 = ImageSet(
     ),
     parse=parse_pickles,
 )
+
+
+@dataset("cifar100")
+def load_cifar100(split: Split, root: Path) -> Dataset:
+    """50,000 + 10,000 uint8 images (3, 32, 32) of 100 classes."""
+    return image_dataset(CIFAR100, split, root)

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from plasticity.envs.datasets.dataset_files import DatasetError, RawFile, Source, read_or_fetch
+from plasticity.envs.datasets.datasets import Dataset, Split
 
-Split = Literal["train", "test", "all"]
 Parser = Callable[[Sequence[RawFile], Sequence[bytes]], tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
 
 
@@ -33,6 +33,13 @@ class ImageSet:
     test_files: tuple[RawFile, ...]
     sources: tuple[Source, ...]
     parse: Parser
+
+
+def image_dataset(image_set: ImageSet, split: Split, root: Path) -> Dataset:
+    """Returns a split of an image set as tensors; for the arguments see ``load_image_set``."""
+    images, labels = load_image_set(image_set, split, root)
+    targets = torch.from_numpy(labels.astype("int64"))
+    return Dataset(image_set.name, torch.from_numpy(images.copy()), targets, image_set.classes)
 
 
 def load_image_set(image_set: ImageSet, split: Split, root: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

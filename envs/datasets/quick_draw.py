@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from plasticity.envs.datasets.dataset_files import DatasetError, RawFile, gunzip, read_or_fetch
 from plasticity.envs.datasets.dataset_sources import npm_package
+from plasticity.envs.datasets.datasets import Dataset, Split, dataset
 from plasticity.envs.datasets.idx import UNSIGNED_BYTE, parse_idx
 
 CLASSES, PER_CLASS, SIDE = 345, 100, 28
+TRAIN_PER_CLASS = 80
 SUFFIX = ".ndjson.gz"
 
 FILE = RawFile("drawings-idx3-ubyte", "bfda18277cb309da5e07976ce0675bf8")
@@ -66,7 +69,7 @@ SOURCES = (
 )
 
 
-def load_drawings(root: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def read_drawings(root: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Returns images (34500, 1, 28, 28) and labels (34500,), class after class.
 
     Args:
@@ -78,3 +81,12 @@ def load_drawings(root: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
     (content,) = read_or_fetch("quick_draw", root / "quick_draw", [FILE], [FILE], SOURCES)
     images = parse_idx(FILE.name, content)
     return images[:, None], np.repeat(np.arange(CLASSES), PER_CLASS)
+
+
+@dataset("quick_draw", official_test=False)
+def load_quick_draw(split: Split, root: Path) -> Dataset:
+    """34,500 uint8 images (1, 28, 28) of 345 classes; of each, ``train`` is the first 80 and ``test`` the last 20."""
+    images, labels = read_drawings(root)
+    place = torch.arange(len(labels)) % PER_CLASS
+    kept = {"all": place >= 0, "train": place < TRAIN_PER_CLASS, "test": place >= TRAIN_PER_CLASS}[split]
+    return Dataset("quick_draw", torch.from_numpy(images.copy())[kept], torch.from_numpy(labels)[kept], CLASSES)

@@ -7,6 +7,7 @@ cut (truncated, so values are bootstrapped) to give returns to report.
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,41 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from plasticity.envs.datasets.datasets import Dataset, load_dataset
-from plasticity.envs.datasets.image_set import Split
-from plasticity.envs.tasks.generator_state import generator_state, restored_generator
+from plasticity.envs.datasets.datasets import Dataset, Split, load_dataset, names_of_datasets
+from plasticity.envs.environments.environment_stream import EnvironmentStream
+from plasticity.envs.problem import Problem, environment_problem
+from plasticity.envs.registry import StreamSettings, stream
+from plasticity.envs.simulation.generator_state import generator_state, restored_generator
+from plasticity.envs.stream import Stream
+from plasticity.settings.fields import setting
 
 BANDIT_ID = "plasticity/ContextualBandit-v0"
+
+
+@stream("bandit")
+@dataclass
+class BanditSettings(StreamSettings):
+    """The image-classification contextual bandit."""
+
+    dataset: str = setting("digits", "Name of a data set.", choices=names_of_datasets)
+    data_folder: str | None = setting(None, "Where data sets are kept; None for ``$PLASTICITY_DATA`` or ``~/.cache/plasticity``.")
+    num_envs: int = setting(1, "Copies that are stepped together.", low=1)
+    reward: float = setting(1.0, "Reward of the right class.")
+    episode_steps: int = setting(100, "Steps after which an episode is truncated.", low=1)
+
+    def build(self, seed: int, device: torch.device) -> tuple[Stream, Problem]:
+        """Builds the stream and says what problem it poses."""
+        env = gymnasium.make_vec(
+            BANDIT_ID,
+            num_envs=self.num_envs,
+            vectorization_mode="vector_entry_point",
+            dataset=self.dataset,
+            root=self.data_folder,
+            reward=self.reward,
+            episode_steps=self.episode_steps,
+        )
+        stream = EnvironmentStream(env, seed, f"bandit of {self.dataset}")
+        return stream, environment_problem(stream)
 
 
 def _resolve(dataset: str | Dataset, split: Split | None, root: str | Path | None) -> Dataset:

@@ -1,9 +1,11 @@
-"""The DeepMind Control Suite as gymnasium environments.
+"""The DeepMind Control Suite as gymnasium environments, and streams of them, one or several in sequence.
 
 Tassa et al. (2018), "DeepMind Control Suite".
 """
 
 import warnings
+from dataclasses import dataclass
+from functools import partial
 from math import ceil, isfinite
 from typing import Any
 
@@ -12,22 +14,30 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 
-from plasticity.envs.simulation.mujoco_state import physics_state, restore_physics
-from plasticity.envs.simulation.mujoco_warnings import warn_in_python
-from plasticity.envs.tasks.generator_state import generator_state, restored_generator
+from plasticity.envs.environments.mujoco_stream import NO_SHIFT, ShiftSettings, shifted
+from plasticity.envs.environments.task_sequence import TaskSequence
+from plasticity.envs.registry import stream
+from plasticity.envs.simulation.generator_state import generator_state, restored_generator
+from plasticity.envs.simulation.sync_vector import SyncVector
+from plasticity.settings.fields import setting
 from plasticity.settings.naming import unknown_name
-
-with warnings.catch_warnings():  # it looks for a screen, and warns where there is none
-    warnings.simplefilter("ignore")
-    from dm_control import suite
 
 Observation = npt.NDArray[np.float32]
 
 
+def _suite() -> Any:
+    """Returns the suite, which is imported at the first use, as it loads the physics engine."""
+    with warnings.catch_warnings():  # it looks for a screen, and warns where there is none
+        warnings.simplefilter("ignore")
+        from dm_control import suite
+    return suite
+
+
 def task_names() -> list[str]:
     """Returns every task of the suite as ``domain-task``."""
-    return ["-".join(pair) for pair in suite.ALL_TASKS]
+    return ["-".join(pair) for pair in _suite().ALL_TASKS]
 
 
 class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
@@ -51,6 +61,8 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
 
     def __init__(self, task: str = "cartpole-swingup", action_repeat: int = 1, render_mode: str | None = None) -> None:
+        from plasticity.envs.simulation.mujoco_warnings import warn_in_python  # here, as it loads the physics engine
+
         if task not in task_names():
             raise ValueError(unknown_name("task", task, task_names()))
         if action_repeat < 1:
@@ -61,7 +73,7 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self._repeat = action_repeat
         self._generator = np.random.RandomState(0)
         try:
-            self._suite = suite.load(domain, name, task_kwargs={"random": self._generator})
+            self._suite = _suite().load(domain, name, task_kwargs={"random": self._generator})
             self.model = self._suite.physics.model.ptr
             self._original = _arrays(self.model)
             self._suite.reset()  # one task shapes its ground here, for which it needs a graphics library
@@ -100,6 +112,8 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the physics, what the task changed in the model, the place in the episode and the generators."""
+        from plasticity.envs.simulation.mujoco_state import physics_state  # here, as it loads the physics engine
+
         drawing: Any = self._generator.get_state(legacy=False)
         now = _arrays(self.model)
         return {
@@ -118,6 +132,8 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on exactly where ``state_dict`` was taken."""
+        from plasticity.envs.simulation.mujoco_state import restore_physics  # here, as it loads the physics engine
+
         for name, original in self._original.items():
             getattr(self.model, name)[...] = state["model"][name].numpy() if name in state["model"] else original
         restore_physics(self.model, self._suite.physics.data.ptr, state["physics"])
@@ -126,6 +142,59 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         drawing = state["suite_generator"]
         key = drawing["key"].numpy().astype(np.uint32)
         self._generator.set_state(("MT19937", key, drawing["position"], drawing["has_gauss"], drawing["gauss"]))
+
+
+@stream("dmc")
+@dataclass
+class DmcSettings(ShiftSettings):
+    """A task of the DeepMind Control Suite, or a sequence of tasks."""
+
+    task: str = setting("cartpole-swingup", "``domain-task``.")
+    action_repeat: int = setting(
+        1, "Control steps for which an action is held; one environment step is that many control steps.", low=1
+    )
+    tasks: list[str] = setting(
+        [],
+        "Tasks to learn one after the other and again from the first, instead of ``task``; their observations"
+        " and actions must have the same shapes.",
+    )
+    steps_per_task: int = setting(1_000_000, "Environment steps, over all copies, between tasks of ``tasks``.", low=1)
+
+    def environment(self, seed: int) -> gymnasium.Env[Any, Any]:
+        """Makes one copy of ``task``, as yet without a shift; the seed does not matter."""
+        return DmcEnv(self.task, self.action_repeat)
+
+    def vector(self, seed: int) -> VectorEnv[Any, Any, Any]:
+        """Makes all copies of the task, or of the sequence of tasks.
+
+        Raises:
+            ValueError: A task is unknown, or tasks in sequence do not have the same shapes.
+        """
+        if not self.tasks:
+            return _vector(self, self.task, seed)
+        if self.shift != NO_SHIFT:
+            raise ValueError(f"tasks={self.tasks} and shift={self.shift}: choose one of the two")
+        return _sequence(self, seed)
+
+    def label(self) -> str:
+        """Returns the tasks."""
+        return ",".join(self.tasks) or self.task
+
+
+def _vector(settings: DmcSettings, task: str, seed: int) -> SyncVector:
+    return SyncVector([shifted(partial(DmcEnv, task, settings.action_repeat), settings, seed)] * settings.num_envs)
+
+
+def _sequence(settings: DmcSettings, seed: int) -> TaskSequence:
+    shapes = {}
+    for task in settings.tasks:
+        env = DmcEnv(task)
+        shapes[task] = (env.observation_space.shape, env.action_space.shape)
+    if len(set(shapes.values())) > 1:
+        told = ", ".join(f"{task} {observation} {action}" for task, (observation, action) in shapes.items())
+        raise ValueError(f"tasks={settings.tasks} must have the same shapes of observations and actions, they have {told}")
+    makers = [partial(_vector, settings, task, seed) for task in settings.tasks]
+    return TaskSequence(makers, settings.steps_per_task, seed, settings.announce_tasks)
 
 
 def _flat(observation: dict[str, Any]) -> Observation:

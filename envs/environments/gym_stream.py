@@ -5,21 +5,20 @@ from functools import partial
 from typing import Any
 
 import gymnasium
-import torch
 
 from plasticity.envs.environments import catch, identity, infinite_horizon
-from plasticity.envs.environments.environment_stream import EnvironmentStream
-from plasticity.envs.problem import Problem, environment_problem
+from plasticity.envs.environments.vector_settings import VectorSettings
+from plasticity.envs.registry import stream
 from plasticity.envs.simulation.failure import described
-from plasticity.envs.simulation.normalisation import VectorSettings, normalised
+from plasticity.envs.simulation.observation_form import LAYOUTS
 from plasticity.envs.simulation.sync_vector import SyncVector
-from plasticity.envs.stream import Stream
 from plasticity.settings.fields import setting
 from plasticity.settings.naming import unknown_name
 
 TINY = (catch, identity, infinite_horizon)  # importing them registers their environments
 
 
+@stream("gym")
 @dataclass
 class GymSettings(VectorSettings):
     """Any environment registered with gymnasium that shows a Box and takes discrete or bounded actions."""
@@ -30,19 +29,24 @@ class GymSettings(VectorSettings):
         "auto",
         "``channels_first``, ``channels_last``, or ``auto`` to tell by the shape and say so. Networks read "
         "(channels, height, width), and images of the other layout are transposed.",
+        choices=LAYOUTS,
     )
 
+    def environment(self, seed: int) -> gymnasium.Env[Any, Any]:
+        """Makes one copy; the seed does not matter.
 
-def build_gym(settings: GymSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
-    """Builds the stream and says what problem it poses.
+        Raises:
+            ValueError: The environment does not exist, or cannot be made.
+        """
+        return make_environment(self.id, self.kwargs)
 
-    Raises:
-        ValueError: The environment does not exist, cannot be made or has spaces that no agent can use.
-    """
-    make = partial(make_environment, settings.id, settings.kwargs)
-    vector = SyncVector([make] * settings.num_envs, settings.image_layout)
-    stream = EnvironmentStream(normalised(vector, settings), seed, settings.id)
-    return stream, environment_problem(stream)
+    def vector(self, seed: int) -> SyncVector:
+        """Makes all copies, and shows images in the layout that is asked for."""
+        return SyncVector([partial(self.environment, seed)] * self.num_envs, self.image_layout)
+
+    def label(self) -> str:
+        """Returns the registered name."""
+        return self.id
 
 
 def make_environment(name: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:

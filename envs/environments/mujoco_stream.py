@@ -6,15 +6,12 @@ from functools import partial
 from typing import Any, Final
 
 import gymnasium
-import torch
 
-from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.environments.gym_stream import make_environment
-from plasticity.envs.problem import Problem, environment_problem
-from plasticity.envs.simulation.normalisation import VectorSettings, normalised
+from plasticity.envs.environments.vector_settings import VectorSettings
+from plasticity.envs.registry import stream
 from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors, listed_factors
 from plasticity.envs.simulation.sync_vector import SyncVector
-from plasticity.envs.stream import Stream
 from plasticity.settings.fields import setting
 
 NO_SHIFT: Final = "none"
@@ -24,17 +21,22 @@ NO_SHIFT: Final = "none"
 class ShiftSettings(VectorSettings):
     """What changes in the physics, and when."""
 
-    shift: str = setting(NO_SHIFT, "``friction`` (of floor and body), ``gravity``, ``actuator`` (strength) or ``none``.")
+    shift: str = setting(
+        NO_SHIFT,
+        "``friction`` (of floor and body), ``gravity``, ``actuator`` (strength) or ``none``.",
+        choices=(NO_SHIFT, *SHIFTS),
+    )
     change_every_steps: int = setting(
-        2_000_000, "Environment steps, over all copies, after which the next episode brings a change."
+        2_000_000, "Environment steps, over all copies, after which the next episode brings a change.", low=1
     )
     shift_range: list[float] = setting(
         [0.02, 2.0], "Smallest and largest factor; each is drawn log-uniformly from a generator of (seed, number of the change)."
     )
-    shift_values: list[float] = setting([], "Factors to use instead, one after the other and again from the first.")
+    shift_values: list[float] = setting([], "Factors to use instead, one after the other and again from the first.", low=0)
     announce_tasks: bool = setting(True, "Whether agent and interventions are told of a change.")
 
 
+@stream("mujoco")
 @dataclass
 class MujocoSettings(ShiftSettings):
     """A MuJoCo environment of gymnasium."""
@@ -42,17 +44,21 @@ class MujocoSettings(ShiftSettings):
     id: str = setting("Ant-v5", "Registered name; ``Ant-v5`` shows 105 numbers, contact forces included.")
     kwargs: dict[str, Any] = setting({}, "Arguments for the environment, by name: ``env.kwargs.<name>=<value>``.")
 
+    def environment(self, seed: int) -> gymnasium.Env[Any, Any]:
+        """Makes one copy, as yet without a shift; the seed does not matter.
 
-def build_mujoco(settings: MujocoSettings, seed: int, device: torch.device) -> tuple[Stream, Problem]:
-    """Builds the stream and says what problem it poses.
+        Raises:
+            ValueError: The environment does not exist, or cannot be made.
+        """
+        return make_environment(self.id, self.kwargs)
 
-    Raises:
-        ValueError: The environment does not exist, or a setting makes no sense.
-    """
-    make = partial(make_environment, settings.id, settings.kwargs)
-    vector = SyncVector([shifted(make, settings, seed)] * settings.num_envs)
-    stream = EnvironmentStream(normalised(vector, settings), seed, settings.id)
-    return stream, environment_problem(stream)
+    def vector(self, seed: int) -> SyncVector:
+        """Makes all copies under the shift."""
+        return SyncVector([shifted(partial(self.environment, seed), self, seed)] * self.num_envs)
+
+    def label(self) -> str:
+        """Returns the registered name."""
+        return self.id
 
 
 def shifted(
@@ -61,12 +67,10 @@ def shifted(
     """Returns a function that makes the environment under the shift that the settings ask for.
 
     Raises:
-        ValueError: The shift is unknown or its factors make no sense.
+        ValueError: The factors make no sense.
     """
     if settings.shift == NO_SHIFT:
         return make
-    if settings.shift not in SHIFTS:
-        raise ValueError(f"shift={settings.shift} is unknown; choose from {NO_SHIFT}, {', '.join(SHIFTS)}")
     factor = _factors(settings, seed)
 
     def make_shifted() -> gymnasium.Env[Any, Any]:
@@ -79,8 +83,6 @@ def shifted(
 
 def _factors(settings: ShiftSettings, seed: int) -> Callable[[int], float]:
     if settings.shift_values:
-        if min(settings.shift_values) < 0:
-            raise ValueError(f"shift_values={settings.shift_values} must not be negative")
         return listed_factors(settings.shift_values)
     if len(settings.shift_range) != 2 or not 0 < settings.shift_range[0] <= settings.shift_range[1]:
         raise ValueError(f"shift_range={settings.shift_range} must be two positive numbers, the smaller one first")

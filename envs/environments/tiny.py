@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from plasticity.envs.tasks.generator_state import generator_state, restored_generator
+from plasticity.envs.simulation.generator_state import generator_state, restored_generator
 
 Observation = npt.NDArray[np.float32]
 

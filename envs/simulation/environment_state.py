@@ -9,8 +9,8 @@ import torch
 from gymnasium.envs.classic_control import AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
+from plasticity.envs.simulation.generator_state import generator_state, restored_generator
 from plasticity.envs.simulation.keeps_state import is_ours, resumes_exactly
-from plasticity.envs.tasks.generator_state import generator_state, restored_generator
 
 _WITHOUT_STATE: Final = (OrderEnforcing, PassiveEnvChecker)
 _STOCK_MUJOCO: Final = "gymnasium.envs.mujoco."  # nothing of theirs lives in Python from one step to the next

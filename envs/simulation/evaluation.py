@@ -8,10 +8,10 @@ import torch
 from gymnasium import Env, Wrapper
 from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 
-from plasticity.envs.environments.atari_settings import AtariSettings, protocol_line
+from plasticity.envs.environments.atari import AtariSettings, protocol_line
 from plasticity.envs.environments.environment_stream import EnvironmentStream, innermost
 from plasticity.envs.environments.task_sequence import TaskSequence
-from plasticity.envs.factory import STREAMS, build_stream
+from plasticity.envs.factory import build_stream
 from plasticity.envs.simulation.normalisation import follow_statistics
 from plasticity.envs.simulation.physics_shift import PhysicsShift
 from plasticity.envs.simulation.sync_vector import SyncVector
@@ -26,7 +26,7 @@ def evaluation_stream(settings: Any, seed: int, num_envs: int, episode_steps: in
     A lost life is not terminal in them. Before each evaluation, call ``follow_conditions`` and ``EnvironmentStream.restart``.
 
     Args:
-        settings: One of the settings classes of ``plasticity.envs.factory.STREAMS``; not changed.
+        settings: One of the settings classes of ``plasticity.envs.registry.STREAMS``; not changed.
         seed: The run's seed, on which the physics depend that are drawn; the episodes get one derived from it.
         num_envs: Copies that are stepped together.
         episode_steps: Steps after which an episode is cut; None for ``episode_bound``.
@@ -83,12 +83,11 @@ def evaluation_settings(settings: Any, num_envs: int, episode_steps: int | None 
 
 def environment_line(settings: Any) -> str:
     """Returns the settings of an environment that decide what a return means, in one line; for Atari its protocol."""
-    name = next(name for name, (cls, _) in STREAMS.items() if isinstance(settings, cls))
     if isinstance(settings, AtariSettings):
         game = f"games={','.join(settings.games)}" if settings.games else f"game={settings.game}"
-        return f"env={name} {game} {protocol_line(settings)}"
+        return f"env={settings.name} {game} {protocol_line(settings)}"
     told = [field.name for field in fields(settings) if field.name not in ("num_envs", "data_folder")]
-    return " ".join([f"env={name}", *(f"{setting}={getattr(settings, setting)}" for setting in told)])
+    return " ".join([f"env={settings.name}", *(f"{setting}={getattr(settings, setting)}" for setting in told)])
 
 
 def follow_conditions(evaluation: EnvironmentStream, training: EnvironmentStream) -> None:

@@ -1,7 +1,6 @@
 """Observations and rewards brought to unit scale by statistics that are saved, and that can be frozen."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,31 +10,12 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from plasticity.envs.simulation.keeps_state import KeepsState, resumes_exactly
-from plasticity.settings.fields import Settings, setting
 
 _EPSILON: Final = 1e-8
 _CLIP: Final = 10.0
 
 Array = npt.NDArray[Any]
 Stepped = tuple[Array, Array, Array, Array, dict[str, Any]]
-
-
-@dataclass
-class VectorSettings(Settings):
-    """What all kinds of vectorised environments can be asked for."""
-
-    section: ClassVar[str] = "env"
-
-    num_envs: int = setting(1, "Copies that are stepped together.")
-    normalise_observations: bool = setting(
-        False, "Whether observations are shifted and scaled by their running mean and standard deviation, and clipped to ±10."
-    )
-    normalise_rewards: bool = setting(
-        False,
-        "Whether rewards are divided by the running standard deviation of the discounted return, and clipped "
-        "to ±10. Returns that are reported stay as they are.",
-    )
-    reward_discount: float = setting(0.99, "Discount of that return, in [0, 1).")
 
 
 class RunningMoments:
@@ -201,15 +181,6 @@ class NormaliseRewards(_Normaliser):
         """Goes on from a saved state."""
         super().load_state_dict(state)
         self._returns = state["returns"].numpy().copy()
-
-
-def normalised(env: VectorEnv[Any, Any, Any], settings: VectorSettings) -> VectorEnv[Any, Any, Any]:
-    """Wraps ``env`` as the settings ask."""
-    if settings.normalise_observations:
-        env = NormaliseObservations(env)
-    if settings.normalise_rewards:
-        env = NormaliseRewards(env, settings.reward_discount)
-    return env
 
 
 def follow_statistics(env: VectorEnv[Any, Any, Any], source: VectorEnv[Any, Any, Any]) -> None:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 from torch import Tensor
 
-from plasticity.envs.environments.atari_settings import AtariSettings
+from plasticity.envs.environments.atari import AtariSettings
 from plasticity.envs.environments.task_sequence import TaskSequence
 from plasticity.envs.simulation.evaluation import evaluation_stream
 

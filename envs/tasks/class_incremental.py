@@ -1,12 +1,36 @@
 """Classification of a growing set of classes."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from plasticity.envs.datasets.datasets import Dataset
 from plasticity.envs.experience import Examples
+from plasticity.envs.registry import stream
 from plasticity.envs.tasks.task_data import TaskData, class_mask, class_rows
+from plasticity.envs.tasks.task_settings import ImageTaskSettings
+from plasticity.settings.fields import setting
 from plasticity.settings.seeding import torch_generator
+
+
+@stream("class_incremental")
+@dataclass
+class ClassIncrementalSettings(ImageTaskSettings):
+    """Tasks over a growing set of classes."""
+
+    dataset: str = "cifar100"
+    epochs_per_task: int = 200
+    batch_size: int = 90
+    classes_per_task: int = setting(5, "Classes that each task adds.", low=1)
+    first_classes: int | None = setting(None, "Classes of the first task; None for ``classes_per_task``.", low=1)
+    validation_per_class: int = setting(50, "Images of each class, its first ones, held out for validation.", low=0)
+    masked: bool = setting(True, "Whether classes not seen yet are left out of loss and accuracy.")
+
+    def source(self, seed: int, device: torch.device) -> "ClassIncremental":
+        """Makes the tasks."""
+        train, test = self.placed(device, self.load("train"), self.load("test"))
+        return ClassIncremental(train, test, self, seed)
 
 
 class ClassIncremental:
@@ -17,37 +41,26 @@ class ClassIncremental:
     classes are there, further tasks are like the last. Labels are those of the data set and do not depend on the order.
 
     Args:
-        dataset: the training images, on the device where tasks are wanted.
-        test: the test images, or None.
-        seed: the run's seed, on which the order of the classes depends.
-        classes_per_task: classes that each task adds.
-        first_classes: classes of the first task; None for ``classes_per_task``.
-        validation_per_class: images of each class held out.
-        masked: whether classes that were not seen yet are left out of loss and accuracy.
+        dataset: The training images, on the device where tasks are wanted.
+        test: The test images, or None.
+        settings: The settings.
+        seed: The run's seed, on which the order of the classes depends.
 
     Raises:
-        ValueError: a setting outside its range.
+        ValueError: The data set has not so many classes, or images of a class.
     """
 
     classification = True
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        test: Dataset | None,
-        seed: int,
-        classes_per_task: int = 5,
-        first_classes: int | None = None,
-        validation_per_class: int = 0,
-        masked: bool = True,
-    ) -> None:
-        first = classes_per_task if first_classes is None else first_classes
-        for name, value in (("classes_per_task", classes_per_task), ("first_classes", first)):
-            if not 1 <= value <= dataset.classes:
+    def __init__(self, dataset: Dataset, test: Dataset | None, settings: ClassIncrementalSettings, seed: int) -> None:
+        more, validation_per_class = settings.classes_per_task, settings.validation_per_class
+        first = more if settings.first_classes is None else settings.first_classes
+        for name, value in (("classes_per_task", more), ("first_classes", first)):
+            if value > dataset.classes:
                 raise ValueError(f"{name} must lie in 1..{dataset.classes}, got {value!r}")
         rows = class_rows(dataset.targets, dataset.classes)
         fewest = min(map(len, rows))
-        if not 0 <= validation_per_class < fewest:
+        if validation_per_class >= fewest:
             raise ValueError(
                 f"validation_per_class must be less than the {fewest} images of a class, got {validation_per_class!r}"
             )
@@ -55,7 +68,7 @@ class ClassIncremental:
         self.outputs = dataset.classes
         self.has_validation = validation_per_class > 0
         self._dataset, self._test = dataset, test
-        self._first, self._more, self._masked = first, classes_per_task, masked
+        self._first, self._more, self._masked = first, more, settings.masked
         self._train_rows = [part[validation_per_class:] for part in rows]
         self._validation_rows = [part[:validation_per_class] for part in rows]
         self._test_rows = class_rows(test.targets, dataset.classes) if test is not None else []

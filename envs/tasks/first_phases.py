@@ -1,5 +1,7 @@
 """A first phase of training that is poorer than what follows: warm starts and passing non-stationarity."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -7,10 +9,41 @@ from torch import Tensor
 
 from plasticity.envs.datasets.datasets import Dataset
 from plasticity.envs.experience import Examples
+from plasticity.envs.registry import stream
 from plasticity.envs.tasks.task_data import TaskData
+from plasticity.envs.tasks.task_settings import ImageTaskSettings
+from plasticity.settings.fields import setting
 from plasticity.settings.seeding import torch_generator
 
 PHASES: Final = ("subset", "noisy_labels", "wrong_labels")
+
+
+@stream("first_phases")
+@dataclass
+class FirstPhasesSettings(ImageTaskSettings):
+    """A poorer version of a data set first, then all of it."""
+
+    dataset: str = "cifar10"
+    epochs_per_task: int = 350
+    batch_size: int = 128
+    kind: str = setting("subset", "``subset``, ``noisy_labels`` or ``wrong_labels``.", choices=PHASES)
+    fraction: float = setting(
+        0.5, "Part of the examples that is shown at first, or whose label is incorrect at first.", low=0, high=1
+    )
+    phases: int = setting(1, "Poorer tasks before the full one.", low=1)
+    first_epochs: int | None = setting(None, "Passes over the examples of each poorer task; None for ``epochs_per_task``.", low=1)
+    gradual: bool = setting(True, "Whether the good part grows by equal steps from phase to phase, or stays the same.")
+    right_by_chance: bool = setting(False, "Whether a noisy or wrong label may be the right one by chance.")
+    validation_fraction: float = setting(0.0, "Part of the training images held out for validation.", low=0, below=1)
+
+    def source(self, seed: int, device: torch.device) -> "FirstPhases":
+        """Makes the tasks."""
+        train, test = self.placed(device, self.load("train"), self.load("test"))
+        return FirstPhases(train, test, self, seed)
+
+    def epochs_of_first_tasks(self) -> Sequence[int]:
+        """Returns the passes of the poorer tasks."""
+        return () if self.first_epochs is None else [self.first_epochs] * self.phases
 
 
 class FirstPhases:
@@ -19,7 +52,7 @@ class FirstPhases:
     ``subset`` shows part of the data: a warm start from half of it is one phase with fraction 0.5 (Ash and Adams 2020, "On
     warm-starting neural network training"). The other two show all of it, with incorrect labels for part of the examples, as in
     Igl et al. (2021), "Transient non-stationarity and generalisation in deep reinforcement learning": ``wrong_labels`` are drawn
-    once and stay, ``noisy_labels`` are drawn anew in each phase (there in each epoch, which is ``first_epochs=1`` here). An
+    once and stay, ``noisy_labels`` are drawn again in each phase (there in each epoch, which is ``first_epochs=1`` here). An
     incorrect label is uniform over the other classes; the published code lets noisy ones be right by chance.
 
     With more phases than one the good part grows, by equal steps from phase to phase up to all examples in the full task, and
@@ -27,52 +60,31 @@ class FirstPhases:
     as they are.
 
     Args:
-        dataset: the training images, on the device where tasks are wanted.
-        test: the test images, or None.
-        seed: the run's seed.
-        kind: one of ``PHASES``.
-        fraction: part of the examples that the first phase shows, or whose label is incorrect in it.
-        phases: poorer tasks before the full one, at least 1.
-        validation_fraction: part of the training images held out for validation; less than 1.
-        gradual: whether the good part grows from phase to phase.
-        right_by_chance: whether labels of the other two kinds are uniform over all classes, the right one among them.
+        dataset: The training images, on the device where tasks are wanted.
+        test: The test images, or None.
+        settings: The settings.
+        seed: The run's seed.
 
     Raises:
-        ValueError: a setting outside its range, or an unknown name.
+        ValueError: The first phase would have no examples.
     """
 
     classification = True
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        test: Dataset | None,
-        seed: int,
-        kind: str = "subset",
-        fraction: float = 0.5,
-        phases: int = 1,
-        validation_fraction: float = 0.0,
-        gradual: bool = True,
-        right_by_chance: bool = False,
-    ) -> None:
-        if kind not in PHASES:
-            raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(PHASES)}")
-        if not 0 <= fraction <= 1 or phases < 1:
-            raise ValueError(f"fraction must lie between 0 and 1 and phases be at least 1, got {fraction!r} and {phases!r}")
-        if not 0 <= validation_fraction < 1:
-            raise ValueError(f"validation_fraction must lie in 0..1, 1 excluded, got {validation_fraction!r}")
+    def __init__(self, dataset: Dataset, test: Dataset | None, settings: FirstPhasesSettings, seed: int) -> None:
         count = len(dataset.inputs)
         self.input_shape, self.input_dtype = tuple(dataset.inputs.shape[1:]), dataset.inputs.dtype
         self.outputs = dataset.classes
         self._dataset, self._test, self._seed = dataset, test, seed
-        self._kind, self._fraction, self._phases, self._gradual = kind, fraction, phases, gradual
-        self._right_by_chance = right_by_chance
-        held_out = round(validation_fraction * count)
+        self._kind, self._fraction = settings.kind, settings.fraction
+        self._phases, self._gradual = settings.phases, settings.gradual
+        self._right_by_chance = settings.right_by_chance
+        held_out = round(settings.validation_fraction * count)
         self.has_validation = held_out > 0
         order = torch.randperm(count, generator=torch_generator(seed, "example order")).to(dataset.inputs.device)
         self._held_out, self._order = order[:held_out], order[held_out:]
         if self.examples_in(0) < 1:
-            raise ValueError(f"fraction={fraction!r} of {len(self._order)} examples leaves none for the first phase")
+            raise ValueError(f"fraction={settings.fraction!r} of {len(self._order)} examples leaves none for the first phase")
 
     def examples_in(self, number: int) -> int:
         """Returns the training examples of a task."""

@@ -1,44 +1,68 @@
 """Permuted Shakespeare: the same sequences of text, with other numbers for the tokens in each task."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 
-from plasticity.envs.datasets.token_text import TokenText
+from plasticity.envs.datasets.token_text import UNITS, TokenText, load_text, tokenize
 from plasticity.envs.experience import Examples
+from plasticity.envs.registry import stream
 from plasticity.envs.tasks.task_data import TaskData
+from plasticity.envs.tasks.task_settings import TaskSettings
+from plasticity.settings.fields import setting
 from plasticity.settings.seeding import torch_generator
+
+
+@stream("shakespeare")
+@dataclass
+class ShakespeareSettings(TaskSettings):
+    """Permuted Shakespeare: next-token prediction, with a fresh permutation of the tokens' numbers in each task."""
+
+    epochs_per_task: int = 100
+    batch_size: int = 8
+    data_folder: str | None = setting(
+        None,
+        "A text, a folder with a text ``input.txt``, or that of the data sets; None for ``$PLASTICITY_DATA`` "
+        "or ``~/.cache/plasticity``.",
+    )
+    unit: str = setting("word", "What a token is, ``word`` or ``character``.", choices=UNITS)
+    sequence_tokens: int = setting(128, "Tokens in a sequence.", low=1)
+    examples_per_task: int | None = setting(256, "Sequences in a task, the first of the text; None for all.", low=1)
+
+    def source(self, seed: int, device: torch.device) -> "PermutedText":
+        """Makes the tasks."""
+        text = load_text(None if self.data_folder is None else Path(self.data_folder))
+        return PermutedText(tokenize(text, self.unit), self, seed, device)
 
 
 class PermutedText:
     """Next-token prediction under a permutation of the tokens' numbers, fresh for each task; a source of tasks.
 
     After Farias & Jozefiak 2025, "Self-Normalized Resets for Plasticity in Continual Learning". The text is cut into pieces of
-    ``length`` + 1 tokens, one after another; an example is the first ``length`` of a piece and, as targets, the last ``length``.
+    L + 1 tokens, one after another, with L = ``sequence_tokens``; an example is the first L of a piece and, as targets, the
+    last L.
     All tasks have the same examples but for the permutation, the first task as well.
 
     Deviation: the published code exchanges words, that is what is between spaces, among each other and cuts the result into the
     tokens of GPT-2, of which the text has 11,387; here the tokens themselves are exchanged.
 
     Args:
-        text: the text.
-        seed: the run's seed.
-        examples: sequences in a task, the first of the text; None for all.
-        length: tokens in a sequence.
-        device: where tasks are wanted.
+        text: The text in tokens.
+        settings: The settings.
+        seed: The run's seed.
+        device: Where tasks are wanted.
 
     Raises:
-        ValueError: a setting outside its range, or a text that is too short.
+        ValueError: The text is too short.
     """
 
     classification = True
     has_validation = False
     input_dtype = torch.int64
 
-    def __init__(
-        self, text: TokenText, seed: int, examples: int | None = 256, length: int = 128, device: torch.device | str = "cpu"
-    ) -> None:
-        for name, value in (("examples_per_task", 1 if examples is None else examples), ("sequence_tokens", length)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value!r}")
+    def __init__(self, text: TokenText, settings: ShakespeareSettings, seed: int, device: torch.device | str = "cpu") -> None:
+        examples, length = settings.examples_per_task, settings.sequence_tokens
         there = len(text.tokens) // (length + 1)
         wanted = max(there, 1) if examples is None else examples
         if wanted > there:

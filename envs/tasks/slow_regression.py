@@ -1,10 +1,15 @@
 """Slowly-changing regression: inputs of bits, some of which change rarely, and a fixed random target network."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from plasticity.envs.experience import Examples
+from plasticity.envs.registry import stream
 from plasticity.envs.tasks.task_data import TaskData
+from plasticity.envs.tasks.task_settings import TaskSettings
+from plasticity.settings.fields import setting
 from plasticity.settings.seeding import torch_generator
 
 
@@ -41,26 +46,42 @@ class ThresholdNetwork:
         return (hidden @ self.output_weight + self.output_bias).unsqueeze(1)
 
 
+@stream("slow_regression")
+@dataclass
+class SlowRegressionSettings(TaskSettings):
+    """Slowly-changing regression."""
+
+    batch_size: int = 1
+    announce_tasks: bool = False
+    bits: int = setting(20, "Inputs.", low=1)
+    slow_bits: int = setting(15, "The first ones, which are constant in a task.", low=1)
+    examples_per_task: int = setting(10_000, "Examples between changes.", low=1)
+    target_units: int = setting(100, "Hidden units of the target network.", low=1)
+    beta: float = setting(0.7, "How rarely they are on.")
+    redraw_all: bool = setting(
+        False, "Whether all slow bits are drawn again at a change, as in the published data, and not one flipped."
+    )
+    published_threshold: bool = setting(False, "Whether thresholds are those of the published code.")
+
+    def source(self, seed: int, device: torch.device) -> "SlowRegression":
+        """Makes the tasks."""
+        return SlowRegression(self, seed, device)
+
+
 class SlowRegression:
     """Slowly-changing regression, a task for each setting of the slow bits; a source of tasks.
 
     See Dohare et al. (2024): 20 bits, of which 15 are the same for 10,000 examples, after which one of them, drawn uniformly,
-    flips; the others are drawn for each example. The published data draw all slow bits anew (``redraw_all``), though a variant
+    flips; the others are drawn for each example. The published data draw all slow bits again (``redraw_all``), though a variant
     that flips one is there as well.
 
     Args:
-        seed: the run's seed.
-        bits: inputs.
-        slow_bits: the first ones, which are constant in a task.
-        examples_per_task: examples between changes.
-        target_units: hidden units of the target network.
-        beta: see ``ThresholdNetwork``.
-        redraw_all: whether all slow bits are drawn anew, and not one flipped.
-        published_threshold: see ``ThresholdNetwork``.
-        device: where tasks are wanted.
+        settings: The settings.
+        seed: The run's seed.
+        device: Where tasks are wanted.
 
     Raises:
-        ValueError: a setting outside its range.
+        ValueError: There are fewer bits than slow ones.
     """
 
     classification = False
@@ -68,29 +89,17 @@ class SlowRegression:
     input_dtype = torch.float32
     outputs = 1
 
-    def __init__(
-        self,
-        seed: int,
-        bits: int = 20,
-        slow_bits: int = 15,
-        examples_per_task: int = 10_000,
-        target_units: int = 100,
-        beta: float = 0.7,
-        redraw_all: bool = False,
-        published_threshold: bool = False,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if not 1 <= slow_bits <= bits:
+    def __init__(self, settings: SlowRegressionSettings, seed: int, device: torch.device | str = "cpu") -> None:
+        bits, slow_bits = settings.bits, settings.slow_bits
+        if slow_bits > bits:
             raise ValueError(f"slow_bits must lie in 1..{bits}, got {slow_bits!r}")
-        if examples_per_task < 1 or target_units < 1:
-            raise ValueError(
-                f"examples_per_task and target_units must be at least 1, got {examples_per_task!r} and {target_units!r}"
-            )
         self.input_shape: tuple[int, ...] = (bits,)
         self._seed, self._device = seed, device
-        self._slow_bits, self._fast_bits, self._examples = slow_bits, bits - slow_bits, examples_per_task
-        self._redraw_all = redraw_all
-        self.target = ThresholdNetwork(bits, target_units, beta, published_threshold, torch_generator(seed, "target network"))
+        self._slow_bits, self._fast_bits, self._examples = slow_bits, bits - slow_bits, settings.examples_per_task
+        self._redraw_all = settings.redraw_all
+        self.target = ThresholdNetwork(
+            bits, settings.target_units, settings.beta, settings.published_threshold, torch_generator(seed, "target network")
+        )
         self._slow: list[Tensor] = [self._drawn(0)]
 
     def examples_in(self, number: int) -> int:

@@ -1,17 +1,39 @@
 """Regression onto random functions of images with an offset, then without: targets of growing size as a cause."""
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from plasticity.envs.datasets.datasets import Dataset
 from plasticity.envs.experience import Examples
+from plasticity.envs.registry import stream
 from plasticity.envs.tasks.task_data import TaskData
+from plasticity.envs.tasks.task_settings import ImageTaskSettings, drawn
+from plasticity.settings.fields import setting
 from plasticity.settings.seeding import torch_generator
 
 HIDDEN_UNITS = 128
+
+
+@stream("target_offsets")
+@dataclass
+class TargetOffsetsSettings(ImageTaskSettings):
+    """Regression onto random functions of images, with offsets."""
+
+    dataset: str = "mnist"
+    epochs_per_task: int = 500
+    batch_size: int = 512
+    offsets: list[float] = setting([32.0, 0.0], "Offset of the targets in each task; the last one is that of all further tasks.")
+    examples: int | None = setting(10_000, "Images to fit; None for all.")
+    frequency: float = setting(1e5, "Factor of the random function inside the sine.")
+    targets: int = setting(1, "Numbers to predict for each image.", low=1)
+
+    def source(self, seed: int, device: torch.device) -> "TargetOffsets":
+        """Makes the tasks."""
+        (images,) = self.placed(device, drawn(self.load("train"), self.examples, seed))
+        return TargetOffsets(images, self, seed)
 
 
 class TargetOffsets:
@@ -24,32 +46,23 @@ class TargetOffsets:
     M = 100,000 the targets are noise either way.
 
     Args:
-        dataset: the images, the same ones in every task, on the device where tasks are wanted.
-        seed: the run's seed.
-        offsets: b of the tasks; the last one is that of all further tasks.
-        frequency: M.
-        targets: numbers to predict for each image.
+        dataset: The images, the same ones in every task, on the device where tasks are wanted.
+        settings: The settings; ``frequency`` is M.
+        seed: The run's seed.
 
     Raises:
-        ValueError: a setting outside its range.
+        ValueError: There are no offsets.
     """
 
     classification = False
     has_validation = False
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        seed: int,
-        offsets: Sequence[float] = (32.0, 0.0),
-        frequency: float = 1e5,
-        targets: int = 1,
-    ) -> None:
-        if not offsets or targets < 1:
-            raise ValueError(f"offsets must not be empty and targets be at least 1, got {list(offsets)!r} and {targets!r}")
+    def __init__(self, dataset: Dataset, settings: TargetOffsetsSettings, seed: int) -> None:
+        if not settings.offsets:
+            raise ValueError("offsets must not be empty")
         self.input_shape, self.input_dtype = tuple(dataset.inputs.shape[1:]), dataset.inputs.dtype
-        self.outputs = targets
-        self._seed, self._offsets, self._frequency = seed, tuple(offsets), frequency
+        self.outputs = settings.targets
+        self._seed, self._offsets, self._frequency = seed, tuple(settings.offsets), settings.frequency
         self._images = dataset.inputs
 
     def examples_in(self, number: int) -> int:

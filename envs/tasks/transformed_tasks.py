@@ -1,24 +1,58 @@
 """Tasks that are one data set under changing transformations."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from plasticity.envs.datasets.datasets import Dataset
+from plasticity.envs.datasets.datasets import DATASETS, Dataset
 from plasticity.envs.experience import Examples
+from plasticity.envs.registry import stream
 from plasticity.envs.tasks.task_data import TaskData, class_rows
+from plasticity.envs.tasks.task_settings import ImageTaskSettings, drawn
 from plasticity.envs.tasks.transformations import SHARED, TRANSFORMATIONS
+from plasticity.settings.fields import setting
 from plasticity.settings.seeding import torch_generator
 
 MODES: Final = ("continual", "composite", "growing")
+
+
+@stream("task_stream")
+@dataclass
+class TaskStreamSettings(ImageTaskSettings):
+    """A sequence of supervised tasks over one data set, which transformations tell apart."""
+
+    transformation: str = setting(
+        "permuted_pixels",
+        "``permuted_pixels``, ``random_labels``, ``permuted_labels`` or ``none``.",
+        choices=tuple(TRANSFORMATIONS),
+    )
+    examples: int | None = setting(None, "Examples of the data set that the run has, drawn once; None for all.")
+    examples_per_task: int | None = setting(None, "Examples of these drawn for each task; None for all of them.")
+    mode: str = setting(
+        "continual",
+        "``continual``, ``composite`` (the same examples are transformed each time) or ``growing`` (a class more each time).",
+        choices=MODES,
+    )
+    fraction: float = setting(1.0, "Part of a task's examples that is transformed.", low=0, high=1)
+    test: bool | None = setting(
+        None, "Whether images are kept for tests; None where there is an official test set, which digits and quick_draw lack."
+    )
+
+    def source(self, seed: int, device: torch.device) -> "TransformedTasks":
+        """Makes the tasks."""
+        apart = self.test if self.test is not None else DATASETS.named(self.dataset).official_test
+        parts = [drawn(self.load("train" if apart else None), self.examples, seed)]
+        train, *test = self.placed(device, *parts, *([self.load("test")] if apart else []))
+        return TransformedTasks(train, self, seed, test[0] if test else None)
 
 
 class TransformedTasks:
     """A task is a draw from one data set under a transformation of its own; a source of tasks.
 
     The modes are those of "Towards perpetually trainable neural networks", section 4.2. In ``continual`` a fraction of the task's
-    examples, drawn anew for each task, is transformed and the rest is as it was. In ``composite`` it is always the same examples
+    examples, drawn for each task, is transformed and the rest is as it was. In ``composite`` it is always the same examples
     that are transformed, differently each time; with a fraction of 1 that is ``continual``. In ``growing`` task t holds the first
     t + 1 classes, in an order that the seed decides (in the end, all of them), and the transformation is that of ``continual``.
     Random and permuted labels range over all classes in every mode.
@@ -27,49 +61,31 @@ class TransformedTasks:
     only a fraction is transformed it stays as it is. Wholly random labels cannot be tested.
 
     Args:
-        dataset: what tasks are made of, on the device where tasks are wanted.
-        transformation: a key of ``TRANSFORMATIONS``.
-        examples_per_task: examples in a task, drawn for each without replacement; None is all of them.
-        seed: the run's seed.
-        mode: one of ``MODES``.
-        fraction: part of the examples that is transformed, rounded to a whole number of them.
-        test: examples apart from ``dataset``, or None.
+        dataset: What tasks are made of, on the device where tasks are wanted.
+        settings: The settings.
+        seed: The run's seed.
+        test: Examples apart from ``dataset``, or None.
 
     Raises:
-        ValueError: a setting outside its range, or an unknown name.
+        ValueError: A task of so many examples cannot be drawn.
     """
 
     classification = True
     has_validation = False
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        transformation: str,
-        examples_per_task: int | None,
-        seed: int,
-        mode: str = "continual",
-        fraction: float = 1.0,
-        test: Dataset | None = None,
-    ) -> None:
-        available = len(dataset.inputs)
-        if transformation not in TRANSFORMATIONS:
-            raise ValueError(f"unknown transformation {transformation!r}; choose from {', '.join(TRANSFORMATIONS)}")
-        if mode not in MODES:
-            raise ValueError(f"unknown mode {mode!r}; choose from {', '.join(MODES)}")
+    def __init__(self, dataset: Dataset, settings: TaskStreamSettings, seed: int, test: Dataset | None = None) -> None:
+        available, examples_per_task = len(dataset.inputs), settings.examples_per_task
         if examples_per_task is not None and not 1 <= examples_per_task <= available:
             raise ValueError(f"examples_per_task must be null or 1..{available}, got {examples_per_task!r}")
-        if examples_per_task is not None and mode == "growing":
+        if examples_per_task is not None and settings.mode == "growing":
             raise ValueError(f"examples_per_task must be null in mode 'growing', where tasks grow, got {examples_per_task!r}")
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"fraction must lie between 0 and 1, got {fraction!r}")
         self.input_shape, self.input_dtype = tuple(dataset.inputs.shape[1:]), dataset.inputs.dtype
         self.outputs = dataset.classes
         self._dataset, self._test, self._seed = dataset, test, seed
-        self._name, self._transform = transformation, TRANSFORMATIONS[transformation]
-        self._mode, self._fraction, self._wanted = mode, fraction, examples_per_task
+        self._name, self._transform = settings.transformation, TRANSFORMATIONS[settings.transformation]
+        self._mode, self._fraction, self._wanted = settings.mode, settings.fraction, examples_per_task
         self._device = dataset.inputs.device
-        if mode == "growing":
+        if settings.mode == "growing":
             self._classes = torch.randperm(dataset.classes, generator=torch_generator(seed, "class order")).to(self._device)
             by_class = class_rows(dataset.targets, dataset.classes)
             self._rows = [by_class[label] for label in self._classes.tolist()]

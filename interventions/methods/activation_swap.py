@@ -1,6 +1,7 @@
 """Another activation in all hidden layers."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import intervention
@@ -40,16 +41,13 @@ class ActivationSwap(Intervention):
             ValueError: If a layer with an odd number of units would have to be halved.
         """
         copies = activation_named(self.activation).copies if self.keep_features else 1
-        odd = [units for units in (*spec.widths, *spec.channels) if units % copies]
+        layers = {name: units for name in spec.sizes if isinstance(units := getattr(spec, name), list)}
+        odd = [units for of_layers in layers.values() for units in of_layers if units % copies]
         if odd:
             raise ValueError(
                 f"interventions.activation.keep_features=true halves the units of every layer, but one has {odd[0]}; "
                 "choose even widths and channels, or keep_features=false"
             )
-        return replace(
-            spec,
-            activations=[self.activation],
-            activation_offset=spec.activation_offset + self.offset,
-            widths=[units // copies for units in spec.widths],
-            channels=[units // copies for units in spec.channels],
-        )
+        halved: dict[str, Any] = {name: [units // copies for units in of_layers] for name, of_layers in layers.items()}
+        offset = spec.activation_offset + self.offset
+        return replace(spec, activations=[self.activation], activation_offset=offset, **halved)

@@ -1,12 +1,13 @@
 """Adam with relative time: the step count starts anew when the objective changes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from plasticity.interventions.base import Logs, Update
 from plasticity.interventions.methods.adam_state_reset import require_adam, reset_adam_state
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled
+from plasticity.settings.fields import setting
 
 
 @intervention("adam_rel")
@@ -28,7 +29,7 @@ class AdamRel(Scheduled):
     Does not work with: optimizers other than Adam (refused).
     """
 
-    every_updates: int = field(default=500, kw_only=True)
+    every_updates: int = setting(500, "Period in updates, 0 for never.", low=0, kw_only=True)
 
     no_effect: ClassVar = {"every_updates": 0, "at_task_switch": False}
 

@@ -21,13 +21,6 @@ class FixedThresholdResets(SilentUnitResets):
     State: an age per unit. Optimizer: moments of every entry written are cleared and the step count kept.
     Does not work with: networks without hidden units, activations without a threshold (refused). A CReLU unit fires whenever its
     input is not 0. Behind a layer normalisation a reset changes the whole layer. Target networks are left alone.
-
-    Attributes:
-        unit_of_time: ``example`` or ``step``: a silent batch ages a unit by its examples, or by 1.
-        firing_level: A unit fires where its activation is above this; 0 in the paper.
-        check_every_updates: Updates between two looks at the ages. On an accelerator every look writes all weights.
-        bias: What happens to the bias of a reset unit: ``zero`` or ``resample``.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
     threshold: int = setting(

@@ -1,6 +1,6 @@
 """Hare and tortoise: a fast network that is sent back to its own slow average."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -47,8 +47,8 @@ class HareAndTortoise(Scheduled):
     optimizer_state: str = setting(
         "keep", "What becomes of it when the hare is set back: ``keep``, ``zero`` or ``restart``.", choices=POLICIES
     )
-    every_updates: int = field(default=1000, kw_only=True)
-    at_task_switch: bool = field(default=False, kw_only=True)
+    every_updates: int = setting(1000, "Period in updates, 0 for never.", low=0, kw_only=True)
+    at_task_switch: bool = setting(False, "Whether it happens at announced task switches.", kw_only=True)
 
     no_effect: ClassVar = {"momentum": 0.0, "every_updates": 3}
 

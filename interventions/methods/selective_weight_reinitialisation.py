@@ -1,6 +1,6 @@
 """Selective weight reinitialisation: single weights of low utility start anew."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import torch
@@ -63,8 +63,8 @@ class SelectiveWeightReinitialisation(Scheduled):
     decay: float = setting(0.0, "Of the average of utilities over updates; 0 for the utility of the last update.", low=0, below=1)
     include: str = setting("weights_and_biases", "``weights``, ``weights_and_biases`` or ``all``.", choices=INCLUDE)
     optimizer_state: str = setting("keep", "``keep``, ``zero`` or ``restart`` for every entry written.", choices=POLICIES)
-    every_updates: int = field(default=1024, kw_only=True)
-    at_task_switch: bool = field(default=False, kw_only=True)
+    every_updates: int = setting(1024, "Period in updates, 0 for never.", low=0, kw_only=True)
+    at_task_switch: bool = setting(False, "Whether it happens at announced task switches.", kw_only=True)
 
     no_effect: ClassVar = {"every_updates": 0}
 

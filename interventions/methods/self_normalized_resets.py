@@ -52,13 +52,6 @@ class SelfNormalizedResets(SilentUnitResets):
 
     Thresholds are settings in examples, whatever the unit of time: divided by the examples of an update, rounded up, they are
     counts of updates.
-
-    Attributes:
-        unit_of_time: ``example`` or ``step``: a silent batch ages a unit by its examples, or by 1.
-        firing_level: A unit fires where its activation is above this; 0 in the paper.
-        check_every_updates: Updates between two looks at the ages. On an accelerator every look writes all weights.
-        bias: What happens to the bias of a reset unit: ``zero`` or ``resample``.
-        optimizer_state: ``keep``, ``zero`` or ``restart``.
     """
 
     rejection_probability: float = setting(

@@ -48,11 +48,17 @@ def _firings(on: Tensor, copies: int, count: bool) -> Tensor:
 class SilentUnitResets(Intervention, ABC):
     """What methods that reset silent units share; each says in its own way for how long a unit may be silent."""
 
-    unit_of_time: str = setting("example", choices=UNITS_OF_TIME)
-    firing_level: float = setting(0.0, low=0)
-    check_every_updates: int = setting(1, low=1)
-    bias: str = setting("zero", choices=("zero", "resample"))
-    optimizer_state: str = setting("zero", choices=POLICIES)
+    unit_of_time: str = setting(
+        "example", "``example`` or ``step``: a silent batch ages a unit by its examples, or by 1.", choices=UNITS_OF_TIME
+    )
+    firing_level: float = setting(0.0, "A unit fires where its activation is above this; 0 in the papers.", low=0)
+    check_every_updates: int = setting(
+        1, "Updates between two looks at the ages. On an accelerator every look writes all weights.", low=1
+    )
+    bias: str = setting(
+        "zero", "What happens to the bias of a reset unit: ``zero`` or ``resample``.", choices=("zero", "resample")
+    )
+    optimizer_state: str = setting("zero", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     def attach(self, u: Update) -> None:
         """Makes ages and thresholds, all of them for all layers together."""

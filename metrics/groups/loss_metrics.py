@@ -1,8 +1,7 @@
 """Metrics of the loss landscape: gradients of single examples and curvature; they cost many backward passes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
 
 from torch import Tensor
 
@@ -19,9 +18,13 @@ from plasticity.metrics.measures.gradients import (
 )
 from plasticity.metrics.measures.rank import effective_rank, srank
 from plasticity.metrics.measures.sharpness import Sharpness, sharpness
-from plasticity.metrics.metric import Measured, Metric, of_parts
+from plasticity.metrics.metric import Measured, metric
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import PartView
+
+_of_gradients = partial(metric, of="parts", cost="as gradient_cosine, shared")
+_of_kernel = partial(metric, of="parts", direction="falls", range="1 to examples")
+_curvature = partial(metric, of="parts", direction="rises", range="any number")
 
 
 def _gram(view: PartView) -> Tensor | Undefined:
@@ -37,22 +40,13 @@ def _cosines(view: PartView) -> Tensor | Undefined:
     return gram if isinstance(gram, Undefined) else cosines(gram)
 
 
-def _of_cosines(views: Sequence[PartView], of: Callable[[Tensor], float]) -> Measured:
-    def part(view: PartView) -> float:
-        matrix = _cosines(view)
-        return matrix if isinstance(matrix, Undefined) else of(matrix)
-
-    return of_parts(views, part)
+def _of_cosines(view: PartView, of: Callable[[Tensor], float]) -> float:
+    matrix = _cosines(view)
+    return matrix if isinstance(matrix, Undefined) else of(matrix)
 
 
-def _spectrum(
-    views: Sequence[PartView], of: Callable[[PartView], Tensor | Undefined], rank: Callable[[Tensor], float]
-) -> Measured:
-    def part(view: PartView) -> float:
-        gram = of(view)
-        return gram if isinstance(gram, Undefined) else _gradient_words(rank(eigenvalues(gram)))
-
-    return of_parts(views, part)
+def _rank_of(gram: Tensor | Undefined, rank: Callable[[Tensor], float]) -> float:
+    return gram if isinstance(gram, Undefined) else _gradient_words(rank(eigenvalues(gram)))
 
 
 def _gradient_words(rank: float) -> float:
@@ -60,7 +54,33 @@ def _gradient_words(rank: float) -> float:
     return Undefined(rank.reason.replace("features", "gradients")) if isinstance(rank, Undefined) else rank
 
 
+@_of_gradients("gradient_cosine", range="-1 to 1", direction="rises", cost="50 backward passes of one example")
+def _gradient_cosine(view: PartView) -> float:
+    """Mean cosine between the loss gradients of two of the latest 50 examples."""
+    return _of_cosines(view, mean_cosine)
+
+
+@_of_gradients("gradient_cosine_above_0.9", range="0 to 1", direction="rises")
+def _aligned_fraction(view: PartView) -> float:
+    """Fraction of pairs of these examples whose gradients have a cosine above 0.9."""
+    return _of_cosines(view, aligned_fraction)
+
+
+@_of_gradients("gradient_cosine_below_0", range="0 to 1", direction="rises or falls")
+def _opposed_fraction(view: PartView) -> float:
+    """Fraction of pairs of these examples whose gradients oppose each other."""
+    return _of_cosines(view, opposed_fraction)
+
+
+@_of_gradients("gradient_effective_rank", range="1 to examples", direction="falls")
+def _gradient_rank(view: PartView) -> float:
+    """Effective rank of the Gram matrix of these gradients."""
+    return _rank_of(_gram(view), effective_rank)
+
+
+@_of_gradients("gradient_cosine_matrix", of="agent", range="-1 to 1", direction="shows blocks")
 def _matrices(views: Sequence[PartView]) -> Measured:
+    """Image of these cosines, similar examples side by side (Lyle et al. 2023)."""
     values: Measured = {}
     for view in views:
         matrix = _cosines(view)
@@ -70,90 +90,33 @@ def _matrices(views: Sequence[PartView]) -> Measured:
     return values
 
 
-def _sharpness(views: Sequence[PartView], of: Callable[[Sharpness], float]) -> Measured:
-    def part(view: PartView) -> float:
-        both = view.once("sharpness", sharpness)
-        if isinstance(both, Undefined):
-            return both
-        value = of(both)
-        return value if value == value else Undefined("the curvature is not finite")
-
-    return of_parts(views, part)
+@_of_kernel("ntk_effective_rank", cost="50 backward passes of one input")
+def _kernel_effective_rank(view: PartView) -> float:
+    """Effective rank of the empirical neural tangent kernel of the sum of the outputs, on 50 inputs."""
+    return _rank_of(_kernel(view), effective_rank)
 
 
-_SHARED: Final = "as gradient_cosine, shared"
+@_of_kernel("ntk_srank", cost="as ntk_effective_rank, shared")
+def _kernel_srank(view: PartView) -> float:
+    """Least number of eigenvalues of that kernel that hold 99 % of their sum."""
+    return _rank_of(_kernel(view), srank)
 
-LOSS: Final[Mapping[str, Metric]] = {
-    "gradient_cosine": Metric(
-        "Mean cosine between the loss gradients of two of the latest 50 examples.",
-        "-1 to 1",
-        "rises",
-        "50 backward passes of one example",
-        partial(_of_cosines, of=mean_cosine),
-        default=False,
-    ),
-    "gradient_cosine_above_0.9": Metric(
-        "Fraction of pairs of these examples whose gradients have a cosine above 0.9.",
-        "0 to 1",
-        "rises",
-        _SHARED,
-        partial(_of_cosines, of=aligned_fraction),
-        default=False,
-    ),
-    "gradient_cosine_below_0": Metric(
-        "Fraction of pairs of these examples whose gradients oppose each other.",
-        "0 to 1",
-        "rises or falls",
-        _SHARED,
-        partial(_of_cosines, of=opposed_fraction),
-        default=False,
-    ),
-    "gradient_effective_rank": Metric(
-        "Effective rank of the Gram matrix of these gradients.",
-        "1 to examples",
-        "falls",
-        _SHARED,
-        partial(_spectrum, of=_gram, rank=effective_rank),
-        default=False,
-    ),
-    "gradient_cosine_matrix": Metric(
-        "Image of these cosines, similar examples side by side (Lyle et al. 2023).",
-        "-1 to 1",
-        "shows blocks",
-        _SHARED,
-        _matrices,
-        default=False,
-    ),
-    "ntk_effective_rank": Metric(
-        "Effective rank of the empirical neural tangent kernel of the sum of the outputs, on 50 inputs.",
-        "1 to examples",
-        "falls",
-        "50 backward passes of one input",
-        partial(_spectrum, of=_kernel, rank=effective_rank),
-        default=False,
-    ),
-    "ntk_srank": Metric(
-        "Least number of eigenvalues of that kernel that hold 99 % of their sum.",
-        "1 to examples",
-        "falls",
-        "as ntk_effective_rank, shared",
-        partial(_spectrum, of=_kernel, rank=srank),
-        default=False,
-    ),
-    "sharpness": Metric(
-        "Largest eigenvalue of the Hessian of the loss on the latest 64 examples.",
-        "any number",
-        "rises",
-        "20 to 200 Hessian-vector products",
-        partial(_sharpness, of=lambda both: both.largest),
-        default=False,
-    ),
-    "sharpness_magnitude": Metric(
-        "Eigenvalue of that Hessian of largest magnitude, with its sign.",
-        "any number",
-        "rises",
-        "as sharpness, shared",
-        partial(_sharpness, of=lambda both: both.largest_magnitude),
-        default=False,
-    ),
-}
+
+@_curvature("sharpness", cost="20 to 200 Hessian-vector products")
+def _largest(view: PartView) -> float:
+    """Largest eigenvalue of the Hessian of the loss on the latest 64 examples."""
+    return _sharpness(view, lambda both: both.largest)
+
+
+@_curvature("sharpness_magnitude", cost="as sharpness, shared")
+def _largest_magnitude(view: PartView) -> float:
+    """Eigenvalue of that Hessian of largest magnitude, with its sign."""
+    return _sharpness(view, lambda both: both.largest_magnitude)
+
+
+def _sharpness(view: PartView, of: Callable[[Sharpness], float]) -> float:
+    both = view.once("sharpness", sharpness)
+    if isinstance(both, Undefined):
+        return both
+    value = of(both)
+    return value if value == value else Undefined("the curvature is not finite")

@@ -6,12 +6,15 @@ from torch import Tensor, nn
 
 from plasticity.networks.heads.head import Head, Readers, evenly_spaced, expected_value
 from plasticity.networks.layers.noisy import dense
+from plasticity.networks.registry import head
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
 from plasticity.networks.units import UnitLayer
+from plasticity.settings.fields import require_choice
 
 
+@head("dueling")
 class DuelingHead(Head):
     """Values made of a value and an advantage stream (Wang et al. 2016): V + A - mean of A over actions, equation 9.
 
@@ -25,8 +28,8 @@ class DuelingHead(Head):
     atoms: Tensor
 
     def __init__(self, features: int, spec: HeadSpec, network: NetworkSpec) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(features, spec, network)
+        require_choice("dueling head", spec.kind, ["q", "categorical"])
         self.bins = spec.bins if spec.kind == "categorical" else 0
         if self.bins:
             self.register_buffer("atoms", evenly_spaced(spec))
@@ -53,6 +56,11 @@ class DuelingHead(Head):
     def decode(self, outputs: Tensor) -> Tensor:
         """Returns the (expected) value of each output, (B, outputs)."""
         return expected_value(outputs, self.atoms, self.spec.label_smoothing) if self.bins else outputs
+
+    @property
+    def columns(self) -> int:
+        """One for each output, or for each of its atoms."""
+        return self.advantage.out_features
 
     def maps(self, prefix: str) -> dict[str, tuple[nn.Linear, float]]:
         """Returns the last map of each stream."""

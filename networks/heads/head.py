@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.noisy import map_initialisers
-from plasticity.networks.spec import HeadSpec
+from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
 from plasticity.networks.units import Consumer, UnitLayer
@@ -16,7 +16,27 @@ Readers = Callable[[HiddenLayer, int], tuple[Consumer, ...]]
 
 
 class Head(nn.Module):
-    """What all heads offer to a network: outputs, the scalars they stand for, initial values, their part of the unit graph."""
+    """What all heads offer to a network: outputs, the scalars they stand for, initial values, their part of the unit graph.
+
+    Args:
+        features: Length of the feature vector.
+        spec: The output.
+        network: The torso, whose hidden layers a head's own are like.
+
+    Attributes:
+        bins: Atoms of each output, the last axis of the outputs; 0 for outputs (B, columns).
+    """
+
+    bins: int = 0
+
+    def __init__(self, features: int, spec: HeadSpec, network: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @property
+    def columns(self) -> int:
+        """Numbers that stand for one input, atoms counted singly."""
+        return sum(linear.out_features for linear, _ in self.maps("").values())
 
     def forward(self, features: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps features (B, features) to outputs; activations of hidden layers go to ``taps`` if there are any."""

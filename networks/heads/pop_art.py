@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from plasticity.networks.heads.head import Head
 from plasticity.networks.layers.noisy import NoisyLinear, dense
+from plasticity.networks.registry import head
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.settings.fields import require_range
@@ -12,6 +13,7 @@ from plasticity.settings.fields import require_range
 _MOMENTS = ("mean", "second_moment", "deviation")
 
 
+@head("pop_art")
 class PopArtHead(Head):
     """A linear map onto normalised values, which stand for mean + deviation * output.
 
@@ -30,11 +32,13 @@ class PopArtHead(Head):
     deviation: Tensor
 
     def __init__(self, features: int, spec: HeadSpec, network: NetworkSpec) -> None:
-        super().__init__()
+        super().__init__(features, spec, network)
+        if spec.dueling or spec.kind not in ("q", "value"):
+            made = f"{'dueling ' * spec.dueling}{spec.kind}"
+            raise ValueError(f"pop_art normalises the outputs of a plain q or value head, not {made}")
         require_range("head.deviation_low", spec.deviation_low, 1e-30)
         if network.injected_layers:
             raise ValueError("plasticity_injection does not work with pop_art, which could not rescale its frozen companions")
-        self.spec = spec
         self.linear = dense(features, spec.outputs, spec.noise_deviation)
         for name, start in zip(_MOMENTS, (0.0, 1.0, 1.0), strict=True):
             self.register_buffer(name, torch.tensor(start, dtype=torch.float64))

@@ -11,7 +11,6 @@ from torch.func import functional_call
 
 from plasticity.networks.heads.head import Head
 from plasticity.networks.layers.spectral_normalisation import SpectralNormalisation
-from plasticity.networks.torsos.resnet import ResNet
 from plasticity.networks.torsos.torso import Torso
 from plasticity.networks.units import Consumer, UnitLayer
 
@@ -41,7 +40,7 @@ class Tail(nn.Module):
         self.layers = nn.ModuleList(available[len(available) - (layers - own) :])
         self.final = getattr(torso, "final", nn.Identity())
         self.head = head
-        self._means = isinstance(torso, ResNet)
+        self._torso = (torso,)  # in a tuple, so that its other modules are not the tail's
         if any(isinstance(module, SpectralNormalisation) for module in self.modules()):
             raise ValueError("injected layers cannot have spectral normalisation; choose other network.spectral_layers")
 
@@ -51,7 +50,7 @@ class Tail(nn.Module):
             dense = isinstance(getattr(layer, "linear", None), nn.Linear)
             x = layer(x.flatten(1) if dense and x.ndim > 2 else x)
         if len(self.layers):
-            x = x.mean((2, 3)) if self._means else self.final(x.flatten(1) if x.ndim > 2 else x)
+            x = self._torso[0].finish(x)
         outputs: Tensor = self.head(x)
         return outputs
 

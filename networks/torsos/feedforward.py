@@ -1,25 +1,21 @@
-"""Torsos by name, and those that are chains of hidden layers."""
+"""Torsos that are chains of hidden layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final, TypeVar
+from math import prod
+from typing import ClassVar, Final, TypeVar
 
 from torch import Tensor, nn
 
-from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.convolution import Convolution
 from plasticity.networks.layers.noisy import dense
+from plasticity.networks.registry import torso
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
-from plasticity.networks.torsos.hyperspherical import simba_v2
-from plasticity.networks.torsos.residual import bro, simba
-from plasticity.networks.torsos.resnet import resnet18
-from plasticity.networks.torsos.torso import Torso
-from plasticity.networks.torsos.transformer import gpt, vit
-from plasticity.networks.units import UnitLayer
-from plasticity.settings.fields import require_choice
+from plasticity.networks.torsos.torso import Stage, Torso
+from plasticity.settings.fields import setting
 
 Value = TypeVar("Value")
 
@@ -35,13 +31,14 @@ class ConvolutionSizes:
     pool: int
 
 
+_NATURE: Final = (ConvolutionSizes(32, 8, 4, 0, 1), ConvolutionSizes(64, 4, 2, 0, 1), ConvolutionSizes(64, 3, 1, 0, 1))
+
+
 class Chain(Torso):
-    """Convolutions, then dense layers: (B, C, H, W) or (B, D) to features (B, ``features``).
+    """Convolutions, then dense layers: (B, C, H, W) or (B, D) to the last layer's post-activations, or to the flattened input.
 
     Attributes:
         layers: Hidden layers by name (``conv_1`` ..., ``dense_1`` ...), in forward order.
-        hidden: The same, as a tuple.
-        features: Length of the feature vector, the last layer's post-activations, or the flattened input without any layer.
     """
 
     def __init__(
@@ -57,15 +54,15 @@ class Chain(Torso):
             layer = _convolution(name, convolution, specs[name], activations[name], shape)
             shape = _shape_after(name, convolution, shape, layer.activation.copies, input_shape)
             self.layers[name] = layer
-        self.positions = shape[1] * shape[2] if len(shape) == 3 else 1
-        self.features = _product(shape)
+        positions, features = shape[1] * shape[2] if len(shape) == 3 else 1, prod(shape)
         for name, width in zip(names[len(convolutions) :], spec.widths, strict=True):
-            linear = dense(self.features, width, head.noise_deviation)
+            linear = dense(features, width, head.noise_deviation)
             layer = HiddenLayer(name, linear, specs[name], activations[name])
             self.layers[name] = layer
-            self.features = width * layer.activation.copies
-
-        self.hidden = tuple(layer for layer in self.layers.values() if isinstance(layer, HiddenLayer))
+            features = width * layer.activation.copies
+        hidden = [layer for layer in self.layers.values() if isinstance(layer, HiddenLayer)]
+        readers = [*(layer.linear for layer in hidden[1:]), None]
+        self.declare(features, [_stage(*pair, positions) for pair in zip(hidden, readers, strict=bool(hidden))])
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps inputs (B, *input_shape) to features (B, features); activations go to ``taps`` if there are any."""
@@ -73,67 +70,72 @@ class Chain(Torso):
             if x.ndim > 2 and isinstance(layer.linear, nn.Linear):
                 x = x.flatten(1)
             x = layer(x, taps)
-        return x.flatten(1) if x.ndim > 2 else x
-
-    def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
-        """Describes all units; each layer is read by the next, the last one by ``readers``."""
-        described = []
-        for layer, reader in pairwise(self.hidden):
-            flattens = isinstance(layer.linear, nn.Conv2d) and isinstance(reader.linear, nn.Linear)
-            path = f"{prefix}.layers.{reader.name}.linear"
-            consumer = layer.read_by(path, reader.linear, self.positions if flattens else 1)
-            described.append(layer.unit_layer(f"{prefix}.layers.{layer.name}", (consumer,)))
-        if self.hidden:
-            last = self.hidden[-1]
-            positions = self.positions if isinstance(last.linear, nn.Conv2d) else 1
-            described.append(last.unit_layer(f"{prefix}.layers.{last.name}", readers(last, positions)))
-        return described
+        return self.finish(x)
 
 
-def mlp(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> Torso:
-    """Flattens the input, then dense layers of ``spec.widths``."""
-    return Chain([], spec, (_product(input_shape),), head)
+@torso("mlp")
+@dataclass(frozen=True, kw_only=True)
+class MLPSpec(NetworkSpec):
+    """Flattens the input, then dense layers of ``widths``."""
+
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> Chain:
+        """Builds the dense layers."""
+        return Chain([], self, (prod(input_shape),), head)
+
+    def least_weights(self, input_shape: Sequence[int]) -> tuple[int, int]:
+        """Counts all weights but those of the head."""
+        return sum(map(prod, pairwise([prod(input_shape), *self.widths]))), len(self.widths)
 
 
-def conv(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> Torso:
-    """Convolutions of ``spec.channels``, each with its activation and max-pooling, then dense layers of ``spec.widths``."""
-    count = len(spec.channels)
-    if count == 0:
-        raise ValueError("network.channels=[] must have an entry for each convolution of network.torso=conv")
-    columns = [
-        _one_for_each(f"network.{name}", getattr(spec, name), count) for name in ("kernel_sizes", "strides", "paddings", "pools")
-    ]
-    sizes = [ConvolutionSizes(*row) for row in zip(spec.channels, *columns, strict=True)]
-    return Chain(sizes, spec, input_shape, head)
+@torso("conv")
+@dataclass(frozen=True, kw_only=True)
+class ConvSpec(NetworkSpec):
+    """Convolutions of ``channels``, each with its activation and max-pooling, then dense layers of ``widths``."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("widths", "channels")
+
+    channels: list[int] = setting([], "Output channels of each convolution.", low=1)
+    kernel_sizes: list[int] = setting(
+        [3], "Kernel side of each convolution, in pixels; a single entry serves all of them.", low=1
+    )
+    strides: list[int] = setting([1], "Stride of each convolution, in pixels; a single entry serves all of them.", low=1)
+    paddings: list[int] = setting([0], "Zero padding of each convolution, in pixels; a single entry serves all of them.", low=0)
+    pools: list[int] = setting(
+        [1], "Side of the max-pooling after each convolution's activation, 1 for none; a single entry serves all of them.", low=1
+    )
+
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> Chain:
+        """Builds the convolutions and the dense layers."""
+        count = len(self.channels)
+        if count == 0:
+            raise ValueError("network.channels=[] must have an entry for each convolution of network.torso=conv")
+        columns = [
+            _one_for_each(f"network.{name}", getattr(self, name), count)
+            for name in ("kernel_sizes", "strides", "paddings", "pools")
+        ]
+        return Chain(list(map(ConvolutionSizes, self.channels, *columns)), self, input_shape, head)
+
+    def least_weights(self, input_shape: Sequence[int]) -> tuple[int, int]:
+        """Leaves out the first convolution, and what lies between the last and the dense layers."""
+        weights, layers = super().least_weights(input_shape)
+        kernels = [self.kernel_sizes[min(index, len(self.kernel_sizes) - 1)] for index in range(len(self.channels) - 1)]
+        between = zip(pairwise(self.channels), kernels, strict=False)
+        return weights + sum(before * after * side**2 for (before, after), side in between), layers + len(self.channels)
 
 
-def nature_cnn(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> Torso:
-    """The network of Mnih et al. 2015: 32 8x8/4, 64 4x4/2, 64 3x3/1, then dense layers of ``spec.widths`` (512 in the paper)."""
-    sizes = replace(spec, channels=[32, 64, 64], kernel_sizes=[8, 4, 3], strides=[4, 2, 1], paddings=[0], pools=[1])
-    return conv(sizes, input_shape, head)
+@torso("nature_cnn")
+@dataclass(frozen=True, kw_only=True)
+class NatureCNNSpec(NetworkSpec):
+    """The network of Mnih et al. 2015: 32 8x8/4, 64 4x4/2, 64 3x3/1, then dense layers of ``widths`` (512 in the paper)."""
+
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> Chain:
+        """Builds the three convolutions and the dense layers."""
+        return Chain(_NATURE, self, input_shape, head)
 
 
-TORSOS: Final[dict[str, Callable[[NetworkSpec, Sequence[int], HeadSpec], Torso]]] = {
-    "mlp": mlp,
-    "conv": conv,
-    "nature_cnn": nature_cnn,
-    "resnet18": resnet18,
-    "simba": simba,
-    "bro": bro,
-    "simba_v2": simba_v2,
-    "vit": vit,
-    "gpt": gpt,
-}
-
-
-def build_torso(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> Torso:
-    """Builds the torso that ``spec`` names, for a head that decides on noise and on how many kinds of tokens there are.
-
-    Raises:
-        ValueError: If a name is unknown or a size does not fit the input.
-    """
-    require_choice("network.torso", spec.torso, list(TORSOS))
-    return TORSOS[spec.torso](spec, input_shape, head)
+def _stage(layer: HiddenLayer, reader: nn.Linear | nn.Conv2d | None, positions: int) -> Stage:
+    flattened = isinstance(layer.linear, nn.Conv2d) and not isinstance(reader, nn.Conv2d)
+    return Stage(layer.name, (layer,), layer, reader, positions if flattened else 1)
 
 
 def _convolution(name: str, sizes: ConvolutionSizes, spec: NetworkSpec, activation: str, shape: Sequence[int]) -> HiddenLayer:
@@ -180,10 +182,3 @@ def _one_for_each(name: str, values: Sequence[Value], count: int) -> list[Value]
     if len(values) not in (1, count):
         raise ValueError(f"{name} has {len(values)} entries; give 1 or {count}, one for each layer")
     return list(values) * count if len(values) == 1 else list(values)
-
-
-def _product(shape: Sequence[int]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total

@@ -1,7 +1,7 @@
 """A residual torso on the unit sphere: SimbaV2."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -11,10 +11,11 @@ from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.product import linear
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.registry import torso
+from plasticity.networks.spec import HeadSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
-from plasticity.networks.torsos.residual import ResidualBlock, ResidualTorso, stream_width
+from plasticity.networks.torsos.residual import BlocksSpec, ResidualBlock, ResidualTorso, stream_width
 from plasticity.networks.units import NormSlice, UnitLayer, UnitSlice
 
 _SHIFT = 3.0
@@ -102,10 +103,7 @@ class SphereTorso(ResidualTorso):
 
     def initialisers(self, prefix: str, kind: str) -> dict[str, Initialiser]:
         """Rows that are orthogonal if there are no more of them than columns, of length 1; ``kind`` does not matter."""
-        chosen: dict[str, Initialiser] = {}
-        for hidden in self.hidden:
-            chosen |= hidden.initialisers(f"{prefix}.layers.{hidden.name}.inner", kind)
-            del chosen[f"{prefix}.layers.{hidden.name}.inner.linear.bias"]
+        chosen = super().initialisers(prefix, kind)
         for path, module in self.named_modules():
             if isinstance(module, SphereDense):
                 chosen |= module.initialisers(f"{prefix}.{path}")
@@ -114,7 +112,9 @@ class SphereTorso(ResidualTorso):
         return chosen
 
 
-def simba_v2(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> SphereTorso:
+@torso("simba_v2")
+@dataclass(frozen=True, kw_only=True)
+class SimbaV2Spec(BlocksSpec):
     """SimbaV2 (Lee et al. 2025, "Hyperspherical Normalization for Scalable Deep Reinforcement Learning"), sections 4.1 to 4.3.
 
     With n(.) for scaling to length 1, d the width, L blocks and e the expansion: x = n(s * W n([input, 3])), s at sqrt(2 / d);
@@ -122,19 +122,19 @@ def simba_v2(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> S
     at 1. Inputs should be normalised, and the intervention ``hyperspherical`` holds the rows of all W at length 1. Not built as
     published: the output s * W x is shared by all outputs of a network; activations get no 1e-8 lest a vector be 0, which here
     stays 0.
-
-    Raises:
-        ValueError: If there is more than one width or activation, or noise.
     """
-    width = stream_width(spec)
-    if head.noise_deviation:
-        raise ValueError("network.torso=simba_v2 does not work with noisy layers: rows of length 1 have no deviations")
-    copies, units = activation_named(spec.activations[0]).copies, width * spec.expansion
-    scale = (2 / width) ** 0.5
-    blocks = []
-    for number in range(1, spec.residual_blocks + 1):
-        inner = SphereDense(width, units, scale * spec.expansion**-0.5)
-        layer = HiddenLayer(f"block_{number}", inner, spec, spec.activations[0])
-        blocks.append(SphereBlock(width, layer, SphereDense(units * copies, width), 1 / (spec.residual_blocks + 1)))
-    embed = nn.Sequential(SphereEmbedding(prod(input_shape), width, scale))
-    return SphereTorso(embed, blocks, SphereDense(width, width, 1.0), lambda weight: Initialiser("orthogonal_rows", 1.0))
+
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> SphereTorso:
+        """Builds the torso on the sphere; ValueError if there is more than one width or activation, or noise."""
+        width = stream_width(self)
+        if head.noise_deviation:
+            raise ValueError("network.torso=simba_v2 does not work with noisy layers: rows of length 1 have no deviations")
+        copies, units = activation_named(self.activations[0]).copies, width * self.expansion
+        scale = (2 / width) ** 0.5
+        blocks = []
+        for number in range(1, self.residual_blocks + 1):
+            inner = SphereDense(width, units, scale * self.expansion**-0.5)
+            layer = HiddenLayer(f"block_{number}", inner, self, self.activations[0])
+            blocks.append(SphereBlock(width, layer, SphereDense(units * copies, width), 1 / (self.residual_blocks + 1)))
+        embed = nn.Sequential(SphereEmbedding(prod(input_shape), width, scale))
+        return SphereTorso(embed, blocks, SphereDense(width, width, 1.0), lambda weight: Initialiser("orthogonal_rows", 1.0))

@@ -1,21 +1,22 @@
 """Residual torsos of dense layers: SimBa and BroNet."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Final
+from typing import ClassVar, Final
 
 from torch import Tensor, nn
 
-from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.initialisers import Initialiser, fan_in
-from plasticity.networks.layers.noisy import dense, map_initialisers
+from plasticity.networks.layers.noisy import NoisyLinear, dense
+from plasticity.networks.registry import torso
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
-from plasticity.networks.torsos.torso import Torso
-from plasticity.networks.units import ExcludedUnits, UnitLayer
+from plasticity.networks.torsos.torso import Stage, Torso
+from plasticity.networks.units import ExcludedUnits
+from plasticity.settings.fields import setting
 
 STREAM: Final = "stream"
 EMBEDDING: Final = "embed"
@@ -63,19 +64,27 @@ class ResidualTorso(Torso):
         super().__init__()
         self.embed, self.final, self._published = embed, final, published
         self.layers = nn.ModuleDict({block.inner.name: block for block in blocks})
-        self.hidden = tuple(block.inner for block in blocks)
         self._blocks = tuple(blocks)
-        self.features = _dense_of(embed).out_features
+        stages = [Stage(block.inner.name, (block,), block.inner, block.outer) for block in blocks]
+        stages[-1] = replace(stages[-1], parts=(*stages[-1].parts, final))
+        first = embed[0]
+        assert isinstance(first, nn.Linear)
+        self.declare(first.out_features, [Stage(EMBEDDING, (embed,)), *stages])
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, ...) to (B, width)."""
         x = self._embedded(x.flatten(1), taps)
         for block in self._blocks:
             x = block(x, taps)
-        x = self.final(x)
+        x = self.finish(x)
         if taps is not None:
             taps.store(STREAM, x, x)
         return x
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Normalises the stream."""
+        finished: Tensor = self.final(x)
+        return finished
 
     def _embedded(self, x: Tensor, taps: Taps | None) -> Tensor:
         for module in self.embed:
@@ -83,14 +92,6 @@ class ResidualTorso(Torso):
             if taps is not None and isinstance(module, Pointwise):
                 taps.store(EMBEDDING, z, x)
         return x
-
-    def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
-        """Describes the inner units, each block's read by its outer map."""
-        described = []
-        for block in self._blocks:
-            path = f"{prefix}.layers.{block.inner.name}"
-            described.append(block.inner.unit_layer(f"{path}.inner", (block.inner.read_by(f"{path}.outer", block.outer),)))
-        return described
 
     def excluded(self) -> list[ExcludedUnits]:
         """The stream, and the units of the embedding if they have a non-linearity."""
@@ -101,62 +102,79 @@ class ResidualTorso(Torso):
 
     def initialisers(self, prefix: str, kind: str) -> dict[str, Initialiser]:
         """Weights as published with biases of 0, or all of ``kind`` if that is not ``default``."""
-        chosen = {
-            f"{prefix}.{name}": Initialiser("constant", 1.0 if name.endswith("weight") else 0.0)
-            for name, _ in self.named_parameters()
-        }
-        maps = {f"{prefix}.embed.0": _dense_of(self.embed)}
-        for block in self._blocks:
-            path = f"{prefix}.layers.{block.inner.name}"
-            chosen |= block.inner.initialisers(f"{path}.inner", kind)
-            assert isinstance(block.inner.linear, nn.Linear)
-            maps |= {f"{path}.inner.linear": block.inner.linear, f"{path}.outer": block.outer}
-        for path, linear in maps.items():
-            inner = path.endswith(".inner.linear")
-            if kind == "default":
-                chosen |= {f"{path}.weight": self._published(linear.weight), f"{path}.bias": Initialiser("constant", 0.0)}
-            elif not inner:
-                chosen |= map_initialisers(path, linear, kind, 1.0)
+        chosen = super().initialisers(prefix, kind)
+        maps = [(path, module) for path, module in self.named_modules(prefix=prefix) if isinstance(module, nn.Linear)]
+        for path, linear in maps if kind == "default" else []:
+            chosen[f"{path}.weight"] = self._published(linear.weight)
+            if linear.bias is not None:
+                chosen[f"{path}.bias"] = Initialiser("constant", 0.0)
+            if isinstance(linear, NoisyLinear) and not path.endswith(".inner.linear"):
+                deviations = ("weight_deviation", "bias_deviation")
+                chosen |= {f"{path}.{name}": Initialiser("constant", 0.0) for name in deviations}
         return chosen
 
-    def blocks(self, prefix: str) -> dict[str, tuple[str, ...]]:
-        """The embedding, each block, and what follows them with the last."""
-        named = {name: (f"{prefix}.layers.{name}",) for name in self.layers}
-        last = next(reversed(named))
-        return {"embed": (f"{prefix}.embed",), **named, last: (*named[last], f"{prefix}.final")}
+
+@dataclass(frozen=True, kw_only=True)
+class BlocksSpec(NetworkSpec):
+    """What torsos of blocks on a stream share."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("widths", "residual_blocks")
+
+    residual_blocks: int = setting(2, "Blocks.", low=1)
+    expansion: int = setting(4, "Inner units of a block for each unit of the stream.", low=1)
+
+    def least_weights(self, input_shape: Sequence[int]) -> tuple[int, int]:
+        """Counts the two maps of each block."""
+        weights, layers = super().least_weights(input_shape)
+        width = self.widths[0] if self.widths else 0
+        return weights + 2 * self.residual_blocks * self.expansion * width**2, layers + self.residual_blocks
 
 
-def simba(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> ResidualTorso:
+@torso("simba")
+@dataclass(frozen=True, kw_only=True)
+class SimbaSpec(BlocksSpec):
     """SimBa (Lee et al. 2025): a map, blocks x + map(activation(map(norm(x)))), a normalisation; inputs should be normalised.
 
     The embedding starts orthogonal, the blocks' maps He-normal.
     """
-    width = stream_width(spec)
-    embed = nn.Sequential(dense(prod(input_shape), width, head.noise_deviation))
 
-    def published(weight: Tensor) -> Initialiser:
-        return Initialiser("orthogonal", 1.0) if weight is embed[0].weight else Initialiser("normal", (2 / fan_in(weight)) ** 0.5)
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> ResidualTorso:
+        """Builds the residual torso."""
+        width, noise = stream_width(self), head.noise_deviation
+        embed = nn.Sequential(dense(prod(input_shape), width, noise))
 
-    return ResidualTorso(embed, _blocks(spec, width, spec, head.noise_deviation, before=True), nn.LayerNorm(width), published)
+        def published(weight: Tensor) -> Initialiser:
+            return (
+                Initialiser("orthogonal", 1.0)
+                if weight is embed[0].weight
+                else Initialiser("normal", (2 / fan_in(weight)) ** 0.5)
+            )
+
+        return ResidualTorso(embed, _blocks(self, width, self, noise, before=True), nn.LayerNorm(width), published)
 
 
-def bro(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> ResidualTorso:
+@torso("bro")
+@dataclass(frozen=True, kw_only=True)
+class BroSpec(BlocksSpec):
     """BroNet (Nauman et al. 2024): map, norm, activation, then blocks x + norm(map(activation(norm(map(x))))).
 
     All maps start orthogonal with gain sqrt(2). The paper's blocks are as wide as the stream, network.expansion=1.
     """
-    width = stream_width(spec)
-    normalised = replace(spec, normalisation=["layer", *(name for name in spec.normalisation if not name.startswith("layer"))])
-    activation = activation_named(spec.activations[0])
-    if activation.copies > 1 or activation.learned:
-        raise ValueError(
-            f"network.torso=bro takes activations of one output per unit, none that is learned, not {spec.activations[0]}"
+
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> ResidualTorso:
+        """Builds the residual torso."""
+        width, noise = stream_width(self), head.noise_deviation
+        normalised = replace(
+            self, normalisation=["layer", *(name for name in self.normalisation if not name.startswith("layer"))]
         )
-    embed = nn.Sequential(
-        dense(prod(input_shape), width, head.noise_deviation), nn.LayerNorm(width), Pointwise(spec.activations[0])
-    )
-    blocks = _blocks(spec, width, normalised, head.noise_deviation, before=False)
-    return ResidualTorso(embed, blocks, nn.Identity(), lambda weight: Initialiser("orthogonal", 2**0.5))
+        activation = activation_named(self.activations[0])
+        if activation.copies > 1 or activation.learned:
+            raise ValueError(
+                f"network.torso=bro takes activations of one output per unit, none that is learned, not {self.activations[0]}"
+            )
+        embed = nn.Sequential(dense(prod(input_shape), width, noise), nn.LayerNorm(width), Pointwise(self.activations[0]))
+        blocks = _blocks(self, width, normalised, noise, before=False)
+        return ResidualTorso(embed, blocks, nn.Identity(), lambda weight: Initialiser("orthogonal", 2**0.5))
 
 
 class Pointwise(nn.Module):
@@ -175,7 +193,7 @@ class Pointwise(nn.Module):
         return self.function(x)
 
 
-def _blocks(spec: NetworkSpec, width: int, inner: NetworkSpec, noise: float, before: bool) -> list[ResidualBlock]:
+def _blocks(spec: BlocksSpec, width: int, inner: NetworkSpec, noise: float, before: bool) -> list[ResidualBlock]:
     units = width * spec.expansion
     made = []
     for number in range(1, spec.residual_blocks + 1):
@@ -195,9 +213,3 @@ def stream_width(spec: NetworkSpec) -> int:
     if spec.spectral_layers or spec.normalised_layers:
         raise ValueError(f"network.torso={spec.torso} does not work with spectral_layers or normalised_layers")
     return spec.widths[0]
-
-
-def _dense_of(embed: nn.Sequential) -> nn.Linear:
-    first = embed[0]
-    assert isinstance(first, nn.Linear)
-    return first

@@ -1,24 +1,61 @@
 """ResNet-18 in the form for small images (He et al. 2016): no pooling at the start, a first convolution of 3x3 with stride 1."""
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 from torch import Tensor, nn
 
-from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.convolution import Convolution
-from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.load_balancing import LoadBalance
-from plasticity.networks.layers.noisy import map_initialisers
 from plasticity.networks.layers.normalisation import build_normalisation
+from plasticity.networks.registry import torso
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
-from plasticity.networks.torsos.torso import Torso
-from plasticity.networks.units import ExcludedUnits, UnitLayer
+from plasticity.networks.torsos.torso import Stage, Torso
+from plasticity.networks.units import ExcludedUnits
+from plasticity.settings.fields import setting
 
 _CHANNELS: Final = (64, 128, 256, 512)
+
+
+@torso("resnet18")
+@dataclass(frozen=True, kw_only=True)
+class ResNetSpec(NetworkSpec):
+    """ResNet-18 for small images (He et al. 2016): as many stages as there are channels, then the mean over positions."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("channels", "residual_blocks")
+
+    widths: list[int] = setting([], "Not used: there are no dense layers.", low=1)
+    channels: list[int] = setting([], "Output channels of the convolutions of each stage; empty for 64, 128, 256 and 512.", low=1)
+    residual_blocks: int = setting(2, "Blocks of each stage.", low=1)
+    normalised_skip: bool = setting(False, "Whether the skip path passes a batch normalisation without gain and offset.")
+    convolution_biases: bool = setting(True, "Whether the convolutions have biases.")
+
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> "ResNet":
+        """Builds a stage for each entry of ``channels``.
+
+        Raises:
+            ValueError: If inputs are no images, or settings do not fit.
+        """
+        if len(input_shape) != 3:
+            raise ValueError(f"network.torso=resnet18 needs images (channels, height, width), not shape {tuple(input_shape)}")
+        activation = activation_named(self.activations[0])
+        if len(self.activations) != 1 or activation.copies > 1 or activation.learned:
+            raise ValueError(f"network.torso=resnet18 takes one activation of one output per unit, not {list(self.activations)}")
+        if self.spectral_layers or self.normalised_layers:
+            raise ValueError("network.torso=resnet18 does not work with spectral_layers or normalised_layers")
+        if head.noise_deviation:
+            raise ValueError("network.torso=resnet18 has no dense layers to be noisy")
+        return ResNet(self, input_shape[0])
+
+    def least_weights(self, input_shape: Sequence[int]) -> tuple[int, int]:
+        """Leaves out the first convolution and those where the number of channels changes."""
+        blocks = self.residual_blocks
+        weights = sum(2 * blocks * 9 * channels**2 - 9 * channels**2 for channels in self.channels)
+        return weights, blocks * max(1, len(self.channels))
 
 
 class NormalisedMap(nn.Module):
@@ -48,7 +85,7 @@ class ConvolutionBlock(nn.Module):
         balance: The load-balancing layer before the activation of the sum, if there is one.
     """
 
-    def __init__(self, name: str, spec: NetworkSpec, inputs: int, channels: int, stride: int) -> None:
+    def __init__(self, name: str, spec: ResNetSpec, inputs: int, channels: int, stride: int) -> None:
         super().__init__()
         activation = spec.activations[0]
         bias = spec.convolution_biases
@@ -83,7 +120,7 @@ class ResNet(Torso):
     ``block_1_sum`` ..., have no incoming weights of their own and are excluded from the unit graph.
     """
 
-    def __init__(self, spec: NetworkSpec, inputs: int) -> None:
+    def __init__(self, spec: ResNetSpec, inputs: int) -> None:
         super().__init__()
         channels = spec.channels or list(_CHANNELS)
         stem = Convolution(inputs, channels[0], 3, 1, 1, bias=spec.convolution_biases)
@@ -96,24 +133,19 @@ class ResNet(Torso):
                 self.layers[name] = ConvolutionBlock(name, spec, width, count, 2 if stage and not block else 1)
                 width = count
         self._blocks = tuple(block for block in self.layers.values() if isinstance(block, ConvolutionBlock))
-        self.hidden = tuple(block.inner for block in self._blocks)
-        self.features = width
+        stages = [Stage(block.inner.name, (block,), block.inner, block.outer.linear) for block in self._blocks]
+        self.declare(width, [Stage("stem", (self.stem,)), *stages], self.stem.activation.gain)
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, C, H, W) to (B, features)."""
         x = self.stem(x, taps)
         for block in self._blocks:
             x = block(x, taps)
-        return x.mean((2, 3))
+        return self.finish(x)
 
-    def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
-        """Describes the inner channels, each block's read by its outer convolution."""
-        described = []
-        for block in self._blocks:
-            path = f"{prefix}.layers.{block.inner.name}"
-            reader = block.inner.read_by(f"{path}.outer.linear", block.outer.linear)
-            described.append(block.inner.unit_layer(f"{path}.inner", (reader,)))
-        return described
+    def finish(self, x: Tensor) -> Tensor:
+        """Takes the mean over positions."""
+        return x.mean((2, 3))
 
     def excluded(self) -> list[ExcludedUnits]:
         """The stream behind the first convolution and behind each block."""
@@ -123,44 +155,3 @@ class ResNet(Torso):
             for block in self._blocks
         ]
         return [ExcludedUnits("stem", self.stem.units, reason, self.stem.activation_name), *sums]
-
-    def initialisers(self, prefix: str, kind: str) -> dict[str, Initialiser]:
-        """Every convolution is drawn with the gain of the activation."""
-        chosen = self.stem.initialisers(f"{prefix}.stem", kind)
-        for block in self._blocks:
-            path = f"{prefix}.layers.{block.inner.name}"
-            chosen |= block.inner.initialisers(f"{path}.inner", kind)
-            for name, part in (("outer", block.outer), ("skip", block.skip)):
-                if part is not None:
-                    chosen |= map_initialisers(f"{path}.{name}.linear", part.linear, kind, block.inner.activation.gain)
-                    for norm, _ in part.norms.named_parameters():
-                        start = Initialiser("constant", 1.0 if norm.endswith("weight") else 0.0)
-                        chosen[f"{path}.{name}.norms.{norm}"] = start
-        return {name: start for name, start in chosen.items() if self._has(name.removeprefix(f"{prefix}."))}
-
-    def blocks(self, prefix: str) -> dict[str, tuple[str, ...]]:
-        """The first convolution, then each block."""
-        return {"stem": (f"{prefix}.stem",), **{name: (f"{prefix}.layers.{name}",) for name in self.layers}}
-
-    def _has(self, name: str) -> bool:
-        """Tells whether there is a parameter of that name; convolutions may have no bias."""
-        path, _, leaf = name.rpartition(".")
-        return getattr(self.get_submodule(path), leaf, None) is not None
-
-
-def resnet18(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> ResNet:
-    """Builds a ResNet of as many stages as there are channels, 64, 128, 256 and 512 without any given.
-
-    Raises:
-        ValueError: If inputs are no images, or settings of other torsos are given.
-    """
-    if len(input_shape) != 3:
-        raise ValueError(f"network.torso=resnet18 needs images (channels, height, width), not shape {tuple(input_shape)}")
-    activation = activation_named(spec.activations[0])
-    if len(spec.activations) != 1 or activation.copies > 1 or activation.learned:
-        raise ValueError(f"network.torso=resnet18 takes one activation of one output per unit, not {list(spec.activations)}")
-    if spec.spectral_layers or spec.normalised_layers:
-        raise ValueError("network.torso=resnet18 does not work with spectral_layers or normalised_layers")
-    if head.noise_deviation:
-        raise ValueError("network.torso=resnet18 has no dense layers to be noisy")
-    return ResNet(spec, input_shape[0])

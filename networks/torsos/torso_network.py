@@ -12,7 +12,6 @@ from plasticity.networks.layers.injection import Injection, Tail, with_companion
 from plasticity.networks.network import Block, Network
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
-from plasticity.networks.torsos.feedforward import build_torso
 from plasticity.networks.units import UnitGraph, UnitLayer
 
 
@@ -21,7 +20,7 @@ class TorsoNetwork(Network):
 
     def __init__(self, spec: NetworkSpec, input_shape: Sequence[int], input_dtype: torch.dtype, head: HeadSpec) -> None:
         super().__init__(spec, input_shape, input_dtype, head)
-        self.torso = build_torso(spec, input_shape, head)
+        self.torso = spec.build(input_shape, head)
         self.head = build_head(self.torso.features, head, spec)
         layers = [*self.torso.unit_layers("torso", self.head.readers("head")), *self.head.unit_layers("head")]
         self.initialisers = self._initialisers()

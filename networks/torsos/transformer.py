@@ -1,25 +1,40 @@
 """Small transformers: a vision transformer for images and a GPT for tokens."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.convolution import Convolution
 from plasticity.networks.layers.initialisers import Initialiser
-from plasticity.networks.layers.noisy import map_initialisers
 from plasticity.networks.layers.product import Dense
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.registry import torso
+from plasticity.networks.spec import HeadSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.torsos.hidden import HiddenLayer
-from plasticity.networks.torsos.torso import Torso
-from plasticity.networks.units import ExcludedUnits, UnitLayer
+from plasticity.networks.torsos.residual import STREAM, BlocksSpec, stream_width
+from plasticity.networks.torsos.torso import Stage, Torso
+from plasticity.networks.units import ExcludedUnits
+from plasticity.settings.fields import setting
 
-STREAM: Final = "stream"
 _DEVIATION: Final = 0.02  # of embeddings and, unless another initialiser is asked for, of all maps (Radford et al. 2019)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSpec(BlocksSpec):
+    """What transformers share."""
+
+    attention_heads: int = setting(2, "Heads of each attention.", low=1)
+
+    def check(self) -> None:
+        """Raises ValueError if sizes do not fit, or if there is more than one width or activation."""
+        width = stream_width(self)
+        if width % self.attention_heads:
+            heads = f"attention_heads={self.attention_heads}"
+            raise ValueError(f"network.torso={self.torso}: widths=[{width}] must be a multiple of {heads}")
 
 
 class Attention(nn.Module):
@@ -48,7 +63,7 @@ class TransformerBlock(nn.Module):
         outer: The map back to the stream.
     """
 
-    def __init__(self, name: str, spec: NetworkSpec, width: int, causal: bool) -> None:
+    def __init__(self, name: str, spec: TransformerSpec, width: int, causal: bool) -> None:
         super().__init__()
         self.before_attention, self.before = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, spec.attention_heads, causal)
@@ -70,37 +85,35 @@ class Transformer(Torso):
         positions: (T, width) learned embedding of the place, added at the start.
     """
 
-    def __init__(self, spec: NetworkSpec, tokens: int, causal: bool) -> None:
+    def __init__(self, spec: TransformerSpec, embed: nn.Module, tokens: int, causal: bool) -> None:
         super().__init__()
-        _check(spec)
-        self.features = spec.widths[0]
-        self.positions = nn.Parameter(torch.zeros(tokens, self.features))
+        spec.check()
+        width = spec.widths[0]
+        self.positions = nn.Parameter(torch.zeros(tokens, width))
         names = [f"block_{number}" for number in range(1, spec.residual_blocks + 1)]
-        self.layers = nn.ModuleDict({name: TransformerBlock(name, spec, self.features, causal) for name in names})
-        self.final = nn.LayerNorm(self.features)
+        self.layers = nn.ModuleDict({name: TransformerBlock(name, spec, width, causal) for name in names})
+        self.final, self.embed = nn.LayerNorm(width), embed
         self._blocks = tuple(block for block in self.layers.values() if isinstance(block, TransformerBlock))
-        self.hidden = tuple(block.inner for block in self._blocks)
+        stages = [Stage(block.inner.name, (block,), block.inner, block.outer) for block in self._blocks]
+        stages[-1] = replace(stages[-1], parts=(*stages[-1].parts, self.final))
+        self.declare(width, [Stage("embed", (embed, self.positions)), *stages])
 
     def embedded(self, x: Tensor) -> Tensor:
         """Maps inputs to (B, T, width), without the positions."""
         raise NotImplementedError
 
     def stream(self, x: Tensor, taps: Taps | None) -> Tensor:
-        """Runs the blocks on inputs; returns (B, T, width)."""
+        """Runs the blocks on inputs; returns features."""
         x = self.embedded(x)
         x = x + self.positions[: x.shape[1]].to(x.dtype)
         for block in self._blocks:
             x = block(x, taps)
-        tokens: Tensor = self.final(x)
-        return tokens
+        return self.finish(x)
 
-    def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
-        """Describes the units of the MLPs, each read by the map back to the stream."""
-        described = []
-        for block in self._blocks:
-            path = f"{prefix}.layers.{block.inner.name}"
-            described.append(block.inner.unit_layer(f"{path}.inner", (block.inner.read_by(f"{path}.outer", block.outer),)))
-        return described
+    def finish(self, x: Tensor) -> Tensor:
+        """Normalises the stream, (B, T, width)."""
+        finished: Tensor = self.final(x)
+        return finished
 
     def excluded(self) -> list[ExcludedUnits]:
         """The stream."""
@@ -108,25 +121,12 @@ class Transformer(Torso):
 
     def initialisers(self, prefix: str, kind: str) -> dict[str, Initialiser]:
         """Normal with deviation 0.02 and biases of 0, or maps of ``kind`` if that is not ``default``."""
-        chosen = {f"{prefix}.{name}": self._start(name, value) for name, value in self.named_parameters()}
-        for block in self._blocks:
-            path = f"{prefix}.layers.{block.inner.name}"
-            if kind != "default":
-                chosen |= block.inner.initialisers(f"{path}.inner", kind)
-                attention = block.attention
-                for name, linear in (("queries_keys_values", attention.queries_keys_values), ("outer", attention.outer)):
-                    chosen |= map_initialisers(f"{path}.attention.{name}", linear, kind, 1.0)
-                chosen |= map_initialisers(f"{path}.outer", block.outer, kind, 1.0)
-            elif block.inner.learned is not None:
-                learned = block.inner.learned.initialisers()
-                chosen |= {f"{path}.inner.learned.{name}": start for name, start in learned.items()}
+        chosen = super().initialisers(prefix, kind)
+        for name, value in self.named_parameters():
+            beginning = name.partition(".")[0] in ("embed", "positions")
+            if beginning or (kind == "default" and ".learned." not in name):
+                chosen[f"{prefix}.{name}"] = self._start(name, value)
         return chosen
-
-    def blocks(self, prefix: str) -> dict[str, tuple[str, ...]]:
-        """The embeddings, each block, and the last normalisation with the last block."""
-        named = {name: (f"{prefix}.layers.{name}",) for name in self.layers}
-        last = next(reversed(named))
-        return {"embed": (f"{prefix}.embed", f"{prefix}.positions"), **named, last: (*named[last], f"{prefix}.final")}
 
     @staticmethod
     def _start(name: str, value: Tensor) -> Initialiser:
@@ -140,9 +140,8 @@ class GPT(Transformer):
 
     reads_tokens: ClassVar[bool] = True
 
-    def __init__(self, spec: NetworkSpec, tokens: int, vocabulary: int) -> None:
-        super().__init__(spec, tokens, causal=True)
-        self.embed = nn.Embedding(vocabulary, self.features)
+    def __init__(self, spec: TransformerSpec, tokens: int, vocabulary: int) -> None:
+        super().__init__(spec, nn.Embedding(vocabulary, spec.widths[0]), tokens, causal=True)
 
     def embedded(self, x: Tensor) -> Tensor:
         """Looks the tokens up."""
@@ -161,57 +160,53 @@ class GPT(Transformer):
 class ViT(Transformer):
     """Images to features (B, width): the mean over the patches."""
 
-    def __init__(self, spec: NetworkSpec, channels: int, side: tuple[int, int]) -> None:
-        super().__init__(spec, side[0] * side[1] // spec.patch_size**2, causal=False)
-        self.embed = Convolution(channels, self.features, spec.patch_size, spec.patch_size)
+    def __init__(self, spec: "ViTSpec", channels: int, patches: int) -> None:
+        embed = Convolution(channels, spec.widths[0], spec.patch_size, spec.patch_size)
+        super().__init__(spec, embed, patches, causal=False)
 
     def embedded(self, x: Tensor) -> Tensor:
         """Maps each patch."""
         patches: Tensor = self.embed(x)
         return patches.flatten(2).transpose(1, 2)
 
+    def finish(self, x: Tensor) -> Tensor:
+        """Normalises the stream and takes the mean over the patches."""
+        return super().finish(x).mean(1)
+
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, C, H, W) to (B, width)."""
-        x = self.stream(x, taps).mean(1)
+        x = self.stream(x, taps)
         if taps is not None:
             taps.store(STREAM, x, x)
         return x
 
 
-def gpt(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> GPT:
-    """Builds a GPT over as many kinds of tokens as the head has outputs.
+@torso("gpt")
+@dataclass(frozen=True, kw_only=True)
+class GPTSpec(TransformerSpec):
+    """A GPT over as many kinds of tokens as the head has outputs."""
 
-    Raises:
-        ValueError: If inputs are no sequences, or the sizes do not fit.
-    """
-    if len(input_shape) != 1:
-        raise ValueError(f"network.torso=gpt needs sequences of tokens, not inputs of shape {tuple(input_shape)}")
-    return GPT(spec, input_shape[0], head.outputs)
-
-
-def vit(spec: NetworkSpec, input_shape: Sequence[int], head: HeadSpec) -> ViT:
-    """Builds a vision transformer (Dosovitskiy et al. 2021) that averages over its patches.
-
-    Raises:
-        ValueError: If inputs are no images, or cannot be divided into patches.
-    """
-    if len(input_shape) != 3 or input_shape[1] % spec.patch_size or input_shape[2] % spec.patch_size:
-        raise ValueError(
-            "network.torso=vit needs images (channels, height, width) whose sides are multiples of "
-            f"network.patch_size={spec.patch_size}, "
-            f"not inputs of shape {tuple(input_shape)}"
-        )
-    return ViT(spec, input_shape[0], (input_shape[1], input_shape[2]))
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> GPT:
+        """Builds it; ValueError if inputs are no sequences, or the sizes do not fit."""
+        if len(input_shape) != 1:
+            raise ValueError(f"network.torso=gpt needs sequences of tokens, not inputs of shape {tuple(input_shape)}")
+        return GPT(self, input_shape[0], head.outputs)
 
 
-def _check(spec: NetworkSpec) -> None:
-    name = f"network.torso={spec.torso}"
-    if len(spec.widths) != 1 or len(spec.activations) != 1:
-        raise ValueError(
-            f"{name} has one width, that of its stream, and one activation, not widths={list(spec.widths)} and "
-            f"activations={list(spec.activations)}"
-        )
-    if spec.widths[0] % spec.attention_heads:
-        raise ValueError(f"{name}: widths=[{spec.widths[0]}] must be a multiple of attention_heads={spec.attention_heads}")
-    if spec.spectral_layers or spec.normalised_layers:
-        raise ValueError(f"{name} does not work with spectral_layers or normalised_layers")
+@torso("vit")
+@dataclass(frozen=True, kw_only=True)
+class ViTSpec(TransformerSpec):
+    """A vision transformer (Dosovitskiy et al. 2021) that averages over its patches."""
+
+    patch_size: int = setting(4, "Side of a patch, in pixels.", low=1)
+
+    def build(self, input_shape: Sequence[int], head: HeadSpec) -> ViT:
+        """Builds it; ValueError if inputs are no images, or cannot be divided into patches."""
+        side = self.patch_size
+        if len(input_shape) != 3 or input_shape[1] % side or input_shape[2] % side:
+            raise ValueError(
+                "network.torso=vit needs images (channels, height, width) whose sides are multiples of "
+                f"network.patch_size={side}, "
+                f"not inputs of shape {tuple(input_shape)}"
+            )
+        return ViT(self, input_shape[0], input_shape[1] * input_shape[2] // side**2)

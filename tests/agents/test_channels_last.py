@@ -11,11 +11,12 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
-SPEC = NetworkSpec(torso="conv", channels=[4, 6], kernel_sizes=[3], widths=[8])
+SPEC = ConvSpec(channels=[4, 6], kernel_sizes=[3], widths=[8])
 METHODS: dict[str, dict[str, Any]] = {
     "redo": {"threshold": 0.6, "every_updates": 2},
     "continual_backprop": {"replacement_rate": 0.2, "maturity_updates": 1},

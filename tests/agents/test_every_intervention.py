@@ -16,6 +16,7 @@ from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSett
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.interventions.base import Intervention
 from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -32,13 +33,9 @@ CHOICES = [[name] for name in METHODS] + COMBINATIONS
 ONLY = {"dr3": "dqn"}
 LEARNERS = [names for names in CHOICES if not ONLY.keys() & set(names)]
 OF_ADAM = {"adam_state_reset", "adam_rel"}
-# Methods that take the place of the optimizer, or read or write its state. The laws show with Adam that a run with each of the
+# Methods that read or write the optimizer's state. The laws show with Adam that a run with each of the
 # others goes on exactly, and three of them at once do so here.
-OF_THE_OPTIMIZER = {
-    name
-    for name, cls in METHODS.items()
-    if cls.wrap_optimizer is not Intervention.wrap_optimizer or "optimizer_state" in getattr(cls, "__dataclass_fields__", {})
-}
+OF_THE_OPTIMIZER = {name for name, cls in METHODS.items() if "optimizer_state" in getattr(cls, "__dataclass_fields__", {})}
 HALF = 9
 
 
@@ -59,7 +56,7 @@ def build(
     part = builder(
         factories(names, settings),
         seed,
-        spec or NetworkSpec("conv", widths=[6], channels=[4], pools=[2], activations=["relu", "crelu"]),
+        spec or ConvSpec(widths=[6], channels=[4], pools=[2], activations=["relu", "crelu"]),
         inputs=(1, 6, 6),
         optimizer=OptimizerSettings(optimizer, 0.01, momentum=momentum, max_gradient_norm=1.0),
     )
@@ -142,9 +139,7 @@ def test_values_stay_finite_and_logs_are_scalars(builder: BuildPart, names: list
 )
 @pytest.mark.parametrize("names", LEARNERS, ids="-".join)
 def test_every_method_runs_in_bf16_on_every_layout(builder: BuildPart, names: list[str], activation: str) -> None:
-    spec = NetworkSpec(
-        "conv", widths=[6, 5], channels=[4, 3], paddings=[1], activations=[activation], normalisation=["batch_std"]
-    )
+    spec = ConvSpec(widths=[6, 5], channels=[4, 3], paddings=[1], activations=[activation], normalisation=["batch_std"])
     part = builder(factories(names, FREQUENT), 0, spec, (1, 6, 6), autocast=torch.bfloat16)
     agent = SupervisedLearner(SupervisedSettings(), 3, True, part)
     run("supervised", agent, 0, 7)  # the seventh after a task switch

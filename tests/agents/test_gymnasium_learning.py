@@ -12,20 +12,22 @@ from gymnasium.wrappers import DtypeObservation
 
 from plasticity.agents.agent import Agent
 from plasticity.agents.dqn.settings import DQNSettings
-from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.factory import build_agent
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SACSettings
 from plasticity.envs.environments import catch
+from plasticity.envs.environments.bandit import BanditSettings
 from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.experience import Transitions
-from plasticity.envs.factory import BanditSettings, build_stream
-from plasticity.networks.spec import NetworkSpec
+from plasticity.envs.factory import build_stream
+from plasticity.envs.problem import Problem
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
-TANH = NetworkSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")
-RELU = NetworkSpec(widths=[64, 64])
+TANH = MLPSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")
+RELU = MLPSpec(widths=[64, 64])
 CPU = torch.device("cpu")
 CATCH = "plasticity/Catch-v0"
 BOARD = (1, catch.ROWS, catch.COLUMNS)
@@ -77,7 +79,7 @@ def balancing_ppo(builder: BuildPart, autocast: torch.dtype | None = None, **set
     )
     optimizer = OptimizerSettings(learning_rate=1e-3, epsilon=1e-5, max_gradient_norm=0.5)
     part = builder(spec=TANH, optimizer=optimizer, autocast=autocast)
-    return build_agent("ppo", chosen, Task("environment", 2, True), part)
+    return build_agent("ppo", chosen, Problem("environment", 2, True, False), part)
 
 
 # Returns are up to 50, so that with two heads on one torso a plain value loss would use up the bound of the gradient.
@@ -126,7 +128,7 @@ BALANCING: dict[str, Any] = {
 def test_value_based_agents_balance_the_pole(builder: BuildPart, settings: dict[str, Any], enough: float) -> None:
     optimizer = OptimizerSettings(learning_rate=2e-3, epsilon=1e-5, max_gradient_norm=10.0)
     part = builder(spec=RELU, optimizer=optimizer)
-    agent = build_agent("dqn", DQNSettings(**(BALANCING | settings)), Task("environment", 2, True), part)
+    agent = build_agent("dqn", DQNSettings(**(BALANCING | settings)), Problem("environment", 2, True, False), part)
     learn(agent, "CartPole-v1", 8, 40_000, enough=490)
     assert greedy_return(agent, "CartPole-v1") >= enough
 
@@ -147,7 +149,7 @@ def test_value_based_agents_catch_the_ball(builder: BuildPart, settings: dict[st
     chosen = {"bins": 21, "value_low": -1.0, "value_high": 1.0, "buffer_transitions": 20_000, "warmup_env_steps": 500}
     chosen |= {"epsilon_env_steps": 3000, "env_steps_per_update": 2, "target_every_updates": 50}
     part = builder(inputs=BOARD, spec=RELU, optimizer=OptimizerSettings(learning_rate=1e-3))
-    agent = build_agent("dqn", DQNSettings(**(chosen | settings)), Task("environment", 3, True), part)
+    agent = build_agent("dqn", DQNSettings(**(chosen | settings)), Problem("environment", 3, True, False), part)
     learn(agent, CATCH, 8, 5000)
     assert greedy_return(agent, CATCH, episodes=50) >= 0.9
 
@@ -159,7 +161,9 @@ def test_ppo_catches_the_ball(builder: BuildPart, shared: bool) -> None:
         rollout_steps=32, minibatch_size=128, epochs=4, clip_value=None, entropy_coefficient=0.03, shared_torso=shared
     )
     optimizer = OptimizerSettings(learning_rate=1e-3, epsilon=1e-5, max_gradient_norm=0.5)
-    agent = build_agent("ppo", settings, Task("environment", 3, True), builder(inputs=BOARD, spec=TANH, optimizer=optimizer))
+    agent = build_agent(
+        "ppo", settings, Problem("environment", 3, True, False), builder(inputs=BOARD, spec=TANH, optimizer=optimizer)
+    )
     learn(agent, CATCH, 16, 20_000)
     assert greedy_return(agent, CATCH, episodes=50) >= 0.9
 
@@ -173,7 +177,7 @@ def test_bf16_names_digits_about_as_well(builder: BuildPart) -> None:
         stream, problem = build_stream(BanditSettings(), 0, CPU)
         settings = DQNSettings(discount=0.0, warmup_env_steps=500, epsilon_env_steps=3000, epsilon_end=0.0)
         part = builder(inputs=stream.input_shape, dtype=stream.input_dtype, spec=RELU, autocast=autocast)
-        agent = build_agent("dqn", settings, Task(problem.kind, problem.outputs, problem.discrete), part)
+        agent = build_agent("dqn", settings, Problem(problem.kind, problem.outputs, problem.discrete, False), part)
         right = []
         while stream.step < 4000:
             experience = stream.advance(agent.act)
@@ -193,6 +197,6 @@ def test_bf16_names_digits_about_as_well(builder: BuildPart) -> None:
 def test_sac_swings_the_pendulum_up(builder: BuildPart) -> None:
     settings = SACSettings(warmup_env_steps=1000, buffer_transitions=20_000)
     part = builder(inputs=(3,), spec=RELU, optimizer=OptimizerSettings(learning_rate=1e-3))
-    agent = build_agent("sac", settings, Task("environment", 1, False, (-2.0,), (2.0,)), part)
+    agent = build_agent("sac", settings, Problem("environment", 1, False, False, (-2.0,), (2.0,)), part)
     learn(agent, "Pendulum-v1", 1, 7000)
     assert greedy_return(agent, "Pendulum-v1") >= -250

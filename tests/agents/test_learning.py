@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 
 from plasticity.agents.dqn.agent import DQNSettings
-from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.factory import build_agent
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.ppo.agent import PPO
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SACSettings
 from plasticity.envs.experience import Experience, Transitions
-from plasticity.networks.spec import NetworkSpec
+from plasticity.envs.problem import Problem
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
 STATES, LENGTH = 4, 100
-DISCRETE = Task("environment", STATES, True)
-TANH = NetworkSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")
+DISCRETE = Problem("environment", STATES, True, False)
+TANH = MLPSpec(widths=[64, 64], activations=["tanh"], initialiser="orthogonal")
 
 
 class Identity:
@@ -84,7 +85,7 @@ def test_dqn_and_c51_copy_a_state(builder: BuildPart, loss: str) -> None:
         epsilon_env_steps=600,
         env_steps_per_update=2,
     )
-    part = builder(seed=3, inputs=(STATES,), spec=NetworkSpec(widths=[64]), optimizer=OptimizerSettings(learning_rate=2e-3))
+    part = builder(seed=3, inputs=(STATES,), spec=MLPSpec(widths=[64]), optimizer=OptimizerSettings(learning_rate=2e-3))
     assert learn_identity(build_agent("dqn", settings, DISCRETE, part), True, 1200) >= 90
 
 
@@ -105,7 +106,7 @@ def test_ppo_copies_a_state(builder: BuildPart, settings: dict[str, Any]) -> Non
     assert learn_identity(build_agent("ppo", chosen, DISCRETE, part), True, 1280) >= 90
 
 
-CONTINUOUS = Task("environment", 1, False, (-1.0,), (1.0,))
+CONTINUOUS = Problem("environment", 1, False, False, (-1.0,), (1.0,))
 
 
 # The categorical critics are shown to learn right values at the end of this file.
@@ -124,7 +125,7 @@ def test_sac_copies_a_number(builder: BuildPart, settings: dict[str, Any]) -> No
         value_high=4.0,
         **settings,
     )
-    part = builder(seed=3, inputs=(1,), spec=NetworkSpec(widths=[64, 64]), optimizer=OptimizerSettings(learning_rate=2e-3))
+    part = builder(seed=3, inputs=(1,), spec=MLPSpec(widths=[64, 64]), optimizer=OptimizerSettings(learning_rate=2e-3))
     assert learn_identity(build_agent("sac", chosen, CONTINUOUS, part), False, 500) >= 90
 
 
@@ -161,7 +162,7 @@ def value_of_ones(builder: BuildPart, end: str, shared: bool) -> float:
     settings = PPOSettings(
         rollout_steps=16, minibatch_size=64, epochs=10, discount=0.9, trace_decay=0.95, clip_value=None, shared_torso=shared
     )
-    part = builder(inputs=(2,), spec=NetworkSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
+    part = builder(inputs=(2,), spec=MLPSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
     agent = PPO(settings, 2, True, part)
     learn_from_ones(agent, end, 16 * 40)
     return agent._values(torch.tensor([[1.0, 0.5]])).item()
@@ -195,7 +196,7 @@ def test_sacs_critics_go_on_after_a_truncation_and_stop_at_a_terminal(
         value_low=0.0,
         value_high=16.0,
     )
-    part = builder(inputs=(2,), spec=NetworkSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
+    part = builder(inputs=(2,), spec=MLPSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
     agent: Any = build_agent("sac", settings, CONTINUOUS, part)
     learn_from_ones(agent, end, 150)
     critic = agent.critic

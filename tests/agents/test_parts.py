@@ -9,6 +9,7 @@ from plasticity.interventions.methods.l2 import L2
 from plasticity.interventions.methods.layer_norm import LayerNorm
 from plasticity.interventions.methods.redo import ReDo
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
 
@@ -43,7 +44,7 @@ def test_a_filtered_method_changes_no_structure(builder: BuildPart) -> None:
 
 
 def test_builder_leaves_its_specification_alone(builder: BuildPart) -> None:
-    spec = NetworkSpec(widths=[5])
+    spec = MLPSpec(widths=[5])
     build = builder({"layer_norm": LayerNorm}, spec=spec)
     first, second = build("q", HEAD), build("q", HEAD)
     assert spec.normalisation == []
@@ -64,7 +65,7 @@ class Widen(Intervention):
 
 def test_structure_comes_before_the_optimizer_and_attach_after_it(builder: BuildPart) -> None:
     method = Widen()
-    builder({"widen": lambda: method}, spec=NetworkSpec(widths=[5]))("q", HEAD)
+    builder({"widen": lambda: method}, spec=MLPSpec(widths=[5]))("q", HEAD)
     assert method.found == (0, 4, 10)
 
 
@@ -88,7 +89,7 @@ def test_settings_reach_the_updater(builder: BuildPart) -> None:
 def test_a_part_can_have_a_network_and_an_optimizer_of_its_own(builder: BuildPart) -> None:
     made = replace(
         builder(optimizer=OptimizerSettings(learning_rate=0.5)),
-        part_specs={"critic": NetworkSpec(widths=[3])},
+        part_specs={"critic": MLPSpec(widths=[3])},
         part_optimizers={"critic": OptimizerSettings(learning_rate=0.25, max_gradient_norm=2.0)},
     )
     actor, critic = made("actor", HEAD), made("critic", HEAD)

@@ -11,14 +11,15 @@ from registries import built_in_interventions
 
 from plasticity.agents.agent import Agent
 from plasticity.agents.dqn.agent import DQNSettings
-from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.factory import build_agent
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SACSettings
 from plasticity.envs.experience import Experience, Transitions
+from plasticity.envs.problem import Problem
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import INTERVENTIONS
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
@@ -26,12 +27,12 @@ METHODS = list(built_in_interventions())
 FREQUENT: dict[str, dict[str, Any]] = SHARED | {"load_balancing": {"step_size": 0.05, "decay": 0.5}}
 ONLY = {"dr3": ("c51",)}
 TOGETHER = ["redo", "continual_backprop", "l2_init"]
-DISCRETE = Task("environment", 3, True)
-CONTINUOUS = Task("environment", 2, False, (-1.0, -0.4), (1.0, 0.4))
+DISCRETE = Problem("environment", 3, True, False)
+CONTINUOUS = Problem("environment", 2, False, False, (-1.0, -0.4), (1.0, 0.4))
 ROLLOUT = {"rollout_steps": 4, "minibatch_size": 6, "epochs": 2, "anneal_env_steps": 300}
 REPLAY = {"batch_size": 8, "warmup_env_steps": 6, "env_steps_per_update": 2}
 CATEGORICAL = {"bins": 7, "value_low": -3.0, "value_high": 3.0}
-KINDS: dict[str, tuple[str, Any, Task]] = {
+KINDS: dict[str, tuple[str, Any, Problem]] = {
     "ppo_discrete": ("ppo", PPOSettings(**ROLLOUT), DISCRETE),
     "ppo_continuous": ("ppo", PPOSettings(**ROLLOUT, value_loss="hl_gauss", **CATEGORICAL), CONTINUOUS),
     "ppo_shared_discrete": ("ppo", PPOSettings(**ROLLOUT, shared_torso=True, value_loss="two_hot", **CATEGORICAL), DISCRETE),
@@ -183,7 +184,7 @@ def test_reset_of_the_last_layer_resets_both_heads_of_both_kinds(builder: BuildP
 
 
 def test_values_of_networks_with_moving_statistics_resume_too(builder: BuildPart, same: Any, through_disk: Any) -> None:
-    spec = NetworkSpec(widths=[6, 5], normalisation=["batch"], activations=["crelu"])
+    spec = MLPSpec(widths=[6, 5], normalisation=["batch"], activations=["crelu"])
     for kind in ("ppo_shared_discrete", "sac"):
         whole = build(kind, builder, TOGETHER, spec=spec)
         run(whole, 0, HALF)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Update, due
 from plasticity.interventions.registry import INTERVENTIONS
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.settings.fields import describe
 
 METHODS = INTERVENTIONS
@@ -81,11 +81,10 @@ def test_no_field_is_without_an_annotation(cls: type[Intervention]) -> None:
 
 
 def test_the_base_does_nothing() -> None:
-    method, spec = Intervention(), NetworkSpec()
+    method, spec = Intervention(), MLPSpec()
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
     u: Any = Update(1, "network", optimizer, None, None, None, {})  # type: ignore[arg-type]
     assert method.build(spec) is spec
-    assert method.wrap_optimizer(optimizer) is optimizer
     assert method.attach(u) is None
     assert method.loss(u) is None
     assert method.after_backward(u) == method.after_step(u) == method.task_switch(u, 1) == {}

@@ -8,7 +8,8 @@ import torch
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.self_normalized_resets import SelfNormalizedResets
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -18,7 +19,7 @@ UNITS = 12
 def part_of(**settings: Any) -> Updater:
     chosen = OptimizerSettings("sgd", 0.1)
     methods = {"self_normalized_resets": lambda: SelfNormalizedResets(**settings)}
-    return PartBuilder(NetworkSpec(widths=[UNITS]), (2,), torch.float32, chosen, methods)("q", HeadSpec("q", 2))
+    return PartBuilder(MLPSpec(widths=[UNITS]), (2,), torch.float32, chosen, methods)("q", HeadSpec("q", 2))
 
 
 class Inputs(NamedTuple):

@@ -20,7 +20,8 @@ from plasticity.envs.stream import Stream
 from plasticity.interventions.registry import INTERVENTIONS, refuse_conflicts
 from plasticity.metrics.observer import Observer
 from plasticity.networks.factory import build_network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.training.assembly import assemble
 from plasticity.training.config.command_line import compose_config
 from plasticity.training.config.settings import Plan, plan_from
@@ -123,7 +124,12 @@ BY_KIND: dict[str, dict[str, Any]] = {
             "kwargs": {"episode_steps": 7},
             "num_envs": 2,
         },
-        "network": {"torso": "mlp", "channels": [], "widths": [7, 6]},
+        "network": {
+            "torso": "mlp",
+            "widths": [7, 6],
+            "activations": ["relu", "crelu"],
+            "normalisation": ["batch_mean", "batch_std"],
+        },
     },
     "supervised": {
         "agent": {"name": "supervised", "recent_examples": 40},
@@ -149,7 +155,7 @@ def compatible(order: int) -> list[str]:
     names = [name for name in built_in_interventions() if name not in ONLY]
     random.Random(order).shuffle(names)
     chosen: list[str] = []
-    spec = NetworkSpec(widths=[4])
+    spec = MLPSpec(widths=[4])
     for name in names:
         try:
             refuse_conflicts([*chosen, name])
@@ -236,7 +242,8 @@ def config_of() -> Callable[..., dict[str, Any]]:
         config = deepcopy(defaults[kind])
         for layer in (COMMON, BY_KIND[kind], changes):
             for key, value in layer.items():
-                config[key] = config[key] | value if isinstance(value, dict) else value
+                base = defaults[kind] if key == "network" and "torso" in value else config  # each torso has settings of its own
+                config[key] = base[key] | value if isinstance(value, dict) else value
         return config | {"interventions": {name: dict(values) for name, values in methods.items()}}
 
     return make

@@ -8,7 +8,6 @@ import pytest
 import torch
 from registries import forget_entries
 from torch import Tensor
-from torch.optim import Optimizer
 
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.registry import INTERVENTIONS, intervention
@@ -19,7 +18,6 @@ from plasticity.training.config.settings import plan_from
 TAPE: list[str] = []
 HOOKS = [
     "build",
-    "wrap_optimizer",
     "attach",
     "loss",
     "after_backward",
@@ -37,10 +35,6 @@ class Taped(Intervention):
     def build(self, spec: NetworkSpec) -> NetworkSpec:
         TAPE.append(f"build {self.name}")
         return spec
-
-    def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
-        TAPE.append(f"wrap_optimizer {self.name}")
-        return optimizer
 
     def attach(self, u: Update) -> None:
         TAPE.append(f"attach {self.name}")
@@ -99,7 +93,7 @@ def test_the_hooks_of_one_update_come_in_their_places(start: Any, register_here:
     start("supervised", {"only": {}}).go(11)
     hooks = [line.split()[0] for line in TAPE]
     update = ["loss", "after_backward", "measure", "after_step"]
-    assert hooks == ["build", "wrap_optimizer", "attach"] + 10 * update + ["evaluation_network", "task_switch"] + update
+    assert hooks == ["build", "attach"] + 10 * update + ["evaluation_network", "task_switch"] + update
 
 
 def test_order_decides_what_two_methods_make_together(kind: str, steps: int, start: Any, same: Any) -> None:

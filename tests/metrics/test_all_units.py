@@ -13,6 +13,8 @@ from plasticity.metrics.metric import of_units
 from plasticity.metrics.observer import MetricsObserver, MetricsSettings
 from plasticity.metrics.view import View, view_part
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.residual import BroSpec, SimbaSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -47,11 +49,11 @@ def pooled_units(spec: NetworkSpec, inputs: tuple[int, ...] = (2, 4, 4)) -> floa
 )
 def test_every_relu_of_a_residual_network_counts(channels: list[int], units: int) -> None:
     assert units in (104, 3904)
-    assert pooled_units(NetworkSpec("resnet18", [], channels)) == units
+    assert pooled_units(ResNetSpec(widths=[], channels=channels)) == units
 
 
 def test_the_heatmap_counts_them_too() -> None:
-    agent = Seen({"q": part_of(NetworkSpec("resnet18", [], [8, 16]))})
+    agent = Seen({"q": part_of(ResNetSpec(widths=[], channels=[8, 16]))})
     observer = MetricsObserver(MetricsSettings(names=["dormant_fraction"], heatmaps=True), 0)
     logs = observer.measure(View(1, 0, agent))
     heatmap = logs["plasticity/firing_rate_heatmap"]
@@ -64,7 +66,7 @@ def test_dead_and_linearised_units_of_the_stream_by_hand() -> None:
     #   stem    z = (-1, 2): one dead, one linearised, h = (0, 2)
     #   block_1 z = (-1, 3): one dead, one linearised
     #   sum     z = (-5, 1) + h of the stem = (-5, 3): one dead, one linearised
-    part = part_of(NetworkSpec("resnet18", [], [2], residual_blocks=1))
+    part = part_of(ResNetSpec(widths=[], channels=[2], residual_blocks=1))
     biases = {"stem": (-1.0, 2.0), "layers.block_1.inner": (-1.0, 3.0), "layers.block_1.outer": (-5.0, 1.0)}
     with torch.no_grad():
         for name, values in biases.items():
@@ -83,9 +85,9 @@ def test_dead_and_linearised_units_of_the_stream_by_hand() -> None:
 
 def test_the_embedding_of_bronet_counts_and_a_mere_sum_does_not() -> None:
     # Embedding 6 units, one block of 12, and a stream of 6 sums without a non-linearity.
-    spec = NetworkSpec("bro", [6], expansion=2, residual_blocks=1)
+    spec = BroSpec(widths=[6], expansion=2, residual_blocks=1)
     views = [view_part("q", part_of(spec, (3,)), images(inputs=(3,)))]
     assert [(layer.name, layer.pooled) for layer in views[0].layers] == [("embed", True), ("block_1", True), ("stream", False)]
     assert torch.equal(views[0].layers[0].post, views[0].layers[0].pre.relu())
     assert pooled_units(spec, (3,)) == 18
-    assert pooled_units(NetworkSpec("simba", [6], expansion=2, residual_blocks=1), (3,)) == 12
+    assert pooled_units(SimbaSpec(widths=[6], expansion=2, residual_blocks=1), (3,)) == 12

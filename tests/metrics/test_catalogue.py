@@ -9,12 +9,15 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.metrics.catalogue import CATALOGUE, GROUPS, chosen
+from plasticity.metrics.catalogue import CATALOGUE, chosen, groups
 from plasticity.metrics.groups.update_metrics import grama_scores
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import PartView, view_part
 from plasticity.networks.layers.activations import activation_named
-from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.registry import TORSOS
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.transformer import GPTSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -82,11 +85,12 @@ def build(
     clip: float | None = None,
     methods: Mapping[str, Callable[[], Intervention]] | None = None,
     seed: int = 0,
+    torso: str = "mlp",
     **spec: Any,
 ) -> Updater:
     """A part with one output and SGD of step size 0.5."""
     settings = OptimizerSettings("sgd", 0.5, max_gradient_norm=clip)
-    builder = PartBuilder(NetworkSpec(**spec), inputs, torch.float32, settings, methods or {}, seed)
+    builder = PartBuilder(TORSOS[torso](**spec), inputs, torch.float32, settings, methods or {}, seed)
     return builder("q", HeadSpec("regression", 1))
 
 
@@ -380,7 +384,7 @@ def test_dormancy_of_pre_activations_by_hand() -> None:
 
 
 def test_the_outputs_of_a_sequence_are_one_layer_with_a_row_for_each_token() -> None:
-    spec = NetworkSpec("gpt", widths=[4], residual_blocks=1, attention_heads=1, expansion=2)
+    spec = GPTSpec(widths=[4], residual_blocks=1, attention_heads=1, expansion=2)
     builder = PartBuilder(spec, (2,), torch.int64, OptimizerSettings("sgd", 0.5), {}, 0)
     part = builder("q", HeadSpec("classification", 3))
     with torch.no_grad():
@@ -539,11 +543,11 @@ def test_overflow_is_not_counted_as_zero(metric: str) -> None:
 # Every entry
 
 RANDOM = {
-    "mlp": NetworkSpec(widths=[12, 6]),
-    "crelu": NetworkSpec(widths=[5, 3], activations=["crelu"]),
-    "leaky_and_abs": NetworkSpec(widths=[12, 6], activations=["leaky_relu", "abs"], normalisation=["layer"]),
-    "gelu_and_tanh": NetworkSpec(widths=[12, 6], activations=["gelu", "tanh"]),
-    "conv": NetworkSpec("conv", [5], [3, 4], normalisation=["batch"], load_balancing=LoadBalancingSpec()),
+    "mlp": MLPSpec(widths=[12, 6]),
+    "crelu": MLPSpec(widths=[5, 3], activations=["crelu"]),
+    "leaky_and_abs": MLPSpec(widths=[12, 6], activations=["leaky_relu", "abs"], normalisation=["layer"]),
+    "gelu_and_tanh": MLPSpec(widths=[12, 6], activations=["gelu", "tanh"]),
+    "conv": ConvSpec(widths=[5], channels=[3, 4], normalisation=["batch"], load_balancing=LoadBalancingSpec()),
 }
 
 
@@ -582,11 +586,11 @@ def test_every_entry_is_tested_here() -> None:
 
 
 def test_groups() -> None:
-    assert list(chosen([])) == list(chosen(["default"])) == list(GROUPS["default"])
+    assert list(chosen([])) == list(chosen(["default"])) == list(groups()["default"])
     assert list(chosen(["all"])) == list(CATALOGUE)
     assert list(chosen(["sharpness", "default"]))[:2] == ["sharpness", "dormant_fraction"]
     costly = {"sharpness", "gradient_cosine", "ntk_effective_rank", "feature_drift", "weight_spectral_norm"}
-    assert costly.isdisjoint(GROUPS["default"])
+    assert costly.isdisjoint(groups()["default"])
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

@@ -14,16 +14,17 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.interventions.registry import INTERVENTIONS
-from plasticity.metrics.catalogue import GROUPS
+from plasticity.metrics.catalogue import groups
 from plasticity.metrics.log_values import Heatmap, Histogram, Matrix, Measurements
 from plasticity.metrics.observer import MetricsObserver, MetricsSettings, observe, passes
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
-from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
-RICH = NetworkSpec(widths=[6, 5], normalisation=["batch"], load_balancing=LoadBalancingSpec(low=0.5, high=0.5))
+RICH = MLPSpec(widths=[6, 5], normalisation=["batch"], load_balancing=LoadBalancingSpec(low=0.5, high=0.5))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,7 +37,7 @@ def _one_thread() -> Iterator[None]:
 
 def builder(*methods: str, **spec: Any) -> PartBuilder:
     chosen = {name: INTERVENTIONS[name] for name in methods}
-    return PartBuilder(NetworkSpec(**({"widths": [6, 5]} | spec)), (4,), torch.float32, OptimizerSettings(), chosen)
+    return PartBuilder(MLPSpec(**({"widths": [6, 5]} | spec)), (4,), torch.float32, OptimizerSettings(), chosen)
 
 
 def transitions(count: int, seed: int) -> Experience:
@@ -155,7 +156,7 @@ def test_names_are_those_promised() -> None:
     expected = {f"plasticity/firing_rate{kind}/{layer}" for layer in layers for kind in ("s", "_heatmap")}
     expected |= {"plasticity/firing_rate_heatmap"}
     with_heads = ("weight_", "distance_", "relative_", "gradient_", "update_", "intervention_")
-    for name in GROUPS["default"]:
+    for name in groups()["default"]:
         blocks = layers | ({"actor/head", "critic/head"} if name.startswith(with_heads) else set())
         expected |= {f"plasticity/{name}"} | {f"plasticity/{name}/{block}" for block in blocks}
     assert logs.keys() == expected

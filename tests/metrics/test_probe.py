@@ -34,13 +34,15 @@ from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
+from plasticity.networks.registry import TORSOS
 from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.networks.torsos.torso_network import TorsoNetwork
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 BALANCE = LoadBalancingSpec(low=0.5, high=0.5, step_size=0.01)
-MOVING = NetworkSpec(widths=[6, 5], normalisation=["batch"], load_balancing=BALANCE)
+MOVING = MLPSpec(widths=[6, 5], normalisation=["batch"], load_balancing=BALANCE)
 REGRESSION = HeadSpec("regression", 3)
 QUICK = {"steps": 12, "inputs": 16, "batch_size": 8}
 
@@ -84,8 +86,10 @@ def part_of(spec: NetworkSpec, head: HeadSpec, inputs: Tensor, name: str = "q") 
     return part
 
 
-def learner(inputs: Tensor, head: HeadSpec = REGRESSION, parts: tuple[str, ...] = ("q",), **spec: Any) -> Learner:
-    made = {name: part_of(NetworkSpec(**({"widths": [6, 5]} | spec)), head, inputs, name) for name in parts}
+def learner(
+    inputs: Tensor, head: HeadSpec = REGRESSION, parts: tuple[str, ...] = ("q",), torso: str = "mlp", **spec: Any
+) -> Learner:
+    made = {name: part_of(TORSOS[torso](**({"widths": [6, 5]} | spec)), head, inputs, name) for name in parts}
     return Learner(made, inputs)
 
 
@@ -141,7 +145,7 @@ def explicit(network: Network, inputs: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def test_noise_is_the_sine_of_a_fresh_network_in_float64() -> None:
-    network = build_network(NetworkSpec(widths=[32, 32]), (4,), torch.float32, REGRESSION, 0)
+    network = build_network(MLPSpec(widths=[32, 32]), (4,), torch.float32, REGRESSION, 0)
     inputs = vectors(500)
     noise = high_frequency_noise(network, inputs, 7)
     assert (noise.dtype, noise.shape) == (torch.float32, (500, 3))
@@ -157,7 +161,7 @@ def test_noise_is_the_sine_of_a_fresh_network_in_float64() -> None:
 
 
 def test_bytes_are_scaled_in_float64() -> None:
-    spec = NetworkSpec(widths=[8, 8])
+    spec = MLPSpec(widths=[8, 8])
     inputs = images(50)
     network = build_network(spec, (2, 7, 6), torch.uint8, REGRESSION, 0)
     expected = explicit(network.fresh(7), inputs.flatten(1).double() / 255, torch.float64).float()
@@ -166,7 +170,7 @@ def test_bytes_are_scaled_in_float64() -> None:
 
 def test_noise_looks_like_the_sine_of_a_uniform_phase() -> None:
     # Of a uniform phase the sine has mean 0 and variance 1/2; over 15,000 values the mean is good to 0.006 (one sigma).
-    network = build_network(NetworkSpec(widths=[32, 32]), (4,), torch.float32, REGRESSION, 0)
+    network = build_network(MLPSpec(widths=[32, 32]), (4,), torch.float32, REGRESSION, 0)
     noise = high_frequency_noise(network, vectors(5000), 7)
     assert noise.abs().max() <= 1
     assert float(noise.mean()) == pytest.approx(0, abs=0.03)
@@ -240,7 +244,7 @@ def test_repeated_inputs_do_not_make_the_probe_easier(noises: list[Tensor]) -> N
 
 def test_first_step_of_adam_by_hand() -> None:
     # y = w x + b from 0 to 1 at x = 1: Adam's first step moves w and b by the learning rate 0.1, to y = 0.2 and loss 0.64.
-    network = build_network(NetworkSpec(widths=[]), (1,), torch.float32, HeadSpec("regression", 1), 0)
+    network = build_network(MLPSpec(widths=[]), (1,), torch.float32, HeadSpec("regression", 1), 0)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
@@ -254,7 +258,7 @@ def test_first_step_of_adam_by_hand() -> None:
 
 def test_batches_come_from_the_generator() -> None:
     # Row numbers as inputs: what the loss is told and what the network sees are the same rows.
-    network = build_network(NetworkSpec(widths=[3]), (1,), torch.float32, HeadSpec("regression", 1), 0)
+    network = build_network(MLPSpec(widths=[3]), (1,), torch.float32, HeadSpec("regression", 1), 0)
     inputs, seen = torch.arange(5.0).unsqueeze(1), []
 
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
@@ -305,14 +309,14 @@ def test_a_network_of_dead_units_reaches_the_best_constant_and_no_further(noises
 
 
 CASES = {
-    "mlp": (NetworkSpec(widths=[6, 5]), REGRESSION, vectors(16)),
+    "mlp": (MLPSpec(widths=[6, 5]), REGRESSION, vectors(16)),
     "moving_buffers": (MOVING, REGRESSION, vectors(16)),
-    "layer_norm_crelu": (NetworkSpec(widths=[6], normalisation=["layer"], activations=["crelu"]), REGRESSION, vectors(16)),
-    "linear": (NetworkSpec(widths=[]), HeadSpec("q", 2), vectors(16)),
-    "two_hot": (NetworkSpec(widths=[6]), HeadSpec("categorical", 2, bins=5, low=-1.0, high=1.0), vectors(16)),
-    "classification": (NetworkSpec(widths=[6]), HeadSpec("classification", 4), vectors(16)),
+    "layer_norm_crelu": (MLPSpec(widths=[6], normalisation=["layer"], activations=["crelu"]), REGRESSION, vectors(16)),
+    "linear": (MLPSpec(widths=[]), HeadSpec("q", 2), vectors(16)),
+    "two_hot": (MLPSpec(widths=[6]), HeadSpec("categorical", 2, bins=5, low=-1.0, high=1.0), vectors(16)),
+    "classification": (MLPSpec(widths=[6]), HeadSpec("classification", 4), vectors(16)),
     "conv_bytes": (
-        NetworkSpec("conv", [5], [3], pools=[2], normalisation=["batch"], load_balancing=BALANCE),
+        ConvSpec(widths=[5], channels=[3], pools=[2], normalisation=["batch"], load_balancing=BALANCE),
         HeadSpec("q", 2),
         images(16),
     ),
@@ -426,7 +430,7 @@ TWO_HOT = HeadSpec("categorical", 2, bins=5, low=-2.0, high=2.0)
 def test_values_are_read_and_learned_by_hand() -> None:
     # Atoms 0, 1, 2; logits of (0.2, 0.3, 0.5) and of (1, 0, 0): values 1.3 and 0. Learning 1.75 and 0 as two-hot, (0, 1/4, 3/4)
     # and (1, 0, 0): cross-entropies -(log 0.3 + 3 log 0.5) / 4 and 0.
-    part = part_of(NetworkSpec(), HeadSpec("categorical", 2, bins=3, low=0.0, high=2.0), vectors(2))
+    part = part_of(MLPSpec(), HeadSpec("categorical", 2, bins=3, low=0.0, high=2.0), vectors(2))
     space = space_of(part.network, part.value_errors, "values")
     assert isinstance(space, ValueSpace)
     outputs = torch.tensor([[[0.2, 0.3, 0.5], [1.0, 1e-30, 1e-30]]]).log()
@@ -439,7 +443,7 @@ def test_values_are_read_and_learned_by_hand() -> None:
 def test_a_value_with_a_policy_is_read_and_learned_by_hand() -> None:
     # The policy's columns 1 and -1 are to be 2 and -1: squares 1 and 0. The value's error is -(log 0.3 + 3 log 0.5) / 4.
     head = HeadSpec("policy", 2, beside=HeadSpec("categorical", 1, bins=3, low=0.0, high=2.0))
-    network = part_of(NetworkSpec(), head, vectors(2)).network
+    network = part_of(MLPSpec(), head, vectors(2)).network
     coding = ValueCoding("two_hot", 3, 0.0, 2.0)
     space = space_of(network, coding.errors_over(torch.tensor([0.0, 1.0, 2.0])), "values")
     assert isinstance(space, PairSpace)
@@ -462,7 +466,7 @@ def test_a_two_hot_network_with_room_learns_values(smoothing: float, noises: lis
 
 
 def test_noise_of_values_is_that_of_the_decoded_network_in_float64() -> None:
-    part, inputs = part_of(NetworkSpec(widths=[32, 32]), TWO_HOT, vectors(1)), vectors(300)
+    part, inputs = part_of(MLPSpec(widths=[32, 32]), TWO_HOT, vectors(1)), vectors(300)
     space = space_of(part.network, part.value_errors, "values")
     assert space is not None
     noise = high_frequency_noise(part.network, inputs, 7, space)
@@ -514,7 +518,7 @@ def sac_of(builder: PartBuilder, **settings: Any) -> SAC:
 def test_parts_of_every_agent_are_probed_as_values(
     make: Callable[[PartBuilder], Any], columns: dict[str, int], noises: list[Tensor]
 ) -> None:
-    agent = make(PartBuilder(NetworkSpec(widths=[6, 5]), (4,), torch.float32, OptimizerSettings()))
+    agent = make(PartBuilder(MLPSpec(widths=[6, 5]), (4,), torch.float32, OptimizerSettings()))
     seen = transitions(16, 0).batch
     assert isinstance(seen, Transitions)
     actions = seen.actions.float().unsqueeze(1) - 1 if isinstance(agent, SAC) else seen.actions

@@ -10,6 +10,7 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention
 from plasticity.metrics.view import view_part
 from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
 from plasticity.updates.updater import Updater
@@ -49,13 +50,15 @@ class Case:
 
 
 CASES = {
-    "mlp": Case(NetworkSpec(widths=[5, 4])),
-    "crelu": Case(NetworkSpec(widths=[5, 4], activations=["crelu"])),
-    "batch_norm_and_balance": Case(NetworkSpec(widths=[5, 4], normalisation=["batch"], load_balancing=BALANCE)),
+    "mlp": Case(MLPSpec(widths=[5, 4])),
+    "crelu": Case(MLPSpec(widths=[5, 4], activations=["crelu"])),
+    "batch_norm_and_balance": Case(MLPSpec(widths=[5, 4], normalisation=["batch"], load_balancing=BALANCE)),
     "conv": Case(
-        NetworkSpec("conv", [5], [3, 2], pools=[1, 2], normalisation=["batch"], load_balancing=BALANCE), (2, 9, 9), torch.uint8
+        ConvSpec(widths=[5], channels=[3, 2], pools=[1, 2], normalisation=["batch"], load_balancing=BALANCE),
+        (2, 9, 9),
+        torch.uint8,
     ),
-    "bf16": Case(NetworkSpec(widths=[5, 4], normalisation=["batch"], load_balancing=BALANCE), autocast=torch.bfloat16),
+    "bf16": Case(MLPSpec(widths=[5, 4], normalisation=["batch"], load_balancing=BALANCE), autocast=torch.bfloat16),
 }
 
 
@@ -70,7 +73,7 @@ def train(part: Updater, inputs: Tensor) -> None:
 
 def hand_set(**settings: object) -> Updater:
     """Two inputs, units x + y and x - y, then a unit that adds both."""
-    part = Case(NetworkSpec(widths=[2, 1], **settings), (2,)).build()  # type: ignore[arg-type]
+    part = Case(MLPSpec(widths=[2, 1], **settings), (2,)).build()  # type: ignore[arg-type]
     with torch.no_grad():
         part.network.tensor("torso.layers.dense_1.linear.weight").copy_(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
         part.network.tensor("torso.layers.dense_2.linear.weight").fill_(1.0)
@@ -124,7 +127,7 @@ def test_evaluation_mode_by_hand() -> None:
 
 def test_singular_values_are_those_of_the_flattened_features() -> None:
     # Two inputs, h of shape (2, 2, 1, 2): rows (3, 0, 0, 0) and (0, 0, 0, 4), so 4 and 3.
-    part = Case(NetworkSpec("conv", widths=[], channels=[2], kernel_sizes=[1]), (1, 1, 2)).build()
+    part = Case(ConvSpec(widths=[], channels=[2], kernel_sizes=[1]), (1, 1, 2)).build()
     with torch.no_grad():
         part.network.tensor("torso.layers.conv_1.linear.weight").copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
         part.network.tensor("torso.layers.conv_1.linear.bias").zero_()
@@ -161,7 +164,7 @@ def test_finite_tells_of_either_side_of_the_activation() -> None:
     ],
 )
 def test_reasons_for_seeing_nothing(widths: list[int], inputs: Tensor | None, reason: str) -> None:
-    part = Case(NetworkSpec(widths=widths)).build()
+    part = Case(MLPSpec(widths=widths)).build()
     view = view_part("q", part, inputs)
     assert (view.layers, view.reason) == ((), reason)
     assert view.part is part

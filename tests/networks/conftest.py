@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,13 @@ from torch import Tensor
 
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
+from plasticity.networks.registry import TORSOS
 from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec, NatureCNNSpec
+from plasticity.networks.torsos.hyperspherical import SimbaV2Spec
+from plasticity.networks.torsos.residual import SimbaSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
+from plasticity.networks.torsos.transformer import GPTSpec, ViTSpec
 
 BALANCE = LoadBalancingSpec()
 REGRESSION = HeadSpec("regression", 3)
@@ -36,67 +43,67 @@ class Case:
 
 
 CATEGORICAL = HeadSpec("categorical", 1, bins=5, low=-1.0, high=1.0)
-TWO_CONVOLUTIONS = NetworkSpec("conv", widths=[], channels=[3, 4], kernel_sizes=[3, 2])
+TWO_CONVOLUTIONS = ConvSpec(widths=[], channels=[3, 4], kernel_sizes=[3, 2])
 CASES = {
-    "mlp": Case(NetworkSpec(widths=[5, 4]), (3,)),
-    "mlp_of_images": Case(NetworkSpec(widths=[5]), (2, 3, 3)),
-    "mlp_mixed_activations": Case(NetworkSpec(widths=[5, 4, 3], activations=["tanh", "crelu", "gelu"]), (3,)),
-    "mlp_batch_norm": Case(NetworkSpec(widths=[5, 4], normalisation=["batch"]), (3,)),
-    "mlp_load_balancing": Case(NetworkSpec(widths=[5, 4], load_balancing=BALANCE), (3,)),
+    "mlp": Case(MLPSpec(widths=[5, 4]), (3,)),
+    "mlp_of_images": Case(MLPSpec(widths=[5]), (2, 3, 3)),
+    "mlp_mixed_activations": Case(MLPSpec(widths=[5, 4, 3], activations=["tanh", "crelu", "gelu"]), (3,)),
+    "mlp_batch_norm": Case(MLPSpec(widths=[5, 4], normalisation=["batch"]), (3,)),
+    "mlp_load_balancing": Case(MLPSpec(widths=[5, 4], load_balancing=BALANCE), (3,)),
     "conv_conv_head": Case(TWO_CONVOLUTIONS, (2, 7, 8)),
-    "conv_pool_flatten_dense": Case(NetworkSpec("conv", widths=[5], channels=[3, 4], pools=[2, 2]), (2, 11, 12)),
-    "conv_padded": Case(NetworkSpec("conv", widths=[5], channels=[3, 4], strides=[2, 1], paddings=[1]), (2, 7, 6)),
-    "crelu_dense": Case(NetworkSpec(widths=[5, 4], activations=["crelu"]), (3,)),
-    "crelu_conv_flatten_dense": Case(NetworkSpec("conv", [5], [3, 2], pools=[1, 2], activations=["crelu"]), (2, 8, 9)),
+    "conv_pool_flatten_dense": Case(ConvSpec(widths=[5], channels=[3, 4], pools=[2, 2]), (2, 11, 12)),
+    "conv_padded": Case(ConvSpec(widths=[5], channels=[3, 4], strides=[2, 1], paddings=[1]), (2, 7, 6)),
+    "crelu_dense": Case(MLPSpec(widths=[5, 4], activations=["crelu"]), (3,)),
+    "crelu_conv_flatten_dense": Case(ConvSpec(widths=[5], channels=[3, 2], pools=[1, 2], activations=["crelu"]), (2, 8, 9)),
     "conv_batch_norm_load_balancing": Case(
-        NetworkSpec("conv", [5], [3], normalisation=["batch"], load_balancing=BALANCE), (2, 6, 5)
+        ConvSpec(widths=[5], channels=[3], normalisation=["batch"], load_balancing=BALANCE), (2, 6, 5)
     ),
-    "two_hot": Case(NetworkSpec(widths=[5]), (3,), HeadSpec("categorical", 2, bins=5, low=-1.0, high=1.0)),
-    "gaussian": Case(NetworkSpec(widths=[5, 4]), (3,), HeadSpec("gaussian", 2)),
-    "squashed_gaussian": Case(NetworkSpec(widths=[5, 4]), (3,), HeadSpec("squashed_gaussian", 2)),
-    "paired": Case(NetworkSpec(widths=[5, 4]), (3,), HeadSpec("policy", 3, gain=0.01, beside=HeadSpec("value", 1))),
+    "two_hot": Case(MLPSpec(widths=[5]), (3,), HeadSpec("categorical", 2, bins=5, low=-1.0, high=1.0)),
+    "gaussian": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("gaussian", 2)),
+    "squashed_gaussian": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("squashed_gaussian", 2)),
+    "paired": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("policy", 3, gain=0.01, beside=HeadSpec("value", 1))),
     "paired_conv": Case(TWO_CONVOLUTIONS, (2, 7, 8), HeadSpec("gaussian", 2, beside=CATEGORICAL)),
-    "paired_crelu": Case(NetworkSpec(widths=[5, 4], activations=["crelu"]), (3,), HeadSpec("gaussian", 2, beside=CATEGORICAL)),
-    "dueling": Case(NetworkSpec(widths=[5]), (3,), HeadSpec("q", 3, dueling=True, stream_widths=(4, 3))),
-    "dueling_without_hidden": Case(NetworkSpec(widths=[5, 4]), (3,), HeadSpec("q", 3, dueling=True)),
+    "paired_crelu": Case(MLPSpec(widths=[5, 4], activations=["crelu"]), (3,), HeadSpec("gaussian", 2, beside=CATEGORICAL)),
+    "dueling": Case(MLPSpec(widths=[5]), (3,), HeadSpec("q", 3, dueling=True, stream_widths=(4, 3))),
+    "dueling_without_hidden": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("q", 3, dueling=True)),
     "dueling_categorical_conv": Case(
         TWO_CONVOLUTIONS, (2, 7, 8), HeadSpec("categorical", 3, 5, -1.0, 1.0, dueling=True, stream_widths=(4,))
     ),
     "dueling_crelu_batch_norm": Case(
-        NetworkSpec(widths=[5], activations=["crelu"], normalisation=["batch"]),
+        MLPSpec(widths=[5], activations=["crelu"], normalisation=["batch"]),
         (3,),
         HeadSpec("q", 2, dueling=True, stream_widths=(4,)),
     ),
-    "noisy": Case(NetworkSpec(widths=[5, 4]), (3,), HeadSpec("q", 3, noise_deviation=0.5)),
+    "noisy": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("q", 3, noise_deviation=0.5)),
     "noisy_dueling": Case(
-        NetworkSpec("conv", [], [3]), (2, 6, 5), HeadSpec("q", 3, dueling=True, stream_widths=(4,), noise_deviation=0.5)
+        ConvSpec(widths=[], channels=[3]), (2, 6, 5), HeadSpec("q", 3, dueling=True, stream_widths=(4,), noise_deviation=0.5)
     ),
-    "normalised_in_part": Case(NetworkSpec(widths=[5, 4, 3], normalisation=["batch"], normalised_layers=[1, 3]), (3,)),
-    "batch_moments": Case(NetworkSpec(widths=[5, 4], normalisation=["batch_mean", "batch_std"]), (3,)),
-    "batch_moments_conv": Case(NetworkSpec("conv", [5], [3], normalisation=["batch_std"]), (2, 6, 5)),
-    "learned_activations": Case(NetworkSpec(widths=[5, 4, 3], activations=["pelu", "rational", "fourier"]), (3,)),
-    "pelu_conv": Case(NetworkSpec("conv", [5], [3, 2], activations=["pelu"], activation_offset=0.5), (2, 8, 9)),
-    "simba": Case(NetworkSpec("simba", widths=[4], expansion=2), (3,)),
-    "simba_v2": Case(NetworkSpec("simba_v2", widths=[4], expansion=2), (3,)),
+    "normalised_in_part": Case(MLPSpec(widths=[5, 4, 3], normalisation=["batch"], normalised_layers=[1, 3]), (3,)),
+    "batch_moments": Case(MLPSpec(widths=[5, 4], normalisation=["batch_mean", "batch_std"]), (3,)),
+    "batch_moments_conv": Case(ConvSpec(widths=[5], channels=[3], normalisation=["batch_std"]), (2, 6, 5)),
+    "learned_activations": Case(MLPSpec(widths=[5, 4, 3], activations=["pelu", "rational", "fourier"]), (3,)),
+    "pelu_conv": Case(ConvSpec(widths=[5], channels=[3, 2], activations=["pelu"], activation_offset=0.5), (2, 8, 9)),
+    "simba": Case(SimbaSpec(widths=[4], expansion=2), (3,)),
+    "simba_v2": Case(SimbaV2Spec(widths=[4], expansion=2), (3,)),
     "simba_v2_ensemble_crelu": Case(
-        NetworkSpec("simba_v2", widths=[4], residual_blocks=1, activations=["crelu"]), (3,), HeadSpec("value", 1), members=2
+        SimbaV2Spec(widths=[4], residual_blocks=1, activations=["crelu"]), (3,), HeadSpec("value", 1), members=2
     ),
-    "simba_ensemble": Case(NetworkSpec("simba", widths=[4], residual_blocks=1), (3,), HeadSpec("value", 1), members=2),
+    "simba_ensemble": Case(SimbaSpec(widths=[4], residual_blocks=1), (3,), HeadSpec("value", 1), members=2),
     "resnet": Case(
-        NetworkSpec("resnet18", [], [3, 4], residual_blocks=1, normalisation=["batch"], normalised_skip=True), (2, 6, 5)
+        ResNetSpec(widths=[], channels=[3, 4], residual_blocks=1, normalisation=["batch"], normalised_skip=True), (2, 6, 5)
     ),
     "resnet_plain": Case(
-        NetworkSpec("resnet18", [], [3], residual_blocks=2, load_balancing=BALANCE, convolution_biases=False), (2, 5, 5)
+        ResNetSpec(widths=[], channels=[3], residual_blocks=2, load_balancing=BALANCE, convolution_biases=False), (2, 5, 5)
     ),
-    "vit": Case(NetworkSpec("vit", [4], residual_blocks=2, patch_size=2), (2, 4, 6)),
-    "gpt": Case(NetworkSpec("gpt", [4], residual_blocks=2, expansion=2), (5,), HeadSpec("classification", 7), torch.int64),
-    "ensemble_noisy": Case(NetworkSpec(widths=[5]), (3,), HeadSpec("value", 1, noise_deviation=0.5), members=2),
-    "ensemble": Case(NetworkSpec(widths=[5, 4]), (3,), HeadSpec("value", 1), members=2),
+    "vit": Case(ViTSpec(widths=[4], residual_blocks=2, patch_size=2), (2, 4, 6)),
+    "gpt": Case(GPTSpec(widths=[4], residual_blocks=2, expansion=2), (5,), HeadSpec("classification", 7), torch.int64),
+    "ensemble_noisy": Case(MLPSpec(widths=[5]), (3,), HeadSpec("value", 1, noise_deviation=0.5), members=2),
+    "ensemble": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("value", 1), members=2),
     "ensemble_batch_norm_crelu": Case(
-        NetworkSpec(widths=[5, 4], normalisation=["batch"], activations=["crelu"]), (3,), CATEGORICAL, members=2
+        MLPSpec(widths=[5, 4], normalisation=["batch"], activations=["crelu"]), (3,), CATEGORICAL, members=2
     ),
     "ensemble_conv": Case(TWO_CONVOLUTIONS, (2, 7, 8), HeadSpec("value", 1), members=3),
-    "nature_cnn": Case(NetworkSpec("nature_cnn", widths=[512]), (4, 84, 84), HeadSpec("q", 6), torch.uint8),
+    "nature_cnn": Case(NatureCNNSpec(widths=[512]), (4, 84, 84), HeadSpec("q", 6), torch.uint8),
 }
 
 
@@ -116,7 +123,9 @@ def cases() -> dict[str, Case]:
 def build() -> Callable[..., Network]:
     """Builds a network from settings of its spec."""
 
-    def make(input_shape: tuple[int, ...] = (3,), head: HeadSpec = REGRESSION, seed: int = 0, **settings: object) -> Network:
-        return build_network(NetworkSpec(**settings), input_shape, torch.float32, head, seed)  # type: ignore[arg-type]
+    def make(
+        input_shape: tuple[int, ...] = (3,), head: HeadSpec = REGRESSION, seed: int = 0, torso: str = "mlp", **settings: Any
+    ) -> Network:
+        return build_network(TORSOS.named(torso)(**settings), input_shape, torch.float32, head, seed)
 
     return make

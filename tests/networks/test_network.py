@@ -8,7 +8,8 @@ from torch import nn
 
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 
 Build = Callable[..., Network]
 
@@ -101,7 +102,7 @@ def test_a_network_without_hidden_layers_is_its_head(build: Build) -> None:
 
 
 def test_two_hot_by_hand() -> None:
-    network = build_network(NetworkSpec(widths=[]), (1,), torch.float32, HeadSpec("categorical", 2, 3, -1.0, 1.0), 0)
+    network = build_network(MLPSpec(widths=[]), (1,), torch.float32, HeadSpec("categorical", 2, 3, -1.0, 1.0), 0)
     assert network.tensor("head.atoms").tolist() == [-1.0, 0.0, 1.0]
     assert network.head.linear.weight.shape == (6, 1)
     logits = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 50.0]]])

@@ -8,14 +8,15 @@ from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.initialisers import initialisers_for
 from plasticity.networks.layers.normalisation import build_normalisation
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.settings.fields import require_choice, require_range
 
 Build = Callable[..., Network]
 
 
 def test_an_unknown_choice_is_named_with_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"^colour=grue is unknown; choose from green, blue$"):
+    with pytest.raises(ValueError, match=r"^colour=grue is unknown \(did you mean green\?\); choose from green, blue$"):
         require_choice("colour", "grue", ["green", "blue"])
     require_choice("colour", "green", ["green", "blue"])
 
@@ -40,12 +41,12 @@ def test_an_open_range_is_named_by_its_lower_end() -> None:
 @pytest.mark.parametrize("field", ["widths", "channels", "kernel_sizes", "strides", "pools"])
 def test_sizes_are_at_least_1(field: str) -> None:
     with pytest.raises(ValueError, match=rf"^network.{field}=0 must be at least 1$"):
-        NetworkSpec(**{field: [4, 0]})
+        ConvSpec(**{field: [4, 0]})  # type: ignore[arg-type]
 
 
 def test_paddings_are_at_least_0() -> None:
     with pytest.raises(ValueError, match=r"^network.paddings=-1 must be at least 0$"):
-        NetworkSpec(paddings=[0, -1])
+        ConvSpec(paddings=[0, -1])
 
 
 def test_a_head_has_outputs() -> None:
@@ -68,14 +69,14 @@ def test_load_balancing_settings_out_of_range(settings: dict[str, float], messag
 
 
 def test_the_spec_keeps_no_shared_lists() -> None:
-    NetworkSpec().widths.append(7)
-    assert NetworkSpec().widths == [128, 128]
+    MLPSpec().widths.append(7)
+    assert MLPSpec().widths == [128, 128]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"torso": "mpl"}, "network.torso=mpl is unknown; choose from mlp, conv, nature_cnn, resnet18, simba, bro, simba_v2, .*"),
+        ({"torso": "mpl"}, r"network.torso=mpl is unknown \(did you mean mlp\?\); choose from bro, conv, gpt, mlp, .*"),
         ({"activations": ["rleu"]}, r"network.activations=rleu is unknown .*; choose from relu, .*crelu, .*identity"),
         ({"normalisation": ["group"]}, "network.normalisation=group is unknown; choose from layer, layer_non_affine, .*"),
         ({"initialiser": "lecun"}, "network.initialiser=lecun is unknown; choose from default, .*xavier_uniform"),
@@ -116,11 +117,11 @@ def test_a_convolution_that_leaves_nothing(build: Build, side: int, settings: di
 
 
 def test_what_a_head_refuses() -> None:
-    with pytest.raises(ValueError, match=r"^head=quantile is unknown; choose from q, categorical, .*, gaussian, .*$"):
-        build_head(4, HeadSpec("quantile", 2), NetworkSpec())
+    with pytest.raises(ValueError, match=r"^head=quantile is unknown; choose from categorical, .*, gaussian, .*, q, .*$"):
+        build_head(4, HeadSpec("quantile", 2), MLPSpec())
     for bins, low, high in [(1, 0.0, 1.0), (5, 1.0, 1.0)]:
         with pytest.raises(ValueError, match=rf"needs at least 2 bins and low < high, not {bins} on \[{low}, {high}\]"):
-            build_head(4, HeadSpec("categorical", 2, bins, low, high), NetworkSpec())
+            build_head(4, HeadSpec("categorical", 2, bins, low, high), MLPSpec())
 
 
 def test_the_parts_refuse_by_themselves(build: Build) -> None:

@@ -6,13 +6,14 @@ from torch.optim import Adam
 
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings, build_optimizer
 from plasticity.optimizers.unit_adam import UnitAdam
 
 
 def network() -> Network:
-    return build_network(NetworkSpec(widths=[3], normalisation=["layer"]), (2,), torch.float32, HeadSpec("q", 2), 0)
+    return build_network(MLPSpec(widths=[3], normalisation=["layer"]), (2,), torch.float32, HeadSpec("q", 2), 0)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", UnitAdam), ("sgd", torch.optim.SGD), ("rmsprop", torch.optim.RMSprop)])
@@ -54,7 +55,10 @@ def test_adam_without_restarts_is_torch_adam() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "adamw"}, r"optimizer\.name=adamw is unknown \(did you mean adam\?\); choose from adam, sgd, rmsprop"),
+        (
+            {"name": "adamw"},
+            r"optimizer\.name=adamw is unknown \(did you mean adam\?\); choose from adam, kron, muon, rmsprop, sgd",
+        ),
         ({"learning_rate": -1.0}, r"optimizer\.learning_rate=-1\.0 must be at least 0"),
         ({"epsilon": -1.0}, r"optimizer\.epsilon=-1\.0"),
         ({"momentum": 1.5}, r"optimizer\.momentum=1\.5"),

@@ -10,15 +10,17 @@ from torch import Tensor, nn
 
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings, build_optimizer
-from plasticity.optimizers.library_optimizers import LIBRARY, build_library_optimizer
+from plasticity.optimizers.library_optimizers import scalable_shampoo
 from plasticity.optimizers.optimizer_state import require_restart, reset_entries
 from plasticity.optimizers.paired_optimizer import PairedOptimizer, owner_of
 from plasticity.optimizers.unit_adam import UnitAdam
 
+LIBRARY = ["soap", "shampoo", "kron"]
 NAMES = [*LIBRARY, "muon"]
-SPEC = NetworkSpec("conv", widths=[6, 5], channels=[3], normalisation=["layer"])
+SPEC = ConvSpec(widths=[6, 5], channels=[3], normalisation=["layer"])
 
 
 def network() -> Network:
@@ -73,7 +75,7 @@ def test_every_parameter_is_held_once_and_learns(name: str) -> None:
 def test_shampoo_preconditions_small_weights_and_keeps_the_length_of_sgd() -> None:
     # Without momentum a step is the grafted direction alone: of the gradient's length, turned by an inverse root for each axis.
     weight, bias = nn.Parameter(torch.zeros(6, 4)), nn.Parameter(torch.zeros(6))
-    optimizer = build_library_optimizer("shampoo", [weight, bias], 0.1, (0.0, 0.9), 1e-8, 0)
+    optimizer = scalable_shampoo([weight, bias], 0.1, (0.0, 0.9), 0)
     left, right = 1e-6 * torch.eye(6, dtype=torch.float64), 1e-6 * torch.eye(4, dtype=torch.float64)
     for step in range(1, 11):
         generator = torch.Generator().manual_seed(step)
@@ -181,6 +183,6 @@ def test_adams_half_of_muon_restarts_units() -> None:
 
 
 def test_muon_needs_a_hidden_dense_layer() -> None:
-    net = build_network(NetworkSpec(widths=[]), (3,), torch.float32, HeadSpec("q", 2), 0)
+    net = build_network(MLPSpec(widths=[]), (3,), torch.float32, HeadSpec("q", 2), 0)
     with pytest.raises(ValueError, match="optimizer=muon orthogonalises steps of hidden dense layers, and this network has none"):
         optimizer_of("muon", net)

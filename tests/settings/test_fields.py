@@ -29,10 +29,10 @@ class Example(Settings):
     [
         ("rate", 1.0, "example.rate=1.0 must be at least 0 and below 1"),
         ("rate", -0.1, "example.rate=-0.1 must be at least 0 and below 1"),
-        ("rate", math.nan, "example.rate=nan must be at least 0 and below 1 and a finite number"),
+        ("rate", math.nan, "example.rate=nan must be at least 0 and below 1"),
         ("units", 9, "example.units=9 must be between 1 and 8"),
         ("scale", 0.0, "example.scale=0.0 must be above 0"),
-        ("scale", math.inf, "example.scale=inf must be above 0 and a finite number"),
+        ("scale", math.inf, "example.scale=inf must be above 0"),
         ("widths", [3, 0], "example.widths=0 must be at least 1"),
         ("kind", "fncy", "example.kind=fncy is unknown (did you mean fancy?); choose from plain, fancy"),
     ],

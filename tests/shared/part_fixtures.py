@@ -8,6 +8,7 @@ import torch
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention
 from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
 
@@ -29,7 +30,7 @@ def builder() -> BuildPart:
         compile: bool = False,
     ) -> PartBuilder:
         return PartBuilder(
-            spec or NetworkSpec(widths=[8, 6]),
+            spec or MLPSpec(widths=[8, 6]),
             inputs,
             dtype,
             optimizer or OptimizerSettings(learning_rate=0.01),

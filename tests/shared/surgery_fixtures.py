@@ -15,8 +15,9 @@ from plasticity.interventions.base import Intervention
 from plasticity.networks.factory import build_network
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec
 from plasticity.networks.taps import Taps
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.networks.units import Consumer, ExcludedUnits, UnitGraph, UnitLayer, UnitSlice
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.optimizers.unit_adam import UnitAdam
@@ -90,19 +91,19 @@ class TransformerMLP(HandMade):
 HAND_MADE = {"two_heads": TwoHeads, "residual_block": ResidualBlock, "transformer_mlp": TransformerMLP}
 BALANCE = LoadBalancingSpec()
 FACTORY = {
-    "mlp": (NetworkSpec(widths=[6, 5]), (3,)),
-    "mlp_crelu": (NetworkSpec(widths=[6, 5], activations=["crelu"]), (3,)),
-    "mlp_batch_norm": (NetworkSpec(widths=[6, 5], normalisation=["batch"]), (3,)),
-    "mlp_batch_norm_load_balancing": (NetworkSpec(widths=[6, 5], normalisation=["batch"], load_balancing=BALANCE), (3,)),
-    "conv_conv_flatten_dense": (NetworkSpec("conv", [5], [6, 4], pools=[1, 2]), (2, 8, 8)),
-    "conv_crelu_flatten_dense": (NetworkSpec("conv", [5], [6, 4], activations=["crelu"]), (2, 7, 7)),
-    "conv_padded_batch_norm": (NetworkSpec("conv", [5], [6, 4], paddings=[1], normalisation=["batch"]), (2, 6, 6)),
-    "conv_head": (NetworkSpec("conv", [], [6, 4]), (2, 6, 6)),
-    "paired": (NetworkSpec(widths=[6, 5]), (3,)),
-    "dueling": (NetworkSpec(widths=[6]), (3,)),
-    "noisy_dueling_conv": (NetworkSpec("conv", [], [6]), (2, 5, 5)),
-    "ensemble": (NetworkSpec(widths=[6, 5]), (3,)),
-    "ensemble_conv_batch_norm": (NetworkSpec("conv", [5], [6], normalisation=["batch"]), (2, 5, 5)),
+    "mlp": (MLPSpec(widths=[6, 5]), (3,)),
+    "mlp_crelu": (MLPSpec(widths=[6, 5], activations=["crelu"]), (3,)),
+    "mlp_batch_norm": (MLPSpec(widths=[6, 5], normalisation=["batch"]), (3,)),
+    "mlp_batch_norm_load_balancing": (MLPSpec(widths=[6, 5], normalisation=["batch"], load_balancing=BALANCE), (3,)),
+    "conv_conv_flatten_dense": (ConvSpec(widths=[5], channels=[6, 4], pools=[1, 2]), (2, 8, 8)),
+    "conv_crelu_flatten_dense": (ConvSpec(widths=[5], channels=[6, 4], activations=["crelu"]), (2, 7, 7)),
+    "conv_padded_batch_norm": (ConvSpec(widths=[5], channels=[6, 4], paddings=[1], normalisation=["batch"]), (2, 6, 6)),
+    "conv_head": (ConvSpec(widths=[], channels=[6, 4]), (2, 6, 6)),
+    "paired": (MLPSpec(widths=[6, 5]), (3,)),
+    "dueling": (MLPSpec(widths=[6]), (3,)),
+    "noisy_dueling_conv": (ConvSpec(widths=[], channels=[6]), (2, 5, 5)),
+    "ensemble": (MLPSpec(widths=[6, 5]), (3,)),
+    "ensemble_conv_batch_norm": (ConvSpec(widths=[5], channels=[6], normalisation=["batch"]), (2, 5, 5)),
 }
 ATOMS = {"bins": 5, "low": -1.0, "high": 1.0}
 PAIR = HeadSpec("gaussian", 2, beside=HeadSpec("categorical", 1, **ATOMS))
@@ -194,12 +195,12 @@ def patient(request: pytest.FixtureRequest, admit: Admit) -> Patient:
 
 
 LAYOUTS = {
-    "mlp": (NetworkSpec(widths=[7, 6]), (3,), HeadSpec("regression", 2), 1),
-    "crelu": (NetworkSpec(widths=[5, 4], activations=["crelu"]), (3,), HeadSpec("regression", 2), 1),
-    "conv": (NetworkSpec("conv", widths=[6], channels=[5, 4], pools=[1, 2]), (1, 8, 8), HeadSpec("regression", 2), 1),
-    "conv_crelu": (NetworkSpec("conv", widths=[5], channels=[4], activations=["crelu"]), (1, 4, 4), HeadSpec("regression", 2), 1),
-    "noisy_dueling": (NetworkSpec(widths=[6]), (3,), HeadSpec("q", 3, dueling=True, stream_widths=(5,), noise_deviation=0.5), 1),
-    "ensemble": (NetworkSpec(widths=[6, 5]), (3,), HeadSpec("value", 1), 2),
+    "mlp": (MLPSpec(widths=[7, 6]), (3,), HeadSpec("regression", 2), 1),
+    "crelu": (MLPSpec(widths=[5, 4], activations=["crelu"]), (3,), HeadSpec("regression", 2), 1),
+    "conv": (ConvSpec(widths=[6], channels=[5, 4], pools=[1, 2]), (1, 8, 8), HeadSpec("regression", 2), 1),
+    "conv_crelu": (ConvSpec(widths=[5], channels=[4], activations=["crelu"]), (1, 4, 4), HeadSpec("regression", 2), 1),
+    "noisy_dueling": (MLPSpec(widths=[6]), (3,), HeadSpec("q", 3, dueling=True, stream_widths=(5,), noise_deviation=0.5), 1),
+    "ensemble": (MLPSpec(widths=[6, 5]), (3,), HeadSpec("value", 1), 2),
 }
 
 

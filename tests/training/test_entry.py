@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from plasticity.training.entry import Console
+import pytest
+
+from plasticity.training.entry import Console, program
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -14,7 +16,7 @@ def test_nothing_but_the_standard_library_is_imported_before_signals_are_in_hand
     code = "import sys; import run_agent; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     theirs = {name for name in done.stdout.split() if name not in sys.stdlib_module_names and not name.startswith("_")}
-    assert theirs == {"run_agent", "training"}
+    assert theirs == {"run_agent", "plasticity"}
 
 
 def test_a_console_falls_silent_when_its_reader_has_gone() -> None:
@@ -52,3 +54,12 @@ def test_a_closed_reader_ends_no_command() -> None:
         process.stdout.close()
         errors = process.stderr.read()
     assert (process.returncode, errors) == (0, b"y\n")
+
+
+@pytest.mark.parametrize(
+    ("started", "told"),
+    [("/usr/bin/plasticity", "plasticity"), ("run_agent.py", "python run_agent.py"), ("/a/pytest", "python run_agent.py")],
+)
+def test_what_to_type_is_told_as_the_program_was_started(monkeypatch: pytest.MonkeyPatch, started: str, told: str) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    assert program() == told

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from plasticity.agents.factory import AGENTS
-from plasticity.envs.factory import STREAMS
+from plasticity.agents.registry import AGENTS
+from plasticity.envs.registry import STREAMS
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.registry import TORSOS
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.training.config.command_line import compose_config
 from plasticity.training.config.settings import CheckpointSettings, RunSettings
@@ -54,10 +54,12 @@ def settings_of(group: str, composed: dict[str, Any]) -> dict[str, Any]:
     if group == "agent":
         return {"name": composed["name"], **defaults(AGENTS[composed["name"]].settings)}
     if group == "env":
-        return {"name": composed["name"], **defaults(STREAMS[composed["name"]][0])}
+        return {"name": composed["name"], **defaults(STREAMS[composed["name"]])}
     if group == "metrics":
         return defaults(MetricsSettings)
-    return {**defaults(NetworkSpec if group == "network" else OptimizerSettings), "parts": {}}
+    if group == "network":
+        return {"torso": composed["torso"], **defaults(TORSOS[composed["torso"]]), "parts": {}}
+    return {**defaults(OptimizerSettings), "parts": {}}
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.updates.updater import Updater
 
 BuildPart = Callable[..., PartBuilder]
 SPECS = {
-    "conv": (NetworkSpec(torso="conv", channels=[4], kernel_sizes=[3], widths=[8]), (3, 8, 8), torch.uint8),
-    "normalised": (NetworkSpec(widths=[8, 8], normalisation=["layer"]), (5,), torch.float32),
-    "batch": (NetworkSpec(widths=[8], normalisation=["batch"]), (5,), torch.float32),
-    "noisy": (NetworkSpec(widths=[8]), (5,), torch.float32),
+    "conv": (ConvSpec(channels=[4], kernel_sizes=[3], widths=[8]), (3, 8, 8), torch.uint8),
+    "normalised": (MLPSpec(widths=[8, 8], normalisation=["layer"]), (5,), torch.float32),
+    "batch": (MLPSpec(widths=[8], normalisation=["batch"]), (5,), torch.float32),
+    "noisy": (MLPSpec(widths=[8]), (5,), torch.float32),
 }
 
 

@@ -13,7 +13,8 @@ from torch.nn import functional
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.registry import INTERVENTIONS
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -111,7 +112,7 @@ def kept_on_host(method: Intervention) -> dict[str, object]:
 def test_measure_is_a_function_of_its_arguments(builder: BuildPart, name: str) -> None:
     """Compiled, it runs once for each size of batch: what it noted on the host would be that of the first batches only."""
     assert {"continual_backprop", "fixed_threshold_resets", "self_normalized_resets"} <= set(MEASURING)
-    part = builder({name: INTERVENTIONS[name]}, spec=NetworkSpec(widths=[3]))("q", HeadSpec("regression", 2))
+    part = builder({name: INTERVENTIONS[name]}, spec=MLPSpec(widths=[3]))("q", HeadSpec("regression", 2))
     method = part.interventions[name]
     part.update(squared_error, batch(0))
     parameters = {path: value.detach() for path, value in part.network.named_parameters()}
@@ -129,7 +130,7 @@ def test_measure_is_a_function_of_its_arguments(builder: BuildPart, name: str) -
 def test_the_longest_update_is_known_whenever_it_comes(builder: BuildPart, unit_of_time: str) -> None:
     # Batches of 8, 16 and 8 examples: an update is 16 examples, or 1 step, long at most.
     make = partial(INTERVENTIONS["fixed_threshold_resets"], unit_of_time=unit_of_time)
-    part = builder({"fixed_threshold_resets": make}, spec=NetworkSpec(widths=[3]))("q", HeadSpec("regression", 2))
+    part = builder({"fixed_threshold_resets": make}, spec=MLPSpec(widths=[3]))("q", HeadSpec("regression", 2))
     state = part.interventions["fixed_threshold_resets"].state
     double = Batch(*(torch.cat([one, other]) for one, other in zip(batch(0), batch(1), strict=True)))
     lengths = []
@@ -145,7 +146,7 @@ def test_measure_comes_between_the_step_and_every_after_step(builder: BuildPart,
     """The first update is traced, so that its step is made by the optimizer; the later ones of SGD are made inside."""
     methods = {"move": Move, "record": Record, "count": Count}
     settings = OptimizerSettings(optimizer, 0.1)
-    part = builder(methods, spec=NetworkSpec(widths=[3]), optimizer=settings, compile=compile)("q", HeadSpec("regression", 2))
+    part = builder(methods, spec=MLPSpec(widths=[3]), optimizer=settings, compile=compile)("q", HeadSpec("regression", 2))
     reference = Reference(part, optimizer)
     seen = part.interventions["record"].state
     for number in range(1, 5):
@@ -164,7 +165,7 @@ def test_measure_comes_between_the_step_and_every_after_step(builder: BuildPart,
 def test_a_refused_update_measures_nothing(builder: BuildPart) -> None:
     """That a compiled one measures nothing either is tested with the other promises of compiled updates."""
     settings = OptimizerSettings("sgd", 0.1)
-    part = builder({"record": Record}, spec=NetworkSpec(widths=[3]), optimizer=settings)("q", HeadSpec("regression", 2))
+    part = builder({"record": Record}, spec=MLPSpec(widths=[3]), optimizer=settings)("q", HeadSpec("regression", 2))
     for number in range(1, 4):
         part.update(squared_error, batch(number))
     before = {name: value.clone() for name, value in part.interventions["record"].state.items()}

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates import trace as update_trace
 from plasticity.updates.updater import Updater
@@ -41,7 +42,7 @@ class MoveWeights(Intervention):
 def linear(builder: BuildPart, clip: float | None = None, **methods: type[Intervention]) -> Updater:
     """Two inputs, one output, weight (1, 2) and bias 0; SGD with step size 0.5."""
     settings = OptimizerSettings("sgd", 0.5, max_gradient_norm=clip)
-    part = builder(methods, spec=NetworkSpec(widths=[]), inputs=(2,), optimizer=settings)("q", HeadSpec("regression", 1))
+    part = builder(methods, spec=MLPSpec(widths=[]), inputs=(2,), optimizer=settings)("q", HeadSpec("regression", 1))
     with torch.no_grad():
         part.network.tensor(WEIGHT).copy_(torch.tensor([[1.0, 2.0]]))
         part.network.tensor(BIAS).zero_()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
+from registries import forget_entries
 from torch import Tensor
 
 from plasticity.agents.agent import Agent
@@ -18,8 +19,10 @@ from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
-from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
+from plasticity.optimizers.factory import OPTIMIZERS, OptimizerSettings, optimizer
 from plasticity.updates.compiled_function import CompiledFunction
 from plasticity.updates.updater import Updater
 
@@ -29,14 +32,14 @@ Methods = dict[str, dict[str, Any]]
 HEAD = HeadSpec("regression", 2)
 CLIP = 0.3
 SGD = OptimizerSettings("sgd", 0.05, max_gradient_norm=CLIP)
-OPTIMIZERS = {
+OPTIMIZER_CASES = {
     "sgd": OptimizerSettings("sgd", 0.05, max_gradient_norm=0.5),  # the whole step is made inside
     "momentum": OptimizerSettings("sgd", 0.02, momentum=0.9, max_gradient_norm=0.5),
     # A gradient of rounding errors alone, divided by its own size, would not be the same up to rounding.
     "adam": OptimizerSettings("adam", 0.01, epsilon=1e-4, max_gradient_norm=0.5),
 }
-MLP = NetworkSpec(widths=[8, 6])
-CONV = NetworkSpec("conv", widths=[6], channels=[4], pools=[2], activations=["relu", "crelu"])
+MLP = MLPSpec(widths=[8, 6])
+CONV = ConvSpec(widths=[6], channels=[4], pools=[2], activations=["relu", "crelu"])
 SHAPES = {"mlp": (MLP, (4,)), "conv": (CONV, (1, 6, 6))}
 
 
@@ -143,7 +146,7 @@ def learn_alike(plain: Agent, compiled: Agent, updates: int) -> list[Mapping[str
 
 
 def train_alike(builder: BuildPart, agent: str, torso: str, optimizer: str, methods: Methods) -> list[Mapping[str, Any]]:
-    plain, compiled = (build(builder, compile, agent, torso, OPTIMIZERS[optimizer], methods) for compile in (False, True))
+    plain, compiled = (build(builder, compile, agent, torso, OPTIMIZER_CASES[optimizer], methods) for compile in (False, True))
     before = weights(part_of(compiled))
     logs = learn_alike(plain, compiled, 30)
     moves = torch.cat([(new - old).flatten() for old, new in zip(before, weights(part_of(compiled)), strict=True)])
@@ -177,7 +180,7 @@ def test_momentum_with_a_term_of_the_loss(builder: BuildPart) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("methods", CHOICES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZER_CASES)
 @pytest.mark.parametrize(("agent", "torso"), product(AGENTS, SHAPES))
 def test_every_method_on_every_optimizer(builder: BuildPart, agent: str, torso: str, optimizer: str, methods: str) -> None:
     if methods == "adam_state_reset" and optimizer != "adam":
@@ -306,7 +309,7 @@ def test_norms_are_those_of_the_first_update_and_of_every_hundredth(life: Life) 
 
 @pytest.mark.slow
 def test_compilations_of_an_optimizer_that_steps_outside(builder: BuildPart, compilations: list[object]) -> None:
-    plain, compiled = (regression(builder, compile, optimizer=OPTIMIZERS["adam"]) for compile in (False, True))
+    plain, compiled = (regression(builder, compile, optimizer=OPTIMIZER_CASES["adam"]) for compile in (False, True))
     for number in range(1, 103):
         update_alike(plain, compiled, batch(number, count=5 if number == 50 else 8))
         assert len(compilations) == (1 if number < 50 else 2)
@@ -386,7 +389,7 @@ def test_a_step_inside_that_is_not_finite_changes_nothing(life: Life, same: Any,
 
 
 def test_a_step_outside_that_is_not_finite_changes_nothing(builder: BuildPart, same: Any, through_disk: Any) -> None:
-    plain, compiled = (regression(builder, compile, optimizer=OPTIMIZERS["adam"]) for compile in (False, True))
+    plain, compiled = (regression(builder, compile, optimizer=OPTIMIZER_CASES["adam"]) for compile in (False, True))
     for bad in BAD.values():
         update_alike(plain, compiled, batch(1))
         refuse_alike(plain, compiled, bad, same, through_disk)
@@ -422,10 +425,10 @@ def buffers(part: Updater) -> dict[str, Tensor]:
 
 BALANCED = LoadBalancingSpec(low=0.5, high=0.5, step_size=0.05)
 CHANGING = {
-    "both": NetworkSpec(widths=[5], normalisation=["batch"], load_balancing=BALANCED),
-    "moments": NetworkSpec(widths=[5], normalisation=["batch_mean", "batch_std"]),
-    "spectral": NetworkSpec(widths=[5, 5], spectral_layers=[1]),
-    "resnet": NetworkSpec("resnet18", [], [3, 4], normalisation=["batch"], residual_blocks=1, load_balancing=BALANCED),
+    "both": MLPSpec(widths=[5], normalisation=["batch"], load_balancing=BALANCED),
+    "moments": MLPSpec(widths=[5], normalisation=["batch_mean", "batch_std"]),
+    "spectral": MLPSpec(widths=[5, 5], spectral_layers=[1]),
+    "resnet": ResNetSpec(widths=[], channels=[3, 4], normalisation=["batch"], residual_blocks=1, load_balancing=BALANCED),
 }
 
 
@@ -436,7 +439,7 @@ CHANGING = {
 def test_layers_that_change_in_a_forward_pass_change_alike(builder: BuildPart, changing: str, optimizer: str) -> None:
     shape = (3, 6, 6) if changing == "resnet" else (4,)
     made = [
-        builder(spec=CHANGING[changing], inputs=shape, optimizer=OPTIMIZERS[optimizer], compile=compile)("q", HEAD)
+        builder(spec=CHANGING[changing], inputs=shape, optimizer=OPTIMIZER_CASES[optimizer], compile=compile)("q", HEAD)
         for compile in (False, True)
     ]
     plain, compiled = made
@@ -490,21 +493,23 @@ def halved(parameters: list[torch.nn.Parameter]) -> torch.optim.SGD:
 MAKERS = [two_rates, heavy, decayed, uphill, halved]
 
 
-def exchanging(make: Callable[..., torch.optim.SGD]) -> Callable[[], Intervention]:
-    @dataclass
-    class Exchange(Intervention):
-        """Trains with another optimizer."""
+def registered(patch: pytest.MonkeyPatch, make: Callable[..., torch.optim.SGD]) -> OptimizerSettings:
+    """Enters an optimizer as a plugin does, for the length of a test."""
+    forget_entries(patch, OPTIMIZERS)
 
-        def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-            return make(optimizer.param_groups[0]["params"])
+    @optimizer("of_a_user")
+    def _build(settings: OptimizerSettings, network: Network, seed: int) -> torch.optim.SGD:
+        return make(list(network.parameters()))
 
-    return Exchange
+    return OptimizerSettings("of_a_user")
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
-def test_the_step_of_another_optimizer_is_not_made_inside(builder: BuildPart, make: Callable[..., torch.optim.SGD]) -> None:
+def test_the_step_of_another_optimizer_is_not_made_inside(
+    builder: BuildPart, monkeypatch: pytest.MonkeyPatch, make: Callable[..., torch.optim.SGD]
+) -> None:
     assert regression(builder)._steps_inside
-    assert not regression(builder, methods={"exchange": exchanging(make)})._steps_inside
+    assert not regression(builder, optimizer=registered(monkeypatch, make))._steps_inside
 
 
 # A step outside is the optimizer's own, whichever it is: one stands for all.
@@ -513,8 +518,11 @@ def test_the_step_of_another_optimizer_is_not_made_inside(builder: BuildPart, ma
     [make if make is halved else pytest.param(make, marks=pytest.mark.slow) for make in MAKERS],
     ids=lambda make: make.__name__,
 )
-def test_an_optimizer_of_a_method_keeps_its_own_step(builder: BuildPart, make: Callable[..., torch.optim.SGD]) -> None:
-    plain, compiled = (regression(builder, compile, {"exchange": exchanging(make)}) for compile in (False, True))
+def test_an_optimizer_of_a_user_keeps_its_own_step(
+    builder: BuildPart, monkeypatch: pytest.MonkeyPatch, make: Callable[..., torch.optim.SGD]
+) -> None:
+    settings = registered(monkeypatch, make)
+    plain, compiled = (regression(builder, compile, optimizer=settings) for compile in (False, True))
     usual = regression(builder, compile=False)
     for number in range(1, 6):
         update_alike(plain, compiled, batch(number))
@@ -599,7 +607,7 @@ def test_parameters_stay_the_same_objects_in_the_same_places(life: Life) -> None
 def test_resuming_equals_going_on(
     builder: BuildPart, same: Any, through_disk: Any, agent: str, optimizer: str, methods: Methods
 ) -> None:
-    whole, resumed = (build(builder, True, agent, "mlp", OPTIMIZERS[optimizer], methods, seed) for seed in (0, 5))
+    whole, resumed = (build(builder, True, agent, "mlp", OPTIMIZER_CASES[optimizer], methods, seed) for seed in (0, 5))
     for index in range(60):
         whole.learn(experience(whole, index))
     half = through_disk(whole.state_dict())

@@ -11,7 +11,8 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -68,10 +69,6 @@ class Taped(Intervention):
     label: str = ""
     tape: list[Any] = field(default_factory=list)
 
-    def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        self.tape.append(f"{self.label} wrap_optimizer")
-        return optimizer
-
     def attach(self, u: Update) -> None:
         self.tape.append(f"{self.label} attach {u.step}")
 
@@ -98,7 +95,7 @@ class Taped(Intervention):
 
 def taped(names: str, max_gradient_norm: float | None = None) -> tuple[Updater, list[Any]]:
     tape: list[Any] = []
-    network = build_network(NetworkSpec(widths=[3]), (4,), torch.float32, HEAD, 0)
+    network = build_network(MLPSpec(widths=[3]), (4,), torch.float32, HEAD, 0)
     methods = {name: Taped(label=name, tape=tape) for name in names}
     return Updater("q", network, TapedSGD(network.parameters(), tape), methods, 0, max_gradient_norm), tape
 
@@ -126,8 +123,6 @@ def test_tape_of_an_update_and_a_task_switch() -> None:
         updater.step(BackwardMark.apply(loss, updater.network, tape), data)
     updater.task_switch(3)
     assert tape == [
-        "b wrap_optimizer",
-        "a wrap_optimizer",
         "b attach 0",
         "a attach 0",
         *one_update(1),
@@ -222,7 +217,7 @@ class SetGradient(Intervention):
 
 def sgd(builder: BuildPart, methods: Mapping[str, Callable[[], Intervention]], clip: float | None = None) -> Updater:
     settings = OptimizerSettings("sgd", 1.0, max_gradient_norm=clip)
-    return builder(methods, spec=NetworkSpec(widths=[3]), optimizer=settings)("q", HEAD)
+    return builder(methods, spec=MLPSpec(widths=[3]), optimizer=settings)("q", HEAD)
 
 
 def test_clipping_comes_after_the_interventions(builder: BuildPart) -> None:
@@ -314,7 +309,7 @@ def test_training_goes_on_after_a_refused_update(builder: BuildPart) -> None:
 
 
 def test_prediction_is_in_evaluation_mode_and_training_forward_is_not(builder: BuildPart) -> None:
-    updater = builder(spec=NetworkSpec(widths=[5], normalisation=["batch"]))("q", HEAD)
+    updater = builder(spec=MLPSpec(widths=[5], normalisation=["batch"]))("q", HEAD)
     data = batch()
     fresh = updater.predict(data.inputs)
     assert torch.equal(fresh, updater.predict(data.inputs))
@@ -445,7 +440,7 @@ def test_generators_are_private_to_seed_part_and_name(builder: BuildPart) -> Non
 
 @pytest.mark.parametrize("normalisation", [[], ["layer"], ["batch"]])
 def test_bf16_forward_returns_float32_and_learns(builder: BuildPart, normalisation: list[str]) -> None:
-    spec = NetworkSpec(widths=[32], normalisation=normalisation)
+    spec = MLPSpec(widths=[32], normalisation=normalisation)
     updater = builder(spec=spec, autocast=torch.bfloat16)("q", HEAD)
     exact = builder(spec=spec)("q", HEAD)
     inputs = batch().inputs

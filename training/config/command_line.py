@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plasticity.settings.naming import did_you_mean
 from plasticity.settings.plugins import load_plugins
+from plasticity.training.config.choices import options
 from plasticity.training.config.config_store import CHOICES, GROUPS, register_configs
-from plasticity.training.config.listing import options
 from plasticity.training.config.settings import plan_from
 
 # Below these stand names that no default lists: of parts, and of arguments of other people's environments.

@@ -1,4 +1,4 @@
-"""Telling Hydra what can be configured: the defaults of every settings class, and the registered interventions.
+"""Telling Hydra what can be configured: the defaults of every settings class, and what is registered.
 
 The classes are the one source of every default: a file in ``configs/`` names only what it sets otherwise.
 """
@@ -6,16 +6,12 @@ The classes are the one source of every default: a file in ``configs/`` names on
 from typing import Final
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
-from plasticity.agents.factory import AGENTS
-from plasticity.envs.factory import STREAMS
-from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
-from plasticity.networks.spec import NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings
-from plasticity.training.config.settings import PARTS, CheckpointSettings, RunSettings
+from plasticity.training.config.choices import PARTS, REGISTERED, defaults_of
+from plasticity.training.config.settings import CheckpointSettings, RunSettings
 from plasticity.training.evaluation.episodes import EvaluationSettings
 from plasticity.training.evaluation.task_evaluation import TaskEvaluationSettings
 
@@ -27,35 +23,32 @@ SECTIONS: Final = {
     "task_evaluation": TaskEvaluationSettings,
     "checkpoint": CheckpointSettings,
 }
-_stored: dict[str, type] = {}
+_stored: dict[tuple[str, str], object] = {}
 
 
 def register_configs() -> None:
     """Stores defaults for Hydra to compose from; run it again after plugins were loaded.
 
-    A name that begins with an underscore is a base that the files in ``configs/`` start from. Plain values are stored, not
-    classes: a launcher sends the store to other processes, which do not have the user's plugin modules. Types and spelling are
-    checked by ``plasticity.training.config.settings``.
+    A name that begins with an underscore is a base that the files in ``configs/`` start from. What a plugin entered can be chosen
+    by its name without a file. Plain values are stored, not classes: a launcher sends the store to other processes, which do not
+    have the user's plugin modules. Types and spelling are checked by ``plasticity.training.config.settings``.
     """
-    store, methods = ConfigStore.instance(), INTERVENTIONS
-    if _stored == methods:
+    entries = {(group, name): entry for group, kind in REGISTERED.items() for name, entry in kind.registry.items()}
+    if _stored == entries:
         return
-    sections = {name: _defaults(settings) for name, settings in SECTIONS.items()}
-    store.store(name="_run", node={**_defaults(RunSettings), "interventions": {}, **sections})
-    for name, agent in AGENTS.items():
-        store.store(group="agent", name=f"_{name}", node={"name": name, **_defaults(agent.settings)})
-    for name, (stream_settings, _) in STREAMS.items():
-        store.store(group="env", name=f"_{name}", node={"name": name, **_defaults(stream_settings)})
-    store.store(group="network", name="_spec", node={**_defaults(NetworkSpec), PARTS: {}})
-    store.store(group="optimizer", name="_settings", node={**_defaults(OptimizerSettings), PARTS: {}})
-    store.store(group="metrics", name="_settings", node=_defaults(MetricsSettings))
-    for name, method in methods.items():
-        store.store(group="intervention", name=name, node=_defaults(method), package=f"interventions.{name}")
+    store = ConfigStore.instance()
+    sections = {name: defaults_of(settings) for name, settings in SECTIONS.items()}
+    store.store(name="_run", node={**defaults_of(RunSettings), "interventions": {}, **sections})
+    store.store(group="optimizer", name="_settings", node={**defaults_of(OptimizerSettings), PARTS: {}})
+    store.store(group="metrics", name="_settings", node=defaults_of(MetricsSettings))
+    for group, kind in REGISTERED.items():
+        for name in kind.registry:
+            if group == "intervention":
+                node = defaults_of(kind.settings(kind.registry[name]))
+                store.store(group=group, name=name, node=node, package=f"interventions.{name}")
+                continue
+            store.store(group=group, name=f"_{name}", node=kind.node(name))
+        for name in kind.registry.added() if group != "intervention" else ():
+            store.store(group=group, name=name, node=kind.node(name))  # a file of that name is found first
     _stored.clear()
-    _stored.update(methods)
-
-
-def _defaults(settings: type) -> dict[str, object]:
-    values = OmegaConf.to_container(OmegaConf.structured(settings))
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+    _stored.update(entries)

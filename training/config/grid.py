@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from plasticity.settings.plugins import load_plugins
 from plasticity.training.config.command_line import chosen_files, with_absolute_plugins
 from plasticity.training.config.config_store import CHOICES
+from plasticity.training.entry import program
 
 GRID: Final = "grid.csv"
 FINISHED: Final = "finished"
@@ -49,13 +50,13 @@ def run_name(number: int, words: Sequence[str]) -> str:
     return f"{number}_{told}" if told else str(number)
 
 
-def run_grid(folder: Path, launch: Callable[[], object], made: bool = False) -> int:
+def run_grid(folder: Path, launch: Callable[[], object], made: Sequence[Path] = ()) -> int:
     """Claims a folder for a grid, launches it, and says on the last line which runs failed.
 
     Args:
         folder: Missing or empty.
         launch: Calls ``grid_run`` for each run, here or in other processes; it may raise when one of those was killed.
-        made: Whether this program made the folder just before.
+        made: Folders that this program made just before, the innermost first.
 
     Returns:
         The exit code: 0, or 1 if a run failed.
@@ -64,7 +65,7 @@ def run_grid(folder: Path, launch: Callable[[], object], made: bool = False) -> 
         ValueError: If there is something in the folder already, or it cannot be made.
         KeyboardInterrupt: If the user stopped it.
     """
-    claimed = [*([folder] if made else []), *_claim(folder)]
+    claimed = [*made, *_claim(folder)]
     try:
         launch()
     except Exception as error:
@@ -116,7 +117,7 @@ def grid_run(config: Mapping[str, Any]) -> float:
     _write(grid, name, FINISHED if outcome.finished else f"stopped at step {outcome.step}", swept)
     print(f"{folder}: {outcome.step} steps")
     if not outcome.finished:
-        print(f"Stopped and saved. Go on with:\n  python run_agent.py {shlex.quote(f'resume={folder}')}")
+        print(f"Stopped and saved. Go on with:\n  {program()} {shlex.quote(f'resume={folder}')}")
         raise KeyboardInterrupt
     return outcome.score
 

@@ -1,14 +1,18 @@
-"""What there is to choose from: ``list=...`` and ``--help``."""
+"""What there is to choose from and to set: ``list=...`` and ``--help``."""
 
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from textwrap import wrap
 from typing import Final
 
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.catalogue import CATALOGUE
-from plasticity.settings.fields import require_choice
+from plasticity.settings.fields import describe, require_choice
+from plasticity.training.config.choices import REGISTERED, first_line, options
 from plasticity.training.config.config_store import SECTIONS
 from plasticity.training.config.settings import RunSettings
+from plasticity.training.entry import program
 
 _KINDS: Final = {
     "agents": "agent",
@@ -19,41 +23,57 @@ _KINDS: Final = {
     "metrics": "metrics",
     "experiments": "experiment",
 }
-
-
-def options(group: str, configs: Path) -> list[str]:
-    """Returns the choices of a config group."""
-    if group == "intervention":
-        return list(INTERVENTIONS)
-    return sorted(path.stem for path in (configs / group).glob("*.yaml") if not path.stem.startswith("_"))
+_WIDTH: Final = 110
 
 
 def list_lines(kind: str, configs: Path) -> list[str]:
     """Returns one line for each entry: its name, then its description.
 
     Args:
-        kind: ``agents``, ``envs``, ``networks``, ``optimizers``, ``interventions``, ``metrics`` or ``experiments``.
+        kind: ``agents``, ``envs``, ``networks``, ``optimizers``, ``interventions``, ``metrics`` or ``experiments``; or, with the
+            name of a registered one, ``agents.dqn`` say, for its settings.
         configs: Folder of the YAML files.
 
     Raises:
-        ValueError: If the kind is unknown.
+        ValueError: If the kind or the name is unknown.
     """
+    kind, _, name = kind.partition(".")
     require_choice("list", kind, list(_KINDS))
-    if kind == "metrics":
-        rows = {name: f"{entry.description} Range {entry.range}. Cost: {entry.cost}." for name, entry in CATALOGUE.items()}
+    group = _KINDS[kind]
+    if name:
+        rows = _settings_of(group, kind, name)
+    elif kind == "metrics":
+        rows = {name: entry.line for name, entry in CATALOGUE.items()}
     elif kind == "interventions":
-        rows = {name: _first_line(method.__doc__) for name, method in INTERVENTIONS.items()}
+        rows = {name: first_line(method.__doc__) for name, method in INTERVENTIONS.items()}
     else:
-        group = _KINDS[kind]
-        rows = {name: _description(configs / group / f"{name}.yaml") for name in options(group, configs)}
+        rows = {name: _description(group, name, configs) for name in options(group, configs)}
     width = max(map(len, rows), default=0)
-    return [f"{name:<{width}}  {description}" for name, description in rows.items()]
+    return [f"{name:<{width}}  {description}".rstrip() for name, description in rows.items()]
+
+
+def _settings_of(group: str, kind: str, name: str) -> dict[str, str]:
+    """Returns the settings of a registered entry: name and default, then what they mean and may be."""
+    if group not in REGISTERED:
+        raise ValueError(f"list={kind}.{name} is unknown; settings are listed of {', '.join(map(_plural, REGISTERED))}")
+    registered = REGISTERED[group]
+    require_choice("list", f"{kind}.{name}", [f"{kind}.{other}" for other in registered.registry])
+    rows = {}
+    for entry in describe(registered.settings(registered.registry[name])).values():
+        allowed = entry.rule.allowed()
+        rows[f"{entry.name}={entry.default}"] = " ".join(filter(None, (entry.rule.doc, allowed and f"[{allowed}]")))
+    return rows
+
+
+def _plural(group: str) -> str:
+    return next(kind for kind, other in _KINDS.items() if other == group)
 
 
 def help_text(configs: Path) -> str:
     """Returns the text of ``--help``."""
     groups = "\n".join(f"  {group:<13} {', '.join(options(group, configs))}" for group in _KINDS.values())
-    return f"""Trains an agent on a changing problem and measures how well it can still learn.
+    settings = "\n".join(_setting_lines())
+    text = f"""Trains an agent on a changing problem and measures how well it can still learn.
 
   python run_agent.py                                        DQN on the contextual bandit, a minute or two on a slow core
   python run_agent.py agent=supervised env=permuted_pixels   a supervised learner on permuted images
@@ -66,20 +86,27 @@ Choices, as group=choice (intervention takes a list):
 {groups}
 
 Settings, as name=value:
-  {" ".join(each.name for each in fields(RunSettings))}
-  agent.* env.* network.* optimizer.* interventions.<name>.* metrics.* {" ".join(f"{section}.*" for section in SECTIONS)}
+{settings}
 
   list=interventions   one line on each; also {", ".join(kind for kind in _KINDS if kind != "interventions")}
+  list=agents.dqn      the settings of one, with defaults and ranges
   --cfg job            prints the whole config, with every setting and its value
 """
+    return text.replace("python run_agent.py", program())
 
 
-def _first_line(doc: str | None) -> str:
-    return (doc or "").strip().splitlines()[0]
+def _setting_lines() -> Iterator[str]:
+    """Yields the names of all settings at the top, and of all sections."""
+    sections = ["agent", "env", "network", "optimizer", "interventions.<name>", "metrics", *SECTIONS]
+    for names in ([field.name for field in fields(RunSettings)], [f"{section}.*" for section in sections]):
+        yield from (f"  {line}" for line in wrap(" ".join(names), _WIDTH))
 
 
-def _description(path: Path) -> str:
-    """Returns the comment at the top of a YAML file, without Hydra's package directive."""
+def _description(group: str, name: str, configs: Path) -> str:
+    """Returns the comment at the top of a YAML file, without Hydra's package directive, or what a plugin says of itself."""
+    path = configs / group / f"{name}.yaml"
+    if not path.is_file():
+        return REGISTERED[group].describe(REGISTERED[group].registry[name])
     lines = path.read_text().splitlines()
     comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""

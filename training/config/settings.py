@@ -9,20 +9,21 @@ from typing import Any, ClassVar, Final, TypeVar, get_args, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from plasticity.agents.factory import AGENTS
 from plasticity.agents.parts import Factory
-from plasticity.envs.factory import STREAMS
+from plasticity.agents.registry import AGENTS
+from plasticity.envs.registry import STREAMS
 from plasticity.interventions.registry import INTERVENTIONS, refuse_conflicts
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
+from plasticity.networks.registry import TORSOS
 from plasticity.networks.spec import NetworkSpec
-from plasticity.optimizers.factory import OptimizerSettings
+from plasticity.optimizers.factory import OPTIMIZERS, OptimizerSettings
 from plasticity.settings.fields import Settings, require_choice, setting
 from plasticity.settings.naming import did_you_mean
+from plasticity.training.config.choices import PARTS
 from plasticity.training.evaluation.episodes import EvaluationSettings
 from plasticity.training.evaluation.task_evaluation import TaskEvaluationSettings
 
-PARTS: Final = "parts"
 MODES: Final = ("train", "evaluate")
 _SECTIONS: Final = (
     "agent",
@@ -81,7 +82,7 @@ class RunSettings(Settings):
     run_dir: str | None = setting(None, "Folder of this run; None names one after the date and the choices, in ``runs/``.")
     resume: str | None = setting(None, "Run folder to go on with.")
     video: str | None = setting(None, "Of ``mode=evaluate``: film an episode into this file, ``<name>.gif`` or ``<name>.mp4``.")
-    plugins: list[str] = setting([], "Files or modules with interventions of the user's own.")
+    plugins: list[str] = setting([], "Files or modules with what a user adds: agents, envs, metrics, interventions ...")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,7 +99,7 @@ class Plan:
 
     Attributes:
         run: The settings at the top.
-        agent_name: Key of ``plasticity.agents.factory.AGENTS``.
+        agent_name: Key of ``plasticity.agents.registry.AGENTS``.
         agent: The agent's settings.
         env: The stream's settings.
         network: The network before any intervention.
@@ -146,7 +147,7 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
     refuse_conflicts(methods)
     agent_name = _name(config, "agent", AGENTS)
     env_name = _name(config, "env", STREAMS)
-    env: Any = build_settings(STREAMS[env_name][0], _without_name(config["env"]), "env")
+    env: Any = build_settings(STREAMS[env_name], _without_name(config["env"]), "env")
     agent: Any = build_settings(AGENTS[agent_name].settings, _without_name(config["agent"]), "agent")
     filled_in = {"env": {"name": env_name, **asdict(env)}, "agent": {"name": agent_name, **asdict(agent)}}
     return Plan(
@@ -154,10 +155,10 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
         agent_name=agent_name,
         agent=agent,
         env=env,
-        network=build_settings(NetworkSpec, _without_parts(config["network"]), "network"),
-        network_parts=_by_part(NetworkSpec, config["network"], "network"),
-        optimizer=build_settings(OptimizerSettings, _without_parts(config["optimizer"]), "optimizer"),
-        optimizer_parts=_by_part(OptimizerSettings, config["optimizer"], "optimizer"),
+        network=_network(config["network"], "network"),
+        network_parts=_networks_by_part(config["network"]),
+        optimizer=_optimizer(_without_parts(config["optimizer"]), "optimizer"),
+        optimizer_parts=_optimizers_by_part(config["optimizer"]),
         interventions={name: _factory(name, values) for name, values in methods.items()},
         metrics=build_settings(MetricsSettings, config["metrics"], "metrics"),
         probe=build_settings(ProbeSettings, config["probe"], "probe"),
@@ -265,13 +266,48 @@ def _name(config: Mapping[str, Any], group: str, known: Mapping[str, object]) ->
     return name
 
 
-def _by_part(cls: type[_Settings], values: Mapping[str, Any], where: str) -> dict[str, _Settings]:
-    """Returns the settings of the parts that have some of their own, ``<where>.parts.<part>``, over those of all parts."""
-    parts, common = values.get(PARTS) or {}, _without_parts(values)
+def _network(values: Mapping[str, Any], where: str) -> NetworkSpec:
+    """Returns the settings of the torso that ``torso`` names."""
+    chosen = {key: value for key, value in values.items() if key not in (PARTS, "torso")}
+    return build_settings(TORSOS.named(str(values["torso"])), chosen, where)
+
+
+def _networks_by_part(values: Mapping[str, Any]) -> dict[str, NetworkSpec]:
+    """Returns the networks of parts that have settings of their own; one of another torso takes over what all torsos share."""
+    shared = {field.name for field in fields(NetworkSpec)}
+    made = {}
+    for name, own in _of_parts(values, "network").items():
+        other = own.get("torso", values["torso"]) != values["torso"]
+        common = {key: value for key, value in values.items() if not other or key in shared}
+        made[name] = _network({**common, "torso": values["torso"], **own}, f"network.{PARTS}.{name}")
+    return made
+
+
+def _of_parts(values: Mapping[str, Any], where: str) -> Mapping[str, Mapping[str, Any]]:
+    """Returns what parts set for themselves; ValueError if one of them is no settings."""
+    parts: Mapping[str, Mapping[str, Any]] = values.get(PARTS) or {}
     for name, own in parts.items():
         if not isinstance(own, Mapping):
             raise ValueError(f"{where}.{PARTS}.{name}={own} must hold settings, {where}.{PARTS}.{name}.<setting>=<value>")
-    return {name: build_settings(cls, {**common, **own}, f"{where}.{PARTS}.{name}") for name, own in parts.items()}
+    return parts
+
+
+def _optimizer(values: Mapping[str, Any], where: str) -> OptimizerSettings:
+    """Makes the settings of an optimizer, of the class that it registered."""
+    name = str(values.get("name", "adam"))
+    require_choice(f"{where}.name", name, list(OPTIMIZERS))
+    return build_settings(OPTIMIZERS[name].settings, values, where)
+
+
+def _optimizers_by_part(values: Mapping[str, Any]) -> dict[str, OptimizerSettings]:
+    """As ``_by_part``; a part with another optimizer takes over the common settings that this one has."""
+    common, made = _without_parts(values), {}
+    for part, own in _of_parts(values, "optimizer").items():
+        entry = OPTIMIZERS.get(str(own.get("name", common["name"])))
+        known = {field.name for field in fields(entry.settings)} if entry is not None else set(common)
+        taken_over = {key: value for key, value in common.items() if key in known}
+        made[part] = _optimizer({**taken_over, **own}, f"optimizer.{PARTS}.{part}")
+    return made
 
 
 def _without_parts(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,6 @@ _LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 _COPIES: Final = {"sgd": 2, "rmsprop": 3, "muon": 3}  # of a weight in training: itself, its gradient, the optimizer's averages
 _COPIES_OF_OTHERS: Final = 4
 _CATEGORICAL: Final = ("two_hot", "hl_gauss", "categorical")
-_RESIDUAL: Final = ("simba", "bro", "simba_v2", "vit", "gpt", "resnet18")
 
 
 def refuse_impossible_counts(plan: Plan) -> None:
@@ -93,10 +92,9 @@ def _needs_of_weights(plan: Plan, shape: tuple[int, ...]) -> dict[str, int]:
     copies = _COPIES.get(plan.optimizer.name, _COPIES_OF_OTHERS)
     bins = getattr(agent, "bins", 0) if getattr(agent, "loss", getattr(agent, "value_loss", "")) in _CATEGORICAL else 0
     for where, spec in {"network": plan.network, **{f"network.parts.{n}": s for n, s in plan.network_parts.items()}}.items():
-        told = f"{where}.widths={list(spec.widths)}"
-        told += f" with channels={list(spec.channels)}" if spec.channels else ""
-        told += f" with residual_blocks={spec.residual_blocks}" if spec.torso in _RESIDUAL else ""
-        needs[told] = least_network_bytes(spec, shape, copies)
+        said = {name: getattr(spec, name) for name in spec.sizes}
+        told = " with ".join(f"{name}={value}" for name, value in said.items() if value) or f"torso={spec.torso}"
+        needs[f"{where}.{told}"] = least_network_bytes(spec, shape, copies)
         needs[f"agent.bins={bins}"] = (bins or 0) * (spec.widths[-1] if spec.widths else 1) * _BYTES * copies
     streams = list(getattr(agent, "stream_widths", []))
     needs[f"agent.stream_widths={streams}"] = sum(map(prod, pairwise(streams))) * _BYTES * copies
@@ -111,19 +109,7 @@ def least_network_bytes(spec: NetworkSpec, shape: tuple[int, ...], copies: int) 
         shape: Of one input.
         copies: Of each weight.
     """
-    weights, layers = 0, len(spec.widths) + len(spec.channels)
-    if spec.channels:
-        kernels = [spec.kernel_sizes[min(index, len(spec.kernel_sizes) - 1)] for index in range(len(spec.channels) - 1)]
-        # The first convolution and what lies between the last and the dense layers are left out.
-        for (before, after), side in zip(pairwise(spec.channels), kernels, strict=True):
-            weights += before * after * side**2
-    if spec.torso in _RESIDUAL:
-        layers += spec.residual_blocks * max(1, len(spec.channels))
-        width = spec.widths[0] if spec.widths else 0
-        weights += 2 * spec.residual_blocks * spec.expansion * width**2
-        weights += sum(2 * spec.residual_blocks * 9 * channels**2 - 9 * channels**2 for channels in spec.channels)
-    first = prod(shape) if spec.torso == "mlp" else 1
-    weights += sum(map(prod, pairwise([first, *spec.widths])))
+    weights, layers = spec.least_weights(shape)
     return weights * _BYTES * copies + layers * _BYTES_OF_A_LAYER
 
 

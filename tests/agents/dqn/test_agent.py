@@ -11,10 +11,10 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.replay.buffer import ReplayBatch
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.networks.network import Network
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 
 BuildPart = Callable[..., PartBuilder]
-LINEAR = NetworkSpec(widths=[])
+LINEAR = MLPSpec(widths=[])
 
 
 def transitions(count: int, seed: int, inputs: int = 4, terminated: bool = False) -> Experience:
@@ -168,7 +168,7 @@ def test_target_starts_as_a_copy_of_its_own(builder: BuildPart) -> None:
 
 
 def test_target_copies_buffers_too(builder: BuildPart) -> None:
-    agent = small_dqn(builder, part={"spec": NetworkSpec(widths=[5], normalisation=["batch"])}, target_every_updates=2)
+    agent = small_dqn(builder, part={"spec": MLPSpec(widths=[5], normalisation=["batch"])}, target_every_updates=2)
     run(agent, 4)
     mean = "torso.layers.dense_1.norms.0.running_mean"
     assert bool(agent.target.get_buffer(mean).any())
@@ -238,7 +238,7 @@ def test_fully_random_steps_draw_as_many_numbers_as_others(builder: BuildPart) -
 
 
 def test_acting_takes_the_evaluation_mode_and_leaves_buffers_alone(builder: BuildPart) -> None:
-    agent = small_dqn(builder, part={"spec": NetworkSpec(widths=[5], normalisation=["batch"])}, epsilon_start=0, epsilon_end=0)
+    agent = small_dqn(builder, part={"spec": MLPSpec(widths=[5], normalisation=["batch"])}, epsilon_start=0, epsilon_end=0)
     before = {name: value.clone() for name, value in agent.q.network.state_dict().items()}
     agent.act(torch.randn(20, 4))
     assert all(torch.equal(value, before[name]) for name, value in agent.q.network.state_dict().items())
@@ -373,7 +373,7 @@ def test_sample_inputs_disturbs_nothing(builder: BuildPart, same: Callable[[Any,
 
 
 def test_uint8_images_stay_so_in_the_replay(builder: BuildPart) -> None:
-    spec = NetworkSpec("conv", widths=[8], channels=[3])
+    spec = ConvSpec(widths=[8], channels=[3])
     agent = small_dqn(builder, part={"spec": spec, "inputs": (1, 6, 6), "dtype": torch.uint8})
     images = torch.randint(256, (4, 1, 6, 6), dtype=torch.uint8)
     no = torch.zeros(4, dtype=torch.bool)

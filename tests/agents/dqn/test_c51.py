@@ -9,7 +9,7 @@ from torch.nn import functional
 from plasticity.agents.dqn.agent import DQN, DQNSettings, TargetBatch
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.replay.buffer import ReplayBatch
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 
 BuildPart = Callable[..., PartBuilder]
 
@@ -17,7 +17,7 @@ BuildPart = Callable[..., PartBuilder]
 def hand_set(builder: BuildPart, double: bool) -> DQN:
     """Atoms 0, 1, 2, two actions. Target: means 0.5 and 1.5; online: means 2 and 0."""
     settings = DQNSettings(discount=0.5, loss="categorical", bins=3, value_low=0.0, value_high=2.0, double=double)
-    agent = DQN(settings, 2, builder(inputs=(1,), spec=NetworkSpec(widths=[])))
+    agent = DQN(settings, 2, builder(inputs=(1,), spec=MLPSpec(widths=[])))
     target = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]).clamp(min=1e-30).log()
     online = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]).clamp(min=1e-30).log()
     for network, logits in ((agent.target, target), (agent.q.network, online)):

@@ -7,7 +7,7 @@ import torch
 from plasticity.agents.dqn.agent import DQN, DQNSettings
 from plasticity.agents.parts import PartBuilder
 from plasticity.envs.experience import Experience, Transitions
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
@@ -23,7 +23,7 @@ def test_learns_which_action_each_state_pays(builder: BuildPart, settings: dict[
     # State s pays 1 for action (s + 1) mod 3; the next state is random. Optimal values: V = 1 / (1 - 0.5) = 2, and
     # Q = 1 + 0.5 * 2 = 2 for the right action, 0 + 0.5 * 2 = 1 for the others.
     chosen = {"discount": 0.5, "target_every_updates": 25, "epsilon_env_steps": 1000, "warmup_env_steps": 100} | settings
-    part = builder(inputs=(3,), spec=NetworkSpec(widths=[32]), optimizer=OptimizerSettings(learning_rate=0.005))
+    part = builder(inputs=(3,), spec=MLPSpec(widths=[32]), optimizer=OptimizerSettings(learning_rate=0.005))
     agent = DQN(DQNSettings(env_steps_per_update=2, bins=21, **chosen), 3, part)
     generator = torch.Generator().manual_seed(0)
     states = torch.randint(3, (ENVIRONMENTS,), generator=generator)
@@ -53,7 +53,7 @@ def test_learns_which_action_each_state_pays(builder: BuildPart, settings: dict[
     ],
 )
 def test_value_of_an_endless_stream_of_ones(builder: BuildPart, end: str, expected: float, tolerance: float) -> None:
-    part = builder(inputs=(2,), spec=NetworkSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
+    part = builder(inputs=(2,), spec=MLPSpec(widths=[16]), optimizer=OptimizerSettings(learning_rate=0.01))
     settings = DQNSettings(
         discount=0.9, batch_size=64, target_every_updates=12, warmup_env_steps=200, behaviour="uniform", env_steps_per_update=1
     )

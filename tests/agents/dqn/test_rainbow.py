@@ -12,7 +12,7 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.replay.buffer import ReplayBatch
 from plasticity.agents.replay.priorities import PrioritisedReplay
 from plasticity.envs.experience import Experience, Transitions
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 
 BuildPart = Callable[..., PartBuilder]
 SMALL: dict[str, Any] = {
@@ -62,7 +62,7 @@ def chain(agent: DQN, rewards: list[float], ends: list[int] | None = None) -> No
 
 def test_targets_of_several_steps_by_hand(builder: BuildPart) -> None:
     settings = {**SMALL, "loss": "squared", "n_step": 3, "discount": 0.5, "warmup_env_steps": 1000}
-    agent = agent_of(builder, settings, spec=NetworkSpec(widths=[]))
+    agent = agent_of(builder, settings, spec=MLPSpec(widths=[]))
     with torch.no_grad():
         agent.target.tensor("head.linear.weight").zero_()
         agent.target.tensor("head.linear.bias").copy_(torch.tensor([8.0, 80.0, 16.0]))
@@ -75,7 +75,7 @@ def test_targets_of_several_steps_by_hand(builder: BuildPart) -> None:
 
 def test_categorical_targets_of_several_steps_by_hand(builder: BuildPart) -> None:
     settings = {**SMALL, "bins": 3, "value_low": 0.0, "value_high": 2.0, "discount": 0.5}
-    agent = agent_of(builder, settings, spec=NetworkSpec(widths=[]))
+    agent = agent_of(builder, settings, spec=MLPSpec(widths=[]))
     with torch.no_grad():
         agent.target.tensor("head.linear.weight").zero_()
         agent.target.tensor("head.linear.bias").fill_(-1e4)
@@ -204,7 +204,7 @@ def test_shares_are_between_0_and_1(setting: str) -> None:
 
 @pytest.mark.parametrize("prioritised", [False, True])
 def test_stacked_frames_are_stored_once(builder: BuildPart, prioritised: bool) -> None:
-    spec = NetworkSpec("conv", widths=[4], channels=[2])
+    spec = ConvSpec(widths=[4], channels=[2])
     settings = {**SMALL, "prioritised": prioritised, "buffer_transitions": 400, "warmup_env_steps": 10_000}
     one, four = (
         DQN(DQNSettings(**settings), 3, builder(spec=spec, inputs=(4, 12, 12), dtype=torch.uint8), stack) for stack in (1, 4)

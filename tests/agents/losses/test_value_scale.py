@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 
 from plasticity.agents.dqn.agent import DQN, DQNSettings
-from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.factory import build_agent
 from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.ppo.agent import PPO
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.sac.agent import SAC, SACSettings
 from plasticity.envs.experience import Experience, Transitions
+from plasticity.envs.problem import Problem
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.heads.pop_art import pop_art_heads
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
@@ -36,14 +38,14 @@ def transitions(agent: Any, index: int, count: int = 6) -> Experience:
 
 def dqn(builder: BuildPart, **settings: Any) -> DQN:
     chosen = {"loss": "pop_art", "batch_size": 8, "warmup_env_steps": 0, "buffer_transitions": 100, "pop_art_decay": 0.1}
-    agent = build_agent("dqn", DQNSettings(**(chosen | settings)), Task("environment", 3, True), builder())
+    agent = build_agent("dqn", DQNSettings(**(chosen | settings)), Problem("environment", 3, True, False), builder())
     assert isinstance(agent, DQN)
     return agent
 
 
 def test_targets_and_loss_by_hand(builder: BuildPart) -> None:
     # Values are w x + b = 0 at first. Targets 10 and 30 at step size 0.5: mu = 10, nu = (1 + 500) / 2, sigma^2 = 150.5.
-    part = builder(spec=NetworkSpec(widths=[]), inputs=(1,))("critic", HeadSpec("value", 1, pop_art=True))
+    part = builder(spec=MLPSpec(widths=[]), inputs=(1,))("critic", HeadSpec("value", 1, pop_art=True))
     part.network.load_state_dict(
         part.network.state_dict() | {"head.linear.weight": torch.zeros(1, 1), "head.linear.bias": torch.zeros(1)}
     )
@@ -97,7 +99,7 @@ def test_dqn_bootstraps_from_values_and_learns_from_normalised_targets(
 
 def test_sacs_targets_have_the_moments_of_the_critics_and_their_own_values(builder: BuildPart) -> None:
     settings = SACSettings(value_loss="pop_art", batch_size=8, warmup_env_steps=0, buffer_transitions=100, pop_art_decay=0.1)
-    agent = build_agent("sac", settings, Task("environment", 2, False, (-1.0, -1.0), (1.0, 1.0)), builder())
+    agent = build_agent("sac", settings, Problem("environment", 2, False, False, (-1.0, -1.0), (1.0, 1.0)), builder())
     assert isinstance(agent, SAC)
     inputs = torch.randn(5, 6, generator=torch.Generator().manual_seed(9))
 
@@ -122,7 +124,7 @@ def test_ppo_clips_and_learns_in_deviations(builder: BuildPart, shared: bool, mo
     settings = PPOSettings(
         rollout_steps=4, minibatch_size=12, epochs=2, shared_torso=shared, value_loss="pop_art", pop_art_decay=0.5
     )
-    agent = build_agent("ppo", settings, Task("environment", 3, True), builder())
+    agent = build_agent("ppo", settings, Problem("environment", 3, True, False), builder())
     assert isinstance(agent, PPO)
     part = agent.parts["actor_critic" if shared else "critic"]
     seen: list[Any] = []
@@ -145,7 +147,7 @@ def test_ppo_clips_and_learns_in_deviations(builder: BuildPart, shared: bool, mo
 def test_averages_of_weights_are_refused(builder: BuildPart) -> None:
     part = builder({"hare_and_tortoise": INTERVENTIONS["hare_and_tortoise"]})
     with pytest.raises(ValueError, match=r"^hare_and_tortoise averages weights that stand for other values"):
-        build_agent("dqn", DQNSettings(loss="pop_art"), Task("environment", 3, True), part)
+        build_agent("dqn", DQNSettings(loss="pop_art"), Problem("environment", 3, True, False), part)
 
 
 def test_two_last_maps_are_refused() -> None:
@@ -186,8 +188,8 @@ def test_dqn_copies_a_state_for_a_thousand(builder: BuildPart) -> None:
             epsilon_env_steps=600,
             env_steps_per_update=2,
         )
-        part = builder(seed=3, inputs=(4,), spec=NetworkSpec(widths=[64]), optimizer=OptimizerSettings(learning_rate=2e-3))
-        agent = build_agent("dqn", settings, Task("environment", 4, True), part)
+        part = builder(seed=3, inputs=(4,), spec=MLPSpec(widths=[64]), optimizer=OptimizerSettings(learning_rate=2e-3))
+        agent = build_agent("dqn", settings, Problem("environment", 4, True, False), part)
         assert isinstance(agent, DQN)
         world = LargeIdentity(3)
         for _ in range(1200):

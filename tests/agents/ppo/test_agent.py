@@ -13,11 +13,11 @@ from plasticity.agents.ppo.agent import PPO
 from plasticity.agents.ppo.batches import RolloutBatch
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.envs.experience import Examples, Experience, Transitions
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.updates.updater import Updater
 
 BuildPart = Callable[..., PartBuilder]
-LINEAR = NetworkSpec(widths=[])
+LINEAR = MLPSpec(widths=[])
 
 
 def small(

@@ -14,10 +14,10 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.replay.buffer import ReplayBatch
 from plasticity.agents.sac.agent import SAC, CriticBatch, SACSettings
 from plasticity.envs.experience import Examples, Experience, Transitions
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 
 BuildPart = Callable[..., PartBuilder]
-LINEAR = NetworkSpec(widths=[])
+LINEAR = MLPSpec(widths=[])
 
 
 def small(
@@ -223,7 +223,7 @@ def test_target_critics_follow_by_polyak(builder: BuildPart, step_size: float) -
 
 
 def test_target_critics_start_equal_and_copy_buffers(builder: BuildPart) -> None:
-    agent = small(builder, part={"spec": NetworkSpec(widths=[5], normalisation=["batch"])}, target_step_size=0.01)
+    agent = small(builder, part={"spec": MLPSpec(widths=[5], normalisation=["batch"])}, target_step_size=0.01)
     pairs = list(zip(agent.target.parameters(), agent.critic.network.parameters(), strict=True))
     assert all(torch.equal(one, two) and one.data_ptr() != two.data_ptr() and not one.requires_grad for one, two in pairs)
     assert agent.critic.copies["target"] is agent.target

@@ -11,7 +11,7 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 from plasticity.envs.datasets.datasets import load_dataset
 from plasticity.envs.experience import Examples, Experience, Transitions
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
@@ -63,7 +63,7 @@ def test_update_is_one_step_of_plain_training(builder: BuildPart) -> None:
 
 def test_learns_digits(builder: BuildPart) -> None:
     digits = load_dataset("digits", "all")
-    part = builder(spec=NetworkSpec(widths=[64]), inputs=(1, 8, 8), optimizer=OptimizerSettings(learning_rate=0.01))
+    part = builder(spec=MLPSpec(widths=[64]), inputs=(1, 8, 8), optimizer=OptimizerSettings(learning_rate=0.01))
     agent = SupervisedLearner(SupervisedSettings(), 10, True, part)
     order = torch.cat([torch.randperm(1797, generator=torch.Generator().manual_seed(epoch))[:1792] for epoch in range(4)])
     accuracies = []

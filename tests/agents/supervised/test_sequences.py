@@ -12,16 +12,18 @@ from plasticity.metrics.observer import observe
 from plasticity.metrics.probe import ProbeObserver, ProbeSettings
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
+from plasticity.networks.torsos.transformer import GPTSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
 
 KINDS, LENGTH = 11, 6
+SPECS = {"gpt": GPTSpec(widths=[8], residual_blocks=1, expansion=2), "mlp": MLPSpec(widths=[8])}
 
 
 def learner(torso: str = "gpt", methods: tuple[str, ...] = (), compile: bool = False, bf16: bool = False) -> SupervisedLearner:
     builder = PartBuilder(
-        NetworkSpec(torso, [8], residual_blocks=1, expansion=2),
+        SPECS[torso],
         (LENGTH,),
         torch.int64,
         OptimizerSettings(learning_rate=0.01),

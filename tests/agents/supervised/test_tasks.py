@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from plasticity.agents.factory import Task, build_agent
+from plasticity.agents.factory import build_agent
 from plasticity.agents.losses.targets import masked_cross_entropy
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSettings
 from plasticity.agents.supervised.best_weights import BestWeights
 from plasticity.envs.experience import Examples, Experience, Place
+from plasticity.envs.problem import Problem
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
@@ -132,7 +133,7 @@ def test_the_best_weights_survive_a_stop_in_the_middle_of_a_task(builder: BuildP
 
 def test_best_weights_need_a_validation_set(builder: BuildPart) -> None:
     with pytest.raises(ValueError, match=r"agent\.restore_best=true needs a validation set"):
-        build_agent("supervised", SupervisedSettings(restore_best=True), Task("examples", 3, True), builder())
+        build_agent("supervised", SupervisedSettings(restore_best=True), Problem("examples", 3, True, False), builder())
 
 
 # Online accuracy of a task
@@ -216,7 +217,7 @@ def test_scores_are_means_over_all_examples_whatever_the_minibatches(builder: Bu
 
 
 def test_regression_is_built_as_the_stream_says_and_scored_by_its_loss(builder: BuildPart) -> None:
-    agent: Any = build_agent("supervised", SupervisedSettings(), Task("examples", 2, False), builder())
+    agent: Any = build_agent("supervised", SupervisedSettings(), Problem("examples", 2, False, False), builder())
     examples = Examples(torch.randn(6, 4), torch.randn(6, 2))
     expected = (agent.act(examples.inputs) - examples.targets).square().mean()
     score = agent.score(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plasticity.envs.datasets import datasets
+from plasticity.envs.datasets import cifar100
 from plasticity.envs.datasets.cifar100 import CIFAR100, parse_pickles
 from plasticity.envs.datasets.dataset_files import DatasetError, RawFile
 from plasticity.envs.datasets.dataset_sources import archive_source, unpacked_folder
@@ -85,7 +85,7 @@ def test_the_official_archive_and_its_folder_are_read_from_the_data_folder(
         archive_source("tar", "cifar-100-python.tar.gz", digest, members, bytes),
     )
     small = replace(CIFAR100, train_files=FILES[:1], test_files=FILES[1:], sources=sources)
-    monkeypatch.setitem(datasets.IMAGE_SETS, "cifar100", small)
+    monkeypatch.setattr(cifar100, "CIFAR100", small)
     for place in ("archive", "folder"):
         folder = tmp_path / place / "cifar100"
         (folder / "cifar-100-python").mkdir(parents=True)

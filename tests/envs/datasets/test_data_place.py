@@ -5,7 +5,8 @@ import torch
 
 from plasticity.envs.datasets.data_place import place_of_data
 from plasticity.envs.factory import build_stream
-from plasticity.envs.tasks.data_settings import ShakespeareSettings, TaskStreamSettings
+from plasticity.envs.tasks.permuted_text import ShakespeareSettings
+from plasticity.envs.tasks.transformed_tasks import TaskStreamSettings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -51,12 +52,12 @@ def test_data_on_the_cpu_are_those_on_the_device() -> None:
 def test_parts_of_a_data_set_share_a_place(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     asked: list[int] = []
     monkeypatch.setattr(
-        "plasticity.envs.tasks.data_streams.place_of_data", lambda wanted, device, size: (asked.append(size), CPU)[1]
+        "plasticity.envs.tasks.task_settings.place_of_data", lambda wanted, device, size: (asked.append(size), CPU)[1]
     )
     build_stream(TaskStreamSettings(mode=mode, test=True), 0, CPU)
     assert asked == [1797 * 64 * 4]  # digits: training and test set together
 
 
 def test_an_unknown_place_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"env\.keep_on=gpu is unknown; choose from auto, device, cpu"):
+    with pytest.raises(ValueError, match=r"env\.keep_on=gpu is unknown.*; choose from auto, device, cpu"):
         ShakespeareSettings(keep_on="gpu")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from plasticity.envs.datasets import datasets
+from plasticity.envs.datasets import mnist
 from plasticity.envs.datasets.dataset_files import RawFile
 from plasticity.envs.datasets.datasets import Dataset, load_dataset
-from plasticity.envs.datasets.idx import MNIST
+from plasticity.envs.datasets.mnist import MNIST
 
 
 def test_digits_are_all_images_scaled_to_one() -> None:
@@ -50,7 +50,7 @@ def test_an_image_set_becomes_writable_tensors_of_the_training_set(tmp_path: Pat
     labels = header + b"\1" + bytes([0, 0, 0, 2]) + bytes([9, 0])
     files = tuple(RawFile(name, hashlib.md5(content).hexdigest()) for name, content in (("i", images), ("l", labels)))
     tiny = replace(MNIST, name="mnist", train_files=files, test_files=(), sources=())
-    monkeypatch.setitem(datasets.IMAGE_SETS, "mnist", tiny)
+    monkeypatch.setattr(mnist, "MNIST", tiny)
     monkeypatch.setenv("PLASTICITY_DATA", str(tmp_path))
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "i").write_bytes(images)
@@ -65,11 +65,11 @@ def test_an_image_set_becomes_writable_tensors_of_the_training_set(tmp_path: Pat
 
 def test_unknown_names_and_splits_name_the_choices() -> None:
     with pytest.raises(
-        ValueError, match=r"unknown data set 'fashion_minst'; choose from digits, mnist, .*mean 'fashion_mnist'\?"
+        ValueError, match=r"dataset=fashion_minst is unknown \(did you mean fashion_mnist\?\); choose from cifar10, .*mnist"
     ):
         load_dataset("fashion_minst")
     with pytest.raises(
-        ValueError, match=r"unknown data set 'zzz'; choose from digits, mnist, fashion_mnist, cifar10, cifar100, quick_draw$"
+        ValueError, match=r"dataset=zzz is unknown; choose from cifar10, cifar100, digits, fashion_mnist, mnist, quick_draw$"
     ):
         load_dataset("zzz")
     with pytest.raises(ValueError, match="split must be one of train, test, all, got 'valid'"):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from plasticity.envs.datasets.dataset_files import DatasetError, RawFile
-from plasticity.envs.datasets.idx import FASHION_MNIST, MNIST, parse_idx, parse_idx_pair
+from plasticity.envs.datasets.fashion_mnist import FASHION_MNIST
+from plasticity.envs.datasets.idx import parse_idx, parse_idx_pair
+from plasticity.envs.datasets.mnist import MNIST
 
 IMAGES = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 2, 3) + bytes(range(12))
 LABELS = bytes([0, 0, 8, 1]) + struct.pack(">I", 2) + bytes([7, 1])

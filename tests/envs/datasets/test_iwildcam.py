@@ -10,9 +10,10 @@ from PIL import Image
 
 from plasticity.envs.datasets import iwildcam
 from plasticity.envs.datasets.dataset_files import DatasetError
-from plasticity.envs.datasets.iwildcam import CameraLocations, find_folder, read_image
+from plasticity.envs.datasets.iwildcam import find_folder, read_image
 from plasticity.envs.factory import build_stream
-from plasticity.envs.tasks.data_settings import CameraLocationsSettings
+from plasticity.envs.tasks import camera_locations
+from plasticity.envs.tasks.camera_locations import CameraLocations, CameraLocationsSettings
 from plasticity.envs.tasks.task_stream import TaskStream
 
 COLUMNS = ["split", "location_remapped", "location", "sequence_remapped", "datetime", "seq_id", "y", "category_id", "filename"]
@@ -48,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_tasks_are_places_with_enough_images(folder: Path) -> None:
-    source = CameraLocations(folder, 0, side=6, images_at_least=3)
+    source = CameraLocations(folder, CameraLocationsSettings(side=6, images_at_least=3), 0)
     assert source.places == 3
     assert sorted(source.location(number) for number in range(3)) == [7, 12, 40]
     assert [source.location(number + 3) for number in range(3)] == [source.location(number) for number in range(3)]
@@ -71,7 +72,7 @@ def test_tasks_are_places_with_enough_images(folder: Path) -> None:
 
 def test_the_order_follows_from_the_seed_alone(folder: Path) -> None:
     def order(seed: int) -> list[int]:
-        source = CameraLocations(folder, seed, side=2, images_at_least=1)
+        source = CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=1), seed)
         return [source.location(number) for number in range(4)]
 
     assert order(3) == order(3)
@@ -125,9 +126,9 @@ def test_the_data_are_found_in_the_folder_or_below(folder: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"side": 0}, "side must be at least 1, got 0"),
-        ({"images_at_least": 0}, "images_at_least must be at least 1, got 0"),
-        ({"order": "random"}, "unknown order 'random'; choose from periodic, fresh"),
+        ({"side": 0}, r"env\.side=0 must be at least 1"),
+        ({"images_at_least": 0}, r"env\.images_at_least=0 must be at least 1"),
+        ({"order": "random"}, r"env\.order=random is unknown; choose from periodic, fresh"),
         ({"images_at_least": 3, "places": 4}, "places=4 with order=periodic: 3 places have images_at_least=3 images"),
         ({"images_at_least": 3, "places": 0}, "places=0 with order=periodic: 3 places have"),
         ({"images_at_least": 6, "order": "fresh"}, "places=None with order=fresh: 1 places have images_at_least=6"),
@@ -136,11 +137,11 @@ def test_the_data_are_found_in_the_folder_or_below(folder: Path, monkeypatch: py
 )
 def test_settings_out_of_range_are_refused(folder: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        CameraLocations(folder, 0, **settings)
+        CameraLocations(folder, CameraLocationsSettings(**settings), 0)
 
 
 def test_another_data_set_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="dataset=cifar10 has no places"):
+    with pytest.raises(ValueError, match=r"env\.dataset=cifar10 is unknown; choose from iwildcam"):
         build_stream(CameraLocationsSettings(dataset="cifar10", data_folder=str(folder)), 0, torch.device("cpu"))
 
 
@@ -150,16 +151,16 @@ def test_damaged_images_are_named(folder: Path) -> None:
     for damaged, message in ((b"no image", "cannot identify"), (whole[:-40], "[Tt]runcated"), (b"", "cannot identify")):
         path.write_bytes(damaged)
         with pytest.raises(DatasetError, match=rf"40-3.jpg is missing or damaged: .*{message}"):
-            CameraLocations(folder, 0, side=2, images_at_least=6).task(0)
+            CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=6), 0).task(0)
 
 
 def test_missing_images_are_an_error_at_the_start(folder: Path) -> None:
     for name in ("12-0.jpg", "40-6.jpg", "31-0.jpg"):  # to train on, to test on, and of a place that takes no part
         (folder / "train" / name).unlink()
     with pytest.raises(DatasetError, match=r"2 of 16 images are not in .*train, such as (12-0|40-6)\.jpg"):
-        CameraLocations(folder, 0, side=2, images_at_least=3)
+        CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=3), 0)
     (folder / "train" / "40-6.jpg").write_bytes(b"")
-    CameraLocations(folder, 0, side=2, images_at_least=4)
+    CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=4), 0)
 
 
 @pytest.mark.parametrize(
@@ -180,35 +181,37 @@ def test_damaged_metadata_are_named(folder: Path, old: str, new: str, message: s
     damaged = "\n".join([*lines[:2], lines[2].replace(old, new, 1), *lines[3:]])
     (folder / "metadata.csv").write_bytes(damaged.encode(errors="surrogateescape"))
     with pytest.raises(DatasetError, match=rf"metadata\.csv.* {message}"):
-        CameraLocations(folder, 0, side=2, images_at_least=1)
+        CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=1), 0)
 
 
 def test_a_missing_column_is_named(folder: Path) -> None:
     header = (folder / "metadata.csv").read_text().splitlines()[0]
     (folder / "metadata.csv").write_text(header.replace("location_remapped", "place"))
     with pytest.raises(DatasetError, match=r"has no column 'location_remapped'; it needs filename, location_remapped, split, y"):
-        CameraLocations(folder, 0, side=2, images_at_least=1)
+        CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=1), 0)
 
 
 def test_metadata_without_all_photographs_are_noted(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    CameraLocations(folder, 0, side=2, images_at_least=6)
+    CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=6), 0)
     assert "metadata.csv has 25 photographs, all of iwildcam_v2.0 are 203029" in capsys.readouterr().err
     monkeypatch.setattr(iwildcam, "PHOTOGRAPHS", 25)
-    CameraLocations(folder, 0, side=2, images_at_least=6)
+    CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=6), 0)
     assert capsys.readouterr().err == ""
 
 
 def test_some_places_take_part(folder: Path) -> None:
-    all_ = CameraLocations(folder, 3, side=2, images_at_least=1)
-    some = CameraLocations(folder, 3, side=2, images_at_least=1, places=2)
+    all_ = CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=1), 3)
+    some = CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=1, places=2), 3)
     assert (all_.places, some.places) == (4, 2)
     assert [some.location(number) for number in range(4)] == [all_.location(number) for number in (0, 1, 0, 1)]
 
 
 def test_fresh_places_are_drawn_at_random_and_never_twice_in_a_row(folder: Path) -> None:
-    source, again = (CameraLocations(folder, 6, side=2, images_at_least=1, order="fresh") for _ in range(2))
+    source, again = (
+        CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=1, order="fresh"), 6) for _ in range(2)
+    )
     places = [source.location(number) for number in range(400)]
     assert [again.location(number) for number in reversed(range(400))] == places[::-1]
     assert all(before != after for before, after in pairwise(places))
@@ -220,9 +223,9 @@ def test_fresh_places_are_drawn_at_random_and_never_twice_in_a_row(folder: Path)
 
 
 def test_the_two_latest_tasks_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = CameraLocations(folder, 0, side=2, images_at_least=3)
+    source = CameraLocations(folder, CameraLocationsSettings(side=2, images_at_least=3), 0)
     read: list[str] = []
-    monkeypatch.setattr(iwildcam, "read_image", lambda path, side: (read.append(path.name), read_image(path, side))[1])
+    monkeypatch.setattr(camera_locations, "read_image", lambda path, side: (read.append(path.name), read_image(path, side))[1])
     for number in (0, 1, 0, 1, 1, 0):
         source.task(number)
     assert len(read) == len(set(read)) == sum(sum(PLACES[source.location(number)][:2]) for number in (0, 1))

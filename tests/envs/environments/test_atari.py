@@ -7,8 +7,7 @@ import pytest
 import torch
 from gymnasium.vector import VectorEnv
 
-from plasticity.envs.environments.atari import AtariVector, build_atari
-from plasticity.envs.environments.atari_settings import AtariSettings, protocol_line
+from plasticity.envs.environments.atari import AtariSettings, AtariVector, protocol_line
 from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.factory import build_stream
 
@@ -16,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def game(name: str = "breakout", seed: int = 0, **settings: Any) -> EnvironmentStream:
-    stream, _ = build_atari(AtariSettings(game=name, num_threads=1, **settings), seed, CPU)
+    stream, _ = AtariSettings(game=name, num_threads=1, **settings).build(seed, CPU)
     assert isinstance(stream, EnvironmentStream)
     return stream
 
@@ -98,7 +97,7 @@ def test_rewards_are_clipped_and_returns_are_not(protocol: str, rewards: set[flo
 
 def test_the_seed_decides_the_stream_whatever_the_threads(play: Any, same: Any) -> None:
     first = play(game(num_envs=2, seed=1), 60)
-    threaded, _ = build_atari(AtariSettings(num_envs=2, num_threads=2), 1, CPU)
+    threaded, _ = AtariSettings(num_envs=2, num_threads=2).build(1, CPU)
     assert all(map(same, first, play(threaded, 60)))
     assert not all(map(same, first, play(game(num_envs=2, seed=2), 60)))
 
@@ -172,7 +171,7 @@ def test_a_resumed_sequence_goes_on_in_its_game(play: Any) -> None:
         ({"game": "Breakout"}, "game=Breakout is unknown; the nearest valid names are breakout"),
         ({"games": ["pong", "brakeout"]}, "games=brakeout is unknown; the nearest valid names are breakout"),
         ({"protocol": "nature"}, "protocol=nature is unknown; choose from dopamine, dqn2015, baselines"),
-        ({"sticky_action_probability": 1.5}, r"sticky_action_probability=1\.5 must be in 0\.\.1"),
+        ({"sticky_action_probability": 1.5}, r"env\.sticky_action_probability=1\.5 must be between 0 and 1"),
         ({"num_envs": 0}, "num_envs=0 must be at least 1"),
         ({"max_episode_frames": 0}, "max_episode_frames=0 must be at least 1"),
     ],

@@ -160,7 +160,7 @@ def test_different_seeds_differ_and_equal_seeds_agree() -> None:
     [
         ({"reward": float("nan")}, "reward must be finite, got nan"),
         ({"episode_steps": 0}, "episode_steps must be at least 1, got 0"),
-        ({"dataset": "digit"}, "unknown data set 'digit'.*did you mean 'digits'"),
+        ({"dataset": "digit"}, r"dataset=digit is unknown \(did you mean digits\?\)"),
     ],
 )
 def test_impossible_settings_are_refused(kind: Any, settings: dict[str, Any], message: str) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from plasticity.envs.environments.dmc import DmcEnv
-from plasticity.envs.environments.dmc_stream import DmcSettings
+from plasticity.envs.environments.dmc import DmcEnv, DmcSettings
 from plasticity.envs.environments.gym_stream import make_environment
 from plasticity.envs.environments.mujoco_stream import NO_SHIFT, MujocoSettings, shifted
 from plasticity.envs.simulation.physics_shift import SHIFTS

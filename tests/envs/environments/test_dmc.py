@@ -8,8 +8,7 @@ import torch
 from dm_control import suite
 from gymnasium.utils.env_checker import check_env
 
-from plasticity.envs.environments.dmc import DmcEnv, task_names
-from plasticity.envs.environments.dmc_stream import DmcSettings, build_dmc
+from plasticity.envs.environments.dmc import DmcEnv, DmcSettings, task_names
 from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.factory import build_stream
 from plasticity.envs.simulation.sync_vector import SyncVector
@@ -31,7 +30,7 @@ WITH_MEMORY = (
 
 
 def build(seed: int, **settings: Any) -> EnvironmentStream:
-    stream, _ = build_dmc(DmcSettings(**settings), seed, CPU)
+    stream, _ = DmcSettings(**settings).build(seed, CPU)
     assert isinstance(stream, EnvironmentStream)
     return stream
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -31,7 +33,6 @@ def test_arguments_reach_the_environment() -> None:
         (GymSettings(id="catch"), "id=catch is unknown; the nearest valid names are .*plasticity/Catch-v0"),
         (GymSettings(id="no_such_module:Env-v0"), "id=no_such_module:Env-v0 cannot be made: .*no_such_module"),
         (GymSettings(kwargs={"colour": 1}), "id=CartPole-v1 cannot be made: .*colour"),
-        (GymSettings(num_envs=0), "num_envs must be at least 1, got 0"),
         (GymSettings(id="FrozenLake-v1"), "observation space must be a Box, got Discrete"),
     ],
 )
@@ -39,3 +40,10 @@ def test_impossible_settings_get_one_line(settings: GymSettings, message: str) -
     with pytest.raises(ValueError, match=message) as error:
         build_stream(settings, 0, CPU)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("changes", [{"num_envs": 0}, {"reward_discount": 1.0}, {"image_layout": "channel_first"}])
+def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
+    (name, value) = next(iter(changes.items()))
+    with pytest.raises(ValueError, match=rf"^env\.{name}={value} "):
+        GymSettings(**changes)

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from plasticity.envs.environments.atari_settings import AtariSettings
-from plasticity.envs.environments.dmc_stream import DmcSettings
+from plasticity.envs.environments.atari import AtariSettings
+from plasticity.envs.environments.bandit import BanditSettings
+from plasticity.envs.environments.dmc import DmcSettings
 from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.environments.gym_stream import GymSettings
 from plasticity.envs.environments.mujoco_stream import MujocoSettings
-from plasticity.envs.factory import BanditSettings, TaskStreamSettings, build_stream
+from plasticity.envs.factory import build_stream
 from plasticity.envs.simulation.evaluation import environment_line, evaluation_stream, follow_conditions
+from plasticity.envs.tasks.transformed_tasks import TaskStreamSettings
 
 CPU = torch.device("cpu")
 

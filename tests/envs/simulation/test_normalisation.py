@@ -9,14 +9,8 @@ from gymnasium.vector import VectorEnv
 
 from plasticity.envs.environments.bandit import ContextualBanditVectorEnv
 from plasticity.envs.environments.environment_stream import EnvironmentStream
-from plasticity.envs.simulation.normalisation import (
-    NormaliseObservations,
-    NormaliseRewards,
-    RunningMoments,
-    VectorSettings,
-    follow_statistics,
-    normalised,
-)
+from plasticity.envs.environments.vector_settings import VectorSettings, normalised
+from plasticity.envs.simulation.normalisation import NormaliseObservations, NormaliseRewards, RunningMoments, follow_statistics
 from plasticity.envs.simulation.sync_vector import SyncVector
 
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from plasticity.envs.environments.environment_stream import EnvironmentStream
-from plasticity.envs.environments.gym_stream import GymSettings, build_gym
+from plasticity.envs.environments.gym_stream import GymSettings
 from plasticity.envs.environments.task_sequence import TaskSequence
 from plasticity.envs.experience import Transitions
 from plasticity.envs.simulation.failure import EnvironmentFailure
@@ -20,6 +20,9 @@ from plasticity.envs.simulation.observation_form import ObservationForm
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.networks.factory import build_network
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
+from plasticity.networks.torsos.transformer import ViTSpec
 
 ALL = np.zeros(1, np.float32)
 
@@ -166,16 +169,19 @@ class Images(gymnasium.Env[Any, Any]):
         return self.observation_space.high, 0.0, False, False, {}
 
 
-@pytest.mark.parametrize("torso", ["resnet18", "conv", "vit", "mlp"])
-def test_networks_read_images_of_either_layout(torso: str) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [ResNetSpec(channels=[8, 8]), ConvSpec(widths=[8], channels=[4]), ViTSpec(widths=[8]), MLPSpec(widths=[8])],
+    ids=lambda spec: spec.torso,
+)
+def test_networks_read_images_of_either_layout(spec: NetworkSpec) -> None:
     gymnasium.register("Test/Images-v0", Images)
     try:
-        stream, _ = build_gym(GymSettings(id="Test/Images-v0"), 0, torch.device("cpu"))
+        stream, _ = GymSettings(id="Test/Images-v0").build(0, torch.device("cpu"))
     finally:
         gymnasium.registry.pop("Test/Images-v0")
     assert isinstance(stream, EnvironmentStream)
     assert len(stream.notes) == 1
-    spec = NetworkSpec(torso=torso, widths=[8], channels=[4] if torso == "conv" else [])
     network = build_network(spec, stream.input_shape, stream.input_dtype, HeadSpec("q", 2), 0)
     batch = stream.advance(lambda o: torch.zeros(1, dtype=torch.int64)).batch
     assert isinstance(batch, Transitions)

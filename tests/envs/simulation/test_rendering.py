@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from plasticity.envs.environments.atari_settings import AtariSettings
+from plasticity.envs.environments.atari import AtariSettings
+from plasticity.envs.environments.bandit import BanditSettings
 from plasticity.envs.environments.catch import CatchEnv
-from plasticity.envs.environments.dmc import DmcEnv
-from plasticity.envs.environments.dmc_stream import DmcSettings
+from plasticity.envs.environments.dmc import DmcEnv, DmcSettings
 from plasticity.envs.environments.gym_stream import GymSettings
-from plasticity.envs.factory import BanditSettings
 from plasticity.envs.simulation.rendering import Camera
 
 

@@ -1,8 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 
 from plasticity.envs.datasets.datasets import Dataset
-from plasticity.envs.tasks.class_incremental import ClassIncremental
+from plasticity.envs.tasks.class_incremental import ClassIncremental, ClassIncrementalSettings
 from plasticity.envs.tasks.task_stream import Schedule, TaskStream
 
 
@@ -13,9 +15,9 @@ def images(start: int, classes: int = 6, per_class: int = 5) -> Dataset:
     return Dataset("small", inputs, torch.arange(classes).repeat(per_class), classes)
 
 
-def source(**changes: object) -> ClassIncremental:
-    settings: dict[str, object] = {"seed": 0, "classes_per_task": 2, "validation_per_class": 2} | changes
-    return ClassIncremental(images(0), images(100), **settings)  # type: ignore[arg-type]
+def source(seed: int = 0, **changes: Any) -> ClassIncremental:
+    settings = ClassIncrementalSettings(**{"classes_per_task": 2, "validation_per_class": 2, **changes})
+    return ClassIncremental(images(0), images(100), settings, seed)
 
 
 def test_classes_grow_in_one_random_order_and_stay_complete() -> None:
@@ -82,11 +84,11 @@ def test_it_streams_and_resumes_in_the_middle_of_an_epoch() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes_per_task": 0}, r"classes_per_task must lie in 1\.\.6, got 0"),
+        ({"classes_per_task": 0}, r"env\.classes_per_task=0 must be at least 1"),
         ({"first_classes": 7}, r"first_classes must lie in 1\.\.6, got 7"),
         ({"validation_per_class": 5}, "validation_per_class must be less than the 5 images of a class, got 5"),
     ],
 )
-def test_impossible_settings_are_refused(changes: dict[str, object], message: str) -> None:
+def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         source(**changes)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from plasticity.envs.datasets.class_images import ArrayFolder, DatasetClasses, as_bytes
 from plasticity.envs.datasets.dataset_files import DatasetError
 from plasticity.envs.datasets.datasets import Dataset
-from plasticity.envs.tasks.class_pairs import ClassPairs
+from plasticity.envs.tasks.class_images import ArrayFolder, DatasetClasses, as_bytes
+from plasticity.envs.tasks.class_pairs import ClassPairs, ClassPairsSettings
 
 
 def dataset(classes: int = 5, per_class: int = 6) -> Dataset:
@@ -18,7 +18,10 @@ def dataset(classes: int = 5, per_class: int = 6) -> Dataset:
 
 
 def pairs(seed: int = 0, order: str = "periodic", classes: int = 5, validation: int = 1, per_task: int = 2) -> ClassPairs:
-    return ClassPairs(DatasetClasses(dataset(classes)), seed, "cpu", per_task, 3, 2, validation, order)
+    settings = ClassPairsSettings(
+        classes_per_task=per_task, train_per_class=3, test_per_class=2, validation_per_class=validation, order=order
+    )
+    return ClassPairs(DatasetClasses(dataset(classes)), settings, seed)
 
 
 def values(images: torch.Tensor) -> list[int]:
@@ -74,7 +77,7 @@ def test_a_folder_is_read_by_class_in_the_order_of_numbers(tmp_path: Path) -> No
     assert (folder.classes, folder.input_shape, folder.input_dtype) == (3, (3, 4, 4), torch.uint8)
     assert [int(folder.images(label)[0, 0, 0, 0]) for label in range(3)] == [1, 2, 10]
     assert [folder.count(label) for label in range(3)] == [7, 7, 7]
-    task = ClassPairs(folder, 0, "cpu", 3, 5, 1).task(0)
+    task = ClassPairs(folder, ClassPairsSettings(classes_per_task=3, train_per_class=5, test_per_class=1), 0).task(0)
     assert task.test is not None
     assert (task.train.inputs.shape, task.test.inputs.shape) == ((15, 3, 4, 4), (3, 3, 4, 4))
 
@@ -117,7 +120,7 @@ def test_a_class_with_too_few_images_is_named_and_never_a_shorter_task(tmp_path:
     np.save(tmp_path / "a.npy", np.zeros((7, 3, 4, 4), np.uint8))
     np.save(tmp_path / "b.npy", np.zeros((6, 3, 4, 4), np.uint8))
     with pytest.raises(DatasetError, match=r"b\.npy holds 6 images, and train_per_class=5 \+ .* \+ test_per_class=2 ask for 7"):
-        ClassPairs(ArrayFolder(tmp_path), 0, "cpu", 2, 5, 2)
+        ClassPairs(ArrayFolder(tmp_path), ClassPairsSettings(train_per_class=5, test_per_class=2), 0)
     with pytest.raises(DatasetError, match=r"holds no <class>\.npy files"):
         ArrayFolder(tmp_path / "absent")
 
@@ -125,10 +128,10 @@ def test_a_class_with_too_few_images_is_named_and_never_a_shorter_task(tmp_path:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"per_task": 1}, r"classes_per_task must lie in 2\.\.5, got 1"),
+        ({"per_task": 1}, r"env\.classes_per_task=1 must be at least 2"),
         ({"per_task": 6}, r"classes_per_task must lie in 2\.\.5, got 6"),
-        ({"validation": -1}, "validation_per_class at least 0"),
-        ({"order": "random"}, "unknown order 'random'; choose from periodic, fresh"),
+        ({"validation": -1}, r"env\.validation_per_class=-1 must be at least 0"),
+        ({"order": "random"}, r"env\.order=random is unknown; choose from periodic, fresh"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, int], message: str) -> None:

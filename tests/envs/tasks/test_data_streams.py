@@ -10,15 +10,13 @@ import torch
 
 from plasticity.envs.experience import Examples, Experience
 from plasticity.envs.factory import build_stream
-from plasticity.envs.tasks.data_settings import (
-    ClassIncrementalSettings,
-    ClassPairsSettings,
-    FirstPhasesSettings,
-    SlowRegressionSettings,
-    TargetOffsetsSettings,
-    TaskStreamSettings,
-)
+from plasticity.envs.tasks.class_incremental import ClassIncrementalSettings
+from plasticity.envs.tasks.class_pairs import ClassPairsSettings
+from plasticity.envs.tasks.first_phases import FirstPhasesSettings
+from plasticity.envs.tasks.slow_regression import SlowRegressionSettings
+from plasticity.envs.tasks.target_offsets import TargetOffsetsSettings
 from plasticity.envs.tasks.task_stream import TaskStream
+from plasticity.envs.tasks.transformed_tasks import TaskStreamSettings
 
 CPU = torch.device("cpu")
 DIGITS: dict[str, Any] = {"dataset": "digits", "batch_size": 64}

@@ -1,10 +1,11 @@
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 
 from plasticity.envs.datasets.datasets import Dataset
-from plasticity.envs.tasks.first_phases import FirstPhases
+from plasticity.envs.tasks.first_phases import FirstPhases, FirstPhasesSettings
 
 
 def images(count: int, start: int = 0, classes: int = 5) -> Dataset:
@@ -12,8 +13,8 @@ def images(count: int, start: int = 0, classes: int = 5) -> Dataset:
     return Dataset("small", inputs, torch.arange(count) % classes, classes)
 
 
-def made(count: int = 100, **settings: object) -> FirstPhases:
-    return FirstPhases(images(count), images(10, 500), 0, **settings)  # type: ignore[arg-type]
+def made(count: int = 100, **settings: Any) -> FirstPhases:
+    return FirstPhases(images(count), images(10, 500), FirstPhasesSettings(**settings), 0)
 
 
 def numbers(inputs: torch.Tensor) -> torch.Tensor:
@@ -76,7 +77,7 @@ def test_the_right_part_can_stay_the_same() -> None:
     assert [subset.examples_in(number) for number in range(5)] == [30, 30, 30, 100, 100]
 
 
-def test_noisy_labels_are_drawn_anew_and_wrong_ones_stay() -> None:
+def test_noisy_labels_are_drawn_again_and_wrong_ones_stay() -> None:
     for kind, kept in (("wrong_labels", 300), ("noisy_labels", 75)):
         source = made(300, kind=kind, fraction=1.0, phases=2, gradual=False)
         first, second = labels(source, 0), labels(source, 1)
@@ -94,7 +95,7 @@ def test_the_seed_and_the_task_alone_decide() -> None:
         one, again = made(kind=kind, phases=3), made(kind=kind, phases=3)
         expected = [labels(one, number) for number in range(4)]
         assert [labels(again, number) for number in (3, 1)] == [expected[3], expected[1]]
-        other = FirstPhases(images(100), None, 1, kind, phases=3)
+        other = FirstPhases(images(100), None, FirstPhasesSettings(kind=kind, phases=3), 1)
         assert labels(other, 0) != expected[0]
 
 
@@ -115,13 +116,13 @@ def test_validation_and_test_are_clean_and_apart() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "noise"}, "unknown kind 'noise'; choose from subset, noisy_labels, wrong_labels"),
-        ({"fraction": 2.0}, "fraction must lie between 0 and 1"),
-        ({"phases": 0}, "phases be at least 1"),
-        ({"validation_fraction": 1.0}, "validation_fraction must lie in"),
+        ({"kind": "noise"}, r"env\.kind=noise is unknown.*; choose from subset, noisy_labels, wrong_labels"),
+        ({"fraction": 2.0}, r"env\.fraction=2\.0 must be between 0 and 1"),
+        ({"phases": 0}, r"env\.phases=0 must be at least 1"),
+        ({"validation_fraction": 1.0}, r"env\.validation_fraction=1\.0 must be at least 0 and below 1"),
         ({"fraction": 0.0}, "leaves none for the first phase"),
     ],
 )
-def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         made(**settings)

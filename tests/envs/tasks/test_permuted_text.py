@@ -9,8 +9,7 @@ from plasticity.envs.datasets import token_text
 from plasticity.envs.datasets.dataset_files import DatasetError, Source
 from plasticity.envs.datasets.token_text import FILE, TokenText, load_text, tokenize
 from plasticity.envs.factory import build_stream
-from plasticity.envs.tasks.data_settings import ShakespeareSettings
-from plasticity.envs.tasks.permuted_text import PermutedText
+from plasticity.envs.tasks.permuted_text import PermutedText, ShakespeareSettings
 from plasticity.envs.tasks.task_stream import Schedule, TaskStream
 
 TEXT = "To be, or not to be!\nThat is. "
@@ -51,7 +50,7 @@ def test_an_unknown_unit_is_refused() -> None:
 
 def test_targets_are_the_inputs_shifted_by_one() -> None:
     text = counted(23, 7)
-    source = PermutedText(text, 0, examples=None, length=4)
+    source = PermutedText(text, ShakespeareSettings(examples_per_task=None, sequence_tokens=4), 0)
     assert (source.input_shape, source.input_dtype, source.outputs) == ((4,), torch.int64, 7)
     train = source.task(0).train
     assert train.inputs.shape == train.targets.shape == (4, 4)  # 4 pieces of 5 tokens, and 3 left over
@@ -66,8 +65,10 @@ def test_targets_are_the_inputs_shifted_by_one() -> None:
 
 
 def test_each_task_has_a_permutation_of_its_own() -> None:
-    source, again = (PermutedText(counted(60, 50), 3, examples=5, length=11) for _ in range(2))
-    other = PermutedText(counted(60, 50), 4, examples=5, length=11)
+    source, again = (
+        PermutedText(counted(60, 50), ShakespeareSettings(examples_per_task=5, sequence_tokens=11), 3) for _ in range(2)
+    )
+    other = PermutedText(counted(60, 50), ShakespeareSettings(examples_per_task=5, sequence_tokens=11), 4)
     tasks = [source.task(number).train for number in range(3)]
     for number in (2, 0, 1):
         assert torch.equal(again.task(number).train.inputs, tasks[number].inputs)
@@ -76,13 +77,15 @@ def test_each_task_has_a_permutation_of_its_own() -> None:
     map_ = dict(zip(tasks[0].inputs.flatten().tolist(), tasks[1].inputs.flatten().tolist(), strict=True))
     assert [map_[int(token)] for token in tasks[0].inputs.flatten()] == tasks[1].inputs.flatten().tolist()
     assert len(set(map_.values())) == len(map_)
-    whole = PermutedText(counted(50, 50), 0, examples=1, length=49).task(0).train
+    whole = PermutedText(counted(50, 50), ShakespeareSettings(examples_per_task=1, sequence_tokens=49), 0).task(0).train
     assert sorted([*whole.inputs[0].tolist(), int(whole.targets[0, -1])]) == list(range(50))
 
 
 def test_a_resumed_stream_goes_on_in_the_middle_of_an_epoch() -> None:
     def stream() -> TaskStream:
-        return TaskStream(PermutedText(counted(200, 30), 1, examples=7, length=6), Schedule(2, 3), seed=1)
+        return TaskStream(
+            PermutedText(counted(200, 30), ShakespeareSettings(examples_per_task=7, sequence_tokens=6), 1), Schedule(2, 3), seed=1
+        )
 
     whole, resumed = stream(), stream()
     experiences = [whole.advance() for _ in range(17)]  # 3 minibatches an epoch, 6 a task
@@ -100,15 +103,18 @@ def test_a_resumed_stream_goes_on_in_the_middle_of_an_epoch() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"examples": 0}, "examples_per_task must be at least 1, got 0"),
-        ({"length": 0}, "sequence_tokens must be at least 1, got 0"),
-        ({"examples": 3, "length": 9}, "examples_per_task=3 .* need 30 tokens, and the text has 29, enough for 2"),
-        ({"examples": None, "length": 40}, "need 41 tokens, and the text has 29, enough for 0"),
+        ({"examples_per_task": 0}, r"env\.examples_per_task=0 must be at least 1"),
+        ({"sequence_tokens": 0}, r"env\.sequence_tokens=0 must be at least 1"),
+        (
+            {"examples_per_task": 3, "sequence_tokens": 9},
+            "examples_per_task=3 .* need 30 tokens, and the text has 29, enough for 2",
+        ),
+        ({"examples_per_task": None, "sequence_tokens": 40}, "need 41 tokens, and the text has 29, enough for 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PermutedText(counted(29, 5), 0, **settings)
+        PermutedText(counted(29, 5), ShakespeareSettings(**settings), 0)
 
 
 # Files

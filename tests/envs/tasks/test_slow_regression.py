@@ -1,11 +1,17 @@
+from typing import Any
+
 import pytest
 import torch
 
-from plasticity.envs.tasks.slow_regression import SlowRegression, ThresholdNetwork
+from plasticity.envs.tasks.slow_regression import SlowRegression, SlowRegressionSettings, ThresholdNetwork
+
+
+def made(seed: int, **settings: Any) -> SlowRegression:
+    return SlowRegression(SlowRegressionSettings(**settings), seed)
 
 
 def test_slow_bits_flip_one_at_a_time_and_fast_ones_are_drawn() -> None:
-    source = SlowRegression(0, examples_per_task=500)
+    source = made(0, examples_per_task=500)
     flipped: list[int] = []
     before: torch.Tensor | None = None
     for number in range(60):
@@ -26,17 +32,20 @@ def test_slow_bits_flip_one_at_a_time_and_fast_ones_are_drawn() -> None:
 
 
 def test_any_task_can_be_made_first() -> None:
-    one, other = SlowRegression(5, examples_per_task=10), SlowRegression(5, examples_per_task=10)
+    one, other = (
+        made(5, examples_per_task=10),
+        made(5, examples_per_task=10),
+    )
     expected = [one.task(number).train for number in range(6)]
     for number in (5, 0, 3):
-        made = other.task(number).train
-        assert torch.equal(made.inputs, expected[number].inputs)
-        assert torch.equal(made.targets, expected[number].targets)
-    assert not torch.equal(SlowRegression(6, examples_per_task=10).task(0).train.inputs, expected[0].inputs)
+        task = other.task(number).train
+        assert torch.equal(task.inputs, expected[number].inputs)
+        assert torch.equal(task.targets, expected[number].targets)
+    assert not torch.equal(made(6, examples_per_task=10).task(0).train.inputs, expected[0].inputs)
 
 
 def test_all_slow_bits_can_be_drawn_anew() -> None:
-    source = SlowRegression(0, examples_per_task=2, redraw_all=True)
+    source = made(0, examples_per_task=2, redraw_all=True)
     bits = torch.stack([source.slow_values(number) for number in range(200)])
     changes = (bits[1:] != bits[:-1]).sum(1).float()
     assert 6.5 < float(changes.mean()) < 8.5  # 7.5 expected
@@ -70,13 +79,13 @@ def test_targets_are_those_of_the_published_problem_in_size() -> None:
     # Over 20 networks of the published code: standard deviation 1.63, units on 2.9 % of the time.
     stds = []
     for seed in range(20):
-        source = SlowRegression(seed, examples_per_task=20, redraw_all=True, published_threshold=True)
+        source = made(seed, examples_per_task=20, redraw_all=True, published_threshold=True)
         targets = torch.cat([source.task(number).train.targets for number in range(100)])
         stds.append(float(targets.std()))
     assert 1.2 < sum(stds) / 20 < 2.0
 
 
 @pytest.mark.parametrize("settings", [{"slow_bits": 0}, {"slow_bits": 21}, {"examples_per_task": 0}, {"target_units": 0}])
-def test_impossible_settings_are_refused(settings: dict[str, int]) -> None:
+def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(settings))}.* must "):
-        SlowRegression(0, **settings)  # type: ignore[arg-type]
+        made(0, **settings)

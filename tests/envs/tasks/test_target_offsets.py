@@ -1,9 +1,11 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from plasticity.envs.datasets.datasets import Dataset
-from plasticity.envs.tasks.target_offsets import TargetOffsets
+from plasticity.envs.tasks.target_offsets import TargetOffsets, TargetOffsetsSettings
 from plasticity.settings.seeding import torch_generator
 
 
@@ -12,8 +14,12 @@ def images(count: int = 60) -> Dataset:
     return Dataset("small", pixels.to(torch.uint8), torch.zeros(count, dtype=torch.int64), 10)
 
 
+def made(count: int = 60, seed: int = 0, **settings: Any) -> TargetOffsets:
+    return TargetOffsets(images(count), TargetOffsetsSettings(**settings), seed)
+
+
 def test_targets_have_the_offset_of_their_task_and_a_function_of_their_own() -> None:
-    source = TargetOffsets(images(1500), 0, [8.0, 0.0], targets=2)
+    source = made(1500, offsets=[8.0, 0.0], targets=2)
     first, second, third = (source.task(number).train for number in range(3))
     assert first.targets.shape == (1500, 2)
     assert first.targets.dtype == torch.float32
@@ -29,13 +35,13 @@ def test_targets_have_the_offset_of_their_task_and_a_function_of_their_own() -> 
 
 def test_the_function_is_smooth_at_a_low_frequency() -> None:
     # sin(M f) / M tends to f, which is linear in M: a check that the frequency is a factor inside.
-    small, smaller = (TargetOffsets(images(), 0, [0.0], frequency).task(0).train.targets for frequency in (2e-3, 1e-3))
+    small, smaller = (made(offsets=[0.0], frequency=frequency).task(0).train.targets for frequency in (2e-3, 1e-3))
     torch.testing.assert_close(small, 2 * smaller, rtol=1e-4, atol=1e-6)
     assert float(small.abs().max()) > 0
 
 
 def test_targets_are_the_sine_of_a_random_network_of_the_pixels_plus_the_offset() -> None:
-    source = TargetOffsets(images(5), 0, [16.0], 50.0)
+    source = made(5, offsets=[16.0], frequency=50.0)
     generator = torch_generator(0, "task", 0, "function")
     hidden = torch.randn(16, 128, generator=generator, dtype=torch.float64).mul((2 / 16) ** 0.5).numpy()
     outward = torch.randn(128, 1, generator=generator, dtype=torch.float64).mul((2 / 128) ** 0.5).numpy()
@@ -46,13 +52,13 @@ def test_targets_are_the_sine_of_a_random_network_of_the_pixels_plus_the_offset(
 
 
 def test_a_resumed_source_gives_the_same_targets() -> None:
-    one, other = TargetOffsets(images(), 3, [4.0]), TargetOffsets(images(), 3, [4.0])
+    one, other = made(offsets=[4.0], seed=3), made(offsets=[4.0], seed=3)
     one.task(0)
     assert torch.equal(one.task(1).train.targets, other.task(1).train.targets)
 
 
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="offsets must not be empty"):
-        TargetOffsets(images(), 0, [])
-    with pytest.raises(ValueError, match="targets be at least 1, got"):
-        TargetOffsets(images(), 0, [0.0], targets=0)
+        made(offsets=[])
+    with pytest.raises(ValueError, match=r"env\.targets=0 must be at least 1"):
+        made(targets=0)

@@ -11,7 +11,7 @@ from plasticity.envs.stream import Stream
 from plasticity.envs.tasks.preparation import Preparation
 from plasticity.envs.tasks.task_stream import Schedule, TaskStream
 from plasticity.envs.tasks.transformations import TRANSFORMATIONS
-from plasticity.envs.tasks.transformed_tasks import TransformedTasks
+from plasticity.envs.tasks.transformed_tasks import TaskStreamSettings, TransformedTasks
 from plasticity.settings.seeding import torch_generator
 
 
@@ -32,7 +32,8 @@ def stream(**changes: Any) -> TaskStream:
         "announce_tasks": True,
     }
     settings |= changes
-    source = TransformedTasks(settings["dataset"], settings["transformation"], settings["examples_per_task"], settings["seed"])
+    tasks = TaskStreamSettings(transformation=settings["transformation"], examples_per_task=settings["examples_per_task"])
+    source = TransformedTasks(settings["dataset"], tasks, settings["seed"])
     schedule = Schedule(settings["epochs_per_task"], settings["batch_size"], settings["announce_tasks"])
     return TaskStream(source, schedule, settings["seed"])
 
@@ -206,7 +207,10 @@ def test_it_is_a_stream_with_the_types_of_its_data() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"transformation": "rotated"}, "unknown transformation 'rotated'; choose from none, permuted_pixels, permuted_labels"),
+        (
+            {"transformation": "rotated"},
+            r"env\.transformation=rotated is unknown; choose from none, permuted_pixels",
+        ),
         ({"examples_per_task": 8}, r"examples_per_task must be null or 1\.\.7, got 8"),
         ({"examples_per_task": 0}, r"examples_per_task must be null or 1\.\.7, got 0"),
         ({"epochs_per_task": 0}, "epochs_per_task must be at least 1, got 0"),
@@ -221,8 +225,15 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) 
 # Length of tasks, places, and what is done to images on their way out
 
 
-def made(schedule: Schedule, preparation: Preparation | None = None, count: int = 7, **changes: Any) -> TaskStream:
-    return TaskStream(TransformedTasks(numbers(count), "none", None, 0, **changes), schedule, 0, preparation)
+def made(
+    schedule: Schedule,
+    preparation: Preparation | None = None,
+    count: int = 7,
+    test: Dataset | None = None,
+    mode: str = "continual",
+) -> TaskStream:
+    tasks = TaskStreamSettings(transformation="none", mode=mode)
+    return TaskStream(TransformedTasks(numbers(count), tasks, 0, test), schedule, 0, preparation)
 
 
 def places(source: TaskStream, count: int) -> list[tuple[int, int, bool, bool]]:
@@ -361,6 +372,6 @@ def test_a_task_that_is_looked_at_ahead_is_made_once(monkeypatch: pytest.MonkeyP
 def test_the_smallest_minibatch_by_hand() -> None:
     assert stream().smallest_minibatch(0) == 1  # 5 = 2 + 2 + 1
     assert stream(batch_size=5).smallest_minibatch(0) == 5
-    cut = TransformedTasks(numbers(), "none", 5, 0)
+    cut = TransformedTasks(numbers(), TaskStreamSettings(transformation="none", examples_per_task=5), 0)
     assert TaskStream(cut, Schedule(batch_size=2, batches_per_task=2), 0).smallest_minibatch(0) == 2  # the last one is not shown
     assert TaskStream(cut, Schedule(batch_size=2, batches_per_task=4), 0).smallest_minibatch(0) == 1

@@ -1,14 +1,20 @@
+from typing import Any
+
 import pytest
 import torch
 
 from plasticity.envs.datasets.datasets import Dataset
-from plasticity.envs.tasks.transformed_tasks import TransformedTasks
+from plasticity.envs.tasks.transformed_tasks import TaskStreamSettings, TransformedTasks
 
 
 def images(count: int, classes: int = 5, start: int = 0) -> Dataset:
     """Image i holds start + i in both of its pixels, and has label i % classes."""
     inputs = torch.arange(start, start + count, dtype=torch.float32).div(1e4).view(-1, 1, 1, 1).expand(-1, 1, 1, 2).clone()
     return Dataset("small", inputs, torch.arange(count) % classes, classes)
+
+
+def made(dataset: Dataset, transformation: str, seed: int = 0, test: Dataset | None = None, **changes: Any) -> TransformedTasks:
+    return TransformedTasks(dataset, TaskStreamSettings(transformation=transformation, **changes), seed, test)
 
 
 def changed(source: TransformedTasks, number: int, classes: int = 5) -> torch.Tensor:
@@ -18,27 +24,27 @@ def changed(source: TransformedTasks, number: int, classes: int = 5) -> torch.Te
     return numbers[task.targets != numbers % classes].sort().values
 
 
-def test_a_fraction_of_the_labels_is_drawn_anew_in_each_task() -> None:
-    source = TransformedTasks(images(1000), "random_labels", None, 0, fraction=0.5)
+def test_a_fraction_of_the_labels_is_drawn_again_in_each_task() -> None:
+    source = made(images(1000), "random_labels", fraction=0.5)
     sets = [set(changed(source, number).tolist()) for number in range(3)]
     # Of 500 new labels one in five is the old one: 400 differ, standard deviation 9.
     assert all(360 < len(part) <= 500 for part in sets)
     assert len(set.union(*sets)) > 700  # other examples each time
-    whole = TransformedTasks(images(1000), "random_labels", None, 0)
+    whole = made(images(1000), "random_labels")
     assert 740 < len(changed(whole, 0)) < 860
 
 
 def test_the_composite_mode_changes_the_same_examples_differently() -> None:
-    source = TransformedTasks(images(1000), "random_labels", None, 0, "composite", 0.5)
+    source = made(images(1000), "random_labels", mode="composite", fraction=0.5)
     assert len(set.union(*(set(changed(source, number).tolist()) for number in range(8)))) <= 500
     first, second = source.task(0).train.targets, source.task(1).train.targets
     assert int((first != second).sum()) > 300
-    drawn = TransformedTasks(images(1000), "random_labels", 600, 0, "composite", 0.5)
+    drawn = made(images(1000), "random_labels", examples_per_task=600, mode="composite", fraction=0.5)
     assert len(set.union(*(set(changed(drawn, number).tolist()) for number in range(8)))) <= 500
 
 
 def test_the_growing_mode_adds_a_class_at_a_time() -> None:
-    source = TransformedTasks(images(50), "permuted_labels", None, 1, "growing", test=images(20, start=500))
+    source = made(images(50), "permuted_labels", 1, mode="growing", test=images(20, start=500))
     seen: set[int] = set()
     for number in range(7):
         task = source.task(number)
@@ -56,7 +62,7 @@ def test_the_growing_mode_adds_a_class_at_a_time() -> None:
 
 
 def test_a_test_set_has_the_permutation_of_its_task() -> None:
-    source = TransformedTasks(images(10), "permuted_labels", 5, 0, test=images(10, start=100))
+    source = made(images(10), "permuted_labels", examples_per_task=5, test=images(10, start=100))
     for number in range(3):
         task = source.task(number)
         assert task.test is not None
@@ -70,7 +76,7 @@ def test_a_test_set_has_the_permutation_of_its_task() -> None:
 def test_pixels_of_the_test_set_are_permuted_like_those_of_training() -> None:
     pixels = torch.arange(24, dtype=torch.uint8).view(4, 1, 2, 3)
     data = Dataset("numbers", pixels, torch.arange(4), 4)
-    task = TransformedTasks(data, "permuted_pixels", None, 0, test=data).task(0)
+    task = made(data, "permuted_pixels", test=data).task(0)
     assert task.test is not None
     assert torch.equal(task.test.inputs, task.train.inputs)
     assert not torch.equal(task.train.inputs, pixels)
@@ -78,8 +84,8 @@ def test_pixels_of_the_test_set_are_permuted_like_those_of_training() -> None:
 
 def test_what_can_be_tested() -> None:
     test = images(20, start=100)
-    assert TransformedTasks(images(10), "random_labels", None, 0, test=test).task(0).test is None
-    half = TransformedTasks(images(10), "random_labels", None, 0, fraction=0.5, test=test).task(0).test
+    assert made(images(10), "random_labels", test=test).task(0).test is None
+    half = made(images(10), "random_labels", fraction=0.5, test=test).task(0).test
     assert half is not None
     assert torch.equal(half.targets, test.targets)
 
@@ -87,12 +93,14 @@ def test_what_can_be_tested() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "composit"}, "unknown mode 'composit'; choose from continual, composite, growing"),
-        ({"fraction": 1.5}, "fraction must lie between 0 and 1, got 1.5"),
+        (
+            {"mode": "composit"},
+            r"env\.mode=composit is unknown \(did you mean composite\?\); choose from continual, composite, growing",
+        ),
+        ({"fraction": 1.5}, r"env\.fraction=1\.5 must be between 0 and 1"),
         ({"mode": "growing", "examples_per_task": 5}, "examples_per_task must be null in mode 'growing'"),
     ],
 )
-def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:
-    arguments: dict[str, object] = {"examples_per_task": None, "seed": 0} | settings
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TransformedTasks(images(10), "random_labels", **arguments)  # type: ignore[arg-type]
+        made(images(10), "random_labels", **settings)

@@ -5,7 +5,8 @@ import torch
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.activation_rescale import FOR_RELU, FOR_TANH, ActivationRescale, Rescaling, rescaling_of
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 
@@ -31,7 +32,7 @@ def test_the_published_numbers() -> None:
 def constant_part(activations: list[str], **settings: Any) -> Any:
     """Layers of four units with constant pre-activations, their biases 1, 2, -3, 0.5; weights are 1, and nothing trains."""
     methods = {"method": lambda: ActivationRescale(**settings)}
-    spec = NetworkSpec(widths=[4] * len(activations), activations=activations)
+    spec = MLPSpec(widths=[4] * len(activations), activations=activations)
     part = PartBuilder(spec, (2,), torch.float32, OptimizerSettings("sgd", 0.0), methods)("q", HeadSpec("q", 1))
     with torch.no_grad():
         for layer in part.network.units.layers:

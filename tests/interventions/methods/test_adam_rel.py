@@ -5,7 +5,8 @@ import torch
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.adam_rel import AdamRel
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -14,7 +15,7 @@ RATE = 0.01
 
 def build(optimizer: str = "adam", **settings: Any) -> Updater:
     methods = {"adam_rel": lambda: AdamRel(**settings)}
-    part = PartBuilder(NetworkSpec(widths=[5]), (3,), torch.float32, OptimizerSettings(optimizer, RATE), methods)
+    part = PartBuilder(MLPSpec(widths=[5]), (3,), torch.float32, OptimizerSettings(optimizer, RATE), methods)
     return part("q", HeadSpec("regression", 2))
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.adam_state_reset import AdamStateReset, reset_adam_state
 from plasticity.interventions.methods.continual_backprop import ContinualBackprop
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.optimizers.unit_adam import RESTARTED_AT
 from plasticity.updates.updater import Updater
@@ -17,8 +18,8 @@ RATE = 0.01
 
 def build(layout: str = "mlp", optimizer: str = "adam", treated: bool = True, **settings: Any) -> Updater:
     spec, inputs = {
-        "mlp": (NetworkSpec(widths=[5]), (3,)),
-        "conv": (NetworkSpec("conv", widths=[4], channels=[3], activations=["crelu"]), (1, 4, 4)),
+        "mlp": (MLPSpec(widths=[5]), (3,)),
+        "conv": (ConvSpec(widths=[4], channels=[3], activations=["crelu"]), (1, 4, 4)),
     }[layout]
     methods = {"adam_state_reset": lambda: AdamStateReset(**settings)} if treated else {}
     return PartBuilder(spec, inputs, torch.float32, OptimizerSettings(optimizer, RATE), methods)("q", HeadSpec("regression", 2))
@@ -138,7 +139,7 @@ def test_a_full_reset_makes_adam_that_of_the_first_update_even_after_units_were_
         "continual_backprop": lambda: ContinualBackprop(replacement_rate=0.5, maturity_updates=1),
         "adam_state_reset": lambda: AdamStateReset(),
     }
-    part = PartBuilder(NetworkSpec(widths=[6]), (3,), torch.float32, OptimizerSettings(learning_rate=RATE), methods)(
+    part = PartBuilder(MLPSpec(widths=[6]), (3,), torch.float32, OptimizerSettings(learning_rate=RATE), methods)(
         "q", HeadSpec("regression", 2)
     )
     for step in range(6):

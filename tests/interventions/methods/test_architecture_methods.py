@@ -9,9 +9,9 @@ from plasticity.interventions.methods.batch_norm import BatchNorm
 from plasticity.interventions.methods.layer_norm import LayerNorm
 from plasticity.interventions.methods.partial_norm import PartialNorm
 from plasticity.interventions.methods.spectral_norm import SpectralNorm
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 
-SPEC = NetworkSpec(widths=[8, 6])
+SPEC = MLPSpec(widths=[8, 6])
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_activations_of_two_outputs_keep_the_number_of_features(settings: dict[s
 
 
 def test_convolutions_are_halved_too() -> None:
-    built = ActivationSwap().build(NetworkSpec("conv", widths=[6], channels=[4, 2]))
+    built = ActivationSwap().build(ConvSpec(widths=[6], channels=[4, 2]))
     assert (built.channels, built.widths) == ([2, 1], [3])
 
 
 def test_odd_layers_cannot_be_halved() -> None:
     with pytest.raises(ValueError, match="keep_features=true halves the units of every layer, but one has 5"):
-        ActivationSwap().build(NetworkSpec(widths=[8, 5]))
+        ActivationSwap().build(MLPSpec(widths=[8, 5]))
 
 
 def test_the_offset_is_part_of_the_specification() -> None:

@@ -10,7 +10,8 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.churn import Churn, cross_entropy_churn, readout_of, relative_coefficient, squared_churn
 from plasticity.networks.layers.noisy import fresh_noise
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -51,7 +52,7 @@ HEADS: dict[str, tuple[HeadSpec, dict[str, Any], Callable[[Tensor, Tensor], Tens
 
 def build(head: HeadSpec | None = None, treated: bool = True, seed: int = 0, **settings: Any) -> Updater:
     methods = {"churn": lambda: Churn(**{"relative": 0.0, "coefficient": 2.0} | settings)} if treated else {}
-    spec = NetworkSpec(widths=[5, 4], activations=["tanh"])
+    spec = MLPSpec(widths=[5, 4], activations=["tanh"])
     return PartBuilder(spec, (3,), torch.float32, OptimizerSettings("adam", 0.05), methods, seed)("q", head or HeadSpec("q", 3))
 
 
@@ -151,7 +152,7 @@ def test_means_forget_after_their_span() -> None:
 
 
 def test_evaluation_mode_leaves_statistics_and_taps_alone() -> None:
-    spec = NetworkSpec(widths=[5], normalisation=["batch"])
+    spec = MLPSpec(widths=[5], normalisation=["batch"])
     still = OptimizerSettings("sgd", 0.0)
     parts = [
         PartBuilder(spec, (3,), torch.float32, still, methods)("q", HeadSpec("q", 2))
@@ -169,7 +170,7 @@ def test_evaluation_mode_leaves_statistics_and_taps_alone() -> None:
 
 def test_both_networks_have_the_same_noise() -> None:
     head = HeadSpec("q", 2, noise_deviation=0.5)
-    part = PartBuilder(NetworkSpec(widths=[4]), (3,), torch.float32, OptimizerSettings("sgd", 0.0), {"churn": Churn})("q", head)
+    part = PartBuilder(MLPSpec(widths=[4]), (3,), torch.float32, OptimizerSettings("sgd", 0.0), {"churn": Churn})("q", head)
     generator = torch.Generator().manual_seed(0)
     for step in range(4):
         with fresh_noise(part.network.noisy_layers, generator):

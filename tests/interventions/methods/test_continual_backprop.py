@@ -15,22 +15,23 @@ from plasticity.interventions.methods.continual_backprop import (
     outgoing_magnitude,
 )
 from plasticity.interventions.surgery.unit_statistics import lowest
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.optimizers.unit_adam import UnitAdam
 from plasticity.updates.updater import Updater
 
 SPECS = {
-    "mlp": (NetworkSpec(widths=[7, 6]), (3,)),
-    "crelu": (NetworkSpec(widths=[5, 4], activations=["crelu"]), (3,)),
-    "conv": (NetworkSpec("conv", widths=[6], channels=[5, 4], pools=[1, 2]), (1, 8, 8)),
-    "conv_crelu": (NetworkSpec("conv", widths=[5], channels=[4], activations=["crelu"]), (1, 4, 4)),
-    "one_layer": (NetworkSpec(widths=[4]), (3,)),
-    "one_crelu": (NetworkSpec(widths=[4], activations=["crelu"]), (3,)),
-    "conv_to_head": (NetworkSpec("conv", widths=[], channels=[4]), (1, 5, 5)),
-    "conv_crelu_to_head": (NetworkSpec("conv", widths=[], channels=[4], activations=["crelu"]), (1, 5, 5)),
-    "conv_to_conv": (NetworkSpec("conv", widths=[], channels=[4, 3]), (1, 6, 6)),
-    "conv_to_dense": (NetworkSpec("conv", widths=[5], channels=[4]), (1, 5, 5)),
+    "mlp": (MLPSpec(widths=[7, 6]), (3,)),
+    "crelu": (MLPSpec(widths=[5, 4], activations=["crelu"]), (3,)),
+    "conv": (ConvSpec(widths=[6], channels=[5, 4], pools=[1, 2]), (1, 8, 8)),
+    "conv_crelu": (ConvSpec(widths=[5], channels=[4], activations=["crelu"]), (1, 4, 4)),
+    "one_layer": (MLPSpec(widths=[4]), (3,)),
+    "one_crelu": (MLPSpec(widths=[4], activations=["crelu"]), (3,)),
+    "conv_to_head": (ConvSpec(widths=[], channels=[4]), (1, 5, 5)),
+    "conv_crelu_to_head": (ConvSpec(widths=[], channels=[4], activations=["crelu"]), (1, 5, 5)),
+    "conv_to_conv": (ConvSpec(widths=[], channels=[4, 3]), (1, 6, 6)),
+    "conv_to_dense": (ConvSpec(widths=[5], channels=[4]), (1, 5, 5)),
 }
 
 
@@ -128,7 +129,7 @@ def test_lowest_by_hand(utility: list[float], eligible: list[int], count: int, e
 def hand_part(**settings: Any) -> Updater:
     """Two units that read one input with weights 1 and -2 and bias 0, and an output with weights 3 and -1; nothing trains."""
     methods = {"cbp": lambda: ContinualBackprop(replacement_rate=0.0, decay=0.5, **settings)}
-    spec = NetworkSpec(widths=[2], activations=["leaky_relu"])
+    spec = MLPSpec(widths=[2], activations=["leaky_relu"])
     part = PartBuilder(spec, (1,), torch.float32, OptimizerSettings("sgd", 0.0), methods)("q", HeadSpec("q", 1))
     with torch.no_grad():
         part.network.tensor("torso.layers.dense_1.linear.weight").copy_(torch.tensor([[1.0], [-2.0]]))
@@ -235,7 +236,7 @@ class Plain:
         self.second = {name: torch.zeros_like(value) for name, value in self.values.items()}
         self.count = {name: torch.zeros_like(value) for name, value in self.values.items()}
         self.names = list(part.network.units.names)
-        self.pool = dict.fromkeys(self.names, 1) | ({"conv_2": 2} if part.network.spec.pools == [1, 2] else {})
+        self.pool = dict.fromkeys(self.names, 1) | ({"conv_2": 2} if getattr(part.network.spec, "pools", []) == [1, 2] else {})
         self.halves = 2 if part.network.spec.activations == ["crelu"] else 1
         self.units = {name: self.weight(name).shape[0] for name in self.names}
         self.utility = {name: [0.0] * self.units[name] for name in self.names}
@@ -596,7 +597,7 @@ def test_a_task_switch_does_nothing() -> None:
 
 
 def test_a_linear_model_is_refused() -> None:
-    part = PartBuilder(NetworkSpec(widths=[]), (3,), torch.float32, OptimizerSettings(), {"cbp": ContinualBackprop})
+    part = PartBuilder(MLPSpec(widths=[]), (3,), torch.float32, OptimizerSettings(), {"cbp": ContinualBackprop})
     with pytest.raises(ValueError, match="intervention continual_backprop resets hidden units, and this network has none"):
         part("q", HeadSpec("q", 2))
 

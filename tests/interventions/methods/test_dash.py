@@ -7,17 +7,20 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.dash import DASH, shrinking_factors
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.residual import SimbaSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 NOISY = HeadSpec("q", 2, dueling=True, stream_widths=(4,), noise_deviation=0.5)
 SPECS = {
-    "mlp": (NetworkSpec(widths=[6, 4], normalisation=["layer"]), (3,), HeadSpec("regression", 2), 1),
-    "conv": (NetworkSpec("conv", [4], [3, 5], activations=["crelu"]), (1, 6, 6), NOISY, 1),
-    "ensemble": (NetworkSpec(widths=[5, 4]), (3,), HeadSpec("value", 1), 2),
-    "simba": (NetworkSpec("simba", [4]), (3,), HeadSpec("gaussian", 2), 1),
-    "resnet": (NetworkSpec("resnet18", [], [4, 6], normalisation=["batch"]), (3, 8, 8), HeadSpec("q", 2), 1),
+    "mlp": (MLPSpec(widths=[6, 4], normalisation=["layer"]), (3,), HeadSpec("regression", 2), 1),
+    "conv": (ConvSpec(widths=[4], channels=[3, 5], activations=["crelu"]), (1, 6, 6), NOISY, 1),
+    "ensemble": (MLPSpec(widths=[5, 4]), (3,), HeadSpec("value", 1), 2),
+    "simba": (SimbaSpec(widths=[4]), (3,), HeadSpec("gaussian", 2), 1),
+    "resnet": (ResNetSpec(widths=[], channels=[4, 6], normalisation=["batch"]), (3, 8, 8), HeadSpec("q", 2), 1),
 }
 
 

@@ -9,7 +9,8 @@ from plasticity.agents.dqn.settings import DQNSettings
 from plasticity.agents.parts import PartBuilder
 from plasticity.envs.experience import Experience, Transitions
 from plasticity.interventions.methods.dr3 import DR3, coadaptation
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -23,7 +24,7 @@ class Pair(NamedTuple):
 
 def build(treated: bool = True, head: HeadSpec | None = None, normalisation: list[str] | None = None, **settings: Any) -> Updater:
     methods = {"dr3": lambda: DR3(**settings)} if treated else {}
-    spec = NetworkSpec(widths=[5, 4], normalisation=normalisation or [], activations=["tanh"])
+    spec = MLPSpec(widths=[5, 4], normalisation=normalisation or [], activations=["tanh"])
     return PartBuilder(spec, (3,), torch.float32, OptimizerSettings("adam", 0.05), methods)("q", head or HeadSpec("q", 2))
 
 
@@ -93,7 +94,7 @@ def test_it_works_in_dqn_on_the_batch_s_next_inputs() -> None:
     seen: list[float] = []
     for coefficient in (0.0, 0.5):
         builder = PartBuilder(
-            NetworkSpec(widths=[5]),
+            MLPSpec(widths=[5]),
             (3,),
             torch.float32,
             OptimizerSettings(),

@@ -10,21 +10,22 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.feature_norm import FeatureNorm, feature_norm_penalty
 from plasticity.networks.network import Network
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 DUELING = HeadSpec("q", 2, dueling=True, stream_widths=(4,))
 CASES: dict[str, tuple[NetworkSpec, tuple[int, ...], HeadSpec, list[str], list[str]]] = {
-    "mlp": (NetworkSpec(widths=[5, 4]), (3,), HeadSpec("q", 2), ["torso.layers.dense_2"], ["torso.layers.dense_1"]),
+    "mlp": (MLPSpec(widths=[5, 4]), (3,), HeadSpec("q", 2), ["torso.layers.dense_2"], ["torso.layers.dense_1"]),
     "conv": (
-        NetworkSpec("conv", widths=[4], channels=[3], activations=["crelu"]),
+        ConvSpec(widths=[4], channels=[3], activations=["crelu"]),
         (1, 4, 4),
         HeadSpec("q", 2),
         ["torso.layers.dense_1"],
         ["torso.layers.conv_1"],
     ),
     "dueling": (
-        NetworkSpec(widths=[5]),
+        MLPSpec(widths=[5]),
         (3,),
         DUELING,
         ["head.layers.value_1", "head.layers.advantage_1"],

@@ -8,14 +8,15 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.gradient_norm import GradientNorm, squared_gradient_norm
 from plasticity.networks.network import Network
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 SPECS: dict[str, tuple[NetworkSpec, tuple[int, ...]]] = {
-    "mlp": (NetworkSpec(widths=[5, 4], activations=["tanh"]), (3,)),
-    "conv": (NetworkSpec("conv", widths=[4], channels=[3], activations=["crelu"], normalisation=["layer"]), (1, 4, 4)),
+    "mlp": (MLPSpec(widths=[5, 4], activations=["tanh"]), (3,)),
+    "conv": (ConvSpec(widths=[4], channels=[3], activations=["crelu"], normalisation=["layer"]), (1, 4, 4)),
     # Large enough for the products of ``plasticity.networks.layers.product``.
-    "wide": (NetworkSpec(widths=[160, 160], activations=["tanh"]), (160,)),
+    "wide": (MLPSpec(widths=[160, 160], activations=["tanh"]), (160,)),
 }
 
 

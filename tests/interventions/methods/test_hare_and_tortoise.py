@@ -7,18 +7,20 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.hare_and_tortoise import HareAndTortoise, follow
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.residual import SimbaSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 SPECS = {
-    "mlp": (NetworkSpec(widths=[5, 4]), (3,), HeadSpec("regression", 2)),
+    "mlp": (MLPSpec(widths=[5, 4]), (3,), HeadSpec("regression", 2)),
     "conv": (
-        NetworkSpec("conv", [4], [3], activations=["crelu"], normalisation=["batch"]),
+        ConvSpec(widths=[4], channels=[3], activations=["crelu"], normalisation=["batch"]),
         (1, 5, 5),
         HeadSpec("q", 2, dueling=True, stream_widths=(4,), noise_deviation=0.5),
     ),
-    "simba": (NetworkSpec("simba", [4]), (3,), HeadSpec("regression", 2)),
+    "simba": (SimbaSpec(widths=[4]), (3,), HeadSpec("regression", 2)),
 }
 
 

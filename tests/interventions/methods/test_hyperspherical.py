@@ -7,11 +7,13 @@ from torch import Tensor
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.hyperspherical import Hyperspherical, project_rows, row_lengths
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.hyperspherical import SimbaV2Spec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
-SIMBA = NetworkSpec("simba_v2", widths=[6], residual_blocks=1, initialiser="orthogonal")
-CONV = NetworkSpec("conv", widths=[5], channels=[4])
+SIMBA = SimbaV2Spec(widths=[6], residual_blocks=1, initialiser="orthogonal")
+CONV = ConvSpec(widths=[5], channels=[4])
 
 
 def part_of(spec: NetworkSpec, shape: tuple[int, ...] = (3,), **settings: object) -> Updater:
@@ -77,7 +79,7 @@ def test_rows_keep_their_lengths_and_point_where_the_step_left_them(
 
 
 def test_the_schedule() -> None:
-    part = part_of(NetworkSpec(widths=[4]), every_updates=3)
+    part = part_of(MLPSpec(widths=[4]), every_updates=3)
     start, moved = rows(part.network), []
     for _ in range(6):
         train(part, 1)
@@ -86,7 +88,7 @@ def test_the_schedule() -> None:
 
 
 def test_a_row_that_starts_as_zeros_may_grow() -> None:
-    part = part_of(NetworkSpec(widths=[4]))
+    part = part_of(MLPSpec(widths=[4]))
     head = part.network.tensor("head.linear.weight")
     with torch.no_grad():
         head.zero_()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.infer import Heads, InFeR, adam_step, head_gradients, infer_errors
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -20,15 +21,15 @@ class Inputs(NamedTuple):
 
 Q = HeadSpec("q", 2)
 CASES: dict[str, tuple[NetworkSpec, tuple[int, ...], HeadSpec, dict[str, tuple[str, int]]]] = {
-    "mlp": (NetworkSpec(widths=[5, 4]), (3,), Q, {"dense_2": ("torso.layers.dense_2", 4)}),
+    "mlp": (MLPSpec(widths=[5, 4]), (3,), Q, {"dense_2": ("torso.layers.dense_2", 4)}),
     "conv": (
-        NetworkSpec("conv", widths=[4], channels=[3], activations=["crelu"]),
+        ConvSpec(widths=[4], channels=[3], activations=["crelu"]),
         (1, 4, 4),
         Q,
         {"dense_1": ("torso.layers.dense_1", 8)},
     ),
     "dueling": (
-        NetworkSpec(widths=[5]),
+        MLPSpec(widths=[5]),
         (3,),
         HeadSpec("q", 2, dueling=True, stream_widths=(4,)),
         {"value_1": ("head.layers.value_1", 4), "advantage_1": ("head.layers.advantage_1", 4)},
@@ -188,7 +189,7 @@ def test_state_and_the_optimizer() -> None:
 
 
 def test_running_statistics_are_left_alone() -> None:
-    spec = NetworkSpec(widths=[5], normalisation=["batch"])
+    spec = MLPSpec(widths=[5], normalisation=["batch"])
     parts = [
         PartBuilder(spec, (3,), torch.float32, OptimizerSettings("sgd", 0.0), methods)("q", Q)
         for methods in ({}, {"infer": InFeR})

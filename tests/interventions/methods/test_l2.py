@@ -6,13 +6,15 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.l2 import L2, included_parameters, l2_penalty
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.transformer import GPTSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 SPECS = {
-    "mlp": (NetworkSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
-    "conv": (NetworkSpec("conv", widths=[4], channels=[3], normalisation=["layer"]), (1, 4, 4)),
+    "mlp": (MLPSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
+    "conv": (ConvSpec(widths=[4], channels=[3], normalisation=["layer"]), (1, 4, 4)),
 }
 
 
@@ -36,7 +38,7 @@ def test_penalty_by_hand() -> None:
 
 def test_a_sum_of_squares_without_the_half_is_twice_its_coefficient_over_all_parameters() -> None:
     # Permuted Shakespeare's code: loss + 1e-4 * sum of p^2 over all parameters, embeddings and normalisation among them.
-    spec = NetworkSpec("gpt", widths=[4], activations=["relu"], residual_blocks=1, attention_heads=2, expansion=2)
+    spec = GPTSpec(widths=[4], activations=["relu"], residual_blocks=1, attention_heads=2, expansion=2)
     method = {"l2": lambda: L2(coefficient=2e-4, include="all")}
     part = PartBuilder(spec, (3,), torch.int64, OptimizerSettings("sgd", 1.0), method)("q", HeadSpec("classification", 5))
     before = {name: value.detach().clone().requires_grad_() for name, value in part.network.named_parameters()}

@@ -6,6 +6,7 @@ from torch.nn import functional
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.layer_norm import LayerNorm
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -24,7 +25,7 @@ def normalised(z: list[float]) -> list[float]:
 
 def test_pre_activations_by_hand() -> None:
     # z = W x with W = rows 1, 2, 3, 6 and x = 1: mean 3, deviations -2 -1 0 3, variance 14/4 = 3.5.
-    part = build(NetworkSpec(widths=[4]), (1,))
+    part = build(MLPSpec(widths=[4]), (1,))
     with torch.no_grad():
         part.network.tensor("torso.layers.dense_1.linear.weight").copy_(torch.tensor([[1.0], [2.0], [3.0], [6.0]]))
         part.network.tensor("torso.layers.dense_1.linear.bias").zero_()
@@ -37,7 +38,7 @@ def test_pre_activations_by_hand() -> None:
 
 @pytest.mark.parametrize("affine", [True, False])
 def test_every_hidden_layer_is_normalised_and_the_output_is_not(affine: bool) -> None:
-    spec = NetworkSpec("conv", widths=[4], channels=[3], paddings=[1])
+    spec = ConvSpec(widths=[4], channels=[3], paddings=[1])
     part = build(spec, (1, 4, 4), affine)
     images = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     with part.network.taps.record():
@@ -59,7 +60,7 @@ def test_every_hidden_layer_is_normalised_and_the_output_is_not(affine: bool) ->
 
 
 def test_gain_and_offset_are_one_per_unit_and_trained() -> None:
-    part = build(NetworkSpec("conv", widths=[4], channels=[3]), (1, 4, 4))
+    part = build(ConvSpec(widths=[4], channels=[3]), (1, 4, 4))
     names = part.network.norm_parameters
     assert names == {f"torso.layers.{layer}.norms.0.{kind}" for layer in ("conv_1", "dense_1") for kind in ("weight", "bias")}
     assert {name: tuple(part.network.tensor(name).shape) for name in sorted(names)} == {
@@ -74,14 +75,14 @@ def test_gain_and_offset_are_one_per_unit_and_trained() -> None:
 
 
 def test_without_affine_there_are_no_parameters() -> None:
-    part = build(NetworkSpec(widths=[4]), (3,), affine=False)
+    part = build(MLPSpec(widths=[4]), (3,), affine=False)
     assert part.network.norm_parameters == frozenset()
     assert part.network.spec.normalisation == ["layer_non_affine"]
 
 
 def test_other_tensors_start_as_without_it() -> None:
     def initial(affine: bool | None) -> dict[str, Tensor]:
-        return dict(build(NetworkSpec(widths=[4, 5]), (3,), affine).network.named_parameters())
+        return dict(build(MLPSpec(widths=[4, 5]), (3,), affine).network.named_parameters())
 
     plain, treated = initial(None), initial(True)
     assert set(treated) > set(plain)
@@ -89,7 +90,7 @@ def test_other_tensors_start_as_without_it() -> None:
 
 
 def test_scale_of_the_incoming_weights_no_longer_matters() -> None:
-    part = build(NetworkSpec(widths=[6]), (3,))
+    part = build(MLPSpec(widths=[6]), (3,))
     inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         part.network.tensor("torso.layers.dense_1.linear.bias").zero_()
@@ -99,7 +100,7 @@ def test_scale_of_the_incoming_weights_no_longer_matters() -> None:
 
 
 def test_it_goes_in_front_of_a_batch_norm_and_is_no_second_one() -> None:
-    assert LayerNorm().build(NetworkSpec(normalisation=["batch"])).normalisation == ["layer", "batch"]
-    assert LayerNorm(affine=False).build(NetworkSpec()).normalisation == ["layer_non_affine"]
+    assert LayerNorm().build(MLPSpec(normalisation=["batch"])).normalisation == ["layer", "batch"]
+    assert LayerNorm(affine=False).build(MLPSpec()).normalisation == ["layer_non_affine"]
     with pytest.raises(ValueError, match=r"layer_norm would be a second one: network\.normalisation=\['layer'\]"):
-        LayerNorm().build(NetworkSpec(normalisation=["layer"]))
+        LayerNorm().build(MLPSpec(normalisation=["layer"]))

@@ -7,6 +7,7 @@ from torch.nn import functional
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.load_balancing import LoadBalancing
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -25,7 +26,7 @@ def test_shift_by_hand() -> None:
     # Decay 0.5 from 0.5: 0.625, 0.375, 0.375. Bounds 0.4 and 0.6: shifts -0.1, +0.1, +0.1.
     # Second update, shifted z: unit 0: 0.9 1.9 2.9 -1.1 -> 3/4; average 0.6875 -> -0.2. Unit 1: -0.9 ... 1.1 -> 1/4;
     # average 0.3125 -> +0.2. Unit 2: -1.4 -0.4 0.6 -3.4 -> 1/4 -> 0.3125 -> +0.2.
-    part = build(NetworkSpec(widths=[3]), (1,), learning_rate=0.0, step_size=0.1, decay=0.5)
+    part = build(MLPSpec(widths=[3]), (1,), learning_rate=0.0, step_size=0.1, decay=0.5)
     with torch.no_grad():
         part.network.tensor("torso.layers.dense_1.linear.weight").copy_(torch.tensor([[1.0], [-1.0], [1.0]]))
         part.network.tensor("torso.layers.dense_1.linear.bias").copy_(torch.tensor([0.0, 0.0, -2.5]))
@@ -42,9 +43,9 @@ def test_shift_by_hand() -> None:
 @pytest.mark.parametrize("layout", ["dense", "conv", "crelu"])
 def test_against_plain_loops(layout: str) -> None:
     spec = {
-        "dense": NetworkSpec(widths=[5]),
-        "conv": NetworkSpec("conv", widths=[], channels=[3]),
-        "crelu": NetworkSpec(widths=[4], activations=["crelu"]),
+        "dense": MLPSpec(widths=[5]),
+        "conv": ConvSpec(widths=[], channels=[3]),
+        "crelu": MLPSpec(widths=[4], activations=["crelu"]),
     }[layout]
     shape = (1, 4, 4) if layout == "conv" else (3,)
     name = "conv_1" if layout == "conv" else "dense_1"
@@ -69,7 +70,7 @@ def test_against_plain_loops(layout: str) -> None:
 
 
 def test_activation_receives_the_shifted_value_and_the_shift_no_gradient() -> None:
-    part = build(NetworkSpec(widths=[3]), (2,))
+    part = build(MLPSpec(widths=[3]), (2,))
     with torch.no_grad():
         part.network.get_buffer("torso.layers.dense_1.balance.offset").copy_(torch.tensor([100.0, 0.0, -100.0]))
     inputs = torch.randn(4, 2)
@@ -84,7 +85,7 @@ def test_activation_receives_the_shifted_value_and_the_shift_no_gradient() -> No
 
 
 def test_firing_rates_are_driven_into_their_bounds() -> None:
-    part = build(NetworkSpec(widths=[6]), (3,), learning_rate=0.0, step_size=0.02, decay=0.9)
+    part = build(MLPSpec(widths=[6]), (3,), learning_rate=0.0, step_size=0.02, decay=0.9)
     with torch.no_grad():
         part.network.tensor("torso.layers.dense_1.linear.bias").copy_(torch.tensor([2.0, -2.0, 1.0, -1.0, 0.0, 3.0]))
     inputs = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
@@ -97,14 +98,14 @@ def test_firing_rates_are_driven_into_their_bounds() -> None:
 
 
 def test_predictions_do_not_move_the_shift() -> None:
-    part = build(NetworkSpec(widths=[3]), (2,), step_size=0.1, decay=0.0)
+    part = build(MLPSpec(widths=[3]), (2,), step_size=0.1, decay=0.0)
     before = {name: value.clone() for name, value in part.network.state_dict().items()}
     part.predict(torch.randn(5, 2))
     assert all(torch.equal(value, before[name]) for name, value in part.network.state_dict().items())
 
 
 def test_place_is_between_normalisation_and_activation() -> None:
-    part = build(NetworkSpec(widths=[4], normalisation=["layer"]), (3,))
+    part = build(MLPSpec(widths=[4], normalisation=["layer"]), (3,))
     inputs = torch.randn(5, 3)
     with torch.no_grad():
         part.network.get_buffer("torso.layers.dense_1.balance.offset").fill_(7.0)
@@ -116,7 +117,7 @@ def test_place_is_between_normalisation_and_activation() -> None:
 
 def test_tanh_is_refused() -> None:
     with pytest.raises(ValueError, match=r"load_balancing does not work with activation tanh.*choose relu"):
-        build(NetworkSpec(widths=[4], activations=["tanh"]), (3,))
+        build(MLPSpec(widths=[4], activations=["tanh"]), (3,))
 
 
 @pytest.mark.parametrize(

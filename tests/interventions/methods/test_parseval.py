@@ -7,25 +7,26 @@ from torch import Tensor
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.parseval import Parseval, hidden_weights, parseval_gradient, parseval_penalty
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 DUELING = HeadSpec("q", 2, dueling=True, stream_widths=(4,))
 CASES: dict[str, tuple[NetworkSpec, tuple[int, ...], HeadSpec, list[str]]] = {
     "mlp": (
-        NetworkSpec(widths=[6, 4], normalisation=["layer"]),
+        MLPSpec(widths=[6, 4], normalisation=["layer"]),
         (3,),
         HeadSpec("q", 2),
         ["torso.layers.dense_1", "torso.layers.dense_2"],
     ),
     "conv": (
-        NetworkSpec("conv", widths=[4], channels=[2], activations=["crelu"]),
+        ConvSpec(widths=[4], channels=[2], activations=["crelu"]),
         (1, 4, 4),
         HeadSpec("q", 2),
         ["torso.layers.conv_1", "torso.layers.dense_1"],
     ),
     "dueling": (
-        NetworkSpec(widths=[4]),
+        MLPSpec(widths=[4]),
         (3,),
         DUELING,
         ["torso.layers.dense_1", "head.layers.value_1", "head.layers.advantage_1"],
@@ -152,6 +153,6 @@ def test_refusals() -> None:
         ValueError, match=r"^parseval\.groups=3 must divide the 4 units of torso\.layers\.dense_2\.linear\.weight$"
     ):
         build(groups=3)
-    empty = PartBuilder(NetworkSpec(widths=[]), (3,), torch.float32, OptimizerSettings(), {"parseval": Parseval})
+    empty = PartBuilder(MLPSpec(widths=[]), (3,), torch.float32, OptimizerSettings(), {"parseval": Parseval})
     with pytest.raises(ValueError, match=r"^intervention parseval acts on hidden layers, and this network has none"):
         empty("q", HeadSpec("q", 2))

@@ -7,16 +7,18 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.perturb_by_dormancy import PerturbByDormancy, dormant_share, kept_share
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.residual import SimbaSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
 from plasticity.updates.updater import Updater
 
 NAME = "perturb_by_dormancy"
 SPECS = {
-    "mlp": (NetworkSpec(widths=[6, 4], normalisation=["layer"]), (3,)),
-    "conv": (NetworkSpec("conv", [6, 4], [3], activations=["crelu"]), (1, 5, 5)),
-    "simba": (NetworkSpec("simba", [4]), (3,)),
+    "mlp": (MLPSpec(widths=[6, 4], normalisation=["layer"]), (3,)),
+    "conv": (ConvSpec(widths=[6, 4], channels=[3], activations=["crelu"]), (1, 5, 5)),
+    "simba": (SimbaSpec(widths=[4]), (3,)),
 }
 
 
@@ -120,4 +122,4 @@ def test_refusals() -> None:
             PerturbByDormancy(**settings)  # type: ignore[arg-type]
     make = {NAME: lambda: PerturbByDormancy()}
     with pytest.raises(ValueError, match="this network has none"):
-        PartBuilder(NetworkSpec(widths=[]), (3,), torch.float32, OptimizerSettings(), make)("q", HeadSpec("q", 2))
+        PartBuilder(MLPSpec(widths=[]), (3,), torch.float32, OptimizerSettings(), make)("q", HeadSpec("q", 2))

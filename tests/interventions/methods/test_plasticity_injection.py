@@ -12,17 +12,24 @@ from plasticity.interventions.methods.reset import Reset
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.networks.layers.injection import injections
 from plasticity.networks.layers.noisy import fresh_noise
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.residual import SimbaSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.execution import Execution
 from plasticity.updates.updater import Updater
 
 RAINBOW = HeadSpec("categorical", 3, 5, -1.0, 1.0, dueling=True, stream_widths=(5,), noise_deviation=0.5)
 SPECS = {
-    "mlp": (NetworkSpec(widths=[6, 5]), (3,), HeadSpec("q", 2), 1),
-    "conv": (NetworkSpec("conv", [6, 5], [3], activations=["crelu"], normalisation=["batch"]), (1, 5, 5), HeadSpec("q", 2), 1),
-    "rainbow": (NetworkSpec("conv", [], [3]), (1, 5, 5), RAINBOW, 1),
-    "critics": (NetworkSpec("simba", [6]), (3,), HeadSpec("value", 1), 2),
+    "mlp": (MLPSpec(widths=[6, 5]), (3,), HeadSpec("q", 2), 1),
+    "conv": (
+        ConvSpec(widths=[6, 5], channels=[3], activations=["crelu"], normalisation=["batch"]),
+        (1, 5, 5),
+        HeadSpec("q", 2),
+        1,
+    ),
+    "rainbow": (ConvSpec(widths=[], channels=[3]), (1, 5, 5), RAINBOW, 1),
+    "critics": (SimbaSpec(widths=[6]), (3,), HeadSpec("value", 1), 2),
 }
 
 
@@ -156,6 +163,6 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"plasticity_injection\.at_update=-1 must be at least 0"):
         PlasticityInjection(at_update=-1)
     make: dict[str, Any] = {"plasticity_injection": lambda: PlasticityInjection()}
-    builder = PartBuilder(NetworkSpec(), (3,), torch.float32, OptimizerSettings(), make, execution=Execution(compile=True))
+    builder = PartBuilder(MLPSpec(), (3,), torch.float32, OptimizerSettings(), make, execution=Execution(compile=True))
     with pytest.raises(ValueError, match="compile=true does not work with plasticity_injection"):
         builder("q", HeadSpec("q", 2))

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.reborn import ReBorn, sources
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 
@@ -96,7 +97,7 @@ def test_partners_by_hand(trained: Any) -> None:
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "abs", "crelu", "identity"])
 def test_the_function_stays_behind_batch_normalisation(normalisation: list[str], activation: str) -> None:
     settings = {"dormant_threshold": 0.0, "overactive_threshold": 1.2, "every_updates": 1}
-    spec = NetworkSpec(widths=[7], activations=[activation], normalisation=normalisation)
+    spec = MLPSpec(widths=[7], activations=[activation], normalisation=normalisation)
     build = PartBuilder(spec, (3,), torch.float32, OptimizerSettings("sgd", 0.0), {"reborn": lambda: ReBorn(**settings)})
     part = build("q", HeadSpec("q", 2))
     inputs = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
@@ -151,7 +152,7 @@ def test_moments_of_dormant_units_are_cleared(trained: Any) -> None:
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "elu"])
 def test_activations_that_are_not_homogeneous_are_refused(activation: str) -> None:
-    spec = NetworkSpec(widths=[4], activations=[activation])
+    spec = MLPSpec(widths=[4], activations=[activation])
     build = PartBuilder(spec, (3,), torch.float32, OptimizerSettings(), {"reborn": ReBorn})
     with pytest.raises(
         ValueError, match=rf"reborn needs activations with h\(c z\) = c h\(z\) .* which activation {activation} is not"
@@ -160,7 +161,7 @@ def test_activations_that_are_not_homogeneous_are_refused(activation: str) -> No
 
 
 def test_an_offset_is_refused() -> None:
-    spec = NetworkSpec(widths=[4], activation_offset=1.0)
+    spec = MLPSpec(widths=[4], activation_offset=1.0)
     build = PartBuilder(spec, (3,), torch.float32, OptimizerSettings(), {"reborn": ReBorn})
     with pytest.raises(ValueError, match=r"which network\.activation_offset=1\.0 is not"):
         build("q", HeadSpec("q", 2))

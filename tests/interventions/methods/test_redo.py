@@ -9,17 +9,18 @@ from torch.nn import functional
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.redo import ReDo, dormant
 from plasticity.interventions.surgery.unit_statistics import mean_activity
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.optimizers.unit_adam import UnitAdam
 from plasticity.updates.updater import Updater
 
 SPECS = {
-    "mlp": (NetworkSpec(widths=[7, 6]), (3,)),
-    "crelu": (NetworkSpec(widths=[5, 4], activations=["crelu"]), (3,)),
-    "conv": (NetworkSpec("conv", widths=[6], channels=[5, 4], pools=[1, 2]), (1, 8, 8)),
-    "conv_crelu": (NetworkSpec("conv", widths=[5], channels=[4], activations=["crelu"]), (1, 4, 4)),
-    "batch_norm": (NetworkSpec(widths=[7, 6], normalisation=["batch"]), (3,)),
+    "mlp": (MLPSpec(widths=[7, 6]), (3,)),
+    "crelu": (MLPSpec(widths=[5, 4], activations=["crelu"]), (3,)),
+    "conv": (ConvSpec(widths=[6], channels=[5, 4], pools=[1, 2]), (1, 8, 8)),
+    "conv_crelu": (ConvSpec(widths=[5], channels=[4], activations=["crelu"]), (1, 4, 4)),
+    "batch_norm": (MLPSpec(widths=[7, 6], normalisation=["batch"]), (3,)),
 }
 
 
@@ -43,7 +44,7 @@ def update(part: Updater, step: int = 0) -> dict[str, Any]:
 
 def linear_part(weights: list[float], **settings: Any) -> Updater:
     """Dense units with incoming weight ``weights`` on one input of 1 and bias 0, so h = max(0, weight); nothing trains."""
-    spec = NetworkSpec(widths=[len(weights)])
+    spec = MLPSpec(widths=[len(weights)])
     methods = {"redo": lambda: ReDo(**settings)}
     part = PartBuilder(spec, (1,), torch.float32, OptimizerSettings("sgd", 0.0), methods)("q", HeadSpec("q", 2))
     with torch.no_grad():
@@ -173,9 +174,10 @@ class Plain:
         group = part.optimizer.param_groups[0]
         self.optimizer = torch.optim.Adam(self.values.values(), lr=group["lr"])
         self.names = list(part.network.units.names)
-        self.pools = dict(zip(self.names, [*part.network.spec.pools * len(self.names)][: len(self.names)], strict=True))
-        if len(part.network.spec.pools) > 1:
-            self.pools = dict(zip(self.names, [*part.network.spec.pools, 1], strict=True))
+        pools = getattr(part.network.spec, "pools", [1])  # torsos without convolutions have none
+        self.pools = dict(zip(self.names, [*pools * len(self.names)][: len(self.names)], strict=True))
+        if len(pools) > 1:
+            self.pools = dict(zip(self.names, [*pools, 1], strict=True))
         self.crelu = part.network.spec.activations == ["crelu"]
         self.sums: dict[str, list[float]] = {name: [] for name in self.names}
         self.resets = 0
@@ -410,7 +412,7 @@ def test_draws_are_private_and_new_each_time() -> None:
 
 
 def test_a_linear_model_is_refused() -> None:
-    part = PartBuilder(NetworkSpec(widths=[]), (3,), torch.float32, OptimizerSettings(), {"redo": ReDo})
+    part = PartBuilder(MLPSpec(widths=[]), (3,), torch.float32, OptimizerSettings(), {"redo": ReDo})
     with pytest.raises(ValueError, match="intervention redo resets hidden units, and this network has none"):
         part("q", HeadSpec("q", 2))
 

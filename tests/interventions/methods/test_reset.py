@@ -8,11 +8,14 @@ from torch import Tensor
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.reset import Reset
 from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.residual import SimbaSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 BALANCE = LoadBalancingSpec(low=0.5, high=0.5)  # moves at every update
-SPEC = NetworkSpec("conv", widths=[5, 4], channels=[3], normalisation=["batch"], load_balancing=BALANCE)
+SPEC = ConvSpec(widths=[5, 4], channels=[3], normalisation=["batch"], load_balancing=BALANCE)
 BLOCKS = ["conv_1", "dense_1", "dense_2", "head"]
 
 
@@ -156,7 +159,7 @@ def test_other_policies(policy: str, step: float, moments: bool) -> None:
 
 
 def test_a_reset_restores_the_ability_to_learn_what_dead_weights_cannot() -> None:
-    part = build(spec=NetworkSpec("conv", widths=[8], channels=[3]))
+    part = build(spec=ConvSpec(widths=[8], channels=[3]))
     with torch.no_grad():
         for value in part.network.parameters():
             value.fill_(-1.0)
@@ -190,7 +193,7 @@ def test_more_layers_than_there_are_is_refused() -> None:
 
 
 def test_units_of_all_members_of_an_ensemble_are_counted() -> None:
-    builder = PartBuilder(NetworkSpec(widths=[4, 3]), (2,), torch.float32, OptimizerSettings(), {"reset": Reset})
+    builder = PartBuilder(MLPSpec(widths=[4, 3]), (2,), torch.float32, OptimizerSettings(), {"reset": Reset})
     part = builder("critic", HeadSpec("value", 1), members=2)
     assert part.task_switch(1) == {"reset/layers_reset": 3.0, "reset/units_reset": 14.0}
 
@@ -249,9 +252,9 @@ def test_zero_is_for_the_maps_onto_the_outputs_of_every_head(head: HeadSpec, zer
 @pytest.mark.parametrize(
     ("spec", "shape", "blocks"),
     [
-        (NetworkSpec("simba", [6]), (3,), ["embed", "block_1", "block_2", "head"]),
+        (SimbaSpec(widths=[6]), (3,), ["embed", "block_1", "block_2", "head"]),
         (
-            NetworkSpec("resnet18", [], [4, 6], residual_blocks=1, normalisation=["batch"]),
+            ResNetSpec(widths=[], channels=[4, 6], residual_blocks=1, normalisation=["batch"]),
             (3, 8, 8),
             ["stem", "block_1", "block_2", "head"],
         ),

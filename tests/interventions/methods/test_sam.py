@@ -12,7 +12,8 @@ from torch import Tensor
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention, Update
 from plasticity.interventions.methods.sam import SAM
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -37,7 +38,7 @@ class Pull(Intervention):
 
 
 def part_of(methods: dict[str, Callable[[], Intervention]], **settings: Any) -> Updater:
-    builder = PartBuilder(NetworkSpec(widths=[5]), (3,), torch.float32, OptimizerSettings(name="sgd", learning_rate=0.1), methods)
+    builder = PartBuilder(MLPSpec(widths=[5]), (3,), torch.float32, OptimizerSettings(name="sgd", learning_rate=0.1), methods)
     return builder("q", HeadSpec("q", 2))
 
 
@@ -74,7 +75,7 @@ def test_the_step_is_that_of_the_worst_point_nearby(pull: bool) -> None:
 def test_a_quadratic_by_hand() -> None:
     # f(w) = (2w - 0)^2 with w = 1 has gradient 8; at w + 0.5 * 8 / 8 = 1.5 it is 12.
     builder = PartBuilder(
-        NetworkSpec(widths=[]),
+        MLPSpec(widths=[]),
         (1,),
         torch.float32,
         OptimizerSettings(name="sgd", learning_rate=0.125),

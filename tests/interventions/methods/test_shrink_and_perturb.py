@@ -9,14 +9,15 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.shrink_and_perturb import ShrinkAndPerturb, shrink_and_perturb
 from plasticity.interventions.surgery.fresh_draws import FreshDraws
 from plasticity.networks.layers.initialisers import Initialiser
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 SPECS = {
-    "mlp": (NetworkSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
-    "conv": (NetworkSpec("conv", widths=[4], channels=[3], normalisation=["layer"], initialiser="kaiming_uniform"), (1, 4, 4)),
-    "orthogonal": (NetworkSpec(widths=[5, 4], initialiser="orthogonal"), (3,)),
+    "mlp": (MLPSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
+    "conv": (ConvSpec(widths=[4], channels=[3], normalisation=["layer"], initialiser="kaiming_uniform"), (1, 4, 4)),
+    "orthogonal": (MLPSpec(widths=[5, 4], initialiser="orthogonal"), (3,)),
 }
 
 
@@ -67,7 +68,7 @@ def test_noise_has_each_tensors_own_distribution(layout: str) -> None:
 
 def test_gaussian_noise_is_standard_normal() -> None:
     part = PartBuilder(
-        NetworkSpec(widths=[200]),
+        MLPSpec(widths=[200]),
         (100,),
         torch.float32,
         OptimizerSettings(),
@@ -276,7 +277,7 @@ def test_target_networks(copies: bool) -> None:
 
 
 def test_spectral_estimates_follow_a_large_change() -> None:
-    spec = NetworkSpec(widths=[6, 5], spectral_layers=[2])
+    spec = MLPSpec(widths=[6, 5], spectral_layers=[2])
     make = {"s": lambda: ShrinkAndPerturb(0.0, 1.0)}
     part = PartBuilder(spec, (3,), torch.float32, OptimizerSettings(), make)("q", HeadSpec("regression", 2))
     part.task_switch(1)

@@ -7,12 +7,13 @@ from torch import Tensor
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.spectral import Leading, Spectral, bias_gradient, power_iteration, spectral_gradient
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 SPECS: dict[str, tuple[NetworkSpec, tuple[int, ...]]] = {
-    "mlp": (NetworkSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
-    "conv": (NetworkSpec("conv", widths=[4], channels=[3], activations=["crelu"], normalisation=["batch"]), (1, 4, 4)),
+    "mlp": (MLPSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
+    "conv": (ConvSpec(widths=[4], channels=[3], activations=["crelu"], normalisation=["batch"]), (1, 4, 4)),
 }
 
 

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.srank import Srank, singular_spread
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -16,7 +17,7 @@ HEADS = {"mlp": HeadSpec("q", 2), "dueling": HeadSpec("q", 2, dueling=True, stre
 
 def build(case: str = "mlp", treated: bool = True, **settings: Any) -> Updater:
     methods = {"srank": lambda: Srank(**settings)} if treated else {}
-    spec = NetworkSpec(widths=[5, 4], activations=["tanh"])
+    spec = MLPSpec(widths=[5, 4], activations=["tanh"])
     return PartBuilder(spec, (3,), torch.float32, OptimizerSettings("sgd", 0.05), methods)("q", HEADS[case])
 
 

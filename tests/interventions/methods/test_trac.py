@@ -9,14 +9,15 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.trac import TRAC, erfi, tuned_scale
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 
 def part_of(method: TRAC, optimizer: str = "sgd") -> Updater:
     settings = OptimizerSettings(name=optimizer, learning_rate=0.1)
-    return PartBuilder(NetworkSpec(widths=[5]), (3,), torch.float32, settings, {"trac": lambda: method})("q", HeadSpec("q", 2))
+    return PartBuilder(MLPSpec(widths=[5]), (3,), torch.float32, settings, {"trac": lambda: method})("q", HeadSpec("q", 2))
 
 
 def inputs(seed: int) -> Tensor:

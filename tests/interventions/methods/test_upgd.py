@@ -8,14 +8,15 @@ import torch
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.upgd import UPGD, gates
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 
 def part_of(**settings: Any) -> Updater:
     builder = PartBuilder(
-        NetworkSpec(widths=[5]),
+        MLPSpec(widths=[5]),
         (3,),
         torch.float32,
         OptimizerSettings(name="sgd", learning_rate=0.1),

@@ -8,12 +8,13 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.l2 import included_parameters
 from plasticity.interventions.methods.wasserstein_init import WassersteinInit, sorted_displacement, wasserstein_penalty
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 SPECS: dict[str, tuple[NetworkSpec, tuple[int, ...]]] = {
-    "mlp": (NetworkSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
-    "conv": (NetworkSpec("conv", widths=[4], channels=[3], activations=["crelu"]), (1, 4, 4)),
+    "mlp": (MLPSpec(widths=[5, 4], normalisation=["layer"]), (3,)),
+    "conv": (ConvSpec(widths=[4], channels=[3], activations=["crelu"]), (1, 4, 4)),
 }
 
 

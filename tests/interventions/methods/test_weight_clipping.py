@@ -7,17 +7,20 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.weight_clipping import WeightClipping, clip_weights, clipping_bounds
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.residual import SimbaSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
 NOISY = HeadSpec("q", 2, dueling=True, stream_widths=(4,), noise_deviation=0.5)
 SPECS = {
-    "mlp": (NetworkSpec(widths=[5, 4], normalisation=["layer"]), (3,), HeadSpec("regression", 2), 1),
-    "conv": (NetworkSpec("conv", [4], [3], activations=["pelu"]), (1, 5, 5), NOISY, 1),
-    "ensemble": (NetworkSpec(widths=[5, 4]), (3,), HeadSpec("value", 1), 2),
-    "simba": (NetworkSpec("simba", [4]), (3,), HeadSpec("gaussian", 2), 1),
-    "resnet": (NetworkSpec("resnet18", [], [4, 6], normalisation=["batch"]), (3, 8, 8), HeadSpec("q", 2), 1),
+    "mlp": (MLPSpec(widths=[5, 4], normalisation=["layer"]), (3,), HeadSpec("regression", 2), 1),
+    "conv": (ConvSpec(widths=[4], channels=[3], activations=["pelu"]), (1, 5, 5), NOISY, 1),
+    "ensemble": (MLPSpec(widths=[5, 4]), (3,), HeadSpec("value", 1), 2),
+    "simba": (SimbaSpec(widths=[4]), (3,), HeadSpec("gaussian", 2), 1),
+    "resnet": (ResNetSpec(widths=[], channels=[4, 6], normalisation=["batch"]), (3, 8, 8), HeadSpec("q", 2), 1),
 }
 
 
@@ -53,7 +56,7 @@ def test_clipping_by_hand() -> None:
 
 def test_bounds_by_hand() -> None:
     # 4 / sqrt(16): inputs of the dense map; 4 / sqrt(1 * 2 * 2) of the convolution, whose bias has the same.
-    spec = NetworkSpec("conv", [], [4], kernel_sizes=[2])
+    spec = ConvSpec(widths=[], channels=[4], kernel_sizes=[2])
     network = build_network(spec, (1, 3, 3), torch.float32, HeadSpec("q", 2), 0)
     tensors, bounds = clipping_bounds(network, 4.0, clip_head=True)
     assert [tuple(value.shape) for value in tensors] == [(4, 1, 2, 2), (4,), (2, 16), (2,)]

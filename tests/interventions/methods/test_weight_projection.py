@@ -12,10 +12,11 @@ from plasticity.interventions.base import Intervention
 from plasticity.interventions.methods.normalize_and_project import NormalizeAndProject
 from plasticity.interventions.methods.weight_projection import WeightProjection, project_norms
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
-SPEC = NetworkSpec(widths=[5, 4])
+SPEC = MLPSpec(widths=[5, 4])
 
 
 def part_of(name: str, make: Callable[[], Intervention], spec: NetworkSpec = SPEC) -> Updater:
@@ -105,7 +106,7 @@ def test_gains_and_offsets(gains: str, norm_parameters: int) -> None:
 
 
 def test_a_layer_normalisation_that_is_there_stays_the_only_one() -> None:
-    built = NormalizeAndProject().build(NetworkSpec(normalisation=["layer_non_affine"]))
+    built = NormalizeAndProject().build(MLPSpec(normalisation=["layer_non_affine"]))
     assert built.normalisation == ["layer_non_affine"]
 
 

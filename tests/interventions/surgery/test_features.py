@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,28 +9,30 @@ from plasticity.interventions.surgery.features import as_matrix, features_of, fr
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.residual import SimbaSpec
 
 Q = HeadSpec("q", 2)
 CASES: dict[str, tuple[NetworkSpec, tuple[int, ...], HeadSpec, int, tuple[str, ...]]] = {
-    "mlp": (NetworkSpec(widths=[5, 4]), (3,), Q, 1, ("dense_2",)),
-    "no hidden layer": (NetworkSpec(widths=[]), (3,), Q, 1, ()),
-    "conv": (NetworkSpec("conv", widths=[], channels=[3, 2]), (1, 6, 6), Q, 1, ("conv_2",)),
-    "policy beside value": (NetworkSpec(widths=[4]), (3,), HeadSpec("policy", 2, beside=HeadSpec("value", 1)), 1, ("dense_1",)),
+    "mlp": (MLPSpec(widths=[5, 4]), (3,), Q, 1, ("dense_2",)),
+    "no hidden layer": (MLPSpec(widths=[]), (3,), Q, 1, ()),
+    "conv": (ConvSpec(widths=[], channels=[3, 2]), (1, 6, 6), Q, 1, ("conv_2",)),
+    "policy beside value": (MLPSpec(widths=[4]), (3,), HeadSpec("policy", 2, beside=HeadSpec("value", 1)), 1, ("dense_1",)),
     "streams": (
-        NetworkSpec(widths=[4]),
+        MLPSpec(widths=[4]),
         (3,),
         HeadSpec("q", 2, dueling=True, stream_widths=(4, 3)),
         1,
         ("value_2", "advantage_2"),
     ),
-    "dueling without streams": (NetworkSpec(widths=[4]), (3,), HeadSpec("q", 2, dueling=True), 1, ("dense_1",)),
-    "twins": (NetworkSpec(widths=[5, 4]), (3,), HeadSpec("value", 1), 2, ("0.dense_2", "1.dense_2")),
+    "dueling without streams": (MLPSpec(widths=[4]), (3,), HeadSpec("q", 2, dueling=True), 1, ("dense_1",)),
+    "twins": (MLPSpec(widths=[5, 4]), (3,), HeadSpec("value", 1), 2, ("0.dense_2", "1.dense_2")),
 }
 
 
 def network_of(case: str, **changes: Any) -> Network:
     spec, shape, head, members, _ = CASES[case]
-    return build_network(NetworkSpec(**{**vars(spec), **changes}), shape, torch.float32, head, 0, members)
+    return build_network(replace(spec, **changes), shape, torch.float32, head, 0, members)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -38,7 +41,7 @@ def test_the_layers_that_the_head_reads(case: str) -> None:
 
 
 def test_a_residual_stream_stands_for_the_features() -> None:
-    network = build_network(NetworkSpec("simba", [4]), (3,), torch.float32, HeadSpec("q", 2), 0)
+    network = build_network(SimbaSpec(widths=[4]), (3,), torch.float32, HeadSpec("q", 2), 0)
     assert network.feature_layers == ("stream",)
 
 

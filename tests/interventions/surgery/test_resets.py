@@ -9,7 +9,8 @@ from torch import Tensor
 from plasticity.interventions.surgery.resets import INCOMING, OUTGOING, ResetPolicy, reset_units
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 
 WEIGHT, BIAS = "torso.layers.dense_1.linear.weight", "torso.layers.dense_1.linear.bias"
 HEAD = "head.linear.weight"
@@ -18,7 +19,7 @@ SECOND = {"dense_1": torch.tensor([False, True, False])}
 
 def hand_network() -> Network:
     """Two inputs, three units, two outputs, weights that are easy to tell apart."""
-    network = build_network(NetworkSpec(widths=[3]), (2,), torch.float32, HeadSpec("q", 2), 0)
+    network = build_network(MLPSpec(widths=[3]), (2,), torch.float32, HeadSpec("q", 2), 0)
     with torch.no_grad():
         network.tensor(WEIGHT).copy_(torch.tensor([[1.0, 2.0], [3.0, -4.0], [5.0, 6.0]]))
         network.tensor(BIAS).copy_(torch.tensor([7.0, -8.0, 9.0]))
@@ -83,7 +84,7 @@ def test_resampling_draws_from_the_tensor_s_own_distribution(policy: dict[str, s
 
 def test_resampled_units_follow_their_distribution_in_the_long_run() -> None:
     # kaiming_uniform with fan_in 12 and relu: the bound is sqrt(2) sqrt(3 / 12) = sqrt(1/2), the variance bound^2 / 3 = 1/6.
-    network = build_network(NetworkSpec(widths=[500], initialiser="kaiming_uniform"), (12,), torch.float32, HeadSpec("q", 2), 0)
+    network = build_network(MLPSpec(widths=[500], initialiser="kaiming_uniform"), (12,), torch.float32, HeadSpec("q", 2), 0)
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     with torch.no_grad():
         network.tensor(WEIGHT).fill_(9.0)

@@ -8,7 +8,8 @@ from plasticity.metrics.catalogue import CATALOGUE
 from plasticity.metrics.measures.adam import step_sizes
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import view_part
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -16,7 +17,7 @@ NAMES = ("adam_step", "adam_tiny_fraction", "effective_learning_rate")
 
 
 def part(optimizer: str = "adam", **settings: float) -> Updater:
-    builder = PartBuilder(NetworkSpec(widths=[]), (2,), torch.float32, OptimizerSettings(optimizer, 0.5, **settings))  # type: ignore[arg-type]
+    builder = PartBuilder(MLPSpec(widths=[]), (2,), torch.float32, OptimizerSettings(optimizer, 0.5, **settings))  # type: ignore[arg-type]
     return builder("q", HeadSpec("regression", 1))
 
 

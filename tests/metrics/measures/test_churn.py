@@ -13,7 +13,8 @@ from plasticity.metrics.measures.churn import (
 )
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import view_part
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -22,7 +23,7 @@ AFTER = torch.tensor([[3.0, 2.0], [3.0, 1.0], [0.0, 1.0], [5.0, 4.0]])
 
 
 def part(head: HeadSpec) -> Updater:
-    return PartBuilder(NetworkSpec(widths=[3]), (2,), torch.float32, OptimizerSettings())("q", head)
+    return PartBuilder(MLPSpec(widths=[3]), (2,), torch.float32, OptimizerSettings())("q", head)
 
 
 def test_by_hand() -> None:

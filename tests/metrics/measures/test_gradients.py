@@ -22,12 +22,13 @@ from plasticity.metrics.measures.gradients import (
 )
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import view_part
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 
 def learner(**spec: object) -> SupervisedLearner:
-    builder = PartBuilder(NetworkSpec(**spec), (2,), torch.float32, OptimizerSettings("sgd", 0.0))  # type: ignore[arg-type]
+    builder = PartBuilder(MLPSpec(**spec), (2,), torch.float32, OptimizerSettings("sgd", 0.0))  # type: ignore[arg-type]
     return SupervisedLearner(SupervisedSettings(), 1, False, builder)
 
 
@@ -153,7 +154,7 @@ def test_reasons() -> None:
     nothing = {name: CATALOGUE[name].measure([view_part("learner", agent.learner, INPUTS)])["/learner"] for name in names}
     assert {value.reason for value in nothing.values() if isinstance(value, Undefined)} == {"nothing has been learned yet"}
     assert all(isinstance(value, Undefined) for value in nothing.values())
-    builder = PartBuilder(NetworkSpec(), (2,), torch.float32, OptimizerSettings())
+    builder = PartBuilder(MLPSpec(), (2,), torch.float32, OptimizerSettings())
     part = view_part("actor", builder("actor", HeadSpec("gaussian", 1)), INPUTS)
     for name in names:
         value = CATALOGUE[name].measure([part])["/actor"]
@@ -167,7 +168,7 @@ def test_reasons() -> None:
 def test_a_part_without_a_value_is_left_out_of_the_mean() -> None:
     agent = linear()
     agent.learn(Experience(Examples(INPUTS[:2], torch.tensor([[0.0], [5.0]])), 0))
-    builder = PartBuilder(NetworkSpec(), (2,), torch.float32, OptimizerSettings())
+    builder = PartBuilder(MLPSpec(), (2,), torch.float32, OptimizerSettings())
     views = [
         view_part("actor", builder("actor", HeadSpec("gaussian", 1)), INPUTS),
         view_part("critic", agent.learner, INPUTS),

@@ -7,7 +7,7 @@ from plasticity.envs.experience import Examples, Experience
 from plasticity.metrics.catalogue import CATALOGUE
 from plasticity.metrics.measures.sharpness import Sharpness, dominant_eigenvalue, extreme_eigenvalues, sharpness
 from plasticity.metrics.view import view_part
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 START = torch.tensor([1.0, 1.0, 1.0])
@@ -37,7 +37,7 @@ def test_hessian_of_a_linear_regression() -> None:
     # (x, 1)(x, 1)^T: of x = 1 and -1 the identity, of x = 2 and 0 the matrix [[2, 1], [1, 1]].
     results = []
     for inputs in ([[1.0], [-1.0]], [[2.0], [0.0]]):
-        builder = PartBuilder(NetworkSpec(widths=[]), (1,), torch.float32, OptimizerSettings("sgd", 0.0))
+        builder = PartBuilder(MLPSpec(widths=[]), (1,), torch.float32, OptimizerSettings("sgd", 0.0))
         agent = SupervisedLearner(SupervisedSettings(), 1, False, builder)
         agent.learn(Experience(Examples(torch.tensor(inputs), torch.tensor([[3.0], [5.0]])), 0))
         with torch.no_grad():
@@ -50,7 +50,7 @@ def test_hessian_of_a_linear_regression() -> None:
 
 def test_against_the_whole_hessian() -> None:
     builder = PartBuilder(
-        NetworkSpec(widths=[4], activations=["tanh"], normalisation=["batch"]), (3,), torch.float32, OptimizerSettings("sgd", 0.1)
+        MLPSpec(widths=[4], activations=["tanh"], normalisation=["batch"]), (3,), torch.float32, OptimizerSettings("sgd", 0.1)
     )
     agent = SupervisedLearner(SupervisedSettings(), 3, True, builder)
     generator = torch.Generator().manual_seed(0)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from plasticity.networks.factory import build_network
 from plasticity.networks.heads.ensemble import Ensemble
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 
 HEADS = {"value": HeadSpec("value", 1), "categorical": HeadSpec("categorical", 1, 5, -1.0, 1.0)}
 INPUTS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
@@ -20,7 +21,7 @@ def ensemble(request: pytest.FixtureRequest) -> Ensemble:
 
 
 def made(kind: str = "value", seed: int = 0, members: int = 2) -> Ensemble:
-    network = build_network(NetworkSpec(widths=[5, 4]), (3,), torch.float32, HEADS[kind], seed, members)
+    network = build_network(MLPSpec(widths=[5, 4]), (3,), torch.float32, HEADS[kind], seed, members)
     assert isinstance(network, Ensemble)
     return network
 
@@ -135,7 +136,7 @@ def test_three_members() -> None:
 
 
 def test_the_mode_reaches_all_members() -> None:
-    spec = NetworkSpec(widths=[4], normalisation=["batch"])
+    spec = MLPSpec(widths=[4], normalisation=["batch"])
     ensemble = build_network(spec, (3,), torch.float32, HEADS["value"], 0, 2)
     for mode in (False, True):
         ensemble.train(mode)

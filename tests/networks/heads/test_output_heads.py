@@ -9,13 +9,14 @@ import torch
 from plasticity.networks.factory import build_network
 from plasticity.networks.heads.output_heads import PairedHead, build_head
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 
 CATEGORICAL = HeadSpec("categorical", 1, bins=3, low=0.0, high=2.0)
 
 
 def network_of(head: HeadSpec, **settings: Any) -> Network:
-    return build_network(NetworkSpec(**({"widths": [4]} | settings)), (2,), torch.float32, head, 0)
+    return build_network(MLPSpec(**({"widths": [4]} | settings)), (2,), torch.float32, head, 0)
 
 
 def test_a_gaussian_by_hand() -> None:
@@ -44,7 +45,7 @@ def test_a_squashed_gaussian_has_a_deviation_for_every_input() -> None:
 
 
 def test_two_heads_lie_side_by_side() -> None:
-    head = build_head(4, HeadSpec("policy", 3, beside=CATEGORICAL), NetworkSpec())
+    head = build_head(4, HeadSpec("policy", 3, beside=CATEGORICAL), MLPSpec())
     assert isinstance(head, PairedHead)
     features = torch.randn(5, 4)
     outputs = head(features)
@@ -60,7 +61,7 @@ def test_two_heads_lie_side_by_side() -> None:
 def test_split_gives_back_what_every_pair_joined(first: str, second: str) -> None:
     bins = {"bins": 3, "low": 0.0, "high": 1.0}
     beside = HeadSpec(second, 2, **(bins if second == "categorical" else {}))
-    head = build_head(4, HeadSpec(first, 3, **(bins if first == "categorical" else {}), beside=beside), NetworkSpec())
+    head = build_head(4, HeadSpec(first, 3, **(bins if first == "categorical" else {}), beside=beside), MLPSpec())
     assert isinstance(head, PairedHead)
     features = torch.randn(5, 4)
     one, two = head.split(head(features))
@@ -71,7 +72,7 @@ def test_split_gives_back_what_every_pair_joined(first: str, second: str) -> Non
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_gain_of_each_head_scales_its_own_map(seed: int) -> None:
     head = HeadSpec("policy", 3, gain=0.01, beside=HeadSpec("value", 1, gain=2.0))
-    network = build_network(NetworkSpec(widths=[16], initialiser="orthogonal"), (2,), torch.float32, head, seed)
+    network = build_network(MLPSpec(widths=[16], initialiser="orthogonal"), (2,), torch.float32, head, seed)
     policy, value = network.tensor("head.first.linear.weight"), network.tensor("head.second.linear.weight")
     # Rows of an orthogonal matrix times the gain.
     torch.testing.assert_close(policy @ policy.T, 1e-4 * torch.eye(3), rtol=0, atol=1e-8)
@@ -147,7 +148,7 @@ def test_each_stream_has_hidden_layers_of_its_own() -> None:
 
 def test_streams_are_for_action_values() -> None:
     with pytest.raises(ValueError, match="dueling head=policy is unknown; choose from q, categorical"):
-        build_head(4, HeadSpec("policy", 3, dueling=True), NetworkSpec())
+        build_head(4, HeadSpec("policy", 3, dueling=True), MLPSpec())
 
 
 def test_a_head_takes_the_smoothing_of_its_targets_out_by_hand() -> None:
@@ -156,6 +157,6 @@ def test_a_head_takes_the_smoothing_of_its_targets_out_by_hand() -> None:
     logits = torch.tensor([[[2.0, 2.0, 11.0]], [[1.0, 0.0, 0.0]]]).log()
     for dueling in (False, True):
         spec = replace(CATEGORICAL, dueling=dueling)
-        plain, smoothed = (build_head(4, replace(spec, label_smoothing=share), NetworkSpec()) for share in (0.0, 0.4))
+        plain, smoothed = (build_head(4, replace(spec, label_smoothing=share), MLPSpec()) for share in (0.0, 0.4))
         assert plain.decode(logits).flatten().tolist() == pytest.approx([1.6, 0.0])
         assert smoothed.decode(logits).flatten().tolist() == pytest.approx([2.0, 0.0])

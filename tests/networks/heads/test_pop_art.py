@@ -10,12 +10,13 @@ from plasticity.networks.heads.output_heads import build_head
 from plasticity.networks.heads.pop_art import PopArtHead, pop_art_heads
 from plasticity.networks.layers.noisy import fresh_noise
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 
 
 def network_of(members: int = 1, **head: Any) -> Network:
     spec = HeadSpec(**({"kind": "q", "outputs": 3, "pop_art": True} | head))
-    return build_network(NetworkSpec(widths=[6]), (4,), torch.float32, spec, 0, members)
+    return build_network(MLPSpec(widths=[6]), (4,), torch.float32, spec, 0, members)
 
 
 def head_of(network: Network) -> PopArtHead:
@@ -29,7 +30,7 @@ def moments(head: PopArtHead) -> list[float]:
 def test_by_hand() -> None:
     # Targets 4 and 8 have mean 6 and mean square 40: mu = 0.5 * 6 = 3, nu = 0.5 * 1 + 0.5 * 40 = 20.5,
     # sigma = sqrt(20.5 - 9); w = 2 / sigma, b = (1 * 5 + 0 - 3) / sigma.
-    head = build_head(1, HeadSpec("value", 1, pop_art=True), NetworkSpec())
+    head = build_head(1, HeadSpec("value", 1, pop_art=True), MLPSpec())
     assert isinstance(head, PopArtHead)
     head.linear.load_state_dict({"weight": torch.tensor([[2.0]]), "bias": torch.tensor([5.0])})
     assert moments(head) == [0.0, 1.0, 1.0]
@@ -86,7 +87,7 @@ def test_a_small_deviation_far_from_0_is_exact() -> None:
 
 
 def test_another_heads_moments_are_adopted_and_the_values_stay() -> None:
-    one, other = network_of(), build_network(NetworkSpec(widths=[6]), (4,), torch.float32, HeadSpec("q", 3, pop_art=True), 1)
+    one, other = network_of(), build_network(MLPSpec(widths=[6]), (4,), torch.float32, HeadSpec("q", 3, pop_art=True), 1)
     inputs = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     for _ in range(30):
         head_of(one).take_in(torch.tensor([50.0, -30.0]), 0.1)
@@ -105,9 +106,9 @@ def test_a_part_of_a_network() -> None:
     network, ensemble = network_of(), network_of(members=2, kind="value", outputs=1)
     assert "head.mean" in network.state_dict()
     assert len(pop_art_heads(ensemble)) == 2
-    assert pop_art_heads(build_network(NetworkSpec(), (4,), torch.float32, HeadSpec("q", 3), 0)) == []
+    assert pop_art_heads(build_network(MLPSpec(), (4,), torch.float32, HeadSpec("q", 3), 0)) == []
     assert [consumer.weight.tensor for consumer in network.units.layers[-1].consumers] == ["head.linear.weight"]
-    pair = build_head(6, HeadSpec("policy", 2, beside=HeadSpec("value", 1, pop_art=True)), NetworkSpec())
+    pair = build_head(6, HeadSpec("policy", 2, beside=HeadSpec("value", 1, pop_art=True)), MLPSpec())
     assert [type(head) for head in pop_art_heads(pair)] == [PopArtHead]
     assert pair(torch.zeros(3, 6)).shape == (3, 3)
 
@@ -116,7 +117,7 @@ def test_a_part_of_a_network() -> None:
 def test_a_head_drawn_anew_keeps_its_moments(beside: bool) -> None:
     value = HeadSpec("value", 1, pop_art=True)
     spec = HeadSpec("gaussian", 2, beside=value) if beside else value
-    network = build_network(NetworkSpec(widths=[6]), (4,), torch.float32, spec, 0)
+    network = build_network(MLPSpec(widths=[6]), (4,), torch.float32, spec, 0)
     own = {name for name, _ in network.named_parameters() if name.startswith("head")}
     assert set(network.blocks[-1].parameters) == own
     assert network.blocks[-1].buffers == ()
@@ -137,4 +138,4 @@ def test_refusals(head: dict[str, Any], message: str) -> None:
 
 def test_frozen_companions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^plasticity_injection does not work with pop_art"):
-        build_network(NetworkSpec(injected_layers=1), (4,), torch.float32, HeadSpec("q", 3, pop_art=True), 0)
+        build_network(MLPSpec(injected_layers=1), (4,), torch.float32, HeadSpec("q", 3, pop_art=True), 0)

@@ -12,28 +12,32 @@ from plasticity.networks.layers.injection import injections
 from plasticity.networks.layers.noisy import fresh_noise
 from plasticity.networks.network import Network
 from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.hyperspherical import SimbaV2Spec
+from plasticity.networks.torsos.residual import BroSpec, SimbaSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
 
 ATOMS: dict[str, Any] = {"bins": 5, "low": -1.0, "high": 1.0}
 PAIR = HeadSpec("gaussian", 2, beside=HeadSpec("categorical", 1, **ATOMS))
 RAINBOW = HeadSpec("categorical", 3, **ATOMS, dueling=True, stream_widths=(5,), noise_deviation=0.5)
-CREDIT = NetworkSpec("conv", [6, 5], [4], activations=["crelu"], normalisation=["batch"])
-RESNET = NetworkSpec("resnet18", [], [4, 6], residual_blocks=1, normalisation=["batch"])
+CREDIT = ConvSpec(widths=[6, 5], channels=[4], activations=["crelu"], normalisation=["batch"])
+RESNET = ResNetSpec(widths=[], channels=[4, 6], residual_blocks=1, normalisation=["batch"])
 # spec, input shape, head, members, layers
 CASES: dict[str, tuple[NetworkSpec, tuple[int, ...], HeadSpec, int, int]] = {
-    "mlp": (NetworkSpec(widths=[6, 5]), (3,), HeadSpec("q", 4), 1, 2),
-    "mlp_all": (NetworkSpec(widths=[6, 5], normalisation=["layer"]), (3,), HeadSpec("q", 4), 1, 3),
-    "mlp_by_onednn": (NetworkSpec(widths=[300, 300]), (40,), HeadSpec("q", 40), 1, 2),
+    "mlp": (MLPSpec(widths=[6, 5]), (3,), HeadSpec("q", 4), 1, 2),
+    "mlp_all": (MLPSpec(widths=[6, 5], normalisation=["layer"]), (3,), HeadSpec("q", 4), 1, 3),
+    "mlp_by_onednn": (MLPSpec(widths=[300, 300]), (40,), HeadSpec("q", 40), 1, 2),
     "conv_dense": (CREDIT, (1, 6, 6), HeadSpec("categorical", 3, **ATOMS), 1, 3),
-    "conv_conv": (NetworkSpec("conv", [6], [4, 3], pools=[2, 1]), (1, 12, 12), HeadSpec("policy", 3), 1, 3),
-    "conv_head": (NetworkSpec("conv", [], [4, 3]), (1, 8, 8), HeadSpec("q", 3), 1, 2),
-    "rainbow": (NetworkSpec("conv", [], [4]), (1, 6, 6), RAINBOW, 1, 2),
-    "rainbow_deep": (NetworkSpec("conv", [6], [4]), (1, 6, 6), RAINBOW, 1, 3),
-    "paired": (NetworkSpec(widths=[6, 5]), (3,), PAIR, 1, 2),
-    "squashed": (NetworkSpec(widths=[6, 5]), (3,), HeadSpec("squashed_gaussian", 2), 1, 2),
-    "ensemble": (NetworkSpec(widths=[6, 5]), (3,), HeadSpec("value", 1), 2, 2),
-    "simba": (NetworkSpec("simba", [6]), (3,), HeadSpec("value", 1), 2, 2),
-    "simba_v2": (NetworkSpec("simba_v2", [6]), (3,), HeadSpec("value", 1), 2, 2),
-    "bro": (NetworkSpec("bro", [6], expansion=1), (3,), HeadSpec("value", 1), 1, 3),
+    "conv_conv": (ConvSpec(widths=[6], channels=[4, 3], pools=[2, 1]), (1, 12, 12), HeadSpec("policy", 3), 1, 3),
+    "conv_head": (ConvSpec(widths=[], channels=[4, 3]), (1, 8, 8), HeadSpec("q", 3), 1, 2),
+    "rainbow": (ConvSpec(widths=[], channels=[4]), (1, 6, 6), RAINBOW, 1, 2),
+    "rainbow_deep": (ConvSpec(widths=[6], channels=[4]), (1, 6, 6), RAINBOW, 1, 3),
+    "paired": (MLPSpec(widths=[6, 5]), (3,), PAIR, 1, 2),
+    "squashed": (MLPSpec(widths=[6, 5]), (3,), HeadSpec("squashed_gaussian", 2), 1, 2),
+    "ensemble": (MLPSpec(widths=[6, 5]), (3,), HeadSpec("value", 1), 2, 2),
+    "simba": (SimbaSpec(widths=[6]), (3,), HeadSpec("value", 1), 2, 2),
+    "simba_v2": (SimbaV2Spec(widths=[6]), (3,), HeadSpec("value", 1), 2, 2),
+    "bro": (BroSpec(widths=[6], expansion=1), (3,), HeadSpec("value", 1), 1, 3),
     "resnet": (RESNET, (3, 8, 8), HeadSpec("classification", 4), 1, 2),
 }
 
@@ -189,10 +193,10 @@ def test_companions_read_the_units_that_enter(case: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "head", "layers", "message"),
     [
-        (NetworkSpec(widths=[5]), HeadSpec("q", 2), 1, r"injected layers=1 must be from 2, .* to 2"),
-        (NetworkSpec(widths=[5]), HeadSpec("q", 2), 3, r"injected layers=3 must be from 2, .* to 2"),
-        (NetworkSpec(widths=[5]), HeadSpec("q", 2, dueling=True, stream_widths=(4, 4)), 2, r"injected layers=2 must be from 3"),
-        (NetworkSpec(widths=[5], spectral_layers=[1]), HeadSpec("q", 2), 2, "cannot have spectral normalisation"),
+        (MLPSpec(widths=[5]), HeadSpec("q", 2), 1, r"injected layers=1 must be from 2, .* to 2"),
+        (MLPSpec(widths=[5]), HeadSpec("q", 2), 3, r"injected layers=3 must be from 2, .* to 2"),
+        (MLPSpec(widths=[5]), HeadSpec("q", 2, dueling=True, stream_widths=(4, 4)), 2, r"injected layers=2 must be from 3"),
+        (MLPSpec(widths=[5], spectral_layers=[1]), HeadSpec("q", 2), 2, "cannot have spectral normalisation"),
     ],
 )
 def test_refusals(spec: NetworkSpec, head: HeadSpec, layers: int, message: str) -> None:

@@ -8,7 +8,8 @@ from torch.nn import functional
 from plasticity.networks.factory import build_network
 from plasticity.networks.layers.noisy import NoisyLinear, dense, fresh_noise
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -26,7 +27,7 @@ def by_hand() -> NoisyLinear:
 
 
 def network_of(deviation: float = 0.5) -> Network:
-    return build_network(NetworkSpec(widths=[4]), (3,), torch.float32, HeadSpec("q", 2, noise_deviation=deviation), 0)
+    return build_network(MLPSpec(widths=[4]), (3,), torch.float32, HeadSpec("q", 2, noise_deviation=deviation), 0)
 
 
 def test_a_noisy_map_by_hand() -> None:
@@ -119,7 +120,7 @@ def test_the_means_start_as_those_of_a_plain_network() -> None:
 
 def test_convolutions_have_no_noise() -> None:
     network = build_network(
-        NetworkSpec("conv", widths=[4], channels=[2]), (1, 5, 5), torch.float32, HeadSpec("q", 2, noise_deviation=0.5), 0
+        ConvSpec(widths=[4], channels=[2]), (1, 5, 5), torch.float32, HeadSpec("q", 2, noise_deviation=0.5), 0
     )
     assert len(network.noisy_layers) == 2
     assert isinstance(dense(2, 3, 0.0), torch.nn.Linear)

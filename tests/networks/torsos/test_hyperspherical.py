@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from plasticity.networks.factory import build_network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
-from plasticity.networks.torsos.hyperspherical import SphereDense, unit_length
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.hyperspherical import SimbaV2Spec, SphereDense, unit_length
 from plasticity.networks.torsos.torso_network import TorsoNetwork
 
 
 def network_of(inputs: tuple[int, ...] = (3,), head: HeadSpec | None = None, **settings: Any) -> TorsoNetwork:
-    spec = NetworkSpec("simba_v2", **({"widths": [4], "expansion": 2} | settings))
+    spec = SimbaV2Spec(**{"widths": [4], "expansion": 2} | settings)
     network = build_network(spec, inputs, torch.float32, head or HeadSpec("q", 2), 0)
     assert isinstance(network, TorsoNetwork)
     return network

@@ -8,12 +8,13 @@ from torch.nn import functional
 
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.registry import TORSOS
+from plasticity.networks.spec import HeadSpec
 from plasticity.networks.torsos.torso_network import TorsoNetwork
 
 
 def network_of(torso: str, inputs: tuple[int, ...] = (3,), **settings: Any) -> TorsoNetwork:
-    spec = NetworkSpec(torso, **({"widths": [4], "expansion": 2} | settings))
+    spec = TORSOS[torso](**({"widths": [4], "expansion": 2} | settings))
     network = build_network(spec, inputs, torch.float32, HeadSpec("q", 2), 0)
     assert isinstance(network, TorsoNetwork)
     return network

@@ -16,19 +16,20 @@ from plasticity.interventions.methods.partial_norm import PartialNorm
 from plasticity.networks.factory import build_network
 from plasticity.networks.layers.normalisation import NORMS
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec, LoadBalancingSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "network"
 
 
 def network_of(inputs: tuple[int, ...] = (2, 6, 6), **settings: Any) -> Network:
-    spec = NetworkSpec("resnet18", [], **({"channels": [3, 4], "residual_blocks": 1} | settings))
+    spec = ResNetSpec(widths=[], **{"channels": [3, 4], "residual_blocks": 1} | settings)
     return build_network(spec, inputs, torch.float32, HeadSpec("classification", 2), 0)
 
 
 def test_the_published_size() -> None:
     # He et al. 2016 for small images, with biases in every convolution and 100 classes (Dohare et al. 2024): 11,224,932.
-    spec = NetworkSpec("resnet18", [], normalisation=["batch"])
+    spec = ResNetSpec(widths=[], normalisation=["batch"])
     network = build_network(spec, (3, 32, 32), torch.uint8, HeadSpec("classification", 100), 0)
     assert sum(parameter.numel() for parameter in network.parameters()) == 11_224_932
     assert network.units.names == tuple(f"block_{number}" for number in range(1, 9))
@@ -105,8 +106,8 @@ def test_what_cannot_be_built(inputs: tuple[int, ...], settings: dict[str, Any],
 
 def norms_of(name: str, *methods: Intervention) -> dict[type[nn.Module], int]:
     file = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    assert (file.get("torso"), file["defaults"][0]) in (("resnet18", "_spec"), (None, "resnet18_plain"))
-    spec = NetworkSpec("resnet18", [], [4, 5, 6, 7], normalisation=file["normalisation"])
+    assert file["defaults"][0] in ("_resnet18", "resnet18_plain")
+    spec = ResNetSpec(widths=[], channels=[4, 5, 6, 7], normalisation=file["normalisation"])
     for method in methods:
         spec = method.build(spec)
     network = build_network(spec, (3, 8, 8), torch.float32, HeadSpec("classification", 2), 0)

@@ -9,18 +9,19 @@ from torch.nn import functional
 
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.transformer import GPTSpec, ViTSpec
 
 VOCABULARY = 7
 
 
 def gpt(**settings: Any) -> Network:
-    spec = NetworkSpec("gpt", **({"widths": [4], "residual_blocks": 2, "expansion": 3} | settings))
+    spec = GPTSpec(**{"widths": [4], "residual_blocks": 2, "expansion": 3} | settings)
     return build_network(spec, (5,), torch.int64, HeadSpec("classification", VOCABULARY), 0)
 
 
 def vit(**settings: Any) -> Network:
-    spec = NetworkSpec("vit", **({"widths": [4], "residual_blocks": 1, "patch_size": 2} | settings))
+    spec = ViTSpec(**{"widths": [4], "residual_blocks": 1, "patch_size": 2} | settings)
     return build_network(spec, (2, 4, 6), torch.float32, HeadSpec("classification", 3), 0)
 
 
@@ -109,7 +110,7 @@ def test_every_token_counts_as_an_example_of_a_unit() -> None:
 
 
 def test_embeddings_and_maps_start_with_deviation_002() -> None:
-    network = build_network(NetworkSpec("gpt", [32], expansion=8), (16,), torch.int64, HeadSpec("classification", 100), 0)
+    network = build_network(GPTSpec(widths=[32], expansion=8), (16,), torch.int64, HeadSpec("classification", 100), 0)
     for name in ("torso.embed.weight", "torso.layers.block_1.inner.linear.weight", "torso.layers.block_1.attention.outer.weight"):
         assert float(network.tensor(name).detach().std()) == pytest.approx(0.02, rel=0.1), name
     assert not network.tensor("torso.layers.block_1.inner.linear.bias").any()

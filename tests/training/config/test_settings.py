@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from plasticity.networks.spec import LoadBalancingSpec, NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.settings.naming import did_you_mean
 from plasticity.training.config.command_line import compose_config
 from plasticity.training.config.settings import CheckpointSettings, build_settings, plan_from
@@ -23,7 +24,7 @@ def composed() -> dict[str, Any]:
 def test_a_plan_holds_typed_settings_in_the_order_of_the_config(composed: dict[str, Any]) -> None:
     plan = plan_from(composed)
     assert (plan.agent_name, plan.run.steps, plan.run.threads, plan.checkpoint.every_steps) == ("dqn", 20000, "auto", 20000)
-    assert plan.network == NetworkSpec(widths=[128, 128])
+    assert plan.network == MLPSpec(widths=[128, 128])
     assert list(plan.interventions) == ["redo", "l2"]
     assert plan.config == composed
 
@@ -114,8 +115,8 @@ def test_parts_can_have_networks_and_optimizers_of_their_own() -> None:
         "optimizer.epsilon=0.25",
     ]
     plan = plan_from(compose_config(words, CONFIGS))
-    assert plan.network == NetworkSpec(widths=[128, 128], activations=["tanh"])
-    assert plan.network_parts == {"critic": NetworkSpec(widths=[3], activations=["tanh"])}
+    assert plan.network == MLPSpec(widths=[128, 128], activations=["tanh"])
+    assert plan.network_parts == {"critic": MLPSpec(widths=[3], activations=["tanh"])}
     assert list(plan.optimizer_parts) == ["actor"]
     assert (plan.optimizer_parts["actor"].learning_rate, plan.optimizer_parts["actor"].epsilon) == (0.5, 0.25)
     assert plan.optimizer.learning_rate != 0.5

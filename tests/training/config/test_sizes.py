@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.training.assembly import assemble
 from plasticity.training.config import sizes
 from plasticity.training.config.command_line import compose_config
@@ -57,7 +57,7 @@ def test_what_needs_more_memory_than_there_is(words: list[str], message: str, mo
             "agent.buffer_transitions=5 must be at least env.num_envs=7",
         ),
         (["env.num_envs=1000000000"], "env.num_envs=1000000000 must be between 1 and 65536"),
-        (["env.num_envs=0"], "env.num_envs=0 must be between 1 and 65536"),
+        (["env.num_envs=0"], "env.num_envs=0 must be at least 1"),
         (
             ["evaluation.num_envs=100000", "evaluation.episodes=100000"],
             "evaluation.num_envs=100000 must be between 1 and 65536",
@@ -70,9 +70,9 @@ def test_counts_that_cannot_be(words: list[str], message: str) -> None:
 
 def test_the_bound_is_below_what_a_network_takes() -> None:
     # 64 x 10 and 10 x 20 weights, four copies of four bytes, and two layers.
-    assert least_network_bytes(NetworkSpec(widths=[10, 20]), (64,), 4) == 840 * 16 + 2 * 4096
+    assert least_network_bytes(MLPSpec(widths=[10, 20]), (64,), 4) == 840 * 16 + 2 * 4096
     # Between the convolutions 3 x 5 x 2 x 2 weights, behind them 7.
-    spec = NetworkSpec(torso="conv", channels=[3, 5], kernel_sizes=[2], widths=[7])
+    spec = ConvSpec(channels=[3, 5], kernel_sizes=[2], widths=[7])
     assert least_network_bytes(spec, (1, 8, 8), 2) == (60 + 7) * 8 + 3 * 4096
 
 

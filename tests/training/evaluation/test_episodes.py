@@ -14,17 +14,19 @@ from gymnasium import spaces
 from torch import Tensor
 
 import run_agent
-from plasticity.envs.environments.atari_settings import AtariSettings
-from plasticity.envs.environments.dmc_stream import DmcSettings
+from plasticity.envs.environments.atari import AtariSettings
+from plasticity.envs.environments.bandit import BanditSettings
+from plasticity.envs.environments.dmc import DmcSettings
 from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.environments.gym_stream import GymSettings
 from plasticity.envs.environments.infinite_horizon import InfiniteHorizonEnv
-from plasticity.envs.factory import BanditSettings, build_stream
+from plasticity.envs.factory import build_stream
 from plasticity.envs.simulation.evaluation import episode_bound
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.metrics.view import View
 from plasticity.networks.factory import build_network
-from plasticity.networks.spec import HeadSpec, NetworkSpec
+from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.training.evaluation.episodes import EvaluationObserver, EvaluationSettings, play, protocol, uniform_actions
 from plasticity.training.saving.checkpoint import latest_checkpoint, load_checkpoint
 
@@ -44,9 +46,7 @@ class Player:
     def __init__(self, choose: Callable[[Tensor], Tensor]) -> None:
         self.choose = choose
         self.parts: Any = {
-            "q": SimpleNamespace(
-                network=build_network(NetworkSpec(widths=[2]), (1,), torch.float32, HeadSpec("q", 2), 0), device=CPU
-            )
+            "q": SimpleNamespace(network=build_network(MLPSpec(widths=[2]), (1,), torch.float32, HeadSpec("q", 2), 0), device=CPU)
         }
         self.drawn: list[int] = []
 

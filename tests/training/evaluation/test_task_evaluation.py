@@ -12,14 +12,14 @@ from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSett
 from plasticity.envs.datasets.augmentation import Augmentation
 from plasticity.envs.datasets.datasets import Dataset
 from plasticity.envs.tasks.preparation import Preparation
-from plasticity.envs.tasks.slow_regression import SlowRegression
+from plasticity.envs.tasks.slow_regression import SlowRegression, SlowRegressionSettings
 from plasticity.envs.tasks.task_data import TaskData
 from plasticity.envs.tasks.task_stream import Schedule, TaskStream
-from plasticity.envs.tasks.transformed_tasks import TransformedTasks
+from plasticity.envs.tasks.transformed_tasks import TaskStreamSettings, TransformedTasks
 from plasticity.metrics.observer import observe
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.settings.seeding import derive_seed
 from plasticity.training.evaluation.task_evaluation import TaskEvaluationObserver, TaskEvaluationSettings
@@ -37,18 +37,18 @@ def images(count: int, seed: int) -> Dataset:
 
 
 def stream_of(transformation: str = "permuted_pixels", preparation: Preparation | None = None, **schedule: Any) -> TaskStream:
-    source = TransformedTasks(images(30, 1), transformation, None, 0, test=images(20, 2))
+    source = TransformedTasks(images(30, 1), TaskStreamSettings(transformation=transformation), 0, images(20, 2))
     return TaskStream(source, Schedule(**({"epochs_per_task": 2, "batch_size": 8} | schedule)), 0, preparation)
 
 
 def learner(seed: int = 0) -> SupervisedLearner:
     optimizer = OptimizerSettings(learning_rate=0.02)
-    builder = PartBuilder(NetworkSpec(widths=[16]), (1, 3, 3), torch.float32, optimizer, seed=seed)
+    builder = PartBuilder(MLPSpec(widths=[16]), (1, 3, 3), torch.float32, optimizer, seed=seed)
     return SupervisedLearner(SupervisedSettings(), 3, True, builder)
 
 
 def regressor(seed: int = 0) -> SupervisedLearner:
-    builder = PartBuilder(NetworkSpec(widths=[4]), (5,), torch.float32, OptimizerSettings(learning_rate=0.02), seed=seed)
+    builder = PartBuilder(MLPSpec(widths=[4]), (5,), torch.float32, OptimizerSettings(learning_rate=0.02), seed=seed)
     return SupervisedLearner(SupervisedSettings(), 1, False, builder)
 
 
@@ -200,7 +200,8 @@ class RegressionWithTest(SlowRegression):
 
 
 def test_regression_is_compared_by_loss() -> None:
-    stream = TaskStream(RegressionWithTest(0, bits=5, slow_bits=2, examples_per_task=6), Schedule(batch_size=1), 0)
+    settings = SlowRegressionSettings(bits=5, slow_bits=2, examples_per_task=6)
+    stream = TaskStream(RegressionWithTest(settings, 0), Schedule(batch_size=1), 0)
     measured = watched(stream, 12, make=regressor, fresh_every_tasks=2, every_epochs=1, forward_transfer=True)
     assert {name for name in measured[6] if "accuracy" in name} == set()
     logs = measured[12]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import run_agent
-from plasticity.envs.tasks.data_settings import ShakespeareSettings
+from plasticity.envs.tasks.permuted_text import ShakespeareSettings
 from plasticity.networks.factory import build_network
 from plasticity.networks.spec import HeadSpec
 from plasticity.training.config.command_line import compose_config

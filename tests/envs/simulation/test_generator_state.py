@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from plasticity.envs.tasks.generator_state import generator_state, restored_generator
+from plasticity.envs.simulation.generator_state import generator_state, restored_generator
 
 
 @pytest.mark.parametrize("draws", [0, 1, 2, 7])
