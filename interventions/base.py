@@ -154,6 +154,6 @@ class Intervention(Settings):
                 self.state[key] = value
 
 
-def due(step: int, every: int) -> bool:
+def is_multiple(step: int, every: int) -> bool:
     """Tells whether something that happens every ``every`` steps happens at ``step`` (1, 2, ...); 0 means never."""
     return every > 0 and step % every == 0

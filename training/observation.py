@@ -30,7 +30,7 @@ class Observers:
         self._tracker = tracker
         self.seconds = dict.fromkeys(observers, 0.0)
 
-    def due(self, before: int, after: int, switched: bool) -> list[str]:
+    def select(self, before: int, after: int, switched: bool) -> list[str]:
         """Returns the names of those that measure in this step."""
         return [
             name

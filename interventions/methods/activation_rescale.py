@@ -111,10 +111,10 @@ class ActivationRescale(Intervention):
     def after_step(self, u: Update) -> Logs:
         """Scales the units that are due, low ones first."""
         scaled: Tensor | float = 0.0
-        self._quota.ripen(u.step)
-        if low := self._quota.due(self._low_carried, self._low_rates, u.step):
+        self._quota.count_mature(u.step)
+        if low := self._quota.take(self._low_carried, self._low_rates, u.step):
             scaled = self._rescale(u, low, [rescaling.low_scale for rescaling in self._rescalings], sign=1)
-        if high := self._quota.due(self._high_carried, self._high_rates, u.step):
+        if high := self._quota.take(self._high_carried, self._high_rates, u.step):
             scaled = scaled + self._rescale(u, high, [rescaling.high_scale for rescaling in self._rescalings], sign=-1)
         if self.clamp:
             torch._foreach_clamp_min_(self._clamped, -self.clamp)

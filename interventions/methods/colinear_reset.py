@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import averaged_at, require_units
@@ -130,7 +130,7 @@ class ColinearReset(Intervention):
             self.state[f"{layer.name}/products"] += gram
             self.state[f"{layer.name}/sums"] += sums
             self.state[f"{layer.name}/count"] += count
-        return self._reset(u) if due(u.step, self.every_updates) else {}
+        return self._reset(u) if is_multiple(u.step, self.every_updates) else {}
 
     def _reset(self, u: Update) -> Logs:
         masks: dict[str, Tensor] = {}

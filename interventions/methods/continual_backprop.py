@@ -129,8 +129,8 @@ class ContinualBackprop(Intervention):
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
         """Replaces the units that are due."""
-        self._quota.ripen(u.step)
-        counts = self._quota.due(self._carried, self._rates, u.step)
+        self._quota.count_mature(u.step)
+        counts = self._quota.take(self._carried, self._rates, u.step)
         return {"units_reset": self._replace(u, counts) if counts else 0.0}
 
     def state_dict(self) -> dict[str, Any]:

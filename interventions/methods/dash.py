@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Logs, Update, due
+from plasticity.interventions.base import Logs, Update, is_multiple
 from plasticity.interventions.methods.weight_clipping import maps_of
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
@@ -99,7 +99,7 @@ class DASH(Scheduled):
         if self.state["updates_to_collect"] > 0:
             self.state["updates_to_collect"] -= 1
             logs = self._shrink(u) if self.state["updates_to_collect"] == 0 else {}
-        if due(u.step, self.every_updates) or u.step in self.at_updates:
+        if is_multiple(u.step, self.every_updates) or u.step in self.at_updates:
             logs |= self.act(u)
         return logs
 

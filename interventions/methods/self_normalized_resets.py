@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Logs, Update, due
+from plasticity.interventions.base import Logs, Update, is_multiple
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.firing_laws import (
     exponential_percentile,
@@ -110,14 +110,14 @@ class SelfNormalizedResets(SilentUnitResets):
             self._widen_bins()
             self._enter(self._ended, self._weight)
         logs = self._reset_silent(u)
-        if self.threshold_every_tasks == 0 and due(u.step, self.threshold_every_updates):
+        if self.threshold_every_tasks == 0 and is_multiple(u.step, self.threshold_every_updates):
             logs |= self._move_thresholds(u.step)
         return logs
 
     def task_switch(self, u: Update, task: int) -> Logs:
         """Moves the thresholds at the end of a period of tasks."""
         self.state["tasks"] += 1
-        return self._move_thresholds(u.step) if due(self.state["tasks"], self.threshold_every_tasks) else {}
+        return self._move_thresholds(u.step) if is_multiple(self.state["tasks"], self.threshold_every_tasks) else {}
 
     @torch.no_grad()
     def _move_thresholds(self, step: int) -> Logs:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import Stretches, joined, require_units
 from plasticity.networks.layers.activations import activation_named
@@ -118,7 +118,7 @@ class SilentUnitResets(Intervention, ABC):
 
     @torch.no_grad()
     def _reset_silent(self, u: Update) -> Logs:
-        if self._never() or not due(u.step, self.check_every_updates) or u.step < self._next_check:
+        if self._never() or not is_multiple(u.step, self.check_every_updates) or u.step < self._next_check:
             return {"units_reset": 0.0}
         mask = self._age >= self._threshold
         if mask.device.type == "cpu":

@@ -175,11 +175,11 @@ class Tracker:
             ValueError: A name is both averaged and measured, or a value is not a number.
         """
         self._means.add(logs)
-        due = step // self._every_steps > self._step // self._every_steps
+        interval_ended = step // self._every_steps > self._step // self._every_steps
         self._step = step
         if self._moved is not None:
             self._moved(step)
-        if due:
+        if interval_ended:
             self._emit(step, measurements, self._end_interval())
         elif measurements:
             self._emit(step, measurements, {})
