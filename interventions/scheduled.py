@@ -48,8 +48,8 @@ def restart_all(optimizer: Optimizer, parameters: Iterable[Tensor], policy: str)
 
 
 @torch.no_grad()
-def settle(network: Network) -> None:
+def estimate_spectral_norms(network: Network) -> None:
     """Lets the power iterations of spectral normalisation catch up with weights that were changed all at once."""
     for module in network.modules():
         if isinstance(module, SpectralNormalisation):
-            module.settle()
+            module.estimate()

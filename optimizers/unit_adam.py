@@ -71,7 +71,7 @@ class UnitAdam(torch.optim.Adam):
         for index, group in enumerate(self.param_groups):
             group["updates"] += 1
             correction = self._corrections.get(index)
-            if correction is None or not correction.serves(group, self.state):
+            if correction is None or not correction.matches(group, self.state):
                 correction = self._corrections[index] = RestartCorrection(group, self.state)
             correction.apply(refused)
         return loss

@@ -82,7 +82,7 @@ class UpdateTrace:
             if gradient is not None:
                 self._details[f"magnitude/{layer.name}"] = layer.weight.sums(gradient.abs()) * (layer.units / gradient.numel())
         if self._compares:
-            self._before = self._said()
+            self._before = self._reference_outputs()
 
     @contextmanager
     def of(self, what: str) -> Iterator[None]:
@@ -104,7 +104,7 @@ class UpdateTrace:
         if self._armed:
             self.norms, self.details, self._armed = {**self._norms, "update": update}, self._details, False
             if self._before is not None:
-                self.outputs = (self._before, self._said())
+                self.outputs = (self._before, self._reference_outputs())
                 self._references = None
             self._forget()
 
@@ -121,7 +121,7 @@ class UpdateTrace:
     def _forget(self) -> None:
         self._norms, self._details, self._before = {}, {}, None
 
-    def _said(self) -> Tensor:
+    def _reference_outputs(self) -> Tensor:
         """Returns the outputs for the references, and leaves the network in the mode it is in."""
         assert self._references is not None
         was_training = self._network.training

@@ -162,7 +162,7 @@ class DQN:
     def _update(self) -> Logs:
         sampled = self.replay.sample(self.settings.batch_size, self._sampling, self.importance)
         targets = self._targets(sampled)
-        scaled = self._scale.take_in(targets)
+        scaled = self._scale.normalise(targets)
         batch = TargetBatch(sampled.inputs, sampled.actions, scaled, sampled.weights, sampled.next_inputs)
         with self._with_noise(self.q.network):
             logs = self.q.update(self._objective, batch) | self._scale.measures(targets)

@@ -206,7 +206,7 @@ class PPO:
 
     def _update(self, batch: RolloutBatch) -> Logs:
         returns = batch.returns
-        batch = batch._replace(returns=self._scale.take_in(returns), values=self._scale.encode(batch.values))
+        batch = batch._replace(returns=self._scale.normalise(returns), values=self._scale.encode(batch.values))
         if self.settings.normalise_advantages and batch.advantages.shape[0] > 1:
             spread = batch.advantages.std() + 1e-8
             batch = batch._replace(advantages=(batch.advantages - batch.advantages.mean()) / spread)

@@ -244,7 +244,7 @@ class SupervisedLearner:
             batches = zip(place.validation.inputs.split(size), place.validation.targets.split(size), strict=True)
             score = self.score((Examples(*batch) for batch in batches), place.active)
             value = float(-score.loss if score.accuracy is None else score.accuracy)
-            self._best.offer(value, self.learner.network)
+            self._best.keep_if_best(value, self.learner.network)
             logs["train/validation_accuracy" if self.classification else "train/validation_loss"] = abs(value)
             if place.ends_task:
                 self._best.restore(self.learner.network)

@@ -11,7 +11,7 @@ from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.quota import Quota
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
-from plasticity.interventions.surgery.unit_statistics import Stretches, lowest, mean_over_inputs, require_units
+from plasticity.interventions.surgery.unit_statistics import LayerSlices, lowest, mean_over_inputs, require_units
 from plasticity.networks.layers.activations import activation_named
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
 from plasticity.settings.fields import setting
@@ -87,8 +87,8 @@ class ActivationRescale(Intervention):
         self._layers = u.network.units.layers
         self._rescalings = self._rescalings_of([layer.activation for layer in self._layers])
         sizes = [layer.units for layer in self._layers]
-        self._units = Stretches(sizes, u.generator.device)
-        self._channels = Stretches([layer.units * layer.copies for layer in self._layers], u.generator.device)
+        self._units = LayerSlices(sizes, u.generator.device)
+        self._channels = LayerSlices([layer.units * layer.copies for layer in self._layers], u.generator.device)
         self._mean, self._scaled_at = self._channels.full(), self._units.full().long()
         self._quota = Quota(sizes, self.maturity_updates)
         self._low_carried, self._high_carried = [0.0] * len(sizes), [0.0] * len(sizes)

@@ -9,7 +9,7 @@ from torch import Tensor
 from plasticity.interventions.base import Logs, Update, is_multiple
 from plasticity.interventions.methods.weight_clipping import maps_of
 from plasticity.interventions.registry import intervention
-from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
+from plasticity.interventions.scheduled import Scheduled, copy_again, estimate_spectral_norms, restart_all
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
 from plasticity.settings.fields import setting
 
@@ -117,7 +117,7 @@ class DASH(Scheduled):
         factors = [shrinking_factors(weight, direction, self.smallest_factor, self.biases) for weight, direction in rows]
         torch._foreach_mul_(self._tensors, factors)
         torch._foreach_zero_(self._directions)
-        settle(u.network)
+        estimate_spectral_norms(u.network)
         if self.optimizer_state != "keep":
             restart_all(u.optimizer, u.network.parameters(), self.optimizer_state)
         if self.copies:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plasticity.interventions.base import Logs, Update
 from plasticity.interventions.registry import intervention
-from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
+from plasticity.interventions.scheduled import Scheduled, copy_again, estimate_spectral_norms, restart_all
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
 from plasticity.settings.fields import setting
 
@@ -85,7 +85,7 @@ class FIRE(Scheduled):
             return {}
         before = [weight.clone() for weight in self._weights]
         torch._foreach_lerp_(self._weights, [isometry(w, self.iterations) for w in self._weights], self.strength)
-        settle(u.network)
+        estimate_spectral_norms(u.network)
         if self.optimizer_state != "keep":
             restart_all(u.optimizer, u.network.parameters(), self.optimizer_state)
         if self.copies:

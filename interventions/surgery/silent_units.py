@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
-from plasticity.interventions.surgery.unit_statistics import Stretches, joined, require_units
+from plasticity.interventions.surgery.unit_statistics import LayerSlices, joined, require_units
 from plasticity.networks.layers.activations import activation_named
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
 from plasticity.settings.fields import setting
@@ -73,7 +73,7 @@ class SilentUnitResets(Intervention, ABC):
                     "choose relu, leaky_relu, gelu or crelu"
                 )
         self._copies = [layer.copies for layer in self._layers]
-        self._units = Stretches([layer.units for layer in self._layers], u.generator.device)
+        self._units = LayerSlices([layer.units for layer in self._layers], u.generator.device)
         self._age = self._units.full()
         self._threshold = self._units.full(self._first_threshold())
         # What ``measure`` counted in the latest update. The host reads it only after a batch larger than all before.

@@ -136,7 +136,7 @@ class TaskEvaluationObserver:
             logs |= {"epoch/task": float(task), "epoch/passed": self._stream.epoch + 1.0}
             logs |= {f"epoch/{name}": value for name, value in scores.items()}
             if "test_accuracy" in scores:
-                self._history.offer(task, scores["test_accuracy"])
+                self._history.keep_if_best(task, scores["test_accuracy"])
         if not self._task_due:
             return logs
         ended = scores | self._online(self._agent)
@@ -209,7 +209,7 @@ class TaskEvaluationObserver:
             with torch.enable_grad():
                 fresh.learn(stream.advance())
             if test is not None and self._is_epoch(stream):
-                history.offer(task, self._score(fresh, task, "test", test)["test_accuracy"])
+                history.keep_if_best(task, self._score(fresh, task, "test", test)["test_accuracy"])
         best = history.best(task)
         values = self._scores(fresh, task) | self._online(fresh)
         return values if best is None else values | {"best_test_accuracy": best}
