@@ -26,7 +26,7 @@ class Agent(Protocol):
         ...
 
     def learn(self, experience: Experience) -> Logs:
-        """Takes in one experience and makes zero, one or many updates."""
+        """Learns from one experience, by zero, one or many updates."""
         ...
 
     def switch_task(self, task: int) -> Logs:
@@ -45,7 +45,7 @@ class Agent(Protocol):
 
         Args:
             folder: The same at each call. A replay writes there what is new in it, and the state names the files that are
-                needed, see ``replay_segments``. Without it all is in the state.
+                needed, see ``plasticity.agents.replay.segments``. Without it all is in the state.
         """
         ...
 

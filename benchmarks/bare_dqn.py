@@ -114,4 +114,5 @@ def _c51_loss(online: nn.Module, target: nn.Module, batch: list[Tensor], support
         distance = (shifted.clamp(_LOW, _HIGH).unsqueeze(2) - support).abs() / (support[1] - support[0])
         goal = ((1 - distance).clamp(min=0) * chosen.unsqueeze(2)).sum(1)
     logits = online(observations / 255).view(len(rows), -1, atoms)[rows, actions]
-    return -(goal * logits.log_softmax(1)).sum(1).mean()
+    loss: Tensor = -(goal * logits.log_softmax(1)).sum(1).mean()
+    return loss

@@ -131,7 +131,8 @@ def _loss(
     surrogate = torch.max(-advantages * ratio, -advantages * ratio.clamp(1 - settings.clip, 1 + settings.clip)).mean()
     near = values + (now - values).clamp(-settings.clip, settings.clip)
     error = torch.max((now - returns).square(), (near - returns).square()).mean() / 2
-    return surrogate - settings.entropy * _total(policy.entropy()).mean() + 0.5 * error
+    loss: Tensor = surrogate - settings.entropy * _total(policy.entropy()).mean() + 0.5 * error
+    return loss
 
 
 def _total(values: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from benchmarks.alternate import alternate, table
-from plasticity.agents.dqn.agent import DQN, DQNSettings
+from plasticity.agents.dqn.agent import DQN
+from plasticity.agents.dqn.settings import DQNSettings
 from plasticity.agents.parts import PartBuilder
 from plasticity.envs.experience import Experience, Transitions
 from plasticity.networks.torsos.feedforward import NatureCNNSpec

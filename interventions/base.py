@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from plasticity.networks.network import Network
+from plasticity.networks.objective import Batch
 from plasticity.networks.spec import NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.settings.fields import Settings, setting
@@ -29,16 +30,16 @@ class Update(NamedTuple):
             ``task_switch``.
         generator: Private to (seed, part, intervention), on the network's device.
         copies: Other networks that belong to the part, by name: ``target`` for a target network.
-        loss: The agent's own loss with its graph, in the ``loss`` hook of a method with ``needs_graph``; None else.
+        loss: The agent's own loss with its graph, in the ``loss`` hook of a method with ``needs_graph``; otherwise None.
         recompute: Returns the agent's loss on the same batch, and with the same noise, at the weights as they are now; in
-            ``after_backward`` of a method with ``needs_recompute``; None else.
+            ``after_backward`` of a method with ``needs_recompute``; otherwise None.
         has_terms: Whether interventions added terms to the loss of this update.
     """
 
     step: int
     network: Network
     optimizer: Optimizer
-    batch: Any
+    batch: Batch | None
     taps: Taps
     generator: torch.Generator
     copies: Mapping[str, Network]
@@ -67,7 +68,7 @@ class Intervention(Settings):
         needs_taps: Whether ``u.taps`` must hold the activations of the training forward. (``measure`` is given them anyway.)
         needs_graph: Whether ``u.loss`` and ``u.taps.live`` must be there in ``loss``, to differentiate through.
         needs_recompute: Whether ``u.recompute`` must be there in ``after_backward``.
-        conflicts: Names of methods that this one refuses to run beside, with the reason.
+        conflicts: Names of methods that this one refuses to run with, and why.
         no_effect: Settings at which the method changes nothing, bit for bit; None for a method that changes the structure.
     """
 
@@ -153,6 +154,6 @@ class Intervention(Settings):
                 self.state[key] = value
 
 
-def due(step: int, every: int) -> bool:
+def is_multiple(step: int, every: int) -> bool:
     """Tells whether something that happens every ``every`` steps happens at ``step`` (1, 2, ...); 0 means never."""
     return every > 0 and step % every == 0

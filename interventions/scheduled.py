@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.networks.layers.spectral_normalisation import SpectralNormalisation
 from plasticity.networks.network import Network
 from plasticity.optimizers.optimizer_state import reset_entries
@@ -28,7 +28,7 @@ class Scheduled(Intervention):
 
     def after_step(self, u: Update) -> Logs:
         """Acts when the period is over, or this update is one of those given."""
-        return self.act(u) if due(u.step, self.every_updates) or u.step in self.at_updates else {}
+        return self.act(u) if is_multiple(u.step, self.every_updates) or u.step in self.at_updates else {}
 
     def task_switch(self, u: Update, task: int) -> Logs:
         """Acts if asked to."""
@@ -48,8 +48,8 @@ def restart_all(optimizer: Optimizer, parameters: Iterable[Tensor], policy: str)
 
 
 @torch.no_grad()
-def settle(network: Network) -> None:
+def estimate_spectral_norms(network: Network) -> None:
     """Lets the power iterations of spectral normalisation catch up with weights that were changed all at once."""
     for module in network.modules():
         if isinstance(module, SpectralNormalisation):
-            module.settle()
+            module.estimate()

@@ -75,3 +75,5 @@ class Matrix(NamedTuple):
 
 Rich = Histogram | Series | Heatmap | Matrix
 RICH: Final[Mapping[str, type[Rich]]] = {kind.__name__: kind for kind in (Histogram, Series, Heatmap, Matrix)}
+Value = Tensor | float | Rich
+Measurements = dict[str, Value]  # of an observer at one step, by name

@@ -167,7 +167,7 @@ def of_units(
     """
     values: Measured = {}
     pool: list[Tensor] = []
-    reason = reason_for_nothing(views)
+    reason = reason_without_layers(views)
     for view in views:
         for layer in view.layers:
             units = per_unit(layer) if layer.finite else Undefined("the activations are not finite")
@@ -190,7 +190,7 @@ def of_features(views: Sequence[PartView], of: Callable[[LayerView], float]) -> 
         values |= {f"/{view.name}/{name}": value for name, value in own.items()}
         if own:
             means.append(mean_of([own[layer.name] for layer in view.feature_layers]))
-    return {"": mean_of(means) if means else Undefined(reason_for_nothing(views))} | values
+    return {"": mean_of(means) if means else Undefined(reason_without_layers(views))} | values
 
 
 def of_parts(views: Sequence[PartView], of: Callable[[PartView], float]) -> Measured:
@@ -241,6 +241,6 @@ def counts(network: Network, name: str, only_weights: bool) -> bool:
     return name not in network.norm_parameters and (not only_weights or network.get_parameter(name).ndim >= 2)
 
 
-def reason_for_nothing(views: Sequence[PartView]) -> str:
+def reason_without_layers(views: Sequence[PartView]) -> str:
     """Returns why there are no layers to look at."""
     return next((view.reason for view in views if view.reason), "the network has no hidden layer")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plasticity.metrics.catalogue import chosen
-from plasticity.metrics.log_values import Histogram, Rich
+from plasticity.metrics.log_values import Histogram, Measurements
 from plasticity.metrics.measures.firing_history import FiringHistory
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import PartView, Remembered, View, view_part
@@ -17,7 +17,6 @@ from plasticity.settings.fields import Settings, setting
 from plasticity.settings.seeding import torch_generator
 
 REMEMBERED_INPUTS: Final = 256
-Logs = dict[str, Tensor | float | Rich]
 
 
 class Observer(Protocol):
@@ -33,7 +32,7 @@ class Observer(Protocol):
         """Tells whether a step from ``before`` to ``after`` reaches or passes a multiple of the period."""
         ...
 
-    def measure(self, view: View) -> Logs:
+    def measure(self, view: View) -> Measurements:
         """Returns the measurements."""
         ...
 
@@ -65,7 +64,7 @@ def passes(before: int, after: int, every: int) -> bool:
     return every > 0 and after // every > before // every
 
 
-def observe(observer: Observer, view: View) -> Logs:
+def observe(observer: Observer, view: View) -> Measurements:
     """Measures under a forked random state and without gradients, so that an observer cannot disturb the run."""
     devices = {part.initial[name].device for part in view.agent.parts.values() for name in part.initial}
     with torch.random.fork_rng([device for device in devices if device.type == "cuda"]), torch.no_grad():
@@ -116,14 +115,14 @@ class MetricsObserver:
         """Tells whether the period ends in this step."""
         return passes(before, after, self.settings.every_steps)
 
-    def measure(self, view: View) -> Logs:
+    def measure(self, view: View) -> Measurements:
         """Returns ``plasticity/<metric>`` and ``plasticity/<metric>/<part>/<layer>``, and the distributions of firing rates."""
         started = time.perf_counter()
         parts = [
             view_part(name, part, self._inputs(view, name), self._remembered.get(name)) for name, part in view.agent.parts.items()
         ]
         spent = {"forward": time.perf_counter() - started}
-        logs: Logs = {}
+        logs: Measurements = {}
         for name, metric in self._metrics.items():
             started = time.perf_counter()
             logs |= {f"plasticity/{name}{suffix}": value for suffix, value in metric.measure(parts).items()}
@@ -159,9 +158,9 @@ class MetricsObserver:
         self._remarked = state["remarked"]
         self._remembered = {name: Remembered(*kept) for name, kept in state["remembered"].items() if self._remembers}
 
-    def _distributions(self, parts: list[PartView], view: View) -> Logs:
+    def _distributions(self, parts: list[PartView], view: View) -> Measurements:
         """Returns histograms of the firing rates of every layer that has them, and heatmaps over the run of these and of all."""
-        logs: Logs = {}
+        logs: Measurements = {}
         pool: list[Tensor] = []
         for part in parts:
             for layer in part.layers:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from plasticity.metrics.log_values import Series
-from plasticity.metrics.observer import Logs, passes
+from plasticity.metrics.log_values import Measurements, Series
+from plasticity.metrics.observer import passes
 from plasticity.metrics.probe_space import SPACES, VALUES, OutputSpace, Space, space_of
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import Part, View
@@ -162,13 +162,13 @@ class ProbeObserver:
         """Tells whether the period ends in this step."""
         return passes(before, after, self.settings.every_steps)
 
-    def measure(self, view: View) -> Logs:
+    def measure(self, view: View) -> Measurements:
         """Returns the probe's logs; see the class."""
-        logs: Logs = {}
+        logs: Measurements = {}
         pooled: dict[str, list[float]] = {}
         for name, part in view.agent.parts.items():
             space = space_of(part.network, part.value_errors, self.settings.space)
-            if (reason := _why_not(part, space)) or space is None:
+            if (reason := _reason_not_probed(part, space)) or space is None:
                 logs[f"probe/loss/{name}"] = undefined = Undefined(reason)
                 pooled.setdefault("loss", []).append(undefined)
                 continue
@@ -188,7 +188,7 @@ class ProbeObserver:
     def _probe(self, part: Part, space: Space, inputs: Tensor, seed: int) -> tuple[dict[str, float], Series]:
         noise = high_frequency_noise(part.network, inputs, derive_seed(seed, "noise"), space)
         aged, fresh = (
-            self._regress(network, space, inputs, noise, seed)
+            self._fit_values(network, space, inputs, noise, seed)
             for network in (deepcopy(part.network), part.network.fresh(derive_seed(seed, "fresh")))
         )
         loss, fresh_loss, variance = float(aged.losses[-1]), float(fresh.losses[-1]), float(noise.var(correction=0))
@@ -201,11 +201,11 @@ class ProbeObserver:
             "fresh_auc": float(fresh.losses.mean()),
         }
         if part.network.head_spec.kind == "classification" and self.settings.random_labels:
-            values |= self._memorise(part.network, inputs, seed)
+            values |= self._fit_random_labels(part.network, inputs, seed)
         curves = {"aged": aged.losses, "fresh": fresh.losses}
         return values, Series(aged.steps, curves, "optimizer steps", "mean squared error")
 
-    def _regress(self, network: Network, space: Space, inputs: Tensor, noise: Tensor, seed: int) -> Curve:
+    def _fit_values(self, network: Network, space: Space, inputs: Tensor, noise: Tensor, seed: int) -> Curve:
         targets = probe_targets(network, inputs, noise, space)
         generator = torch_generator(seed, "batches", device=inputs.device)
         return fit(
@@ -217,7 +217,7 @@ class ProbeObserver:
             lambda outputs, rows: functional.mse_loss(space.read(network, outputs), targets[rows]),
         )
 
-    def _memorise(self, network: Network, inputs: Tensor, seed: int) -> dict[str, float]:
+    def _fit_random_labels(self, network: Network, inputs: Tensor, seed: int) -> dict[str, float]:
         """Fits uniformly random labels, which tests the ability to learn without anything to generalise."""
         draw = torch_generator(seed, "labels", device=inputs.device)
         labels = torch.randint(network.head_spec.outputs, (inputs.shape[0],), generator=draw, device=inputs.device)
@@ -233,7 +233,7 @@ class ProbeObserver:
         return values
 
 
-def _why_not(part: Part, space: Space | None) -> str:
+def _reason_not_probed(part: Part, space: Space | None) -> str:
     """Returns why a part cannot be probed, or ""."""
     if isinstance(part.network, TorsoNetwork) and part.network.torso.reads_tokens:
         return "the probe fits functions of numbers, and the inputs are tokens"

@@ -14,6 +14,7 @@ from plasticity.metrics.measures.rank import singular_values
 from plasticity.metrics.undefined import Undefined
 from plasticity.networks.layers.activations import Activation, activation_named
 from plasticity.networks.network import Network
+from plasticity.networks.objective import Batch, Objective
 from plasticity.networks.taps import Taps
 
 # Beyond this much work, n * d * min(n, d), ranks are taken of the first RANK_INPUTS inputs: the layers are those of large
@@ -22,7 +23,6 @@ RANK_WORK_LIMIT: Final = 2e9
 RANK_INPUTS: Final = 512
 
 _Shared = TypeVar("_Shared")
-Objective = Callable[[Tensor, Any], tuple[Tensor, Mapping[str, Tensor]]]
 
 
 class Trace(Protocol):
@@ -33,15 +33,15 @@ class Trace(Protocol):
     outputs: tuple[Tensor, Tensor] | None
 
 
-class Examples(Protocol):
+class KeptExamples(Protocol):
     """The latest examples that a part learned from."""
 
     @property
-    def objective(self) -> Objective | None:
+    def objective(self) -> Objective[Any] | None:
         """Maps outputs and a batch to the loss, the mean over the examples of the batch; None if there is none."""
         ...
 
-    def latest(self, count: int) -> Any | None:
+    def latest(self, count: int) -> Batch | None:
         """Returns the latest examples, at most ``count``, as a named tuple with a field ``inputs``; None before the first."""
         ...
 
@@ -64,7 +64,7 @@ class Part(Protocol):
         ...
 
     @property
-    def examples(self) -> Examples:
+    def examples(self) -> KeptExamples:
         """What it learned from."""
         ...
 

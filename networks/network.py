@@ -144,9 +144,10 @@ class Network(nn.Module, ABC):
                 parameter.copy_(self.initialisers[name].sample(parameter.shape, generator))
             for module in self.modules():
                 if isinstance(module, SpectralNormalisation):
-                    module.settle()
+                    module.estimate()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
         """Moves or casts the network; buffers become other tensors then, so the names are looked up again."""
         self._tensors.clear()
-        return super()._apply(fn, recurse)
+        nn.Module._apply(self, fn, recurse)
+        return self

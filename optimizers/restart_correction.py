@@ -48,7 +48,7 @@ class RestartCorrection:
         self._joined = _Joined(joined, self._factors.restarted) if joined else None
         self._large = [entry for entry in numbered if entry[1].large]
 
-    def serves(self, group: dict[str, Any], state: Mapping[Tensor, State]) -> bool:
+    def matches(self, group: dict[str, Any], state: Mapping[Tensor, State]) -> bool:
         """Whether it was built for these two, which loading a checkpoint replaces."""
         return self._group is group and self._state is state
 

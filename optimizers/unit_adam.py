@@ -71,11 +71,11 @@ class UnitAdam(torch.optim.Adam):
         for index, group in enumerate(self.param_groups):
             group["updates"] += 1
             correction = self._corrections.get(index)
-            if correction is None or not correction.serves(group, self.state):
+            if correction is None or not correction.matches(group, self.state):
                 correction = self._corrections[index] = RestartCorrection(group, self.state)
             correction.apply(refused)
         return loss
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        torch.optim.Adam.__setstate__(self, state)
         self._corrections = {}

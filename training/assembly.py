@@ -151,17 +151,17 @@ def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:
     """Refuses minibatches of one example where batch normalisation would look for their variance."""
     if not any(isinstance(module, nn.BatchNorm1d) for part in agent.parts.values() for module in part.network.modules()):
         return
-    cure = "batch normalisation of a dense layer needs 2 or more; network.normalisation=[layer] does not"
+    remedy = "batch normalisation of a dense layer needs 2 or more; network.normalisation=[layer] does not"
     for name, settings in (("agent", plan.agent), ("env", plan.env)):
         if getattr(settings, "batch_size", None) == 1:
-            raise ValueError(f"{name}.batch_size=1 makes minibatches of one example: {cure}")
+            raise ValueError(f"{name}.batch_size=1 makes minibatches of one example: {remedy}")
     if isinstance(stream, TaskStream):
         steps = task = 0
         while steps < plan.run.steps:
             if stream.smallest_minibatch(task) == 1:
                 raise ValueError(
                     f"task {task} has {stream.source.examples_in(task)} examples, of which env.batch_size={stream.batch_size} "
-                    f"leaves a minibatch of one: {cure}"
+                    f"leaves a minibatch of one: {remedy}"
                 )
             steps, task = steps + stream.minibatches(task), task + 1
 

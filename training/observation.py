@@ -3,7 +3,8 @@
 import time
 from collections.abc import Mapping
 
-from plasticity.metrics.observer import Logs, Observer, Remarking, Remembering, observe
+from plasticity.metrics.log_values import Measurements
+from plasticity.metrics.observer import Observer, Remarking, Remembering, observe
 from plasticity.metrics.view import View
 from plasticity.training.stopping import STOP, Stopped
 from plasticity.training.tracking.tracker import Tracker
@@ -29,7 +30,7 @@ class Observers:
         self._tracker = tracker
         self.seconds = dict.fromkeys(observers, 0.0)
 
-    def due(self, before: int, after: int, switched: bool) -> list[str]:
+    def select(self, before: int, after: int, switched: bool) -> list[str]:
         """Returns the names of those that measure in this step."""
         return [
             name
@@ -41,7 +42,7 @@ class Observers:
         """Returns those of the named ones that look at the end of the old task when a new one begins."""
         return [name for name in names if not getattr(self._observers[name], "after_learning", False)]
 
-    def measure(self, names: list[str], view: View) -> Logs:
+    def measure(self, names: list[str], view: View) -> Measurements:
         """Returns the measurements of the named observers, with ``time/<name>_seconds`` for each.
 
         Raises:
@@ -59,8 +60,8 @@ class Observers:
                 observer.load_state_dict(memories[name])
             raise Abandoned from stopped
 
-    def _measure(self, names: list[str], view: View) -> Logs:
-        logs: Logs = {}
+    def _measure(self, names: list[str], view: View) -> Measurements:
+        logs: Measurements = {}
         for name in names:
             started = time.perf_counter()
             with self._tracker.paused():

@@ -12,8 +12,7 @@ from plasticity.agents.agent import Agent
 from plasticity.envs.experience import Examples, Experience, Place, Transitions
 from plasticity.envs.stream import Stream
 from plasticity.interventions.base import Logs
-from plasticity.metrics.log_values import RICH
-from plasticity.metrics.observer import Logs as Measurements
+from plasticity.metrics.log_values import RICH, Measurements
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
 
@@ -27,7 +26,7 @@ _ON_DEVICE: Final = (Examples.__name__, Place.__name__)
 class Observing(Protocol):
     """What a step needs of the observers."""
 
-    def due(self, before: int, after: int, switched: bool) -> list[str]:
+    def select(self, before: int, after: int, switched: bool) -> list[str]:
         """Returns the names of those that measure in this step."""
         ...
 
@@ -77,9 +76,9 @@ class Step:
         before, task = stream.step, stream.task
         experience = stream.advance(agent.act)
         switched = experience.task != task
-        due = observers.due(before, stream.step, switched)
-        early = observers.before_learning(due) if switched else []
-        late = [name for name in due if name not in early]
+        selected = observers.select(before, stream.step, switched)
+        early = observers.before_learning(selected) if switched else []
+        late = [name for name in selected if name not in early]
         step = cls(before, stream.step, task, experience, early, late, logs=dict(experience.stats))
         step.seconds = time.perf_counter() - started
         return step

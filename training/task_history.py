@@ -37,7 +37,7 @@ class TaskHistory:
         columns = {name.removesuffix(ending): column for name, column in self._values.items() if name.endswith(ending)}
         return Series(self._tasks, columns, "task", suffix, grows=True)
 
-    def offer(self, task: int, value: float) -> None:
+    def keep_if_best(self, task: int, value: float) -> None:
         """Keeps the value of an epoch if no earlier one of the same task is as high."""
         if self._best is None or self._best[0] != task or value > self._best[1]:
             self._best = (task, value)

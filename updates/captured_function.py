@@ -11,16 +11,16 @@ from plasticity.updates.compiled_function import MOST_LAYOUTS, Function
 _WARM_UPS: Final = 3  # libraries choose kernels and make their workspaces in the first calls, which cannot be recorded
 
 Thunk = Callable[[], Sequence[Tensor]]
-Replay = Callable[[], object]
+Rerun = Callable[[], object]
 
 
 class _Recording(NamedTuple):
     inputs: list[Tensor]
     outputs: Sequence[Tensor]
-    replay: Replay
+    replay: Rerun
 
 
-def record_on_cuda(warm_up: Thunk, thunk: Thunk) -> tuple[Sequence[Tensor], Replay]:
+def record_on_cuda(warm_up: Thunk, thunk: Thunk) -> tuple[Sequence[Tensor], Rerun]:
     """Records what ``thunk`` does, without doing it.
 
     Args:
@@ -58,7 +58,7 @@ class CapturedFunction:
         self,
         function: Function,
         fixed: int = 0,
-        record: Callable[[Thunk, Thunk], tuple[Sequence[Tensor], Replay]] | None = None,
+        record: Callable[[Thunk, Thunk], tuple[Sequence[Tensor], Rerun]] | None = None,
     ) -> None:
         self._function, self._fixed, self._record = function, fixed, record or record_on_cuda
         self._recorded: dict[tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...], _Recording] = {}

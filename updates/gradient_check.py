@@ -27,7 +27,8 @@ class GradientCheck:
     def norm(self) -> Tensor:
         """Returns the joint norm of the gradients, 0-dim."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        return torch.stack(torch._foreach_norm(gradients)).norm()
+        norm: Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
+        return norm
 
     def clip(self, norm: Tensor, bound: float | None) -> None:
         """Scales the gradients, whose joint norm is given, to the bound if there is one and they are beyond."""

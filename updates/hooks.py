@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.networks.network import Network
+from plasticity.networks.objective import Batch
 from plasticity.networks.taps import Taps
 from plasticity.settings.seeding import restore_generator, torch_generator
 from plasticity.updates.compiled_function import CompiledFunction
@@ -31,7 +32,7 @@ class Hooks:
         copies: The given ones.
         measuring: Those with a ``measure`` hook.
         needs_graph: Name of the first method that differentiates the training forward, or None.
-        needs_recompute: Name of the first method that computes the loss anew, or None.
+        needs_recompute: Name of the first method that computes the loss again, or None.
         taps_wanted: Whether a method reads activations.
     """
 
@@ -51,7 +52,7 @@ class Hooks:
         self._optimizer: Optimizer
         self._measures: list[Callable[[], object]] = []
         self._step = 0
-        self._batch: Any = None
+        self._batch: Batch | None = None
         self._loss: Tensor | None = None
         self._recompute: Callable[[], Tensor] | None = None
         self._has_terms = False
@@ -79,7 +80,7 @@ class Hooks:
         """Tells whether any method overrides a hook."""
         return bool(self._hooked[hook])
 
-    def open(self, step: int, batch: Any, recompute: Callable[[], Tensor] | None) -> None:
+    def open(self, step: int, batch: Batch | None, recompute: Callable[[], Tensor] | None) -> None:
         """Begins the update numbered ``step`` on a batch."""
         self._step, self._batch, self._recompute = step, batch, recompute
 
@@ -103,7 +104,7 @@ class Hooks:
         return total
 
     def after_backward(self, logs: Logs) -> None:
-        """Calls that hook; afterwards the loss can no longer be computed anew."""
+        """Calls that hook; afterwards the loss can no longer be computed again."""
         for name, intervention in self._hooked["after_backward"]:
             _collect(logs, name, intervention.after_backward(self.view(name)))
         self._recompute = None

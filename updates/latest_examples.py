@@ -7,7 +7,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-Objective = Callable[[Tensor, Any], tuple[Tensor, dict[str, Tensor]]]
+from plasticity.networks.objective import AnyBatch, Batch, Objective
+
 COUNT: Final = 64
 
 
@@ -20,13 +21,13 @@ class LatestExamples:
     """
 
     def __init__(self) -> None:
-        self.objective: Objective | None = None
-        self._type: Callable[..., Any] = tuple
-        self._batches: deque[Any] = deque()
+        self.objective: Objective[Any] | None = None
+        self._type: Callable[..., Batch]
+        self._batches: deque[Batch] = deque()
         self._rows = 0
 
-    def declare(self, objective: Objective, batch_type: Callable[..., Any]) -> None:
-        """Says what the part learns from; to be called when the agent is built.
+    def declare(self, objective: Objective[AnyBatch], batch_type: Callable[..., AnyBatch]) -> None:
+        """Sets what the part learns from; to be called when the agent is built.
 
         Args:
             objective: The one that each update is made with.
@@ -34,7 +35,7 @@ class LatestExamples:
         """
         self.objective, self._type = objective, batch_type
 
-    def add(self, batch: Any) -> None:
+    def add(self, batch: Batch) -> None:
         """Remembers one minibatch."""
         self._batches.append(batch)
         self._rows += batch[0].shape[0]
@@ -42,7 +43,7 @@ class LatestExamples:
             self._batches.popleft()
             self._rows -= oldest
 
-    def latest(self, count: int) -> Any | None:
+    def latest(self, count: int) -> Batch | None:
         """Returns the latest examples, at most ``count`` and at most ``COUNT``, or None before the first."""
         if not self._batches:
             return None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from plasticity.networks.network import Network
+from plasticity.networks.objective import Batch
 
 EVERY_UPDATES: Final = 100
 MOST_REFERENCES: Final = 256
@@ -48,7 +49,7 @@ class UpdateTrace:
         """Whether the norms of the update that is being made are taken."""
         return self._armed
 
-    def open(self, update: int, batch: Any) -> None:
+    def open(self, update: int, batch: Batch | None) -> None:
         """Begins the update numbered ``update`` = 1, 2, ...
 
         Args:
@@ -57,9 +58,9 @@ class UpdateTrace:
         """
         self._armed = self._armed or update == 1 or update % EVERY_UPDATES == 0
         self._compares = update % EVERY_UPDATES == 0 and self._references is not None
-        if (update + 1) % EVERY_UPDATES == 0 and (inputs := getattr(batch, "inputs", None)) is not None:
+        if (update + 1) % EVERY_UPDATES == 0 and batch is not None:
             # A copy, since a view would be saved with all that it is a view of.
-            self._references = inputs[:MOST_REFERENCES].detach().clone()
+            self._references = batch.inputs[:MOST_REFERENCES].detach().clone()
 
     def arm(self) -> None:
         """Asks for the norms of the next update, whatever its number."""
@@ -81,7 +82,7 @@ class UpdateTrace:
             if gradient is not None:
                 self._details[f"magnitude/{layer.name}"] = layer.weight.sums(gradient.abs()) * (layer.units / gradient.numel())
         if self._compares:
-            self._before = self._said()
+            self._before = self._reference_outputs()
 
     @contextmanager
     def of(self, what: str) -> Iterator[None]:
@@ -103,7 +104,7 @@ class UpdateTrace:
         if self._armed:
             self.norms, self.details, self._armed = {**self._norms, "update": update}, self._details, False
             if self._before is not None:
-                self.outputs = (self._before, self._said())
+                self.outputs = (self._before, self._reference_outputs())
                 self._references = None
             self._forget()
 
@@ -120,7 +121,7 @@ class UpdateTrace:
     def _forget(self) -> None:
         self._norms, self._details, self._before = {}, {}, None
 
-    def _said(self) -> Tensor:
+    def _reference_outputs(self) -> Tensor:
         """Returns the outputs for the references, and leaves the network in the mode it is in."""
         assert self._references is not None
         was_training = self._network.training

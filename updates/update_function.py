@@ -10,11 +10,11 @@ from torch.func import functional_call
 
 from plasticity.interventions.base import Intervention
 from plasticity.networks.network import Network
+from plasticity.networks.objective import Batch, Objective
 from plasticity.networks.taps import Taps
 from plasticity.updates.execution import Execution
 
 Measures = dict[str, Tensor]
-Objective = Callable[[Tensor, Any], tuple[Tensor, Measures]]
 
 
 class Computed(NamedTuple):
@@ -23,8 +23,8 @@ class Computed(NamedTuple):
     Attributes:
         loss: 0-dim.
         norm: Joint norm of the gradient, before clipping.
-        measures: What the objective measured beside the loss.
-        pre: Pre-activations by layer; empty if nobody asked for them.
+        measures: What the objective measured besides the loss.
+        pre: Pre-activations by layer; empty if they were not asked for.
         post: Post-activations by layer.
         gradients: One for each parameter; empty if the step was made inside.
     """
@@ -55,7 +55,7 @@ class UpdateFunction:
     def __init__(
         self,
         network: Network,
-        objective: Objective,
+        objective: Objective[Any],
         records: bool,
         steps: bool,
         measuring: Sequence[Intervention],
@@ -75,12 +75,12 @@ class UpdateFunction:
         self._host_rate = 0.0
         self._measured: list[str] = []
         self._tapped: list[str] = []
-        self._batch_type: Callable[..., Any] = tuple
+        self._batch_type: Callable[..., Batch]
         self._fixed = [self._rate, *self._values, *self._buffers, *chain.from_iterable(self._running)]
         self._call = execution.of(self._flat_update, len(self._fixed))
 
-    def __call__(self, batch: Any, learning_rate: float) -> Computed:
-        """Makes the update for a named tuple of tensors ``batch`` with a field ``inputs``."""
+    def __call__(self, batch: Batch, learning_rate: float) -> Computed:
+        """Makes the update for one batch."""
         if learning_rate != self._host_rate:
             self._host_rate = learning_rate
             self._rate.fill_(learning_rate)
@@ -121,7 +121,7 @@ class UpdateFunction:
         return results
 
     def _differentiated(
-        self, named: dict[str, Tensor], buffers: dict[str, Tensor], batch: Any
+        self, named: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch
     ) -> tuple[Tensor, Sequence[Tensor], Measures, Taps]:
         """Returns the loss, its gradient by each parameter, the objective's measures and the activations."""
         with torch.enable_grad():

@@ -10,13 +10,14 @@ from torch.optim import Optimizer
 
 from plasticity.interventions.base import Intervention, Logs
 from plasticity.networks.network import Network
+from plasticity.networks.objective import AnyBatch, Batch, Objective
 from plasticity.updates.execution import EAGER, Execution
 from plasticity.updates.gradient_check import GradientCheck
 from plasticity.updates.hooks import Hooks
 from plasticity.updates.latest_examples import LatestExamples
 from plasticity.updates.lower_precision import CastCopies
 from plasticity.updates.trace import UpdateTrace
-from plasticity.updates.update_function import Objective, UpdateFunction
+from plasticity.updates.update_function import UpdateFunction
 
 
 class Updater:
@@ -58,7 +59,7 @@ class Updater:
             raise ValueError(f"{execution.name} does not work with {what}; choose {execution.remedy}")
         self.part, self.network, self.seed = part, network, seed
         self.max_gradient_norm, self.execution = max_gradient_norm, execution
-        self._functions: dict[tuple[Objective, bool], UpdateFunction] = {}
+        self._functions: dict[tuple[Objective[Any], bool], UpdateFunction] = {}
         # The structure is final, and walking the modules at every update would be a good part of a small one.
         self._parameters = list(network.parameters())
         self.device = self._parameters[0].device
@@ -98,7 +99,7 @@ class Updater:
         return self._forward(inputs, self.network)
 
     def forward_again(self, inputs: Tensor) -> Tensor:
-        """Runs the training forward once more, for a loss that is computed anew; its activations are not recorded."""
+        """Runs the training forward once more, for a loss that is computed again; its activations are not recorded."""
         return self._forward(inputs, self.network)
 
     @torch.no_grad()
@@ -119,13 +120,13 @@ class Updater:
         self.network.eval()
         return self._forward(inputs, self.network)
 
-    def update(self, objective: Objective, batch: Any) -> Logs:
+    def update(self, objective: Objective[AnyBatch], batch: AnyBatch) -> Logs:
         """Makes one update from an objective: the training forward on ``batch.inputs``, then ``step``.
 
         Args:
             objective: Maps the head's output and the batch to a scalar loss and to measures by name; a pure function of tensors,
                 the same one in every call.
-            batch: A named tuple of tensors with a field ``inputs``, shown to the interventions.
+            batch: Shown to the interventions.
 
         Returns:
             Logs of the interventions, as ``<name>/<key>``, the objective's measures, and ``train/loss`` without the terms of the
@@ -146,12 +147,12 @@ class Updater:
         logs = self.step(loss, batch, recompute)
         return {**logs, **{name: value.detach() for name, value in measures.items()}, "train/loss": loss.detach()}
 
-    def step(self, loss: Tensor, batch: Any, recompute: Callable[[], Tensor] | None = None) -> Logs:
+    def step(self, loss: Tensor, batch: Batch | None, recompute: Callable[[], Tensor] | None = None) -> Logs:
         """Makes one update from a loss whose graph comes from ``forward``.
 
         Args:
             loss: A scalar.
-            batch: What the loss was computed from, shown to the interventions.
+            batch: What the loss was computed from, shown to the interventions; None if no method reads it.
             recompute: Returns the same loss, from the same random numbers, at the weights as they are when it is called.
 
         Returns:
@@ -162,7 +163,7 @@ class Updater:
             FloatingPointError: If the loss or a gradient is not finite; the weights are as before.
         """
         if self.hooks.needs_recompute and recompute is None:
-            raise ValueError(f"{self.hooks.needs_recompute} needs the loss anew, which part {self.part} does not offer")
+            raise ValueError(f"{self.hooks.needs_recompute} needs the loss again, which part {self.part} does not offer")
         self._begin(batch, recompute)
         logs: Logs = {}
         loss = loss if (terms := self.hooks.loss_terms(logs, loss)) is None else loss + terms
@@ -171,7 +172,9 @@ class Updater:
         loss.backward()
         return self._finish(loss.detach(), logs)
 
-    def _update_as_function(self, objective: Objective, batch: Any, recompute: Callable[[], Tensor] | None) -> Logs:
+    def _update_as_function(
+        self, objective: Objective[AnyBatch], batch: AnyBatch, recompute: Callable[[], Tensor] | None
+    ) -> Logs:
         """Leaves to the function what can be left to it, and runs every hook as ``step`` does."""
         self._begin(batch, recompute)
         whole = self._steps_inside and not self.trace.armed
@@ -193,7 +196,7 @@ class Updater:
             loss = loss + terms.detach()
         return self._finish(loss, logs)
 
-    def _begin(self, batch: Any, recompute: Callable[[], Tensor] | None) -> None:
+    def _begin(self, batch: Batch | None, recompute: Callable[[], Tensor] | None) -> None:
         self.steps += 1
         self.hooks.open(self.steps, batch, recompute)
         self.trace.open(self.steps, batch)
@@ -222,7 +225,7 @@ class Updater:
         simple = plain and not any(groups[0][setting] for setting in ("momentum", "weight_decay", "maximize"))
         return simple and not self.hooks.overrides("loss") and not self.hooks.overrides("after_backward")
 
-    def _function(self, objective: Objective, whole: bool) -> UpdateFunction:
+    def _function(self, objective: Objective[Any], whole: bool) -> UpdateFunction:
         if (objective, whole) not in self._functions:
             bound = self.max_gradient_norm if whole else None
             records = self.hooks.taps_wanted or (self._records and not whole)

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from plasticity.agents.dqn.settings import DQNSettings
-from plasticity.agents.losses.targets import categorical_cross_entropy, project_categorical, td_targets
+from plasticity.agents.losses.targets import project_categorical, td_targets
+from plasticity.agents.losses.value_coding import CATEGORICAL
 from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.registry import agent
 from plasticity.agents.replay.buffer import Replay, ReplayBatch
-from plasticity.agents.replay.priorities import Priorities, PrioritisedBatch, PrioritisedReplay
+from plasticity.agents.replay.memory import TransitionMemory
+from plasticity.agents.replay.priorities import Priorities, PrioritisedReplay
 from plasticity.agents.schedules import linear
 from plasticity.envs.experience import Experience, Transitions
 from plasticity.envs.problem import Problem
@@ -71,7 +73,6 @@ class DQN:
         self.replay = _replay(settings, self.q.device, frame_stack)
         self._objective = self._loss
         self.q.examples.declare(self._objective, TargetBatch)
-        self._unweighted = torch.ones(settings.batch_size, device=self.q.device)
         self.env_steps = 0
         self._updates_owed = 0
         self._exploration = torch_generator(build_part.seed, "exploration")
@@ -134,8 +135,7 @@ class DQN:
 
     def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
         """Returns observations drawn uniformly from the replay, or None while it is empty."""
-        replay = self.replay.replay if isinstance(self.replay, PrioritisedReplay) else self.replay
-        return replay.sample(count, generator).inputs if replay.size else None
+        return self.replay.sample_uniformly(count, generator).inputs if self.replay.size else None
 
     def state_dict(self, folder: Path | None = None) -> dict[str, Any]:
         """Returns everything that the next call depends on; with a folder the replay is in files there."""
@@ -160,25 +160,17 @@ class DQN:
         return self._exploration, self._sampling, self._noise
 
     def _update(self) -> Logs:
-        drawn = self._draw()
-        sampled = drawn.batch
+        sampled = self.replay.sample(self.settings.batch_size, self._sampling, self.importance)
         targets = self._targets(sampled)
-        scaled = self._scale.take_in(targets)
-        batch = TargetBatch(sampled.inputs, sampled.actions, scaled, drawn.weights, sampled.next_inputs)
+        scaled = self._scale.normalise(targets)
+        batch = TargetBatch(sampled.inputs, sampled.actions, scaled, sampled.weights, sampled.next_inputs)
         with self._with_noise(self.q.network):
             logs = self.q.update(self._objective, batch) | self._scale.measures(targets)
-        if isinstance(self.replay, PrioritisedReplay):
-            self.replay.update(drawn.rows, torch.as_tensor(logs.pop(_PRIORITIES)))
+        if _PRIORITIES in logs:
+            self.replay.set_priorities(sampled.rows, torch.as_tensor(logs.pop(_PRIORITIES)))
         if self.q.steps % self.settings.target_every_updates == 0:
             self.target.load_state_dict(self.q.network.state_dict())
         return logs
-
-    def _draw(self) -> PrioritisedBatch:
-        count = self.settings.batch_size
-        if isinstance(self.replay, PrioritisedReplay):
-            return self.replay.sample(count, self._sampling, self.importance)
-        rows = self.replay.draw(count, self._sampling)
-        return PrioritisedBatch(self.replay.batch(rows), rows, self._unweighted)
 
     def _loss(self, outputs: Tensor, batch: TargetBatch) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = outputs[torch.arange(outputs.shape[0], device=outputs.device), batch.actions]
@@ -186,7 +178,7 @@ class DQN:
         if values.ndim == 2:
             assert self._atoms is not None
             values = values @ self._atoms
-        errors = self._errors(chosen, batch.targets)
+        errors = self._coding.errors(chosen, batch.targets, self._atoms)
         measures = {"train/target_value": values.mean()}
         if self.settings.prioritised:
             priorities = errors if self._coding.categorical else (chosen - batch.targets).abs()
@@ -204,17 +196,12 @@ class DQN:
             with self._with_noise(self.q.network):
                 selector = self.q.network.decode(self.q.infer(batch.next_inputs, self.q.network))
         best = selector.argmax(1, keepdim=True)
-        if self.settings.loss != "categorical":
+        if self.settings.loss != CATEGORICAL:
             return td_targets(batch.rewards, batch.terminated, next_values.gather(1, best).squeeze(1), batch.discounts)
         atoms = self.q.network.tensor("head.atoms")
         distribution = outputs[torch.arange(outputs.shape[0], device=outputs.device), best.squeeze(1)].softmax(1)
         rewards, terminated, discounts = (column.unsqueeze(1) for column in (batch.rewards, batch.terminated, batch.discounts))
         return project_categorical(distribution, td_targets(rewards, terminated, atoms, discounts), atoms)
-
-    def _errors(self, chosen: Tensor, targets: Tensor) -> Tensor:
-        if self.settings.loss == "categorical":
-            return categorical_cross_entropy(chosen, targets)
-        return self._coding.errors(chosen, targets, self._atoms)
 
     @contextmanager
     def _with_noise(self, network: Network) -> Iterator[None]:
@@ -226,7 +213,7 @@ class DQN:
             yield
 
 
-def _replay(settings: DQNSettings, device: torch.device, frame_stack: int) -> Replay | PrioritisedReplay:
+def _replay(settings: DQNSettings, device: torch.device, frame_stack: int) -> TransitionMemory:
     folder = None if settings.replay_folder is None else Path(settings.replay_folder)
     replay = Replay(settings.buffer_transitions, device, settings.n_step, settings.discount, frame_stack, folder)
     if not settings.prioritised:

@@ -3,11 +3,18 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
-from plasticity.agents.losses.value_coding import CATEGORICAL_LOSSES, POP_ART, ValueCoding, categorical_support, require_decodable
+from plasticity.agents.losses.value_coding import (
+    CATEGORICAL,
+    CATEGORICAL_LOSSES,
+    POP_ART,
+    ValueCoding,
+    categorical_support,
+    require_decodable,
+)
 from plasticity.networks.spec import HeadSpec
 from plasticity.settings.fields import Settings, setting
 
-LOSSES: Final = ("squared", "huber", "two_hot", "hl_gauss", POP_ART, "categorical")
+LOSSES: Final = ("squared", "huber", "two_hot", "hl_gauss", POP_ART, CATEGORICAL)
 BEHAVIOURS: Final = ("epsilon_greedy", "uniform")
 
 
@@ -40,7 +47,7 @@ class DQNSettings(Settings):
     noise_deviation: float = setting(
         0.0,
         "sigma_0 of noisy dense layers (Fortunato et al. 2018), which then explore; 0 for none. Noise is "
-        "drawn anew for every action, and for each of the three forward passes of an update; evaluation acts "
+        "drawn again for every action, and for each of the three forward passes of an update; evaluation acts "
         "without it.",
         low=0,
     )
@@ -89,7 +96,7 @@ class DQNSettings(Settings):
         super().__post_init__()
         if self.stream_widths and not self.dueling:
             raise ValueError(
-                f"agent.stream_widths={list(self.stream_widths)} needs agent.dueling=true: there are no streams else"
+                f"agent.stream_widths={list(self.stream_widths)} needs agent.dueling=true: without it there are no streams"
             )
         require_decodable(self.label_smoothing, self.label_smoothing_decoding)
         if self.loss == POP_ART and self.dueling:
@@ -100,14 +107,13 @@ class DQNSettings(Settings):
 
     @property
     def coding(self) -> ValueCoding:
-        """How values are represented; that of a two-hot value for C51 as well, whose targets differ and are not smoothed."""
-        projected = self.loss == "categorical"
+        """How values are represented; the projected targets of ``categorical`` are not smoothed."""
         return ValueCoding(
-            "two_hot" if projected else self.loss,
+            self.loss,
             self.bins or 0,
             self.value_low or 0.0,
             self.value_high or 0.0,
-            0.0 if projected else self.label_smoothing,
+            0.0 if self.loss == CATEGORICAL else self.label_smoothing,
             self.pop_art_deviation_low,
             self.label_smoothing_decoding,
         )

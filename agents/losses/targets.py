@@ -50,7 +50,7 @@ def hl_gauss(values: Tensor, atoms: Tensor, deviation: float = 0.75) -> Tensor:
     width = (atoms[-1] - atoms[0]) / (atoms.shape[0] - 1)
     edges = torch.cat([atoms - width / 2, atoms[-1:] + width / 2])
     clipped = values.clamp(atoms[0], atoms[-1]).unsqueeze(1)
-    cumulative = torch.special.ndtr((edges - clipped) / (deviation * width))
+    cumulative: Tensor = torch.special.ndtr((edges - clipped) / (deviation * width))
     return cumulative.diff(dim=1) / (cumulative[:, -1:] - cumulative[:, :1])
 
 

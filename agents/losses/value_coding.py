@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from math import ceil, isfinite
 from typing import ClassVar, Final, NamedTuple
 
@@ -14,7 +13,8 @@ from plasticity.settings.fields import Settings, require_choice, require_range, 
 
 POP_ART: Final = "pop_art"
 CODINGS: Final = ("squared", "huber", "two_hot", "hl_gauss", POP_ART)
-CATEGORICAL_LOSSES: Final = ("two_hot", "hl_gauss", "categorical")
+CATEGORICAL: Final = "categorical"
+CATEGORICAL_LOSSES: Final = ("two_hot", "hl_gauss", CATEGORICAL)
 DECODINGS: Final = ("corrected", "published")
 _MOST_DERIVED_ATOMS: Final = 25_000
 _ATOMS_OF_A_BELL: Final = 2  # beyond a value at the end: its bell is 0.75 atoms wide, and loses 0.04 % of its mass there
@@ -73,12 +73,13 @@ class ValueCoding(NamedTuple):
     """A value's representation and loss, interchangeable among DQN's Q, PPO's value and SAC's critics.
 
     Attributes:
-        kind: ``squared``, ``huber``, ``two_hot``, ``hl_gauss``, or ``pop_art`` for squared errors of values normalised by running
-            moments of the targets, see ``plasticity.agents.losses.value_scale``.
+        kind: ``squared``, ``huber``; ``two_hot`` or ``hl_gauss``, which encode a scalar target; ``categorical``, whose targets
+            are distributions already; or ``pop_art`` for squared errors of values normalised by running moments of the targets,
+            see ``plasticity.agents.losses.value_scale``.
         bins: Atoms of a categorical value.
         low: First atom.
         high: Last atom.
-        label_smoothing: Weight of the uniform distribution in a categorical target, in [0, 1].
+        label_smoothing: Weight of the uniform distribution in a target that is encoded, in [0, 1].
         deviation_low: Least deviation that ``pop_art`` divides by.
         decoding: ``corrected`` to take the uniform distribution out when values are decoded, ``published`` to leave it in.
     """
@@ -94,7 +95,7 @@ class ValueCoding(NamedTuple):
     @property
     def categorical(self) -> bool:
         """Whether a value is a distribution over atoms."""
-        return self.kind in ("two_hot", "hl_gauss")
+        return self.kind in CATEGORICAL_LOSSES
 
     def head(self, scalar_kind: str, outputs: int, gain: float = 1.0) -> HeadSpec:
         """Returns the head for ``outputs`` values; ``scalar_kind`` names that of a scalar value."""
@@ -110,7 +111,7 @@ class ValueCoding(NamedTuple):
 
         Args:
             outputs: Scalars (...), or logits (..., Z).
-            targets: Values, (...), normalised like the outputs for ``pop_art``.
+            targets: Values, (...), normalised like the outputs for ``pop_art``; distributions (..., Z) for ``categorical``.
             atoms: (Z,) for a categorical value.
 
         Returns:
@@ -119,13 +120,22 @@ class ValueCoding(NamedTuple):
         if not self.categorical:
             return regression_error(outputs, targets, self.kind == "huber")
         assert atoms is not None
-        encode = two_hot if self.kind == "two_hot" else hl_gauss
-        encoded = encode(targets.reshape(-1), atoms).view(*targets.shape, -1)
-        return categorical_cross_entropy(outputs, smooth(encoded, self.label_smoothing))
+        return categorical_cross_entropy(outputs, targets if self.kind == CATEGORICAL else self.encode(targets, atoms))
+
+    def encode(self, values: Tensor, atoms: Tensor) -> Tensor:
+        """Returns the distribution over (Z,) atoms, (..., Z), that stands for each value (...) in a target.
+
+        For ``categorical`` it is the projection of all mass at the value, which is two-hot.
+        """
+        encode = hl_gauss if self.kind == "hl_gauss" else two_hot
+        return smooth(encode(values.reshape(-1), atoms).view(*values.shape, -1), self.label_smoothing)
 
     def errors_over(self, atoms: Tensor | None) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """Returns ``errors`` of logits over these atoms and values; None for a scalar value."""
-        return partial(self.errors, atoms=atoms) if self.categorical else None
+        """Returns a function of logits over these atoms, (..., Z), and values, (...), to each error; None for a scalar value."""
+        if not self.categorical:
+            return None
+        assert atoms is not None
+        return lambda logits, values: categorical_cross_entropy(logits, self.encode(values, atoms))
 
 
 @dataclass

@@ -26,30 +26,30 @@ class ValueScale:
             if self._heads and type(method).evaluation_network is not Intervention.evaluation_network:
                 raise ValueError(f"{name} averages weights that stand for other values after every update of pop_art; drop one")
 
-    def take_in(self, targets: Tensor) -> Tensor:
+    def normalise(self, targets: Tensor) -> Tensor:
         """Returns targets as the loss of this update takes them.
 
-        The moments take in the targets first and the last map is rescaled, so that the network's values stay as they are. To be
-        called once before each update.
+        The moments move towards the targets first and the last map is rescaled, so that the network's values stay.
+        To be called once before each update.
 
         Args:
             targets: Values, of any shape.
         """
         for head in self._heads:
-            head.take_in(targets, self._step_size)
+            head.update_moments(targets, self._step_size)
         return self.encode(targets)
 
     def encode(self, values: Tensor) -> Tensor:
         """Returns values as the network outputs them."""
         return self._heads[0].encode(values) if self._heads else values
 
-    def lend(self, others: Sequence[PopArtHead]) -> None:
+    def copy_moments_to(self, others: Sequence[PopArtHead]) -> None:
         """Gives the heads of a copy of the network its moments; their values stay, and weights of both can be averaged then."""
         for own, other in zip(self._heads, others, strict=True):
-            other.adopt(own)
+            other.copy_moments(own)
 
     def measures(self, targets: Tensor) -> Logs:
-        """Returns logs about ``targets`` as they were before ``take_in``, and the moments; none without PopArt."""
+        """Returns logs about ``targets`` as they were before ``normalise``, and the moments; none without PopArt."""
         if not self._heads:
             return {}
         head = self._heads[0]

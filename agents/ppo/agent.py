@@ -17,7 +17,7 @@ from plasticity.agents.losses.distributions import (
 )
 from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
-from plasticity.agents.ppo.batches import JointBatch, PolicyBatch, RolloutStep, ValueBatch
+from plasticity.agents.ppo.batches import RolloutBatch, RolloutStep
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.registry import agent
 from plasticity.agents.schedules import linear
@@ -64,10 +64,10 @@ class PPO:
         valued.value_errors = self._coding.errors_over(self._atoms)
         self._policy_objective, self._value_objective, self._joint_objective = self._policy, self._value, self._joint
         if settings.shared_torso:
-            self.parts["actor_critic"].examples.declare(self._joint_objective, JointBatch)
+            self.parts["actor_critic"].examples.declare(self._joint_objective, RolloutBatch)
         else:
-            self.parts["actor"].examples.declare(self._policy_objective, PolicyBatch)
-            self.parts["critic"].examples.declare(self._value_objective, ValueBatch)
+            self.parts["actor"].examples.declare(self._policy_objective, RolloutBatch)
+            self.parts["critic"].examples.declare(self._value_objective, RolloutBatch)
         self._rates = {name: part.optimizer.param_groups[0]["lr"] for name, part in self.parts.items()}
         self._rollout: list[RolloutStep] = []
         self._acted: tuple[Tensor, Tensor] | None = None  # the observations of the latest ``act``, and the outputs for them
@@ -172,10 +172,10 @@ class PPO:
         for _ in range(self.settings.epochs):
             order = torch.randperm(data.inputs.shape[0], generator=self._shuffling, device=device)
             for rows in order.split(self.settings.minibatch_size):
-                logs.append(self._update(JointBatch(*(column.index_select(0, rows) for column in data))))
+                logs.append(self._update(RolloutBatch(*(column.index_select(0, rows) for column in data))))
         return samples(logs)
 
-    def _joint_data(self, rollout: Transitions, outputs: Tensor) -> JointBatch:
+    def _joint_data(self, rollout: Transitions, outputs: Tensor) -> RolloutBatch:
         """Computes log-probabilities, values, advantages and returns with the parameters that acted; rows are T x N."""
         outputs = outputs.flatten(0, 1)
         steps, count = rollout.rewards.shape
@@ -194,7 +194,7 @@ class PPO:
         )
         log_probs, _ = self._log_probs(self._policy_columns(outputs), actions)
         returns = advantages + values
-        return JointBatch(inputs, actions, log_probs, advantages.flatten(), values.flatten(), returns.flatten())
+        return RolloutBatch(inputs, actions, log_probs, advantages.flatten(), values.flatten(), returns.flatten())
 
     def _next_values(self, rollout: Transitions, values: Tensor) -> Tensor:
         """Returns (T, N) values of the next observations: computed for those alone that the next step does not begin with."""
@@ -204,21 +204,19 @@ class PPO:
         own = self._values(rollout.next_observations.flatten(0, 1).index_select(0, rows))
         return following.flatten().index_copy(0, rows, own).view_as(values)
 
-    def _update(self, batch: JointBatch) -> Logs:
+    def _update(self, batch: RolloutBatch) -> Logs:
         returns = batch.returns
-        batch = batch._replace(returns=self._scale.take_in(returns), values=self._scale.encode(batch.values))
+        batch = batch._replace(returns=self._scale.normalise(returns), values=self._scale.encode(batch.values))
         if self.settings.normalise_advantages and batch.advantages.shape[0] > 1:
             spread = batch.advantages.std() + 1e-8
             batch = batch._replace(advantages=(batch.advantages - batch.advantages.mean()) / spread)
         if self.settings.shared_torso:
             return self.parts["actor_critic"].update(self._joint_objective, batch) | self._scale.measures(returns)
-        policy = PolicyBatch(batch.inputs, batch.actions, batch.log_probs, batch.advantages)
-        value = ValueBatch(batch.inputs, batch.values, batch.returns)
-        logs = by_part(self.parts["actor"].update(self._policy_objective, policy), "actor")
-        logs |= by_part(self.parts["critic"].update(self._value_objective, value), "critic") | self._scale.measures(returns)
+        logs = by_part(self.parts["actor"].update(self._policy_objective, batch), "actor")
+        logs |= by_part(self.parts["critic"].update(self._value_objective, batch), "critic") | self._scale.measures(returns)
         return {name: number for name, number in logs.items() if name != "train/loss"}
 
-    def _policy(self, outputs: Tensor, batch: PolicyBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _policy(self, outputs: Tensor, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The clipped surrogate (Schulman et al. 2017, equation 7) less the entropy bonus."""
         log_probs, entropy = self._log_probs(outputs, batch.actions)
         log_ratio = log_probs - batch.log_probs
@@ -233,7 +231,7 @@ class PPO:
         }
         return loss - self.settings.entropy_coefficient * entropy.mean(), measures
 
-    def _value(self, outputs: Tensor, batch: ValueBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _value(self, outputs: Tensor, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
         outputs = outputs.squeeze(1)
         errors = self._coding.errors(outputs, batch.returns, self._atoms)
         if self.settings.clip_value is not None and not self._coding.categorical:
@@ -242,11 +240,10 @@ class PPO:
         loss = self.settings.value_coefficient * errors.mean()
         return loss, {"train/value_loss": loss}
 
-    def _joint(self, outputs: Tensor, batch: JointBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _joint(self, outputs: Tensor, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
         policy_outputs, value_outputs = self._head.split(outputs)
-        policy = PolicyBatch(batch.inputs, batch.actions, batch.log_probs, batch.advantages)
-        policy_loss, measures = self._policy(policy_outputs, policy)
-        value_loss, more = self._value(value_outputs, ValueBatch(batch.inputs, batch.values, batch.returns))
+        policy_loss, measures = self._policy(policy_outputs, batch)
+        value_loss, more = self._value(value_outputs, batch)
         return policy_loss + value_loss, {**measures, **more}
 
     def _log_probs(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,31 +8,23 @@ from plasticity.envs.experience import Transitions
 
 
 class RolloutStep(NamedTuple):
-    """A step of the environments beside what the first part's network said of its observations, (N, ...), when it acted."""
+    """A step of the environments, and what the first part's network said of its observations, (N, ...), when it acted."""
 
     transitions: Transitions
     outputs: Tensor
 
 
-class PolicyBatch(NamedTuple):
-    """What an update of the policy learns from, leading axis B."""
+class RolloutBatch(NamedTuple):
+    """What an update of any part learns from, leading axis B.
 
-    inputs: Tensor
-    actions: Tensor
-    log_probs: Tensor
-    advantages: Tensor
-
-
-class ValueBatch(NamedTuple):
-    """What an update of the value learns from, leading axis B; old values and returns are normalised for ``pop_art``."""
-
-    inputs: Tensor
-    values: Tensor
-    returns: Tensor
-
-
-class JointBatch(NamedTuple):
-    """What an update of a shared network learns from, leading axis B."""
+    Attributes:
+        inputs: Observations.
+        actions: (B,) int64 or (B, A) float32.
+        log_probs: (B,) of the actions when they were chosen.
+        advantages: (B,).
+        values: (B,) of the observations when the actions were chosen, normalised for ``pop_art``.
+        returns: (B,), likewise.
+    """
 
     inputs: Tensor
     actions: Tensor

@@ -29,7 +29,9 @@ class ReplayBatch(NamedTuple):
         rewards: (B,) float32; over several steps the sum of gamma^i times reward i.
         terminated: (B,) bool; the last of the steps ended in a terminal state.
         next_inputs: (B, *shape); observations after the last of the steps.
-        discounts: (B,) float32; gamma^k of the k steps made. NaN in a batch made by hand without it.
+        discounts: (B,) float32; gamma^k of the k steps made. NaN in a batch made by hand without it, as are the next two.
+        rows: (B,) int64; where in the replay they come from.
+        weights: (B,) float32 importance weights; 1 where all rows were equally likely.
     """
 
     inputs: Tensor
@@ -38,6 +40,8 @@ class ReplayBatch(NamedTuple):
     terminated: Tensor
     next_inputs: Tensor
     discounts: Tensor = _NOT_GIVEN
+    rows: Tensor = _NOT_GIVEN
+    weights: Tensor = _NOT_GIVEN
 
 
 class _Columns(NamedTuple):
@@ -81,6 +85,7 @@ class Replay:
         self._frames = FrameStore(capacity, frame_stack, self._storage, folder)
         self._columns: _Columns | None = None
         self._saved: list[Segment] = []
+        self._ones = torch.ones(0, device=self._storage)
 
     @property
     def total(self) -> int:
@@ -120,26 +125,29 @@ class Replay:
         for column, new in zip(columns, (*transitions[1:4], ends), strict=True):
             put(column, first, new)
 
-    def sample(self, count: int, generator: torch.Generator) -> ReplayBatch:
-        """Draws ``count`` transitions with a generator on the replay's device.
+    def sample(self, count: int, generator: torch.Generator, beta: float = 0.0) -> ReplayBatch:
+        """Draws ``count`` transitions, all equally likely whatever ``beta``; see ``TransitionMemory``.
 
         Raises:
             ValueError: If the replay is empty.
         """
-        return self.batch(self.draw(count, generator))
+        return self.sample_uniformly(count, generator)
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Returns (count,) rows, uniformly with replacement.
+    def sample_uniformly(self, count: int, generator: torch.Generator) -> ReplayBatch:
+        """Draws ``count`` transitions with replacement, with a generator on the replay's device.
 
         Raises:
             ValueError: If the replay is empty.
         """
         if self.size == 0:
             raise ValueError("the replay is empty")
-        return torch.randint(self.size, (count,), generator=generator, device=self.device)
+        return self.batch(torch.randint(self.size, (count,), generator=generator, device=self.device))
+
+    def set_priorities(self, rows: Tensor, priorities: Tensor) -> None:
+        """Changes nothing: all rows are equally likely."""
 
     def batch(self, rows: Tensor) -> ReplayBatch:
-        """Returns what is in (B,) rows, each with the steps that follow it."""
+        """Returns what is in (B,) rows, each with the steps that follow it, and weights of 1."""
         columns = self._columns
         if columns is None:
             raise ValueError("the replay is empty")
@@ -151,14 +159,16 @@ class Replay:
             discounts = torch.full(rows.shape, self.discount, device=self._storage)
         inputs, next_inputs = self._frames.gather(rows, last)
         actions, terminated = columns.actions.index_select(0, rows), columns.terminated.index_select(0, last)
-        batch = ReplayBatch(inputs, actions, rewards, terminated, next_inputs, discounts)
+        if self._ones.shape != rows.shape:
+            self._ones = torch.ones(rows.shape, device=self._storage)
+        batch = ReplayBatch(inputs, actions, rewards, terminated, next_inputs, discounts, rows, self._ones)
         return batch if self._storage == self.device else ReplayBatch(*(value.to(self.device) for value in batch))
 
     def state_dict(self, folder: Path | None = None) -> dict[str, Any]:
         """Returns all transitions held: copies of them, or with a folder the names of the files that hold them.
 
         What came since the last time is written to the folder. The newest N transitions, which may yet be found to end an
-        episode, are in the state itself. Files that no state needs any more can be deleted by ``replay_segments.delete_unused``.
+        episode, are in the state itself. Files that no state needs any more can be deleted by ``segments.delete_unused``.
 
         Args:
             folder: Where the files are; the same at each call.

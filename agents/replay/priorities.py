@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -152,14 +152,6 @@ class Priorities:
         self.largest = state["largest"].to(self.largest.device, copy=True)
 
 
-class PrioritisedBatch(NamedTuple):
-    """Sampled transitions, the (B,) rows that they come from, and their (B,) importance weights."""
-
-    batch: ReplayBatch
-    rows: Tensor
-    weights: Tensor
-
-
 class PrioritisedReplay:
     """A replay whose rows are drawn by priority.
 
@@ -185,8 +177,8 @@ class PrioritisedReplay:
         rows = torch.arange(first, self.replay.total, device=self.replay.device) % self.replay.capacity
         self.priorities.fill(rows)
 
-    def sample(self, count: int, generator: torch.Generator, beta: float) -> PrioritisedBatch:
-        """Draws ``count`` transitions by priority, with a generator on the replay's device.
+    def sample(self, count: int, generator: torch.Generator, beta: float) -> ReplayBatch:
+        """Draws ``count`` transitions by priority, with a generator on the replay's device, and weighs them; see ``Priorities``.
 
         Raises:
             ValueError: If the replay is empty.
@@ -194,9 +186,13 @@ class PrioritisedReplay:
         if self.size == 0:
             raise ValueError("the replay is empty")
         rows = self.priorities.draw(count, self.size, generator)
-        return PrioritisedBatch(self.replay.batch(rows), rows, self.priorities.weights(rows, self.size, beta))
+        return self.replay.batch(rows)._replace(weights=self.priorities.weights(rows, self.size, beta))
 
-    def update(self, rows: Tensor, priorities: Tensor) -> None:
+    def sample_uniformly(self, count: int, generator: torch.Generator) -> ReplayBatch:
+        """Draws ``count`` transitions, all equally likely; see ``Replay.sample_uniformly``."""
+        return self.replay.sample_uniformly(count, generator)
+
+    def set_priorities(self, rows: Tensor, priorities: Tensor) -> None:
         """Sets the priorities of rows that were sampled since the last addition; see ``Priorities.update``."""
         self.priorities.update(rows, priorities)
 

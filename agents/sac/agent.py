@@ -188,7 +188,7 @@ class SAC:
         batch = self.replay.sample(self.settings.batch_size, self._sampling)
         inputs = torch.cat([batch.inputs, batch.actions], dim=1)
         targets = self._targets(batch)
-        critic_logs = self.critic.update(self._objective, CriticBatch(inputs, self._scale.take_in(targets)))
+        critic_logs = self.critic.update(self._objective, CriticBatch(inputs, self._scale.normalise(targets)))
         critic_logs = by_part(critic_logs | self._scale.measures(targets), "critic")
         actor_logs, log_prob = self._update_actor(batch)
         if self.settings.temperature_learning_rate:
@@ -248,7 +248,7 @@ class SAC:
     @torch.no_grad()
     def _follow(self) -> None:
         """Moves the target critics towards the critics; buffers are copied, after PopArt has rescaled for them."""
-        self._scale.lend(self._target_heads)
+        self._scale.copy_moments_to(self._target_heads)
         torch._foreach_lerp_(self._target_weights, self._critic_weights, self.settings.target_step_size)
         for own, target in self._critic_buffers:
             target.copy_(own)

@@ -18,10 +18,10 @@ from plasticity.agents.supervised.online_means import OnlineMeans
 from plasticity.envs.experience import Examples, Experience, Place
 from plasticity.envs.problem import Problem
 from plasticity.interventions.base import Logs
+from plasticity.networks.objective import Objective
 from plasticity.networks.spec import HeadSpec
 from plasticity.settings.fields import Settings, setting
 from plasticity.updates.recent_inputs import RecentInputs
-from plasticity.updates.update_function import Objective
 from plasticity.updates.updater import Updater
 
 
@@ -128,8 +128,11 @@ class SupervisedLearner:
         self.learner = build_part("learner", head)
         self.parts: dict[str, Updater] = {"learner": self.learner}
         self.online = OnlineMeans()
-        self._objective: Objective = self._masked_loss if masked else self._loss
-        self.learner.examples.declare(self._objective, MaskedBatch if masked else LabelledBatch)
+        self._objective: Objective[Any] = self._masked_loss if masked else self._loss
+        if masked:
+            self.learner.examples.declare(self._masked_loss, MaskedBatch)
+        else:
+            self.learner.examples.declare(self._loss, LabelledBatch)
         self._recent = RecentInputs(settings.recent_examples)
         self._rates = [group["lr"] for group in self.learner.optimizer.param_groups]
         self._best = BestWeights()
@@ -241,7 +244,7 @@ class SupervisedLearner:
             batches = zip(place.validation.inputs.split(size), place.validation.targets.split(size), strict=True)
             score = self.score((Examples(*batch) for batch in batches), place.active)
             value = float(-score.loss if score.accuracy is None else score.accuracy)
-            self._best.offer(value, self.learner.network)
+            self._best.keep_if_best(value, self.learner.network)
             logs["train/validation_accuracy" if self.classification else "train/validation_loss"] = abs(value)
             if place.ends_task:
                 self._best.restore(self.learner.network)

@@ -23,7 +23,7 @@ class BestWeights:
         self.score: float | None = None
         self._values: dict[str, Tensor] = {}
 
-    def offer(self, score: float, network: Network) -> None:
+    def keep_if_best(self, score: float, network: Network) -> None:
         """Keeps a copy of the network if the score is higher than all before; a draw goes to the earlier one."""
         if self.score is None or score > self.score:
             self.score = score

@@ -135,7 +135,8 @@ class ContextualBanditEnv(gymnasium.Env[npt.NDArray[Any], np.int64]):
 
     def _next_image(self) -> npt.NDArray[Any]:
         self._index = int(self.np_random.integers(len(self._images)))
-        return self._images[self._index].copy()
+        image: npt.NDArray[Any] = self._images[self._index].copy()
+        return image
 
 
 class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[Any]]):

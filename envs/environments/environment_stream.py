@@ -223,7 +223,7 @@ class EnvironmentStream:
         """Returns the task from the coming observations on."""
         if not self.announces_tasks or TASK not in info:
             return self._coming_task
-        announced = _said(info, TASK)
+        announced = _info_values(info, TASK)
         return int(announced.max()) if announced.size else self._coming_task
 
     def _count(self, rewards: npt.NDArray[np.float64], over: npt.NDArray[np.bool_]) -> dict[str, Any]:
@@ -287,9 +287,9 @@ def _with_final_observations(observations: Tensor, done: npt.NDArray[np.bool_], 
 
 def _notes(info: Mapping[str, Any]) -> dict[str, float]:
     """Returns the mean of each ``stream/<name>`` over the environments that said it."""
-    return {key: float(np.mean(_said(info, key))) for key in info if key.startswith("stream/")}
+    return {key: float(np.mean(_info_values(info, key))) for key in info if key.startswith("stream/")}
 
 
-def _said(info: Mapping[str, Any], key: str) -> npt.NDArray[Any]:
+def _info_values(info: Mapping[str, Any], key: str) -> npt.NDArray[Any]:
     values = np.asarray(info[key])
     return values[info[f"_{key}"]] if values.ndim and f"_{key}" in info else values

@@ -63,7 +63,7 @@ class TaskSequence(VectorEnv[Any, Any, Any]):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins the episodes of the current task anew."""
         observations, info = self.env.reset(seed=seed, options=options)
-        return observations, {**info, **self._said()}
+        return observations, {**info, **self._task_info()}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps the current task, and goes on to the next if this was its last step."""
@@ -113,7 +113,7 @@ class TaskSequence(VectorEnv[Any, Any, Any]):
         """Closes the environment of the current task."""
         self.env.close(**kwargs)
 
-    def _said(self) -> dict[str, Any]:
+    def _task_info(self) -> dict[str, Any]:
         return {"stream/task": float(self.number), **({TASK: self.number} if self._announce_tasks else {})}
 
     def _begin(self, number: int) -> None:

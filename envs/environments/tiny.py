@@ -65,4 +65,5 @@ class TinyEnv(gymnasium.Env[Observation, Any]):
 
 def one_hot(index: int, length: int) -> Observation:
     """Returns zeros, and a one at ``index``."""
-    return np.eye(length, dtype=np.float32)[index]
+    row: Observation = np.eye(length, dtype=np.float32)[index]
+    return row

@@ -10,7 +10,7 @@ from gymnasium.envs.classic_control import AcrobotEnv, CartPoleEnv, Continuous_M
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from plasticity.envs.simulation.generator_state import generator_state, restored_generator
-from plasticity.envs.simulation.keeps_state import is_ours, resumes_exactly
+from plasticity.envs.simulation.keeps_state import is_project_class, resumes_exactly
 
 _WITHOUT_STATE: Final = (OrderEnforcing, PassiveEnvChecker)
 _STOCK_MUJOCO: Final = "gymnasium.envs.mujoco."  # nothing of theirs lives in Python from one step to the next
@@ -33,7 +33,7 @@ def episode_limit(env: gymnasium.Env[Any, Any]) -> int | None:
     for layer in _layers(env):
         if isinstance(layer, TimeLimit):
             limits.append(int(layer._max_episode_steps))
-        elif is_ours(type(layer)) and getattr(layer, "episode_steps", None) is not None:
+        elif is_project_class(type(layer)) and getattr(layer, "episode_steps", None) is not None:
             limits.append(int(layer.episode_steps))  # type: ignore[attr-defined]
     return min(limits, default=None)
 

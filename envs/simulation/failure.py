@@ -45,7 +45,7 @@ def finite_reward(reward: Any) -> float:
     Raises:
         EnvironmentFailure: It is no number, or not finite in single precision, in which agents learn.
     """
-    value = reward
+    value: float = reward
     if type(reward) is not float:
         try:
             value = float(np.asarray(reward).item())

@@ -2,7 +2,7 @@
 
 from typing import Any, Final, Protocol, runtime_checkable
 
-_OURS: Final = f"{__name__.partition('.')[0]}."
+_PROJECT: Final = f"{__name__.partition('.')[0]}."
 _EXACT: Final = "exact_resume"
 
 
@@ -26,14 +26,14 @@ class KeepsState(Protocol):
 
 def resumes_exactly(env: object) -> bool:
     """Returns whether ``env`` is known to save all that decides how it goes on, within an episode too."""
-    return isinstance(env, KeepsState) and bool(getattr(env, _EXACT, True)) and _speaks_for(type(env))
+    return isinstance(env, KeepsState) and bool(getattr(env, _EXACT, True)) and _declares_its_state(type(env))
 
 
-def is_ours(cls: type) -> bool:
+def is_project_class(cls: type) -> bool:
     """Returns whether a class is one of this project's environments, and not one that a user derived from it."""
-    return cls.__module__.startswith(_OURS)
+    return cls.__module__.startswith(_PROJECT)
 
 
-def _speaks_for(cls: type) -> bool:
+def _declares_its_state(cls: type) -> bool:
     """Returns whether the class itself, or this project, answers for what ``state_dict`` saves."""
-    return is_ours(cls) or "state_dict" in vars(cls) or _EXACT in vars(cls)
+    return is_project_class(cls) or "state_dict" in vars(cls) or _EXACT in vars(cls)

@@ -114,12 +114,12 @@ class NormaliseObservations(_Normaliser):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Resets the environments."""
         observations, info = self.env.reset(seed=seed, options=options)
-        return self._shown(observations), info
+        return self._counted_and_normalised(observations), info
 
     def step(self, actions: Any) -> Stepped:
         """Steps the environments."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
-        shown = self._shown(observations)
+        shown = self._counted_and_normalised(observations)
         done = np.logical_or(terminated, truncated)
         if done.any() and "final_obs" in info:
             final = np.zeros_like(shown)
@@ -127,7 +127,7 @@ class NormaliseObservations(_Normaliser):
             info = {**info, "final_obs": final}
         return shown, rewards, terminated, truncated, info
 
-    def _shown(self, observations: Array) -> Array:
+    def _counted_and_normalised(self, observations: Array) -> Array:
         if not self.frozen:
             self.moments.update(observations)
         return self._normalised(observations)

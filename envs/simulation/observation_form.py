@@ -46,7 +46,7 @@ class ObservationForm:
         self._given = space.shape
         evident = layout == "auto" and len(space.shape) == 3
         self._moved = layout == "channels_last" or (evident and _channels_are_last(space.shape))
-        self.space = self._shown(space)
+        self.space = self._converted(space)
         self._dtype = self.space.dtype
         self.note = self._note() if evident else ""
 
@@ -76,7 +76,7 @@ class ObservationForm:
                 f"the observation has dtype {given.dtype} and values that {self._dtype}, the dtype of its space, cannot hold"
             )
 
-    def _shown(self, space: spaces.Box) -> spaces.Box:
+    def _converted(self, space: spaces.Box) -> spaces.Box:
         if space.dtype in KEPT_DTYPES and space.shape and not self._moved:
             return space
         dtype: Any = space.dtype if space.dtype in KEPT_DTYPES else np.dtype(np.float32)

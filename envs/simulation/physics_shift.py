@@ -85,9 +85,9 @@ class PhysicsShift(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.Record
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode, after a change if one is due."""
-        due = self._steps * self._num_envs // self._change_every
-        if due != self.number and not self._held:
-            self._apply(due)
+        number = self._steps * self._num_envs // self._change_every
+        if number != self.number and not self._held:
+            self._apply(number)
         observation, info = self.env.reset(seed=seed, options=options)
         said = {f"stream/{self.shift}": self.factor(self.number), "stream/task": float(self.number)}
         return observation, {**info, **said, **({TASK: self.number} if self.announce_tasks else {})}

@@ -88,10 +88,10 @@ class Camera:
                 return np.array(env.render(), np.uint8)  # a copy: a renderer may write into its buffer again
         except Exception as error:  # of whatever kind a graphics library raises that is missing or has no screen
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            cure = (
+            remedy = (
                 "; without a screen set MUJOCO_GL=egl, or MUJOCO_GL=osmesa where that is installed" if _uses_mujoco(env) else ""
             )
-            raise ValueError(f"the environment cannot be rendered here: {reason}{cure}") from error
+            raise ValueError(f"the environment cannot be rendered here: {reason}{remedy}") from error
 
 
 def _single(vector: VectorEnv[Any, Any, Any]) -> gymnasium.Env[Any, Any] | None:

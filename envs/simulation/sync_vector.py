@@ -48,7 +48,7 @@ class SyncVector(SyncVectorEnv):
         self._form = ObservationForm(envs[0].observation_space, image_layout)
         if any((env.observation_space, env.action_space) != (envs[0].observation_space, envs[0].action_space) for env in envs):
             raise ValueError(f"all copies must have the same spaces, got {one_line([env.observation_space for env in envs])}")
-        super().__init__([partial(_itself, env) for env in envs], autoreset_mode=AutoresetMode.SAME_STEP)
+        super().__init__([partial(_unchanged, env) for env in envs], autoreset_mode=AutoresetMode.SAME_STEP)
         self.notes = (self._form.note,) if self._form.note else ()
         self.single_observation_space = self._form.space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -143,7 +143,7 @@ class SyncVector(SyncVectorEnv):
             raise _failure(error, row) from error
 
 
-def _itself(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+def _unchanged(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     return env
 
 

@@ -91,7 +91,7 @@ class CameraLocations:
         self._folder, self._device, self._side, self._seed = folder, device, side, seed
         self._photographs = metadata.photographs
         permutation = torch.randperm(len(chosen), generator=torch_generator(seed, "order of the places"))
-        self._places = [chosen[place] for place in permutation[:wanted].tolist()]
+        self._places: list[int] = [chosen[place] for place in permutation[:wanted].tolist()]
         self._drawn = None if order == "periodic" else [0]  # places by number of the task, as far as they were asked for
         self._kept = lru_cache(maxsize=2)(self._read_task)
         self._refuse_missing_images()

@@ -84,7 +84,7 @@ class ArrayFolder:
         shapes = [_open(file).shape for file in self._files]
         self.classes = len(self._files)
         self.input_shape = shapes[0][1:]
-        self._counts = [shape[0] for shape in shapes]
+        self._counts: list[int] = [shape[0] for shape in shapes]
         for file, shape in zip(self._files, shapes, strict=True):
             if shape[1:] != self.input_shape:
                 raise DatasetError(f"{file} holds images {shape[1:]}, and {self._files[0].name} {self.input_shape}")

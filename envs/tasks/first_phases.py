@@ -88,19 +88,19 @@ class FirstPhases:
 
     def examples_in(self, number: int) -> int:
         """Returns the training examples of a task."""
-        return self._good(number) if self._kind == "subset" else len(self._order)
+        return self._unchanged_examples(number) if self._kind == "subset" else len(self._order)
 
     def task(self, number: int) -> TaskData:
         """Makes one phase, or the full task that follows them all."""
         train = self._of(self._order[: self.examples_in(number)])
-        good = self._good(number)
-        if good < len(train.targets):
-            train.targets[good:] = self._incorrect(train.targets, number)[good:]
+        unchanged = self._unchanged_examples(number)
+        if unchanged < len(train.targets):
+            train.targets[unchanged:] = self._incorrect(train.targets, number)[unchanged:]
         validation = self._of(self._held_out) if self.has_validation else None
         test = None if self._test is None else Examples(self._test.inputs, self._test.targets)
         return TaskData(train, validation, test)
 
-    def _good(self, number: int) -> int:
+    def _unchanged_examples(self, number: int) -> int:
         """Returns how many examples, the first of the order, are shown as they are."""
         first = self._fraction if self._kind == "subset" else 1 - self._fraction
         passed = number / self._phases if self._gradual or number >= self._phases else 0.0

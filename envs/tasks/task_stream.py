@@ -59,7 +59,7 @@ class Schedule:
         """Returns the minibatches of a whole epoch."""
         return -(-examples // self.batch_size)
 
-    def shown(self, examples: int, epoch: int) -> int:
+    def examples_shown(self, examples: int, epoch: int) -> int:
         """Returns how many examples an epoch of a task shows: all, unless the task ends within it."""
         if self.batches_per_task is None:
             return examples
@@ -146,7 +146,7 @@ class TaskStream:
         """Returns the examples of the smallest minibatch of a task."""
         examples, size = self.source.examples_in(task), self._schedule.batch_size
         epochs = self._schedule.epochs(task, examples)
-        shown = {self._schedule.shown(examples, epoch) for epoch in (0, epochs - 1)}
+        shown = {self._schedule.examples_shown(examples, epoch) for epoch in (0, epochs - 1)}
         return min(count % size or size for count in shown)
 
     def advance(self, act: Callable[[Tensor], Tensor] | None = None) -> Experience:
@@ -257,7 +257,7 @@ class TaskStream:
         order = order.to(train.inputs.device)
         self._epoch_inputs, self._epoch_targets = train.inputs[order], train.targets[order]
         self._epoch = epoch
-        self._shown = self._schedule.shown(self._examples, epoch)
+        self._shown = self._schedule.examples_shown(self._examples, epoch)
         self._position = 0
         self._place = Place(epoch, self._epochs, False, False, self._data.active, self._validation)
         self._last_place = self._place._replace(ends_epoch=True, ends_task=epoch + 1 == self._epochs)

@@ -11,7 +11,7 @@ from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.quota import Quota
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
-from plasticity.interventions.surgery.unit_statistics import Stretches, lowest, mean_over_inputs, require_units
+from plasticity.interventions.surgery.unit_statistics import LayerSlices, lowest, mean_over_inputs, require_units
 from plasticity.networks.layers.activations import activation_named
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
 from plasticity.settings.fields import setting
@@ -87,8 +87,8 @@ class ActivationRescale(Intervention):
         self._layers = u.network.units.layers
         self._rescalings = self._rescalings_of([layer.activation for layer in self._layers])
         sizes = [layer.units for layer in self._layers]
-        self._units = Stretches(sizes, u.generator.device)
-        self._channels = Stretches([layer.units * layer.copies for layer in self._layers], u.generator.device)
+        self._units = LayerSlices(sizes, u.generator.device)
+        self._channels = LayerSlices([layer.units * layer.copies for layer in self._layers], u.generator.device)
         self._mean, self._scaled_at = self._channels.full(), self._units.full().long()
         self._quota = Quota(sizes, self.maturity_updates)
         self._low_carried, self._high_carried = [0.0] * len(sizes), [0.0] * len(sizes)
@@ -111,10 +111,10 @@ class ActivationRescale(Intervention):
     def after_step(self, u: Update) -> Logs:
         """Scales the units that are due, low ones first."""
         scaled: Tensor | float = 0.0
-        self._quota.ripen(u.step)
-        if low := self._quota.due(self._low_carried, self._low_rates, u.step):
+        self._quota.count_mature(u.step)
+        if low := self._quota.take(self._low_carried, self._low_rates, u.step):
             scaled = self._rescale(u, low, [rescaling.low_scale for rescaling in self._rescalings], sign=1)
-        if high := self._quota.due(self._high_carried, self._high_rates, u.step):
+        if high := self._quota.take(self._high_carried, self._high_rates, u.step):
             scaled = scaled + self._rescale(u, high, [rescaling.high_scale for rescaling in self._rescalings], sign=-1)
         if self.clamp:
             torch._foreach_clamp_min_(self._clamped, -self.clamp)

@@ -94,6 +94,7 @@ class Churn(Intervention):
         """Returns the term, from update ``lag_updates`` + 2 on, and remembers this network and its inputs."""
         if self.coefficient == 0 and self.relative == 0:
             return None
+        assert u.batch is not None
         old, references = self._old[u.step % self.lag_updates], self.state["references"]
         complete = len(references) > self.lag_updates
         churn = self._churn(u.network, old, references[0]) if complete else None

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Final
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import averaged_at, require_units
-from plasticity.interventions.surgery.unit_transfer import compensate, hand_over
+from plasticity.interventions.surgery.unit_transfer import compensate, transfer_outgoing
 from plasticity.networks.network import Network
 from plasticity.networks.units import UnitLayer
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
@@ -130,7 +130,7 @@ class ColinearReset(Intervention):
             self.state[f"{layer.name}/products"] += gram
             self.state[f"{layer.name}/sums"] += sums
             self.state[f"{layer.name}/count"] += count
-        return self._reset(u) if due(u.step, self.every_updates) else {}
+        return self._reset(u) if is_multiple(u.step, self.every_updates) else {}
 
     def _reset(self, u: Update) -> Logs:
         masks: dict[str, Tensor] = {}
@@ -141,18 +141,18 @@ class ColinearReset(Intervention):
                 masks[layer.name], partner = colinear(cosines(shown), self.threshold)
                 if self.hand_over:
                     means = (sums / count).view(layer.copies, -1) * float(self.centre)
-                    _hand_over(u.network, layer, shown, means, masks[layer.name], partner)
+                    _transfer_outgoing(u.network, layer, shown, means, masks[layer.name], partner)
             gram.zero_()
             sums.zero_()
             self.state[f"{layer.name}/count"] = 0
         return {"units_reset": reset_units(u.network, u.optimizer, masks, self._policy, u.generator)}
 
 
-def _hand_over(network: Network, layer: UnitLayer, shown: Tensor, means: Tensor, chosen: Tensor, partner: Tensor) -> None:
+def _transfer_outgoing(network: Network, layer: UnitLayer, shown: Tensor, means: Tensor, chosen: Tensor, partner: Tensor) -> None:
     """Gives partners what the chosen units contribute, from sums of products and what was taken off before: (copies, U) means."""
     row = partner.unsqueeze(0)
     slope = torch.where(chosen, shown.gather(0, row).squeeze(0) / shown.diagonal()[partner], 0.0)
     constant = torch.where(chosen, means - slope * means[:, partner], 0.0)
     compensate(network, layer, constant.flatten().float())
     shares = torch.zeros_like(shown, dtype=torch.float32)
-    hand_over(network, layer, shares.scatter_(0, row, slope.unsqueeze(0).float()))
+    transfer_outgoing(network, layer, shares.scatter_(0, row, slope.unsqueeze(0).float()))

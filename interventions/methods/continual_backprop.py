@@ -11,7 +11,7 @@ from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.quota import Quota
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
-from plasticity.interventions.surgery.unit_statistics import Stretches, joined, lowest, mean_over_inputs, require_units
+from plasticity.interventions.surgery.unit_statistics import LayerSlices, joined, lowest, mean_over_inputs, require_units
 from plasticity.interventions.surgery.unit_transfer import compensate
 from plasticity.networks.units import UnitLayer, UnitSlice
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
@@ -95,8 +95,8 @@ class ContinualBackprop(Intervention):
         self._policy = ResetPolicy(bias="zero", optimizer_state=self.optimizer_state)
         self._layers = u.network.units.layers
         sizes = [layer.units for layer in self._layers]
-        self._units = Stretches(sizes, u.generator.device)
-        self._channels = Stretches([layer.units * layer.copies for layer in self._layers], u.generator.device)
+        self._units = LayerSlices(sizes, u.generator.device)
+        self._channels = LayerSlices([layer.units * layer.copies for layer in self._layers], u.generator.device)
         self._utility, self._age, self._mean = self._units.full(), self._units.full(), self._channels.full()
         self._quota, self._carried = Quota(sizes, self.maturity_updates), [0.0] * len(sizes)
         self._rates = [self.replacement_rate] * len(sizes)
@@ -129,8 +129,8 @@ class ContinualBackprop(Intervention):
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
         """Replaces the units that are due."""
-        self._quota.ripen(u.step)
-        counts = self._quota.due(self._carried, self._rates, u.step)
+        self._quota.count_mature(u.step)
+        counts = self._quota.take(self._carried, self._rates, u.step)
         return {"units_reset": self._replace(u, counts) if counts else 0.0}
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Logs, Update, due
+from plasticity.interventions.base import Logs, Update, is_multiple
 from plasticity.interventions.methods.weight_clipping import maps_of
 from plasticity.interventions.registry import intervention
-from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
+from plasticity.interventions.scheduled import Scheduled, copy_again, estimate_spectral_norms, restart_all
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
 from plasticity.settings.fields import setting
 
@@ -99,7 +99,7 @@ class DASH(Scheduled):
         if self.state["updates_to_collect"] > 0:
             self.state["updates_to_collect"] -= 1
             logs = self._shrink(u) if self.state["updates_to_collect"] == 0 else {}
-        if due(u.step, self.every_updates) or u.step in self.at_updates:
+        if is_multiple(u.step, self.every_updates) or u.step in self.at_updates:
             logs |= self.act(u)
         return logs
 
@@ -117,7 +117,7 @@ class DASH(Scheduled):
         factors = [shrinking_factors(weight, direction, self.smallest_factor, self.biases) for weight, direction in rows]
         torch._foreach_mul_(self._tensors, factors)
         torch._foreach_zero_(self._directions)
-        settle(u.network)
+        estimate_spectral_norms(u.network)
         if self.optimizer_state != "keep":
             restart_all(u.optimizer, u.network.parameters(), self.optimizer_state)
         if self.copies:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plasticity.interventions.base import Logs, Update
 from plasticity.interventions.registry import intervention
-from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
+from plasticity.interventions.scheduled import Scheduled, copy_again, estimate_spectral_norms, restart_all
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
 from plasticity.settings.fields import setting
 
@@ -25,7 +25,8 @@ def polar_factor(matrices: Tensor, iterations: int) -> Tensor:
     """
     tall = matrices.shape[-2] >= matrices.shape[-1]
     x = matrices if tall else matrices.mT
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    length: Tensor = x.norm(dim=(-2, -1), keepdim=True)
+    x = x / length.clamp_min(torch.finfo(x.dtype).tiny)
     for _ in range(iterations):
         x = 1.5 * x - 0.5 * (x @ (x.mT @ x))
     return x if tall else x.mT
@@ -37,7 +38,7 @@ def isometry(weight: Tensor, iterations: int) -> Tensor:
     A convolution's weight (out, in, height, width) is taken apart by position: each slice (out, in) has its own, divided by
     height * width.
     """
-    scale = (weight.shape[0] / weight.shape[1]) ** 0.5
+    scale: float = (weight.shape[0] / weight.shape[1]) ** 0.5
     if weight.ndim == 2:
         return scale * polar_factor(weight, iterations)
     slices = polar_factor(weight.movedim((0, 1), (-2, -1)), iterations)
@@ -84,7 +85,7 @@ class FIRE(Scheduled):
             return {}
         before = [weight.clone() for weight in self._weights]
         torch._foreach_lerp_(self._weights, [isometry(w, self.iterations) for w in self._weights], self.strength)
-        settle(u.network)
+        estimate_spectral_norms(u.network)
         if self.optimizer_state != "keep":
             restart_all(u.optimizer, u.network.parameters(), self.optimizer_state)
         if self.copies:

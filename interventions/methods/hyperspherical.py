@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.methods.weight_projection import projected_names
 from plasticity.interventions.registry import intervention
 from plasticity.settings.fields import setting
@@ -14,7 +14,8 @@ from plasticity.settings.fields import setting
 
 def row_lengths(weight: Tensor) -> Tensor:
     """Returns the length of all that feeds each unit, (out, 1, ...), broadcastable to the weight (out, ...)."""
-    return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+    lengths: Tensor = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+    return lengths
 
 
 @torch.no_grad()
@@ -63,7 +64,7 @@ class Hyperspherical(Intervention):
 
     def after_step(self, u: Update) -> Logs:
         """Projects if it is due."""
-        if due(u.step, self.every_updates):
+        if is_multiple(u.step, self.every_updates):
             for weight, lengths in self._pairs:
                 project_rows(weight, lengths)
         return {}

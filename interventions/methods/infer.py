@@ -107,6 +107,7 @@ class InFeR(Intervention):
             return None
         strength = self.coefficient / (self.heads if self.over_heads == "mean" else 1)
         with torch.no_grad():
+            assert u.batch is not None
             initial = features_of(self._initial, u.batch.inputs, self._names)
         terms, self._gradients = [], []
         for name, before in zip(self._names, initial, strict=True):

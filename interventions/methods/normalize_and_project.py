@@ -5,7 +5,7 @@ from typing import ClassVar, Final
 
 import torch
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.methods.weight_projection import project_norms, projected_names
 from plasticity.interventions.registry import intervention
 from plasticity.networks.network import Network
@@ -59,7 +59,7 @@ class NormalizeAndProject(Intervention):
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
         """Projects if it is due."""
-        if not due(u.step, self.every_updates):
+        if not is_multiple(u.step, self.every_updates):
             return {}
         project_norms([u.network.tensor(name) for name in self._weights], [self.state[name] for name in self._weights])
         for gain, offset in self._gains:

@@ -12,7 +12,7 @@ from plasticity.interventions.methods.l2 import included_parameters
 from plasticity.interventions.methods.redo import dormant
 from plasticity.interventions.methods.shrink_and_perturb import shrink_and_perturb
 from plasticity.interventions.registry import intervention
-from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
+from plasticity.interventions.scheduled import Scheduled, copy_again, estimate_spectral_norms, restart_all
 from plasticity.interventions.surgery.fresh_draws import FreshDraws
 from plasticity.interventions.surgery.unit_statistics import mean_activity
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
@@ -85,7 +85,7 @@ class PerturbByDormancy(Scheduled):
             share.copy_(dormant_share(list(u.taps.pre.values()), self.threshold))
         kept = kept_share(share, self.rate, self.least, self.most)
         shrink_and_perturb(self._parameters, self._fresh.draw(u.generator), kept, 1 - kept)
-        settle(u.network)
+        estimate_spectral_norms(u.network)
         if self.optimizer_state != "keep":
             restart_all(u.optimizer, u.network.parameters(), self.optimizer_state)
         if self.copies:

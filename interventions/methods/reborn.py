@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.methods.redo import dormant
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
@@ -103,7 +103,7 @@ class ReBorn(Intervention):
             return {}
         for layer in u.network.units.layers:
             self.state[layer.name] += mean_activity(u.taps.post[layer.name], layer.copies)
-        return self._share(u, u.network.units.layers) if due(u.step, self.every_updates) else {}
+        return self._share(u, u.network.units.layers) if is_multiple(u.step, self.every_updates) else {}
 
     def _share(self, u: Update, layers: tuple[UnitLayer, ...]) -> Logs:
         masks = {layer.name: dormant(self.state[layer.name], self.dormant_threshold) for layer in layers}

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import averaged_at, mean_activity, require_units
@@ -94,7 +94,7 @@ class ReDo(Intervention):
         layers = u.network.units.layers
         for layer in layers:
             self.state[layer.name] += mean_activity(u.taps.post[layer.name], layer.copies)
-        return self._reset(u, layers) if due(u.step, self.every_updates) else {}
+        return self._reset(u, layers) if is_multiple(u.step, self.every_updates) else {}
 
     def _reset(self, u: Update, layers: tuple[UnitLayer, ...]) -> Logs:
         masks = {layer.name: dormant(self.state[layer.name], self.threshold) for layer in layers}

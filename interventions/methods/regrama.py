@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import averaged_at, require_units
@@ -94,7 +94,7 @@ class ReGraMa(Intervention):
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
         """Resets the inactive units at the end of a period."""
-        if not due(u.step, self.every_updates):
+        if not is_multiple(u.step, self.every_updates):
             return {}
         masks = {layer.name: inactive(self.state[layer.name], self.threshold) for layer in u.network.units.layers}
         for layer in u.network.units.layers:

@@ -19,7 +19,7 @@ from plasticity.settings.fields import require_range, setting
 UTILITIES: Final = ("gradient", "magnitude")
 
 
-def useless(utility: Tensor, pruning: str, factor: float, generator: torch.Generator) -> Tensor:
+def entries_to_reset(utility: Tensor, pruning: str, factor: float, generator: torch.Generator) -> Tensor:
     """Marks the entries of one tensor that are to start anew.
 
     Args:
@@ -105,7 +105,7 @@ class SelectiveWeightReinitialisation(Scheduled):
         counts = []
         rows = zip(self._parameters.values(), utilities, self._fresh.draw(u.generator), strict=True)
         for parameter, utility, fresh in rows:
-            mask = useless(utility, self.pruning, self.factor, u.generator)
+            mask = entries_to_reset(utility, self.pruning, self.factor, u.generator)
             parameter.copy_(torch.where(mask, fresh, parameter))
             reset_entries(u.optimizer, parameter, mask, self.optimizer_state)
             counts.append(mask.sum())

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Logs, Update, due
+from plasticity.interventions.base import Logs, Update, is_multiple
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.firing_laws import (
     exponential_percentile,
@@ -97,26 +97,27 @@ class SelfNormalizedResets(SilentUnitResets):
         self._ended, self._weight = self._units.full(), self._units.full()
         self.state.update(records, tasks=0, bin_width=0.0)
 
-    def running(self) -> list[Tensor]:
-        """Returns the ages and the records, those of a histogram for one update."""
-        return [self._age, *((self._ended, self._weight) if self.estimator == "histogram" else self._records)]
+    def _recorded(self) -> list[Tensor]:
+        """Returns the records, those of a histogram for one update."""
+        return [self._ended, self._weight] if self.estimator == "histogram" else self._records
 
     def after_step(self, u: Update) -> Logs:
         """Resets the units that were silent for too long, and moves the thresholds at the end of a period."""
+        self._note_length(u)
         if u.step == 1:  # only now is it known how many examples an update has
             self._threshold.fill_(self._in_units_of_time(self.initial_threshold_examples))
         if self.estimator == "histogram":
             self._widen_bins()
             self._enter(self._ended, self._weight)
-        logs = super().after_step(u)
-        if self.threshold_every_tasks == 0 and due(u.step, self.threshold_every_updates):
+        logs = self._reset_silent(u)
+        if self.threshold_every_tasks == 0 and is_multiple(u.step, self.threshold_every_updates):
             logs |= self._move_thresholds(u.step)
         return logs
 
     def task_switch(self, u: Update, task: int) -> Logs:
         """Moves the thresholds at the end of a period of tasks."""
         self.state["tasks"] += 1
-        return self._move_thresholds(u.step) if due(self.state["tasks"], self.threshold_every_tasks) else {}
+        return self._move_thresholds(u.step) if is_multiple(self.state["tasks"], self.threshold_every_tasks) else {}
 
     @torch.no_grad()
     def _move_thresholds(self, step: int) -> Logs:
@@ -163,19 +164,18 @@ class SelfNormalizedResets(SilentUnitResets):
     def _counts(self) -> bool:
         return self.fired == "fraction"
 
-    def _record(self, fired: Tensor, time: float, running: Sequence[Tensor]) -> None:
-        age, *records = running
+    def _record(self, fired: Tensor, time: float, age: Tensor, recorded: Sequence[Tensor]) -> None:
         share = fired.float()
         if self.estimator == "ema":
-            records[0].lerp_(share, 1 - self.decay)
+            recorded[0].lerp_(share, 1 - self.decay)
             return
         weight = share * time if self._counts() else share
         if self.estimator == "exponential":
-            records[0].add_(weight)
-            records[1].add_((age + time) * (share > 0))
+            recorded[0].add_(weight)
+            recorded[1].add_((age + time) * (share > 0))
             return
-        records[0].copy_(silence_before(age, share, time) if self._counts() else age)
-        records[1].copy_(weight)
+        recorded[0].copy_(silence_before(age, share, time) if self._counts() else age)
+        recorded[1].copy_(weight)
 
     def _widen_bins(self) -> None:
         """Makes a bin as wide as an update, whose silences are all multiples of it, and drops the records of narrower ones."""

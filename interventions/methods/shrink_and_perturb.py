@@ -9,7 +9,7 @@ from torch import Tensor
 from plasticity.interventions.base import Logs, Update
 from plasticity.interventions.methods.l2 import INCLUDE, included_parameters
 from plasticity.interventions.registry import intervention
-from plasticity.interventions.scheduled import Scheduled, copy_again, restart_all, settle
+from plasticity.interventions.scheduled import Scheduled, copy_again, estimate_spectral_norms, restart_all
 from plasticity.interventions.surgery.fresh_draws import NOISE, FreshDraws
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
 from plasticity.settings.fields import setting
@@ -82,7 +82,7 @@ class ShrinkAndPerturb(Scheduled):
         """Shrinks and perturbs."""
         shrink_and_perturb(self._parameters, self._fresh.draw(u.generator), self.shrink, self.perturb)
         if self.every_updates != 1:
-            settle(u.network)
+            estimate_spectral_norms(u.network)
         if self.optimizer_state != "keep":
             restart_all(u.optimizer, u.network.parameters(), self.optimizer_state)
         if self.copies:

@@ -99,11 +99,11 @@ class Spectral(Intervention):
             leading = power_iteration(weight, self.state[name], self.iterations)
             self.state[name].copy_(leading.left)
             largest.append(leading.value)
-            _pull(weight, spectral_gradient(leading, self.power).view(weight.shape), self.coefficient)
+            _add_gradient(weight, spectral_gradient(leading, self.power).view(weight.shape), self.coefficient)
         for bias in self._biases:
-            _pull(bias, bias_gradient(bias, self.power), self.coefficient)
+            _add_gradient(bias, bias_gradient(bias, self.power), self.coefficient)
         for gain in self._gains:
-            _pull(gain, gain - 1, 2 * self.coefficient)
+            _add_gradient(gain, gain - 1, 2 * self.coefficient)
         return {"largest_singular_value": torch.stack(largest).max()}
 
 
@@ -112,6 +112,6 @@ def _normalised(vector: Tensor) -> Tensor:
     return vector / torch.where(norm > 0, norm, 1.0)
 
 
-def _pull(parameter: torch.nn.Parameter, gradient: Tensor, strength: float) -> None:
+def _add_gradient(parameter: torch.nn.Parameter, gradient: Tensor, strength: float) -> None:
     if parameter.grad is not None:
         parameter.grad.add_(gradient, alpha=strength)

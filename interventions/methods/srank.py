@@ -21,7 +21,7 @@ def singular_spread(features: Tensor) -> Tensor:
         features: (B, d) float32, B at least 2; there are min(B, d) singular values.
     """
     gram = features @ features.T if features.shape[0] <= features.shape[1] else features.T @ features
-    eigenvalues = torch.linalg.eigvalsh(gram)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(gram)
     return eigenvalues[-1] - eigenvalues[0]
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.registry import intervention
 from plasticity.networks.network import Network
 from plasticity.settings.fields import setting
@@ -60,6 +60,6 @@ class WeightProjection(Intervention):
 
     def after_step(self, u: Update) -> Logs:
         """Projects if it is due."""
-        if due(u.step, self.every_updates):
+        if is_multiple(u.step, self.every_updates):
             project_norms([u.network.tensor(name) for name in self.state], list(self.state.values()))
         return {}

@@ -64,9 +64,11 @@ class FreshDraws:
 def deviation(initialiser: Initialiser, value: Tensor) -> float:
     """Returns the standard deviation of an entry of a tensor with this initial distribution."""
     if initialiser.kind == "uniform":
-        return initialiser.scale / 3**0.5
+        root: float = 3**0.5
+        return initialiser.scale / root
     if initialiser.kind == "orthogonal":  # rows or columns of norm gain, whichever are fewer
-        return initialiser.scale / max(value.shape[0], value[0].numel()) ** 0.5
+        longer_root: float = max(value.shape[0], value[0].numel()) ** 0.5
+        return initialiser.scale / longer_root
     return initialiser.scale if initialiser.kind == "normal" else 0.0
 
 

@@ -25,7 +25,7 @@ class Quota:
         self._young: list[deque[tuple[int, int]]] = [deque([(0, count)]) for count in units]
         self._oldest = 0
 
-    def ripen(self, step: int) -> None:
+    def count_mature(self, step: int) -> None:
         """Counts the units that have become mature by update ``step``, counted from 1."""
         if step - self._oldest <= self._maturity:
             return
@@ -34,24 +34,24 @@ class Quota:
                 self._mature[index] += young.popleft()[1]
         self._oldest = min((young[0][0] for young in self._young if young), default=step)
 
-    def due(self, carried: list[float], rates: Sequence[float], step: int) -> list[int]:
+    def take(self, carried: list[float], rates: Sequence[float], step: int) -> list[int]:
         """Adds rate times mature units to ``carried``, and takes the whole units out of it as due and as reset at ``step``.
 
         Args:
             carried: Fractions of units left over from earlier updates, by layer; changed in place.
             rates: Share of the mature units that is due per update, by layer, each in [0, 1].
-            step: The update, at which ``ripen`` was called.
+            step: The update, at which ``count_mature`` was called.
 
         Returns:
             The number of units due in each layer, never more than are mature; an empty list if there are none.
         """
-        any_due = False
+        any_whole = False
         for index, mature in enumerate(self._mature):
             carried[index] += rates[index] * mature
-            any_due = any_due or carried[index] + _ROUNDING >= 1
-        return self._take(carried, step) if any_due else []
+            any_whole = any_whole or carried[index] + _ROUNDING >= 1
+        return self._take_whole_units(carried, step) if any_whole else []
 
-    def _take(self, carried: list[float], step: int) -> list[int]:
+    def _take_whole_units(self, carried: list[float], step: int) -> list[int]:
         counts = [min(int(fraction + _ROUNDING), mature) for fraction, mature in zip(carried, self._mature, strict=True)]
         for index, count in enumerate(counts):
             if count:

@@ -8,9 +8,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Logs, Update, due
+from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
-from plasticity.interventions.surgery.unit_statistics import Stretches, joined, require_units
+from plasticity.interventions.surgery.unit_statistics import LayerSlices, joined, require_units
 from plasticity.networks.layers.activations import activation_named
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
 from plasticity.settings.fields import setting
@@ -73,32 +73,52 @@ class SilentUnitResets(Intervention, ABC):
                     "choose relu, leaky_relu, gelu or crelu"
                 )
         self._copies = [layer.copies for layer in self._layers]
-        self._units = Stretches([layer.units for layer in self._layers], u.generator.device)
+        self._units = LayerSlices([layer.units for layer in self._layers], u.generator.device)
         self._age = self._units.full()
         self._threshold = self._units.full(self._first_threshold())
+        # What ``measure`` counted in the latest update. The host reads it only after a batch larger than all before.
+        self._examples = torch.zeros((), dtype=torch.int64, device=u.generator.device)
         self.state.update(age=self._age, threshold=self._threshold, time_per_update=0.0, examples_per_update=0)
+        self._largest_batch = 0
         self._next_check = 0.0
 
     def running(self) -> list[Tensor]:
-        """Returns the ages."""
-        return [self._age]
+        """Returns the number of examples in the latest update, the ages, and what a subclass records."""
+        return [self._examples, self._age, *self._recorded()]
 
     @torch.no_grad()
     def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
         """Ages every unit that is silent on the whole batch."""
+        examples, age, *recorded = running
         posts = [post[layer.name] for layer in self._layers]
-        examples = posts[0].shape[0]
-        time = float(examples) if self.unit_of_time == "example" else 1.0
-        if examples > self.state["examples_per_update"]:
-            self.state["examples_per_update"], self.state["time_per_update"], self._next_check = examples, time, 0.0
+        count = posts[0].shape[0]
+        examples.fill_(count)
+        time = self._time_of(count)
         fired = firings(posts, self._copies, self.firing_level, self._counts())
-        self._record(fired, time, running)
-        running[0].add_(time).masked_fill_(fired if fired.dtype == torch.bool else fired > 0, 0.0)
+        self._record(fired, time, age, recorded)
+        age.add_(time).masked_fill_(fired if fired.dtype == torch.bool else fired > 0, 0.0)
 
-    @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
         """Resets the units that were silent for too long."""
-        if self._never() or not due(u.step, self.check_every_updates) or u.step < self._next_check:
+        self._note_length(u)
+        return self._reset_silent(u)
+
+    def _note_length(self, u: Update) -> None:
+        """Remembers how many examples the longest update so far has, and its length in units of time."""
+        assert u.batch is not None
+        if (inputs := u.batch.inputs.shape[0]) > self._largest_batch:
+            self._largest_batch = inputs
+            examples = int(self._examples)
+            if examples > self.state["examples_per_update"]:
+                self.state.update(examples_per_update=examples, time_per_update=self._time_of(examples))
+                self._next_check = 0.0
+
+    def _time_of(self, examples: int) -> float:
+        return float(examples) if self.unit_of_time == "example" else 1.0
+
+    @torch.no_grad()
+    def _reset_silent(self, u: Update) -> Logs:
+        if self._never() or not is_multiple(u.step, self.check_every_updates) or u.step < self._next_check:
             return {"units_reset": 0.0}
         mask = self._age >= self._threshold
         if mask.device.type == "cpu":
@@ -112,7 +132,7 @@ class SilentUnitResets(Intervention, ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what ``state_dict`` returned; ValueError if it is another method's."""
         super().load_state_dict(state)
-        self._next_check = 0.0
+        self._next_check, self._largest_batch = 0.0, 0
 
     def _reset(self, u: Update, mask: Tensor) -> Tensor:
         masks = {layer.name: self._units.of(mask, index) for index, layer in enumerate(self._layers)}
@@ -133,8 +153,19 @@ class SilentUnitResets(Intervention, ABC):
         """Tells whether ``_record`` wants shares of examples instead of whether a unit fired."""
         return False
 
-    def _record(self, fired: Tensor, time: float, running: Sequence[Tensor]) -> None:
-        """Takes in what ``firings`` returned, before the ages, which are the first of ``running``, move on by ``time``."""
+    def _recorded(self) -> list[Tensor]:
+        """Returns the tensors that ``_record`` changes."""
+        return []
+
+    def _record(self, fired: Tensor, time: float, age: Tensor, recorded: Sequence[Tensor]) -> None:
+        """Records what ``firings`` returned, in ``recorded``; a function of its arguments, as ``measure`` is.
+
+        Args:
+            fired: What it returned.
+            time: Length of the update.
+            age: Of each unit, before this update.
+            recorded: What ``_recorded`` returns.
+        """
 
     def _record_resets(self, mask: Tensor) -> None:
-        """Takes in which units are about to be reset, with their ages as they are."""
+        """Records which units are about to be reset, at their present ages."""

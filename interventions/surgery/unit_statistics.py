@@ -67,17 +67,17 @@ def averaged_at(step: int, every: int, average: int) -> bool:
     return every > 0 and -step % every < average
 
 
-class Stretches:
-    """One vector that holds a stretch for every layer, so that what is done to all layers is done at once.
+class LayerSlices:
+    """One vector that holds a slice for every layer, so that what is done to all layers is done at once.
 
     Args:
-        sizes: Length of each layer's stretch.
+        sizes: Length of each layer's slice.
         device: Where vectors are made.
     """
 
     def __init__(self, sizes: Sequence[int], device: torch.device) -> None:
         ends = list(accumulate(sizes))
-        self._stretches = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+        self._slices = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
         self._length, self._device = ends[-1], device
 
     def full(self, value: float = 0.0, *, columns: int = 0) -> Tensor:
@@ -86,5 +86,5 @@ class Stretches:
         return torch.full(shape, value, device=self._device)
 
     def of(self, vector: Tensor, index: int) -> Tensor:
-        """Returns one layer's stretch, a view."""
-        return vector[self._stretches[index]]
+        """Returns one layer's slice, a view."""
+        return vector[self._slices[index]]

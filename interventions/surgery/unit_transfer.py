@@ -30,7 +30,7 @@ def write_rows(slice_: UnitSlice, tensor: Tensor, rows: Tensor) -> None:
         run.copy_(part.reshape(run.shape))
 
 
-def hand_over(network: Network, layer: UnitLayer, shares: Tensor) -> None:
+def transfer_outgoing(network: Network, layer: UnitLayer, shares: Tensor) -> None:
     """Adds shares of some units' outgoing weights to those of others, in place.
 
     If h_j = a h_i on every input, giving i the share a of the weights of j lets j be silenced without a change of the function.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plasticity.metrics.measures.activity import dormant_fraction
 from plasticity.metrics.measures.churn import policy_churn, policy_mean_churn, value_churn
-from plasticity.metrics.metric import Measured, Number, metric, reason_for_nothing
+from plasticity.metrics.metric import Measured, Number, metric, reason_without_layers
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import PartView
 from plasticity.networks.network import Network
@@ -88,7 +88,7 @@ def _grama(views: Sequence[PartView]) -> Measured:
                 values[f"/{view.name}/{layer.name}"] = dormant_fraction(scores, GRAMA_THRESHOLD)
                 pool.append(scores)
     has_layers = any(view.part.network.units.layers for view in views)
-    reason = _NOT_YET if has_layers else reason_for_nothing(views)
+    reason = _NOT_YET if has_layers else reason_without_layers(views)
     return {"": dormant_fraction(torch.cat(pool), GRAMA_THRESHOLD) if pool else Undefined(reason)} | values
 
 

@@ -172,7 +172,7 @@ def firing_entropy(rates: Tensor) -> Tensor:
         Entropies of the same shape and dtype, in [0, 1]: exactly 0 at rates 0 and 1, exactly 1 at 0.5; NaN where the rate is.
     """
     p = rates.detach().double()
-    nats = torch.special.entr(p) + torch.special.entr(1 - p)
+    nats: Tensor = torch.special.entr(p) + torch.special.entr(1 - p)
     # Close to one half, rounding may carry the sum past one bit in the last digit.
     return (nats / log(2)).clamp(max=1.0).to(rates.dtype)
 
@@ -213,12 +213,12 @@ def firing_correlations(z: Tensor) -> Tensor:
     _sample_axes("z", z)
     fires = (z.detach() > 0).float().movedim(1, 0).flatten(1)
     centred = fires - fires.double().mean(1, keepdim=True).float()
-    lengths = centred.norm(dim=1)
+    lengths: Tensor = centred.norm(dim=1)
     chosen = (fires.amax(1) > 0) & (fires.amin(1) < 1)
     if int(chosen.sum()) < 2:
         return lengths[:0]
     rows = centred[chosen] / lengths[chosen].unsqueeze(1)
-    correlations = (rows @ rows.T).abs().clamp(max=1)
+    correlations: Tensor = (rows @ rows.T).abs().clamp(max=1)
     return (correlations.sum(1) - correlations.diagonal()) / (len(rows) - 1)
 
 

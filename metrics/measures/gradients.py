@@ -1,7 +1,7 @@
 """Gradients of single examples: how far what is learned from one helps, or undoes, what is learned from another."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from plasticity.metrics.measures.shapes import require_square
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import PartView
 from plasticity.networks.network import Network
+from plasticity.networks.objective import Batch
 
 EXAMPLES: Final = 50
 MOST_ENTRIES: Final = 200_000_000  # of all gradients together, 800 MB; large networks are measured on fewer examples
@@ -142,9 +143,10 @@ def _gram(network: Network, scalar: Callable[[int], Tensor], count: int) -> Tens
         return gram_of(network, scalar, count)
 
 
-def _one(network: Network, batch: Any, row: int) -> tuple[Tensor, Any]:
+def _one(network: Network, batch: Batch, row: int) -> tuple[Tensor, Batch]:
     """Returns the outputs for one example, and the batch that holds it alone."""
-    alone = type(batch)(*(column[row : row + 1] for column in batch))
+    make: Callable[..., Batch] = type(batch)
+    alone = make(*(column[row : row + 1] for column in batch))
     return network(alone.inputs).float(), alone
 
 

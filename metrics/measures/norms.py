@@ -69,15 +69,15 @@ def root_mean_square(tensors: Mapping[str, Tensor]) -> Tensor | Undefined:
         tensors: Tensors of any shape and floating dtype, on one device.
     """
     values = [tensor.detach() for tensor in tensors.values()]
-    if _count(values) == 0:
-        return Undefined("there are no values")
-    return _norm_of(values) / _count(values) ** 0.5
+    norm, root = _norm_of(values), _count(values) ** 0.5
+    return norm if isinstance(norm, Undefined) else norm / root
 
 
 def _norm_of(values: list[Tensor]) -> Tensor | Undefined:
     if _count(values) == 0:
         return Undefined("there are no values")
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values, 2, torch.float64)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values, 2, torch.float64)))
+    return norm
 
 
 def _count(values: list[Tensor]) -> int:

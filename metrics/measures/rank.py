@@ -49,7 +49,8 @@ def singular_values(features: Tensor) -> Tensor:
         return torch.full((min(n, d),), float("nan"), dtype=torch.float64, device=features.device)
     if n * d * min(n, d) > SVD_WORK_LIMIT:
         return _singular_values_from_gram(tall)
-    return torch.linalg.svdvals(tall)
+    values: Tensor = torch.linalg.svdvals(tall)
+    return values
 
 
 def effective_rank(sigma: Tensor) -> float:

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from plasticity.metrics.undefined import Undefined
-from plasticity.metrics.view import Objective, PartView
+from plasticity.metrics.view import PartView
 from plasticity.networks.network import Network
+from plasticity.networks.objective import Batch, Objective
 from plasticity.settings.seeding import torch_generator
 
 EXAMPLES: Final = 64
@@ -89,7 +90,7 @@ def dominant_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> f
     return quotient
 
 
-def _loss(network: Network, objective: Objective, batch: Any) -> Tensor:
+def _loss(network: Network, objective: Objective[Any], batch: Batch) -> Tensor:
     return objective(network(batch.inputs).float(), batch)[0]
 
 

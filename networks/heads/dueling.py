@@ -48,9 +48,9 @@ class DuelingHead(Head):
 
     def forward(self, features: Tensor, taps: Taps | None = None) -> Tensor:
         """Returns values (B, outputs), or logits (B, outputs, bins)."""
-        value = self.value(self._through("value", features, taps)).unflatten(1, (1, -1))
-        advantage = self.advantage(self._through("advantage", features, taps)).unflatten(1, (self.spec.outputs, -1))
-        outputs = value + (advantage - advantage.mean(1, keepdim=True))
+        value = self.value(self._run_stream("value", features, taps)).unflatten(1, (1, -1))
+        advantage = self.advantage(self._run_stream("advantage", features, taps)).unflatten(1, (self.spec.outputs, -1))
+        outputs: Tensor = value + (advantage - advantage.mean(1, keepdim=True))
         return outputs if self.bins else outputs.squeeze(2)
 
     def decode(self, outputs: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class DuelingHead(Head):
         layers = [self.layers[f"{stream}_{number}"] for number in range(1, len(self.spec.stream_widths) + 1)]
         return [layer for layer in layers if isinstance(layer, HiddenLayer)]
 
-    def _through(self, stream: str, features: Tensor, taps: Taps | None) -> Tensor:
+    def _run_stream(self, stream: str, features: Tensor, taps: Taps | None) -> Tensor:
         for layer in self._stream(stream):
             features = layer(features, taps)
         return features

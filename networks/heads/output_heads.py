@@ -23,7 +23,8 @@ class LinearHead(Head):
 
     def forward(self, features: Tensor, taps: Taps | None = None) -> Tensor:
         """Returns (B, outputs)."""
-        return self.linear(features)
+        outputs: Tensor = self.linear(features)
+        return outputs
 
     def maps(self, prefix: str) -> dict[str, tuple[nn.Linear, float]]:
         """Returns the one map."""
@@ -47,7 +48,8 @@ class CategoricalHead(LinearHead):
 
     def forward(self, features: Tensor, taps: Taps | None = None) -> Tensor:
         """Returns logits (B, outputs, bins)."""
-        return self.linear(features).unflatten(1, (-1, self.bins))
+        logits: Tensor = self.linear(features).unflatten(1, (-1, self.bins))
+        return logits
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Returns the value that each categorical stands for, (B, outputs)."""

@@ -45,7 +45,8 @@ class PopArtHead(Head):
 
     def forward(self, features: Tensor, taps: Taps | None = None) -> Tensor:
         """Returns normalised values, (B, outputs)."""
-        return self.linear(features)
+        values: Tensor = self.linear(features)
+        return values
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Returns the values, (B, outputs)."""
@@ -56,7 +57,7 @@ class PopArtHead(Head):
         return (values - self.mean) / self.deviation
 
     @torch.no_grad()
-    def take_in(self, targets: Tensor, step_size: float) -> None:
+    def update_moments(self, targets: Tensor, step_size: float) -> None:
         """Moves the moments towards those of ``targets``, and rescales the map so that its values stay (the paper's algorithm 1).
 
         mu <- (1 - step_size) mu + step_size mean(targets), nu likewise for their squares.
@@ -72,7 +73,7 @@ class PopArtHead(Head):
         self._rescale(mean, second_moment, variance.sqrt())
 
     @torch.no_grad()
-    def adopt(self, other: "PopArtHead") -> None:
+    def copy_moments(self, other: "PopArtHead") -> None:
         """Takes over the moments of another head, and rescales the map so that its own values stay."""
         self._rescale(other.mean, other.second_moment, other.deviation)
 

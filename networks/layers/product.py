@@ -7,6 +7,7 @@ pass, for (256, 113) by (113, 256) and (256, 256) by (256, 256). So the choice i
 results of the two differ by rounding: a run is repeated and resumed bit for bit only on processors of one kind.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
@@ -50,7 +51,8 @@ def _by_onednn(input: Tensor, weight: Tensor) -> bool:
 
 def _product(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     if torch.is_grad_enabled():
-        recorded: Tensor = _Product.apply(a, b, c)
+        apply: Callable[..., Tensor] = _Product.apply  # which has no annotations in PyTorch
+        recorded = apply(a, b, c)
         return recorded
     plain: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, c, "none", [], "")
     return plain

@@ -9,7 +9,7 @@ from torch.nn import functional
 from plasticity.networks.layers.convolution import convolve
 from plasticity.networks.layers.noisy import NoisyLinear
 
-_SETTLING: Final = 20
+_ITERATIONS: Final = 20
 _EPSILON: Final = 1e-12
 
 
@@ -54,9 +54,9 @@ class SpectralNormalisation(nn.Module):
         z = functional.linear(x, weight, linear.bias)
         return linear.with_noise(z, x) if isinstance(linear, NoisyLinear) else z
 
-    def settle(self) -> None:
+    def estimate(self) -> None:
         """Makes so many iterations that the estimate belongs to the weight as it is."""
-        for _ in range(_SETTLING):
+        for _ in range(_ITERATIONS):
             self._iterate()
 
     @torch.no_grad()

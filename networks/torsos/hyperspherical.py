@@ -24,7 +24,8 @@ _TINY = 1e-8
 
 def unit_length(x: Tensor) -> Tensor:
     """Scales every row of (..., D) to length 1; one of zeros stays one."""
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=_TINY)
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / lengths.clamp(min=_TINY)
 
 
 class SphereDense(nn.Linear):

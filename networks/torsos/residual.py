@@ -40,7 +40,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, width) to the same shape."""
-        return x + self.after(self.outer(self.inner(self.before(x), taps)))
+        added: Tensor = self.after(self.outer(self.inner(self.before(x), taps)))
+        return x + added
 
 
 class ResidualTorso(Torso):

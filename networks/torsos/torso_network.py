@@ -41,14 +41,17 @@ class TorsoNetwork(Network):
         """Maps (B, *input_shape) to the head's output."""
         taps = self._recording(taps)
         if self.injection is None or not self.injection.active.on:
-            return self.head(self.features(inputs, taps), taps)
+            plain: Tensor = self.head(self.features(inputs, taps), taps)
+            return plain
         with self.injection.entering() as entered:
             features = self.features(inputs, taps)
-        return self.injection(entered[0] if entered else features, self.head(features, taps))
+        injected: Tensor = self.injection(entered[0] if entered else features, self.head(features, taps))
+        return injected
 
     def features(self, inputs: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps inputs to what the head reads, (B, features), or (B, T, features) of sequences."""
-        return self.torso(self._values(inputs), self._recording(taps))
+        features: Tensor = self.torso(self._values(inputs), self._recording(taps))
+        return features
 
     @property
     def dtype(self) -> torch.dtype:

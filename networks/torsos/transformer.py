@@ -74,7 +74,8 @@ class TransformerBlock(nn.Module):
         """Maps (B, T, width) to the same shape."""
         x = x + self.attention(self.before_attention(x))
         tokens = self.before(x).flatten(0, 1)
-        return x + self.outer(self.inner(tokens, taps)).view_as(x)
+        added: Tensor = self.outer(self.inner(tokens, taps))
+        return x + added.view_as(x)
 
 
 class Transformer(Torso):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Update, due
+from plasticity.interventions.base import Intervention, Update, is_multiple
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.settings.fields import describe
@@ -133,6 +133,6 @@ def test_state_of_another_method_is_refused_by_both_lists_of_names(state: dict[s
 
 
 def test_due_by_hand() -> None:
-    assert [step for step in range(1, 10) if due(step, 3)] == [3, 6, 9]
-    assert [step for step in range(1, 4) if due(step, 1)] == [1, 2, 3]
-    assert not any(due(step, 0) for step in range(10))
+    assert [step for step in range(1, 10) if is_multiple(step, 3)] == [3, 6, 9]
+    assert [step for step in range(1, 4) if is_multiple(step, 1)] == [1, 2, 3]
+    assert not any(is_multiple(step, 0) for step in range(10))

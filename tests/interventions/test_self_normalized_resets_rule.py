@@ -1,7 +1,7 @@
 """When self-normalized resets happen, against the paper's rule written with loops, one example at a time."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -22,6 +22,12 @@ def part_of(**settings: Any) -> Updater:
     return PartBuilder(MLPSpec(widths=[UNITS]), (2,), torch.float32, chosen, methods)("q", HeadSpec("q", 2))
 
 
+class Inputs(NamedTuple):
+    """A batch without targets."""
+
+    inputs: torch.Tensor
+
+
 class Driver:
     """Shows the method what fires, without a network's forward."""
 
@@ -36,7 +42,8 @@ class Driver:
         self.step += 1
         post = {self.layer.name: torch.tensor(on).float()}
         self.method.measure({}, post, self.method.running())
-        view = self.part.hooks.view("self_normalized_resets")._replace(step=self.step)
+        batch = Inputs(torch.zeros(len(on), 2))
+        view = self.part.hooks.view("self_normalized_resets")._replace(step=self.step, batch=batch)
         return int(self.method.after_step(view)["units_reset"])
 
 

@@ -15,8 +15,8 @@ from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSett
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.catalogue import groups
-from plasticity.metrics.log_values import Heatmap, Histogram, Matrix
-from plasticity.metrics.observer import Logs, MetricsObserver, MetricsSettings, observe, passes
+from plasticity.metrics.log_values import Heatmap, Histogram, Matrix, Measurements
+from plasticity.metrics.observer import MetricsObserver, MetricsSettings, observe, passes
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
 from plasticity.networks.spec import HeadSpec, LoadBalancingSpec
@@ -96,8 +96,8 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def plain(logs: Logs) -> dict[str, Any]:
-    """Logs as numbers that compare equal to themselves: an undefined value as its reason."""
+def plain(logs: Measurements) -> dict[str, Any]:
+    """Measurements as numbers that compare equal to themselves: an undefined value as its reason."""
     found: dict[str, Any] = {}
     for name, value in logs.items():
         if isinstance(value, Undefined):
@@ -319,7 +319,7 @@ class Careless:
     def due(self, before: int, after: int) -> bool:
         return True
 
-    def measure(self, view: View) -> Logs:
+    def measure(self, view: View) -> Measurements:
         torch.rand(100)
         self.graph = torch.ones(1, requires_grad=True).exp().requires_grad
         if self.fails:

@@ -18,8 +18,8 @@ from plasticity.agents.sac.agent import SAC, SACSettings
 from plasticity.envs.experience import Experience, Transitions
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics import probe
-from plasticity.metrics.log_values import Series
-from plasticity.metrics.observer import Logs, observe
+from plasticity.metrics.log_values import Measurements, Series
+from plasticity.metrics.observer import observe
 from plasticity.metrics.probe import (
     Curve,
     ProbeObserver,
@@ -93,17 +93,17 @@ def learner(
     return Learner(made, inputs)
 
 
-def run_probe(agent: Any, seed: int = 0, step: int = 1, **settings: Any) -> Logs:
+def run_probe(agent: Any, seed: int = 0, step: int = 1, **settings: Any) -> Measurements:
     return observe(ProbeObserver(ProbeSettings(**(QUICK | settings)), seed), View(step, 0, agent))
 
 
-def curves_of(logs: Logs, part: str = "q") -> Series:
+def curves_of(logs: Measurements, part: str = "q") -> Series:
     series = logs[f"probe/curve/{part}"]
     assert isinstance(series, Series)
     return series
 
 
-def number(logs: Logs, name: str) -> float:
+def number(logs: Measurements, name: str) -> float:
     value = logs[name]
     assert isinstance(value, float)
     return value

@@ -152,8 +152,8 @@ def test_it_is_built_anew_when_the_state_is_another() -> None:
     step(optimizer, 0)
     optimizer.restart(parameter, torch.tensor([True, False, False]))
     correction = RestartCorrection(optimizer.param_groups[0], optimizer.state)
-    assert correction.serves(optimizer.param_groups[0], optimizer.state)
+    assert correction.matches(optimizer.param_groups[0], optimizer.state)
     before = optimizer.param_groups[0], optimizer.state
     optimizer.load_state_dict(optimizer.state_dict())
-    assert not correction.serves(*(optimizer.param_groups[0], before[1]))
-    assert not correction.serves(*(before[0], optimizer.state))
+    assert not correction.matches(*(optimizer.param_groups[0], before[1]))
+    assert not correction.matches(*(before[0], optimizer.state))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -204,6 +204,12 @@ LAYOUTS = {
 }
 
 
+class Inputs(NamedTuple):
+    """A batch without targets."""
+
+    inputs: Tensor
+
+
 class Trained:
     """A part with a method, and its twin without, which is brought level with it before every update.
 
@@ -251,8 +257,8 @@ class Trained:
         with torch.no_grad():
             self.part.network(inputs, taps)
         self.post = taps.post
-        self.twin.step((self.twin.forward(inputs) - 1.0).square().mean(), None)
-        return self.part.step((self.part.forward(inputs) - 1.0).square().mean(), None)
+        self.twin.step((self.twin.forward(inputs) - 1.0).square().mean(), Inputs(inputs))
+        return self.part.step((self.part.forward(inputs) - 1.0).square().mean(), Inputs(inputs))
 
     def fires(self, layer: UnitLayer, unit: int, level: float = 0.0) -> list[bool]:
         """Whether a unit is on, example by example and position by position, in either half."""

@@ -43,7 +43,7 @@ class Recorder:
         self.tape.append(f"switch to {task}")
         return {"reset/units_reset": 2.0}
 
-    def due(self, before: int, after: int, switched: bool) -> list[str]:
+    def select(self, before: int, after: int, switched: bool) -> list[str]:
         return ["metrics"] if switched or after == 2 else []
 
     def before_learning(self, names: list[str]) -> list[str]:
@@ -102,7 +102,7 @@ def test_the_end_of_a_task_is_measured_before_anything_is_reset() -> None:
 
 def test_what_looks_at_the_end_of_a_step_is_measured_after_learning_at_a_switch_too() -> None:
     recorder = Recorder()
-    recorder.due = lambda before, after, switched: ["metrics", "late"] if switched else []  # type: ignore[method-assign]
+    recorder.select = lambda before, after, switched: ["metrics", "late"] if switched else []  # type: ignore[method-assign]
     tape = run(recorder, 3).tape
     assert tape[tape.index("advance 3") :][:5] == ["advance 3", "measure task 0", "switch to 1", "learn", "measure task 1"]
     assert recorder.written[-1][2] == {"metrics": 0.5, "late": 0.5}
@@ -124,11 +124,11 @@ def test_it_ends_at_the_last_step_or_when_the_saver_says_so(total: int, stop_at:
 def test_an_abandoned_step_is_completed_by_the_next_process(task: int) -> None:
     """In task 0 the observer before learning is stopped, in task 1 the one after it; the rest of the step happens once."""
 
-    def due(before: int, after: int, switched: bool) -> list[str]:
+    def select(before: int, after: int, switched: bool) -> list[str]:
         return ["metrics", "late"] if switched else []
 
     whole, stopped = Recorder(), Recorder()
-    whole.due, stopped.due = due, due  # type: ignore[method-assign]
+    whole.select, stopped.select = select, select  # type: ignore[method-assign]
     run(whole, 4)
     stopped.stopped_in = [task]
     run(stopped, 4)

@@ -33,15 +33,15 @@ def test_the_best_is_that_of_one_task() -> None:
     history = TaskHistory()
     assert history.best(0) is None
     for value in (0.5, 0.75, 0.6):
-        history.offer(0, value)
+        history.keep_if_best(0, value)
     assert (history.best(0), history.best(1)) == (0.75, None)
-    history.offer(1, 0.25)
+    history.keep_if_best(1, 0.25)
     assert (history.best(0), history.best(1)) == (None, 0.25)
 
 
 def test_it_comes_back_from_its_state() -> None:
     history, other = of({"a": 0.1}, {"a": 0.7, "b": math.nan}), TaskHistory()
-    history.offer(2, 0.3)
+    history.keep_if_best(2, 0.3)
     other.load_state_dict(history.state_dict())
     for each in (history, other):
         each.add(6, {"a": 0.4})

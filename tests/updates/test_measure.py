@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.base import Intervention, Logs, Update
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.spec import HeadSpec
 from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
@@ -95,6 +97,47 @@ class Reference:
         squared_error(outputs, data)[0].backward()
         self.optimizer.step()
         return post.detach(), self.values[f"{HEAD}.weight"].detach()
+
+
+MEASURING = [name for name, method in INTERVENTIONS.items() if method.measure is not Intervention.measure]
+
+
+def kept_on_host(method: Intervention) -> dict[str, object]:
+    """All plain values that a method holds, in its state and outside it."""
+    held = {**vars(method), **{f"state.{name}": value for name, value in method.state.items()}}
+    return {name: value for name, value in held.items() if isinstance(value, bool | int | float | str | None)}
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_measure_is_a_function_of_its_arguments(builder: BuildPart, name: str) -> None:
+    """Compiled, it runs once for each size of batch: what it noted on the host would be that of the first batches only."""
+    assert {"continual_backprop", "fixed_threshold_resets", "self_normalized_resets"} <= set(MEASURING)
+    part = builder({name: INTERVENTIONS[name]}, spec=MLPSpec(widths=[3]))("q", HeadSpec("regression", 2))
+    method = part.interventions[name]
+    part.update(squared_error, batch(0))
+    parameters = {path: value.detach() for path, value in part.network.named_parameters()}
+    host, own = kept_on_host(method), [tensor.clone() for tensor in method.running()]
+    given = [[tensor.clone() for tensor in own] for _ in range(2)]
+    for running in given:
+        method.measure(parameters, {"dense_1": torch.rand(16, 3, generator=torch.Generator().manual_seed(0))}, running)
+    assert kept_on_host(method) == host
+    assert all(torch.equal(now, before) for now, before in zip(method.running(), own, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(*given, strict=True))
+    assert any(not torch.equal(one, before) for one, before in zip(given[0], own, strict=True))
+
+
+@pytest.mark.parametrize("unit_of_time", ["example", "step"])
+def test_the_longest_update_is_known_whenever_it_comes(builder: BuildPart, unit_of_time: str) -> None:
+    # Batches of 8, 16 and 8 examples: an update is 16 examples, or 1 step, long at most.
+    make = partial(INTERVENTIONS["fixed_threshold_resets"], unit_of_time=unit_of_time)
+    part = builder({"fixed_threshold_resets": make}, spec=MLPSpec(widths=[3]))("q", HeadSpec("regression", 2))
+    state = part.interventions["fixed_threshold_resets"].state
+    double = Batch(*(torch.cat([one, other]) for one, other in zip(batch(0), batch(1), strict=True)))
+    lengths = []
+    for data in (batch(0), double, batch(1)):
+        part.update(squared_error, data)
+        lengths.append((state["examples_per_update"], state["time_per_update"]))
+    assert lengths == ([(8, 8.0), (16, 16.0), (16, 16.0)] if unit_of_time == "example" else [(8, 1.0), (16, 1.0), (16, 1.0)])
 
 
 @pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "compiled"])

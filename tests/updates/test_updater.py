@@ -543,6 +543,6 @@ def test_the_loss_is_computed_anew_at_other_weights(builder: BuildPart, compile:
 
 def test_a_step_without_the_loss_anew_is_refused(builder: BuildPart) -> None:
     part = builder({"recomputing": Recomputing})("q", HEAD)
-    with pytest.raises(ValueError, match="recomputing needs the loss anew, which part q does not offer"):
+    with pytest.raises(ValueError, match="recomputing needs the loss again, which part q does not offer"):
         part.step(part.forward(torch.zeros(2, *part.network.input_shape)).sum(), None)
     assert part.steps == 0

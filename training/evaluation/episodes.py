@@ -22,7 +22,8 @@ from plasticity.envs.simulation.evaluation import (
     follow_conditions,
 )
 from plasticity.envs.stream import Stream
-from plasticity.metrics.observer import Logs, passes
+from plasticity.metrics.log_values import Measurements
+from plasticity.metrics.observer import passes
 from plasticity.metrics.view import View
 from plasticity.settings.fields import Settings, setting
 from plasticity.settings.seeding import derive_seed, torch_generator
@@ -159,7 +160,7 @@ class EvaluationObserver:
         """Tells whether the period ends in this step."""
         return passes(before, after, self.settings.every_steps)
 
-    def measure(self, view: View) -> Logs:
+    def measure(self, view: View) -> Measurements:
         """Returns ``eval/return`` and its company; see ``Episodes.summary``."""
         return {f"eval/{name}": value for name, value in self.evaluate(view.step).summary().items()}
 

@@ -9,7 +9,7 @@ import torch
 from plasticity.agents.supervised.agent import SupervisedLearner
 from plasticity.envs.experience import Examples
 from plasticity.envs.tasks.task_stream import TaskStream
-from plasticity.metrics.observer import Logs
+from plasticity.metrics.log_values import Measurements
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import View
 from plasticity.settings.fields import Settings, setting
@@ -127,16 +127,16 @@ class TaskEvaluationObserver:
         every = self.settings.every_epochs
         return every > 0 and stream.ends_epoch and (stream.epoch + 1) % every == 0
 
-    def measure(self, view: View) -> Logs:
+    def measure(self, view: View) -> Measurements:
         """Returns what the class describes."""
         task = self._stream.true_task
         scores = self._scores(self._agent, task)
-        logs: Logs = {}
+        logs: Measurements = {}
         if self._epoch_due:
             logs |= {"epoch/task": float(task), "epoch/passed": self._stream.epoch + 1.0}
             logs |= {f"epoch/{name}": value for name, value in scores.items()}
             if "test_accuracy" in scores:
-                self._history.offer(task, scores["test_accuracy"])
+                self._history.keep_if_best(task, scores["test_accuracy"])
         if not self._task_due:
             return logs
         ended = scores | self._online(self._agent)
@@ -157,13 +157,13 @@ class TaskEvaluationObserver:
         """Restores what ``state_dict`` returned."""
         self._history.load_state_dict(state)
 
-    def _over_tasks(self, task: int, ended: Values) -> Logs:
+    def _over_tasks(self, task: int, ended: Values) -> Measurements:
         """Remembers a task's values, and returns their means and curves."""
         kinds = ("accuracy", "loss") if self._agent.classification else ("loss",)
         names = [*(f"{name}_{kind}" for name in _SHOWN_BY_TASK for kind in kinds), "forward_transfer"]
         self._history.add(task, {name: ended[name] for name in names if name in ended})
         averaged = (f"online_{kinds[0]}", f"test_{kinds[0]}", "forward_transfer")
-        logs: Logs = {f"task/mean_{name}": self._history.mean(name) for name in averaged if name in ended}
+        logs: Measurements = {f"task/mean_{name}": self._history.mean(name) for name in averaged if name in ended}
         return logs | {f"task/{kind}": self._history.curves(kind) for kind in kinds}
 
     def _scores(self, agent: SupervisedLearner, task: int) -> Values:
@@ -187,7 +187,7 @@ class TaskEvaluationObserver:
         values = {f"{called or name}_loss": float(loss)}
         return values if accuracy is None else values | {f"{called or name}_accuracy": float(accuracy)}
 
-    def _next_task(self, task: int, ended: Values) -> Logs:
+    def _next_task(self, task: int, ended: Values) -> Measurements:
         """Tries the test set of a task of which nothing is learned yet, with the learner and with fresh weights."""
         part = self._stream.sets(task).get("test")
         kind = "accuracy" if self._agent.classification else "loss"
@@ -209,14 +209,14 @@ class TaskEvaluationObserver:
             with torch.enable_grad():
                 fresh.learn(stream.advance())
             if test is not None and self._is_epoch(stream):
-                history.offer(task, self._score(fresh, task, "test", test)["test_accuracy"])
+                history.keep_if_best(task, self._score(fresh, task, "test", test)["test_accuracy"])
         best = history.best(task)
         values = self._scores(fresh, task) | self._online(fresh)
         return values if best is None else values | {"best_test_accuracy": best}
 
-    def _compared(self, ended: Values, fresh: Values) -> Logs:
+    def _compared(self, ended: Values, fresh: Values) -> Measurements:
         """Returns what a fresh learner reached, and how much more the learner reached than it."""
-        logs: Logs = {f"fresh/{name}": value for name, value in fresh.items()}
+        logs: Measurements = {f"fresh/{name}": value for name, value in fresh.items()}
         gains = {name: ended[name] - value for name, value in fresh.items() if name in ended}
         logs |= {f"relative/{name}": value for name, value in gains.items()}
         if self._agent.classification:

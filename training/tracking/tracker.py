@@ -15,15 +15,12 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from plasticity.metrics.log_values import RICH, Rich
+from plasticity.metrics.log_values import RICH, Rich, Value
 from plasticity.metrics.undefined import Undefined
-
-Value = Tensor | float | Rich
-Logs = Mapping[str, Value]
 
 STEPS_PER_SECOND = "time/steps_per_second"
 _FOLD_EVERY_WRITES = 1024  # bounds the tensors kept alive when the interval is long
-_NOTHING: Logs = MappingProxyType({})
+_NOTHING: Mapping[str, Value] = MappingProxyType({})
 
 
 class Writer(Protocol):
@@ -45,7 +42,7 @@ class IntervalMeans:
     A value is a number, a 0-dim tensor, or a 1-D tensor of several samples (returns of the episodes that ended in this step;
     it may be empty). The mean is over samples. :class:`Undefined` values are left out of the mean; a name with nothing but
     undefined values is undefined. Of histograms, series and images the newest is kept. Tensors are held until the next fold, so
-    they must be detached and must not be changed in place by whoever logged them.
+    they must be detached and must not be changed in place afterwards.
     """
 
     def __init__(self) -> None:
@@ -56,8 +53,8 @@ class IntervalMeans:
         self._undefined: dict[str, str] = {}
         self._rich: dict[str, Rich] = {}
 
-    def add(self, logs: Logs) -> None:
-        """Remembers one step's values; no arithmetic and no host synchronisation but for every 1,024th call."""
+    def add(self, logs: Mapping[str, Value]) -> None:
+        """Remembers one step's values; no arithmetic and no host synchronisation, except in every 1,024th call."""
         for name, value in logs.items():
             self._pending[name].append(value)
         self._writes += 1
@@ -166,7 +163,7 @@ class Tracker:
         self._pause_depth = 0
         self._restart_clock()
 
-    def write(self, step: int, logs: Logs, measurements: Logs = _NOTHING) -> None:
+    def write(self, step: int, logs: Mapping[str, Value], measurements: Mapping[str, Value] = _NOTHING) -> None:
         """Takes what one step produced. Called on every step.
 
         Args:
@@ -178,11 +175,11 @@ class Tracker:
             ValueError: A name is both averaged and measured, or a value is not a number.
         """
         self._means.add(logs)
-        due = step // self._every_steps > self._step // self._every_steps
+        interval_ended = step // self._every_steps > self._step // self._every_steps
         self._step = step
         if self._moved is not None:
             self._moved(step)
-        if due:
+        if interval_ended:
             self._emit(step, measurements, self._end_interval())
         elif measurements:
             self._emit(step, measurements, {})
@@ -270,7 +267,7 @@ class Tracker:
         self._restart_clock()
         return values
 
-    def _emit(self, step: int, measurements: Logs, averaged: Logs) -> None:
+    def _emit(self, step: int, measurements: Mapping[str, Value], averaged: Mapping[str, Value]) -> None:
         for name in measurements.keys() & averaged.keys():
             raise ValueError(f"{name} is logged by a step and by an observer: the two need different names")
         values = {**averaged, **measurements}
@@ -282,7 +279,7 @@ class Tracker:
         self.latest.update(scalars)
         self._note(step, values)
 
-    def _note(self, step: int, values: Logs) -> None:
+    def _note(self, step: int, values: Mapping[str, Value]) -> None:
         reasons = {n: v.reason for n, v in sorted(values.items()) if isinstance(v, Undefined) and n not in self._noted}
         if not reasons:
             return

@@ -95,7 +95,7 @@ def test_truncation_bootstraps_and_termination_does_not(builder: BuildPart) -> N
 def test_loss_by_hand(builder: BuildPart, loss: str, expected: float) -> None:
     # Chosen values Q(s0, 0) = 1 and Q(s1, 1) = 2; targets 11 and 22: differences 10 and 20.
     agent = hand_set_agent(builder, loss=loss)
-    errors = agent._errors(torch.tensor([1.0, 2.0]), torch.tensor([11.0, 22.0]))
+    errors = agent._coding.errors(torch.tensor([1.0, 2.0]), torch.tensor([11.0, 22.0]), None)
     assert errors.mean().item() == expected
 
 
@@ -119,7 +119,7 @@ def test_two_hot_loss_is_the_cross_entropy_with_the_encoded_target(builder: Buil
     agent = small_dqn(builder, loss="two_hot", bins=3, value_low=0.0, value_high=2.0, label_smoothing=0.3)
     logits = torch.tensor([[0.3, -0.2, 1.0]])
     expected = functional.cross_entropy(logits, torch.tensor([[0.1, 0.625, 0.275]]))
-    torch.testing.assert_close(agent._errors(logits, torch.tensor([1.25]))[0], expected)
+    torch.testing.assert_close(agent._coding.errors(logits, torch.tensor([1.25]), agent._atoms)[0], expected)
 
 
 def test_two_hot_targets_bootstrap_from_decoded_values(builder: BuildPart) -> None:

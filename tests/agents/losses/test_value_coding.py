@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from math import log
 from typing import Any
 
 import pytest
@@ -43,6 +44,24 @@ def test_errors_of_scalars(kind: str, shape: tuple[int, ...]) -> None:
     difference = (outputs - targets).abs()
     expected = difference.square() if kind != "huber" else torch.where(difference < 1, difference.square() / 2, difference - 0.5)
     torch.testing.assert_close(coding(kind).errors(outputs, targets, None), expected)
+
+
+def test_errors_of_a_categorical_compare_with_the_distribution_given() -> None:
+    # Logits (0, log 3, 0) are (1/5, 3/5, 1/5). A half each at the first two atoms costs (log 5 + log 5/3) / 2.
+    coded, atoms = ValueCoding("categorical", 3, 0.0, 2.0), torch.arange(3.0)
+    logits = torch.tensor([[0.0, log(3), 0.0]])
+    assert coded.errors(logits, torch.tensor([[0.5, 0.5, 0.0]]), atoms).tolist() == pytest.approx([(log(5) + log(5 / 3)) / 2])
+    # A value of 0.5, all the mass of a distribution, is projected to those halves.
+    assert coded.encode(torch.tensor([0.5]), atoms).tolist() == [[0.5, 0.5, 0.0]]
+    over = coded.errors_over(atoms)
+    assert over is not None
+    assert over(logits, torch.tensor([0.5])).tolist() == pytest.approx([(log(5) + log(5 / 3)) / 2])
+
+
+def test_c51_says_that_it_is_categorical() -> None:
+    chosen = DQNSettings(loss="categorical", bins=7, value_low=-2.0, value_high=4.0, label_smoothing=0.2)
+    assert (chosen.coding.kind, chosen.coding.categorical, chosen.coding.label_smoothing) == ("categorical", True, 0.0)
+    assert chosen.coding.head("q", 3) == HeadSpec("categorical", 3, 7, -2.0, 4.0)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -50,7 +50,7 @@ def test_targets_and_loss_by_hand(builder: BuildPart) -> None:
         part.network.state_dict() | {"head.linear.weight": torch.zeros(1, 1), "head.linear.bias": torch.zeros(1)}
     )
     scale, targets = ValueScale(part, 0.5), torch.tensor([10.0, 30.0])
-    scaled = scale.take_in(targets)
+    scaled = scale.normalise(targets)
     deviation = 150.5**0.5
     assert scaled.tolist() == pytest.approx([0.0, 20 / deviation])
     outputs = part.network(torch.zeros(2, 1)).squeeze(1)
@@ -66,7 +66,7 @@ def test_targets_and_loss_by_hand(builder: BuildPart) -> None:
 def test_without_pop_art_nothing_is_touched(builder: BuildPart) -> None:
     part = builder()("critic", HeadSpec("value", 1))
     scale, targets = ValueScale(part, 0.5), torch.tensor([10.0, 30.0])
-    assert scale.take_in(targets) is targets
+    assert scale.normalise(targets) is targets
     assert scale.measures(targets) == {}
 
 

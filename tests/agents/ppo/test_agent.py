@@ -1,7 +1,7 @@
 """PPO's objectives by hand, and what it learns from."""
 
 from collections.abc import Callable
-from math import exp, log
+from math import exp, log, nan
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.ppo.agent import PPO
-from plasticity.agents.ppo.batches import JointBatch, PolicyBatch, ValueBatch
+from plasticity.agents.ppo.batches import RolloutBatch
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.networks.torsos.feedforward import MLPSpec
@@ -44,6 +44,16 @@ def set_values(part: Updater, **values: Any) -> None:
 # Objectives
 
 
+def policy_batch(inputs: Tensor, actions: Tensor, log_probs: Tensor, advantages: Tensor) -> RolloutBatch:
+    """A batch whose values and returns, which the policy does not learn from, are not numbers."""
+    return RolloutBatch(inputs, actions, log_probs, advantages, log_probs * nan, log_probs * nan)
+
+
+def value_batch(inputs: Tensor, values: Tensor, returns: Tensor) -> RolloutBatch:
+    """A batch whose log-probabilities and advantages, which the value does not learn from, are not numbers."""
+    return RolloutBatch(inputs, values * nan, values * nan, values * nan, values, returns)
+
+
 def logits_of(*probabilities: float) -> Tensor:
     return torch.tensor([[log(p), log(1 - p)] for p in probabilities], requires_grad=True)
 
@@ -53,7 +63,7 @@ def test_clipped_surrogate_by_hand(builder: BuildPart) -> None:
     # Old probability 1/2 of action 0; new ones 0.75, 0.75, 0.25, 0.25, 0.55: ratios 1.5, 1.5, 0.5, 0.5, 1.1.
     outputs = logits_of(0.75, 0.75, 0.25, 0.25, 0.55)
     advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 2.0])
-    batch = PolicyBatch(torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64), torch.full((5,), log(0.5)), advantages)
+    batch = policy_batch(torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64), torch.full((5,), log(0.5)), advantages)
     loss, measures = agent._policy(outputs, batch)
     # min(r A, clip(r) A): 1.2, -1.5, 0.5, -0.8, 2.2.
     assert loss.item() == pytest.approx(-(1.2 - 1.5 + 0.5 - 0.8 + 2.2) / 5, abs=1e-6)
@@ -67,7 +77,7 @@ def test_clipped_surrogate_by_hand(builder: BuildPart) -> None:
 
 def test_the_entropy_bonus_by_hand(builder: BuildPart) -> None:
     plain, bonus = (small(builder, entropy_coefficient=weight) for weight in (0.0, 0.5))
-    batch = PolicyBatch(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), torch.tensor([log(0.25)]), torch.ones(1))
+    batch = policy_batch(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), torch.tensor([log(0.25)]), torch.ones(1))
     entropy = -(0.25 * log(0.25) + 0.75 * log(0.75))
     without, with_bonus = (agent._policy(logits_of(0.25), batch)[0].item() for agent in (plain, bonus))
     assert without - with_bonus == pytest.approx(0.5 * entropy, abs=1e-6)
@@ -84,7 +94,7 @@ def test_the_entropy_bonus_by_hand(builder: BuildPart) -> None:
 )
 def test_value_loss_by_hand(builder: BuildPart, clip_value: float | None, expected: list[float]) -> None:
     agent = small(builder, clip_value=clip_value, value_coefficient=0.5)
-    batch = ValueBatch(torch.zeros(3, 2), torch.tensor([1.0, 0.0, 0.0]), torch.tensor([2.0, 0.0, -2.0]))
+    batch = value_batch(torch.zeros(3, 2), torch.tensor([1.0, 0.0, 0.0]), torch.tensor([2.0, 0.0, -2.0]))
     loss, measures = agent._value(torch.tensor([[1.5], [0.1], [-1.0]]), batch)
     assert loss.item() == pytest.approx(0.5 * sum(expected) / 3)
     assert measures["train/value_loss"].item() == loss.item()
@@ -94,7 +104,7 @@ def test_a_value_that_lies_beyond_its_return_is_not_kept_there_by_clipping(build
     # New 3, old 1, return 1: unclipped 4, clipped 0.04; the larger is unclipped, and has a gradient.
     agent = small(builder)
     outputs = torch.tensor([[3.0]], requires_grad=True)
-    agent._value(outputs, ValueBatch(torch.zeros(1, 2), torch.ones(1), torch.ones(1)))[0].backward()
+    agent._value(outputs, value_batch(torch.zeros(1, 2), torch.ones(1), torch.ones(1)))[0].backward()
     assert outputs.grad is not None
     assert outputs.grad.item() == pytest.approx(0.5 * 2 * 2.0)
 
@@ -109,9 +119,9 @@ def test_the_joint_objective_is_the_sum_of_both(builder: BuildPart, discrete: bo
     policy, value = joint._head.split(outputs)
     actions = torch.arange(6) % 2 if discrete else torch.randn(6, 2, generator=generator)
     rest = torch.randn(4, 6, generator=generator)
-    batch = JointBatch(inputs, actions, *rest)
-    expected = joint._policy(policy, PolicyBatch(inputs, actions, rest[0], rest[1]))[0]
-    expected = expected + joint._value(value, ValueBatch(inputs, rest[2], rest[3]))[0]
+    batch = RolloutBatch(inputs, actions, *rest)
+    expected = joint._policy(policy, policy_batch(inputs, actions, rest[0], rest[1]))[0]
+    expected = expected + joint._value(value, value_batch(inputs, rest[2], rest[3]))[0]
     loss, measures = joint._joint(outputs, batch)
     torch.testing.assert_close(loss, expected)
     assert {"train/policy_loss", "train/value_loss", "train/entropy"} <= measures.keys()
@@ -127,7 +137,7 @@ def test_the_joint_objective_by_hand_on_a_hand_set_network(builder: BuildPart) -
     # p = (1/4, 3/4); value 2 + 3 + 1 = 6. Old probability of action 1: 3/4, advantage 2; return 10.
     inputs = torch.ones(1, 2)
     one = torch.tensor([1])
-    batch = JointBatch(inputs, one, torch.tensor([log(0.75)]), torch.tensor([2.0]), torch.tensor([6.0]), torch.tensor([10.0]))
+    batch = RolloutBatch(inputs, one, torch.tensor([log(0.75)]), torch.tensor([2.0]), torch.tensor([6.0]), torch.tensor([10.0]))
     loss, _ = agent._joint(part.network(inputs), batch)
     entropy = -(0.25 * log(0.25) + 0.75 * log(0.75))
     assert loss.item() == pytest.approx(-2.0 + 0.5 * 16.0 - entropy, abs=1e-5)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from plasticity.agents.replay.buffer import Replay, ReplayBatch
+from plasticity.agents.replay.memory import TransitionMemory
+from plasticity.agents.replay.priorities import Priorities, PrioritisedReplay
 from plasticity.agents.replay.segments import SEGMENTS, delete_unused
 from plasticity.envs.experience import Transitions
 
@@ -332,7 +334,16 @@ def test_dtypes_are_kept(dtype: torch.dtype) -> None:
     replay = Replay(5, CPU)
     replay.add(numbered(0, 2, dtype))
     batch = replay.sample(3, torch.Generator())
-    assert [value.dtype for value in batch] == [dtype, torch.int64, torch.float32, torch.bool, dtype, torch.float32]
+    assert [value.dtype for value in batch] == [
+        dtype,
+        torch.int64,
+        torch.float32,
+        torch.bool,
+        dtype,
+        torch.float32,
+        torch.int64,
+        torch.float32,
+    ]
 
 
 def test_continuous_actions_keep_their_shape() -> None:
@@ -570,3 +581,23 @@ def test_an_empty_replay_is_saved(tmp_path: Path) -> None:
     other = filled(Kind(2, 1, torch.float32), 70, 30)[0]
     other.load_state_dict(Replay(70, CPU).state_dict(tmp_path), tmp_path)
     assert other.size == 0
+
+
+def test_one_face_for_uniform_and_prioritised_draws() -> None:
+    # Priorities 1 and 3 at exponent 1 are chances 1/4 and 3/4; (2 P)^-1 = 2, 2/3, over the largest 1, 1/3.
+    states = torch.arange(2.0).unsqueeze(1)
+    ends = torch.zeros(2, dtype=torch.bool)
+    added = Transitions(states, torch.tensor([5, 6]), torch.ones(2), ends, ends, states)
+    memories: list[TransitionMemory] = [Replay(2, CPU), PrioritisedReplay(Replay(2, CPU), Priorities(2, CPU, alpha=1.0))]
+    weights = []
+    for memory in memories:
+        assert memory.size == 0
+        memory.add(added)
+        memory.set_priorities(torch.arange(2), torch.tensor([1.0, 3.0]))
+        drawn = memory.sample(400, torch.Generator().manual_seed(0), 1.0)
+        assert torch.equal(drawn.actions, drawn.rows + 5)
+        weights.append({row: float(drawn.weights[drawn.rows == row].unique()) for row in (0, 1)})
+        uniform = memory.sample_uniformly(4000, torch.Generator().manual_seed(0))
+        assert float((uniform.actions == 5).float().mean()) == pytest.approx(0.5, abs=0.03)
+        assert torch.equal(uniform.weights, torch.ones(4000))
+    assert weights == [{0: 1.0, 1: 1.0}, {0: 1.0, 1: pytest.approx(1 / 3)}]

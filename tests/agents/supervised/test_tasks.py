@@ -76,7 +76,7 @@ def test_best_weights_by_hand() -> None:
             network.weight.fill_(value)
             assert network.running_mean is not None
             network.running_mean.fill_(10 * value)
-        best.offer(score, network)
+        best.keep_if_best(score, network)
     weight = network.weight
     best.restore(network)
     assert network.running_mean is not None

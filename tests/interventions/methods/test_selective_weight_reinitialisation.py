@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
-from plasticity.interventions.methods.selective_weight_reinitialisation import SelectiveWeightReinitialisation, useless
+from plasticity.interventions.methods.selective_weight_reinitialisation import SelectiveWeightReinitialisation, entries_to_reset
 from plasticity.networks.spec import HeadSpec
 from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.networks.torsos.resnet import ResNetSpec
@@ -47,22 +47,22 @@ def generator() -> torch.Generator:
 def test_threshold_by_hand() -> None:
     # The mean is 3: half of it reaches 1.5, and a tie counts.
     utility = torch.tensor([[0.0, 1.5], [1.6, 8.9]])
-    assert useless(utility, "threshold", 0.5, generator()).tolist() == [[True, True], [False, False]]
-    assert useless(utility, "threshold", 0.0, generator()).tolist() == [[True, False], [False, False]]
+    assert entries_to_reset(utility, "threshold", 0.5, generator()).tolist() == [[True, True], [False, False]]
+    assert entries_to_reset(utility, "threshold", 0.0, generator()).tolist() == [[True, False], [False, False]]
 
 
 def test_proportion_by_hand() -> None:
     utility = torch.tensor([[5.0, 1.0, 4.0], [3.0, 2.0, 6.0]])
-    assert useless(utility, "proportional", 0.5, generator()).tolist() == [[False, True, False], [True, True, False]]
-    assert useless(utility, "proportional", 1.0, generator()).all()
-    assert not useless(utility, "proportional", 0.0, generator()).any()
+    assert entries_to_reset(utility, "proportional", 0.5, generator()).tolist() == [[False, True, False], [True, True, False]]
+    assert entries_to_reset(utility, "proportional", 1.0, generator()).all()
+    assert not entries_to_reset(utility, "proportional", 0.0, generator()).any()
 
 
 def test_a_proportion_is_right_on_average() -> None:
     # 10 entries at 0.13: one in all, a second one three times in ten. 400 draws: standard error 0.023.
     source = generator()
     utility = torch.arange(10.0)
-    counts = [int(useless(utility, "proportional", 0.13, source).sum()) for _ in range(400)]
+    counts = [int(entries_to_reset(utility, "proportional", 0.13, source).sum()) for _ in range(400)]
     assert set(counts) == {1, 2}
     assert sum(counts) / 400 == pytest.approx(1.3, abs=0.08)
 

@@ -13,8 +13,8 @@ def test_against_ages_of_single_units(rate: float, maturity: int) -> None:
     ages = [[0] * size for size in sizes]
     own = [0.0, 0.0]
     for step in range(1, 200):
-        quota.ripen(step)
-        counts = quota.due(carried, [rate, rate / 2], step) or [0, 0]
+        quota.count_mature(step)
+        counts = quota.take(carried, [rate, rate / 2], step) or [0, 0]
         for index, layer in enumerate(ages):
             layer[:] = [age + 1 for age in layer]
             mature = [unit for unit, age in enumerate(layer) if age > maturity]
@@ -30,19 +30,19 @@ def test_against_ages_of_single_units(rate: float, maturity: int) -> None:
 def test_two_kinds_share_the_mature_units() -> None:
     # Four mature units; the first kind takes two, so that half of two is due to the second.
     quota, first, second = Quota([4], 0), [0.0], [0.0]
-    quota.ripen(1)
-    assert quota.due(first, [0.5], 1) == [2]
-    assert quota.due(second, [0.5], 1) == [1]
-    quota.ripen(2)
-    assert quota.due(first, [0.5], 2) == [2]
+    quota.count_mature(1)
+    assert quota.take(first, [0.5], 1) == [2]
+    assert quota.take(second, [0.5], 1) == [1]
+    quota.count_mature(2)
+    assert quota.take(first, [0.5], 2) == [2]
 
 
 def test_fractions_make_units_whatever_their_rounding() -> None:
     quota, carried = Quota([4], 0), [0.0]
     taken = [0]
     for step in range(1, 41):
-        quota.ripen(step)
-        taken.append(taken[-1] + sum(quota.due(carried, [0.1], step)))
+        quota.count_mature(step)
+        taken.append(taken[-1] + sum(quota.take(carried, [0.1], step)))
     assert [after - before for before, after in pairwise(taken[::5])] == [2] * 8
 
 
@@ -50,8 +50,8 @@ def test_going_on_from_a_saved_state() -> None:
     def run(quota: Quota, carried: list[float], steps: range) -> list[list[int]]:
         counts = []
         for step in steps:
-            quota.ripen(step)
-            counts.append(quota.due(carried, [0.2, 0.05], step))
+            quota.count_mature(step)
+            counts.append(quota.take(carried, [0.2, 0.05], step))
         return counts
 
     whole, half, fractions = Quota([5, 8], 3), Quota([5, 8], 3), [0.0, 0.0]

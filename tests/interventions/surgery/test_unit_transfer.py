@@ -3,7 +3,13 @@ from typing import Any
 import pytest
 import torch
 
-from plasticity.interventions.surgery.unit_transfer import compensate, copy_incoming, hand_over, split_outgoing, write_rows
+from plasticity.interventions.surgery.unit_transfer import (
+    compensate,
+    copy_incoming,
+    split_outgoing,
+    transfer_outgoing,
+    write_rows,
+)
 from plasticity.networks.units import UnitSlice
 
 
@@ -72,7 +78,7 @@ def test_shares_by_hand(admit: Any) -> None:
     shares = torch.zeros(5, 5)
     shares[0, 3], shares[0, 4], shares[2, 1] = 2.0, -1.0, 0.5
     with torch.no_grad():
-        hand_over(patient.network, layer, shares)
+        transfer_outgoing(patient.network, layer, shares)
     after = patient.network.tensor("head.linear.weight").detach()
     torch.testing.assert_close(after[:, 0], before[:, 0] + 2 * before[:, 3] - before[:, 4])
     torch.testing.assert_close(after[:, 2], before[:, 2] + 0.5 * before[:, 1])

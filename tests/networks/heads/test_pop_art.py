@@ -35,7 +35,7 @@ def test_by_hand() -> None:
     head.linear.load_state_dict({"weight": torch.tensor([[2.0]]), "bias": torch.tensor([5.0])})
     assert moments(head) == [0.0, 1.0, 1.0]
     assert head.decode(head(torch.tensor([[10.0]]))).item() == 25.0
-    head.take_in(torch.tensor([4.0, 8.0]), 0.5)
+    head.update_moments(torch.tensor([4.0, 8.0]), 0.5)
     deviation = 11.5**0.5
     assert moments(head) == pytest.approx([3.0, 20.5, deviation])
     assert head.linear.weight.item() == pytest.approx(2 / deviation)
@@ -48,7 +48,7 @@ def test_moments_are_running_averages() -> None:
     head, targets = head_of(network_of()), torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) * 7 + 100
     mean, second = 0.0, 1.0
     for batch in targets:
-        head.take_in(batch, 0.1)
+        head.update_moments(batch, 0.1)
         mean = 0.9 * mean + 0.1 * float(batch.double().mean())
         second = 0.9 * second + 0.1 * float((batch.double() ** 2).mean())
         assert moments(head) == pytest.approx([mean, second, (second - mean**2) ** 0.5], rel=1e-9)
@@ -63,7 +63,7 @@ def test_values_stay_while_the_moments_move(scale: float, noise: float) -> None:
     with fresh_noise(network.noisy_layers, generator) if noise else torch.no_grad():
         before, normalised = network.decode(network(inputs)), network(inputs)
         for _ in range(20):
-            head_of(network).take_in(scale * (torch.randn(16, generator=generator) + 3), 0.05)
+            head_of(network).update_moments(scale * (torch.randn(16, generator=generator) + 3), 0.05)
         outputs = network(inputs)
         assert not torch.allclose(outputs, normalised, rtol=1e-2)
         torch.testing.assert_close(network.decode(outputs), before, rtol=1e-4, atol=1e-5 * scale)
@@ -72,7 +72,7 @@ def test_values_stay_while_the_moments_move(scale: float, noise: float) -> None:
 def test_constant_targets_meet_the_lower_bound() -> None:
     head = head_of(network_of(deviation_low=0.25))
     for _ in range(200):
-        head.take_in(torch.full((4,), 1e4), 0.2)
+        head.update_moments(torch.full((4,), 1e4), 0.2)
     assert float(head.deviation) == 0.25
     assert head.encode(torch.tensor([1e4 + 1])).tolist() == pytest.approx([4.0], rel=1e-3)
     assert all(value.isfinite().all() for value in head.state_dict().values())
@@ -82,7 +82,7 @@ def test_a_small_deviation_far_from_0_is_exact() -> None:
     # In float32 a second moment of 1e10 has steps of 1024, and a deviation of 1 would drown.
     head, targets = head_of(network_of()), torch.tensor([1e5 - 1, 1e5 + 1])
     for _ in range(400):
-        head.take_in(targets, 0.1)
+        head.update_moments(targets, 0.1)
     assert float(head.deviation) == pytest.approx(1.0, rel=1e-3)
 
 
@@ -90,9 +90,9 @@ def test_another_heads_moments_are_adopted_and_the_values_stay() -> None:
     one, other = network_of(), build_network(MLPSpec(widths=[6]), (4,), torch.float32, HeadSpec("q", 3, pop_art=True), 1)
     inputs = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     for _ in range(30):
-        head_of(one).take_in(torch.tensor([50.0, -30.0]), 0.1)
+        head_of(one).update_moments(torch.tensor([50.0, -30.0]), 0.1)
     before = other.decode(other(inputs))
-    head_of(other).adopt(head_of(one))
+    head_of(other).copy_moments(head_of(one))
     assert moments(head_of(other)) == moments(head_of(one))
     torch.testing.assert_close(other.decode(other(inputs)), before, rtol=1e-4, atol=1e-4)
     # Then halfway between the weights is halfway between the values.

@@ -20,7 +20,7 @@ def test_a_diagonal_map_by_hand() -> None:
         linear.weight.copy_(torch.diag(torch.tensor([4.0, 1.0])))
         linear.bias.copy_(torch.tensor([1.0, 2.0]))
     spectral = SpectralNormalisation(linear)
-    spectral.settle()
+    spectral.estimate()
     assert spectral(torch.tensor([[8.0, 8.0]]))[0].tolist() == pytest.approx([9.0, 4.0])  # 8 * 4/4 + 1, 8 * 1/4 + 2
     assert not dict(spectral.named_parameters())
 
@@ -31,7 +31,7 @@ def test_the_map_has_a_largest_singular_value_of_1(spatial: bool) -> None:
     linear = nn.Conv2d(3, 6, 3, stride=2, padding=1) if spatial else nn.Linear(7, 5)
     spectral = SpectralNormalisation(linear)
     for _ in range(10):
-        spectral.settle()
+        spectral.estimate()
     sigma = torch.linalg.svdvals(linear.weight.detach().flatten(1))[0]
     scaled = deepcopy(linear)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def test_the_gradient_passes_through_the_singular_value() -> None:
     linear = nn.Linear(4, 3).double()
     spectral = SpectralNormalisation(linear).double()
     for _ in range(20):
-        spectral.settle()
+        spectral.estimate()
     spectral.eval()
     x, weight = torch.randn(5, 4, dtype=torch.float64), linear.weight
 
@@ -101,7 +101,7 @@ def test_noise_is_not_divided() -> None:
         linear.weight_deviation.fill_(0.25)
         linear.bias_deviation.fill_(0.5)
     spectral = SpectralNormalisation(linear)
-    spectral.settle()
+    spectral.estimate()
     x = torch.tensor([[1.0, 2.0, 3.0]])
     plain = spectral.eval()(x)
     linear.noise = (torch.tensor([1.0, 1.0, -1.0]), torch.tensor([2.0, -4.0]))
@@ -113,7 +113,7 @@ def test_a_weight_of_zeros_is_taken_as_it_is() -> None:
     linear = nn.Linear(3, 2)
     nn.init.zeros_(linear.weight)
     spectral = SpectralNormalisation(linear)
-    spectral.settle()
+    spectral.estimate()
     outputs = spectral(torch.ones(1, 3))
     assert torch.equal(outputs[0], linear.bias)
     outputs.sum().backward()

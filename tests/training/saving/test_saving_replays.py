@@ -64,8 +64,8 @@ class Rememberer:
     def learn(self, step: int) -> None:
         self.replay.add(transitions(step))
         drawn = self.replay.sample(8, self.generator, 0.5)
-        self.replay.update(drawn.rows, drawn.batch.rewards + 0.1)
-        self.seen += [*drawn.batch, drawn.weights]
+        self.replay.set_priorities(drawn.rows, drawn.rewards + 0.1)
+        self.seen += list(drawn)
 
     def state_dict(self, folder: Path | None = None) -> dict[str, Any]:
         return {"replay": self.replay.state_dict(folder), "generator": self.generator.get_state()}
