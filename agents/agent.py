@@ -9,6 +9,7 @@ from torch import Tensor
 
 from plasticity.envs.experience import Experience
 from plasticity.interventions.base import Logs
+from plasticity.optimizers.schedule import Moment
 from plasticity.updates.updater import Updater
 
 
@@ -70,3 +71,18 @@ class Policy(Protocol):
             generator: On the device of the agent's parts.
         """
         ...
+
+
+def learn_from(agent: Agent, experience: Experience, step: int) -> Logs:
+    """Lets an agent take in an experience, at the learning rates that its schedules have then.
+
+    Args:
+        agent: The agent.
+        experience: What the stream returned.
+        step: The stream's step after it.
+    """
+    place = experience.place
+    moment = Moment(step) if place is None else Moment(step, place.minibatch + 1, place.minibatches)
+    for part in agent.parts.values():
+        part.moment = moment
+    return agent.learn(experience)

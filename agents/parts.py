@@ -69,7 +69,8 @@ class PartBuilder:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in PyTorch's types too late
         settings = self.part_optimizers.get(name, self.optimizer)
         optimizer = build_optimizer(settings, network, derive_seed(self.seed, name, "optimizer"))
-        return Updater(name, network, optimizer, chosen, self.seed, settings.max_gradient_norm, self.execution)
+        bound, schedule = settings.max_gradient_norm, settings.rate_schedule
+        return Updater(name, network, optimizer, chosen, self.seed, bound, self.execution, schedule)
 
 
 def _acts_on(method: Intervention, part: str) -> bool:

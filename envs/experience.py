@@ -52,6 +52,8 @@ class Place(NamedTuple):
         ends_task: Whether it is the last of its task.
         active: (K,) bool, the classes that count; None if all do.
         validation: Examples that are not learned from, to choose by; None without them.
+        minibatch: Minibatches of the task that came before it.
+        minibatches: Minibatches that the task has.
     """
 
     epoch: int
@@ -60,6 +62,8 @@ class Place(NamedTuple):
     ends_task: bool
     active: Tensor | None = None
     validation: Examples | None = None
+    minibatch: int = 0
+    minibatches: int = 1
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 from torch.optim import Optimizer
 
 from plasticity.networks.network import Network
+from plasticity.optimizers.schedule import SCHEDULES, Schedule
 from plasticity.settings.fields import Settings, setting
 from plasticity.settings.registry import Registry
 
@@ -53,16 +54,70 @@ class OptimizerSettings(Settings):
     smoothing: float = setting(0.95, "Decay of RMSProp's average.", low=0, high=1)
     centered: bool = setting(True, "Whether RMSProp divides by the standard deviation rather than the root mean square.")
     max_gradient_norm: float | None = setting(None, "Bound of the joint gradient norm; None for no clipping.", low=0)
+    schedule: str = setting(
+        "constant",
+        "What becomes of the learning rate: ``linear``, ``cosine`` fall to the part ``schedule_end`` of it, ``steps`` multiplies "
+        "it with ``schedule_factor`` after each of ``schedule_milestones``.",
+        choices=SCHEDULES,
+    )
+    schedule_steps: int | None = setting(
+        None,
+        "Environment steps, or minibatches, over which it falls, and then stays; None for all that the run was begun with.",
+        low=1,
+    )
+    schedule_per_task: bool = setting(
+        False, "Whether it begins again with each task of a data stream, told or not, and lasts as long as that."
+    )
+    schedule_warmup_steps: int = setting(
+        0, "Environment steps, or minibatches, over which it rises from 0 in a straight line, before it falls.", low=0
+    )
+    schedule_end: float = setting(0.0, "Part of the learning rate that is left at the end of ``linear`` and ``cosine``.", low=0)
+    schedule_milestones: list[float] = setting(
+        [], "Parts of the length, warm-up among it, rising, after each of which ``steps`` lets it fall.", low=0, high=1
+    )
+    schedule_factor: float = setting(0.2, "What ``steps`` multiplies it with.", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas={list(self.betas)} must be two numbers in [0, 1)")
+        self._check_schedule()
 
     @property
     def adam_betas(self) -> tuple[float, float]:
         """The decay rates, as PyTorch wants them."""
         return self.betas[0], self.betas[1]
+
+    @property
+    def rate_schedule(self) -> Schedule:
+        """How the learning rate goes on.
+
+        Raises:
+            ValueError: If its length is left open; a run fills it in.
+        """
+        if self.schedule != "constant" and not self.schedule_per_task and self.schedule_steps is None:
+            raise ValueError(f"optimizer.schedule={self.schedule} needs optimizer.schedule_steps, over which it falls")
+        return Schedule(
+            self.schedule,
+            self.schedule_steps or 0,
+            self.schedule_per_task,
+            self.schedule_warmup_steps,
+            self.schedule_end,
+            tuple(self.schedule_milestones),
+            self.schedule_factor,
+        )
+
+    def _check_schedule(self) -> None:
+        milestones, warmup, steps = list(self.schedule_milestones), self.schedule_warmup_steps, self.schedule_steps
+        if milestones != sorted(milestones):
+            raise ValueError(f"optimizer.schedule_milestones={milestones} must rise")
+        if bool(milestones) != (self.schedule == "steps"):
+            raise ValueError(
+                f"optimizer.schedule_milestones={milestones} with optimizer.schedule={self.schedule}: milestones are for steps, "
+                "which needs one or more"
+            )
+        if self.schedule in ("linear", "cosine") and not self.schedule_per_task and steps is not None and warmup >= steps:
+            raise ValueError(f"optimizer.schedule_warmup_steps={warmup} must be less than optimizer.schedule_steps={steps}")
 
 
 def optimizer(name: str, settings: type[OptimizerSettings] = OptimizerSettings) -> Callable[[_Build], _Build]:

@@ -74,6 +74,7 @@ def assemble(plan: Plan) -> Assembly:
     )
     agent = build_agent(plan.agent_name, plan.agent, problem, builder, plan.choices["agent"])
     _refuse_unknown_parts(plan, agent)
+    _refuse_absent_tasks(plan, problem)
     _refuse_single_examples(plan, agent, stream)
     _warn_of_idle_methods(plan, problem)
     for line in getattr(stream, "notes", ()):
@@ -145,6 +146,17 @@ def _refuse_unknown_parts(plan: Plan, agent: Agent) -> None:
         if unknown:
             allowed = ", ".join(agent.parts)
             raise ValueError(f"{setting}={unknown}: agent={plan.choices['agent']} has the parts {allowed}")
+
+
+def _refuse_absent_tasks(plan: Plan, problem: Problem) -> None:
+    """Refuses learning rates that follow the tasks of examples where there are none."""
+    parts = {f".parts.{name}": settings for name, settings in plan.optimizer_parts.items()}
+    for part, settings in {"": plan.optimizer, **parts}.items():
+        if settings.schedule_per_task and problem.kind != "examples":
+            raise ValueError(
+                f"optimizer{part}.schedule_per_task=true follows the tasks of a data stream, and this env is none; choose false, "
+                "and the schedule goes on over optimizer.schedule_steps"
+            )
 
 
 def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, Self
 import torch
 from torch import Tensor
 
-from plasticity.agents.agent import Agent
+from plasticity.agents.agent import Agent, learn_from
 from plasticity.envs.experience import Examples, Experience, Place, Transitions
 from plasticity.envs.stream import Stream
 from plasticity.interventions.base import Logs
@@ -90,7 +90,7 @@ class Step:
             started = time.perf_counter()
             if self.experience.task != self.task:
                 self.logs |= agent.switch_task(self.experience.task)
-            self.logs |= agent.learn(self.experience)
+            self.logs |= learn_from(agent, self.experience, self.after)
             self.learned = True
             self.seconds += time.perf_counter() - started
         self.measurements |= observers.measure(self.late, View(self.after, self.experience.task, agent))

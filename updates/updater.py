@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from plasticity.interventions.base import Intervention, Logs
 from plasticity.networks.network import Network
 from plasticity.networks.objective import AnyBatch, Batch, Objective
+from plasticity.optimizers.schedule import CONSTANT, Moment, Schedule, ScheduledRates
 from plasticity.updates.execution import EAGER, Execution
 from plasticity.updates.gradient_check import GradientCheck
 from plasticity.updates.hooks import Hooks
@@ -31,9 +32,11 @@ class Updater:
         seed: The run's seed; each intervention draws from a generator private to (seed, part, name).
         max_gradient_norm: Bound of the joint gradient norm, or None.
         execution: How updates are carried out.
+        schedule: What becomes of the optimizer's learning rates.
 
     Attributes:
         steps: Updates so far.
+        moment: When the next update is made, which a learning rate that varies depends on; ``learn_from`` sets it.
         copies: Networks that accompany this one, such as ``target``; the agent fills it before the first update.
         trace: What a recent update was like; see ``UpdateTrace``.
         examples: The latest examples it learned from, if the agent has declared its objective; see ``LatestExamples``.
@@ -53,6 +56,7 @@ class Updater:
         seed: int,
         max_gradient_norm: float | None = None,
         execution: Execution = EAGER,
+        schedule: Schedule = CONSTANT,
     ) -> None:
         if execution.as_function and (network.noisy_layers or network.spec.injected_layers):
             what = "noisy layers" if network.noisy_layers else "plasticity_injection"
@@ -67,6 +71,7 @@ class Updater:
         self._cast_copies = CastCopies(autocast) if autocast is not None and self.device.type == "cpu" else None
         self._written = 0  # optimizer steps, of which a parameter's own version knows nothing if they are fused
         self.steps = 0
+        self.moment: Moment | None = None
         self.copies: dict[str, Network] = {}
         self.value_errors: Callable[[Tensor, Tensor], Tensor] | None = None
         self.hooks = Hooks(part, network, interventions, seed, self.copies)
@@ -75,6 +80,7 @@ class Updater:
             reason = "which differentiates the training forward"
             raise ValueError(f"{execution.name} does not work with {method}, {reason}; choose {execution.remedy}")
         self.optimizer = optimizer
+        self._rates = ScheduledRates(optimizer, schedule)
         self.hooks.attach(optimizer, execution.compile)
         network.taps.keeps_graph = bool(self.hooks.needs_graph)
         self._records = self.hooks.taps_wanted or bool(self.hooks.measuring)
@@ -198,6 +204,7 @@ class Updater:
 
     def _begin(self, batch: Batch | None, recompute: Callable[[], Tensor] | None) -> None:
         self.steps += 1
+        self._rates.apply(self.moment)
         self.hooks.open(self.steps, batch, recompute)
         self.trace.open(self.steps, batch)
 

@@ -1,25 +1,18 @@
 """Settings of DQN and of what is made of it: C51, Rainbow, and each of their parts alone."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final
+from typing import Final
 
-from plasticity.agents.losses.value_coding import (
-    CATEGORICAL,
-    CATEGORICAL_LOSSES,
-    POP_ART,
-    ValueCoding,
-    categorical_support,
-    require_decodable,
-)
+from plasticity.agents.losses.value_coding import CATEGORICAL, POP_ART, CodingSettings
 from plasticity.networks.spec import HeadSpec
-from plasticity.settings.fields import Settings, setting
+from plasticity.settings.fields import setting
 
 LOSSES: Final = ("squared", "huber", "two_hot", "hl_gauss", POP_ART, CATEGORICAL)
 BEHAVIOURS: Final = ("epsilon_greedy", "uniform")
 
 
 @dataclass
-class DQNSettings(Settings):
+class DQNSettings(CodingSettings):
     """Deep Q-network (Mnih et al. 2015), with every extension that Rainbow is composed of (Hessel et al. 2018) as an option.
 
     With ``loss: categorical`` this is C51 (Bellemare et al. 2017), whose target is the projected distribution of the next value;
@@ -27,9 +20,6 @@ class DQNSettings(Settings):
     and noise is Rainbow.
     """
 
-    section: ClassVar[str] = "agent"
-
-    discount: float = setting(0.99, "gamma.", low=0, below=1)
     batch_size: int = setting(8, "Transitions per update. 32 in Mnih et al. 2015; smaller ones silence units sooner.", low=1)
     n_step: int = setting(1, "Most steps that a return adds up before the target network takes over.", low=1)
     buffer_transitions: int = setting(100_000, "Size of the replay.", low=1)
@@ -58,25 +48,6 @@ class DQNSettings(Settings):
     epsilon_start: float = setting(1.0, "Exploration at the first step.", low=0, high=1)
     epsilon_end: float = setting(0.05, "Exploration in the end.", low=0, high=1)
     epsilon_env_steps: int = setting(10_000, "Environment steps over which it falls in a straight line.", low=0)
-    bins: int | None = setting(None, "Atoms of a categorical value; None for a spacing of 1.")
-    value_low: float | None = setting(
-        None,
-        "First atom; None for -M, M being 1 / (1 - discount) rounded up, the largest return of rewards in "
-        "[-1, 1]; for ``hl_gauss`` two more. Rewards of another size need numbers of their own, and so do "
-        "C51's published 51 atoms.",
-    )
-    value_high: float | None = setting(None, "Last atom; None for M, or M + 2.")
-    label_smoothing: float = setting(0.0, "Weight of the uniform distribution in the two-hot or HL-Gauss target, in [0, 1].")
-    label_smoothing_decoding: str = setting(
-        "corrected",
-        "``corrected``: a decoded value is that of the target before it was smoothed. ``published``: it is "
-        "the mean of the smoothed one, (1 - label_smoothing) * value + label_smoothing * mean of the atoms, "
-        "which shrinks values that are bootstrapped from as a smaller discount does.",
-    )
-    pop_art_decay: float = setting(
-        3e-4, "Share of a batch's targets in the moments that ``pop_art`` normalises by.", low=0, high=1
-    )
-    pop_art_deviation_low: float = setting(1e-4, "Least deviation that it divides by.", low=1e-30)
     prioritised: bool = setting(
         False,
         "Whether transitions are drawn by priority (Schaul et al. 2016): the absolute error of a scalar "
@@ -98,25 +69,13 @@ class DQNSettings(Settings):
             raise ValueError(
                 f"agent.stream_widths={list(self.stream_widths)} needs agent.dueling=true: without it there are no streams"
             )
-        require_decodable(self.label_smoothing, self.label_smoothing_decoding)
         if self.loss == POP_ART and self.dueling:
             raise ValueError("agent.loss=pop_art rescales one last map, and agent.dueling=true has two; choose dueling=false")
-        if self.loss in CATEGORICAL_LOSSES:
-            support = categorical_support(self.loss, self.discount, self.bins, self.value_low, self.value_high)
-            self.bins, self.value_low, self.value_high = support
 
     @property
-    def coding(self) -> ValueCoding:
-        """How values are represented; the projected targets of ``categorical`` are not smoothed."""
-        return ValueCoding(
-            self.loss,
-            self.bins or 0,
-            self.value_low or 0.0,
-            self.value_high or 0.0,
-            0.0 if self.loss == CATEGORICAL else self.label_smoothing,
-            self.pop_art_deviation_low,
-            self.label_smoothing_decoding,
-        )
+    def value_kind(self) -> str:
+        """The loss that values are learned by."""
+        return self.loss
 
     def head(self, actions: int) -> HeadSpec:
         """Returns the output for so many actions."""

@@ -139,18 +139,18 @@ class ValueCoding(NamedTuple):
 
 
 @dataclass
-class ValueSettings(Settings):
-    """The settings of a learned value, the same for PPO and SAC."""
+class CodingSettings(Settings):
+    """What every agent that learns values can set of them; ``value_kind`` says which loss it learns them by."""
 
     section: ClassVar[str] = "agent"
 
     discount: float = setting(0.99, "gamma.", low=0, below=1)
-    value_loss: str = setting("squared", "``squared``, ``huber``, ``two_hot``, ``hl_gauss`` or ``pop_art``.", choices=CODINGS)
     bins: int | None = setting(None, "Atoms of a categorical value; None for a spacing of 1.")
     value_low: float | None = setting(
         None,
         "First atom; None for -M, M being 1 / (1 - discount) rounded up, the largest return of rewards in "
-        "[-1, 1]; for ``hl_gauss`` two more. Rewards of another size need numbers of their own.",
+        "[-1, 1]; for ``hl_gauss`` two more. Rewards of another size need numbers of their own, and so do "
+        "C51's published 51 atoms.",
     )
     value_high: float | None = setting(None, "Last atom; None for M, or M + 2.")
     label_smoothing: float = setting(0.0, "Weight of the uniform distribution in the two-hot or HL-Gauss target, in [0, 1].")
@@ -168,19 +168,36 @@ class ValueSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_decodable(self.label_smoothing, self.label_smoothing_decoding)
-        if self.value_loss in CATEGORICAL_LOSSES:
-            support = categorical_support(self.value_loss, self.discount, self.bins, self.value_low, self.value_high)
+        if self.value_kind in CATEGORICAL_LOSSES:
+            support = categorical_support(self.value_kind, self.discount, self.bins, self.value_low, self.value_high)
             self.bins, self.value_low, self.value_high = support
 
     @property
+    def value_kind(self) -> str:
+        """The loss that values are learned by."""
+        raise NotImplementedError
+
+    @property
     def coding(self) -> ValueCoding:
-        """How the value is represented."""
+        """How values are represented; the projected targets of ``categorical`` are not smoothed."""
         return ValueCoding(
-            self.value_loss,
+            self.value_kind,
             self.bins or 0,
             self.value_low or 0.0,
             self.value_high or 0.0,
-            self.label_smoothing,
+            0.0 if self.value_kind == CATEGORICAL else self.label_smoothing,
             self.pop_art_deviation_low,
             self.label_smoothing_decoding,
         )
+
+
+@dataclass
+class ValueSettings(CodingSettings):
+    """The settings of a learned value, the same for PPO and SAC."""
+
+    value_loss: str = setting("squared", "``squared``, ``huber``, ``two_hot``, ``hl_gauss`` or ``pop_art``.", choices=CODINGS)
+
+    @property
+    def value_kind(self) -> str:
+        """The loss that values are learned by."""
+        return self.value_loss

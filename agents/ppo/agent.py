@@ -20,7 +20,6 @@ from plasticity.agents.parts import PartBuilder
 from plasticity.agents.ppo.batches import RolloutBatch, RolloutStep
 from plasticity.agents.ppo.settings import PPOSettings
 from plasticity.agents.registry import agent
-from plasticity.agents.schedules import linear
 from plasticity.envs.experience import Experience, Transitions
 from plasticity.envs.problem import Problem
 from plasticity.interventions.base import Logs
@@ -68,7 +67,6 @@ class PPO:
         else:
             self.parts["actor"].examples.declare(self._policy_objective, RolloutBatch)
             self.parts["critic"].examples.declare(self._value_objective, RolloutBatch)
-        self._rates = {name: part.optimizer.param_groups[0]["lr"] for name, part in self.parts.items()}
         self._rollout: list[RolloutStep] = []
         self._acted: tuple[Tensor, Tensor] | None = None  # the observations of the latest ``act``, and the outputs for them
         self._recent = RecentInputs(_RECENT_OBSERVATIONS)
@@ -163,11 +161,6 @@ class PPO:
         """Makes the updates of one rollout, whose columns are (T, N, ...), from what the network said of it when it acted."""
         device = self._first.device
         data = self._joint_data(Transitions(*(column.to(device) for column in rollout)), outputs)
-        if self.settings.anneal_env_steps:
-            share = linear(self.env_steps, 1.0, 0.0, self.settings.anneal_env_steps)
-            for name, part in self.parts.items():
-                for group in part.optimizer.param_groups:
-                    group["lr"] = self._rates[name] * share
         logs: list[Logs] = []
         for _ in range(self.settings.epochs):
             order = torch.randperm(data.inputs.shape[0], generator=self._shuffling, device=device)

@@ -29,6 +29,3 @@ class PPOSettings(ValueSettings):
         "Whether policy and value are two heads of one part, ``actor_critic``, or parts of their own, "
         "``actor`` and ``critic``, each with its own optimizer and gradient bound.",
     )
-    anneal_env_steps: int = setting(
-        0, "Environment steps over which the learning rate falls to 0 in a straight line; 0 for never.", low=0
-    )

@@ -1,6 +1,5 @@
 """The supervised learner: one minibatch, one update."""
 
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,22 +32,10 @@ class SupervisedSettings(Settings):
 
     label_smoothing: float = setting(0.0, "Weight of the uniform distribution in the classification target.", low=0, high=1)
     recent_examples: int = setting(2000, "Latest inputs kept for measurements.", low=1)
-    rate_milestones: list[float] = setting(
-        [],
-        "Parts of a task's epochs, rising, after which the learning rate falls; it is back at each new task, told or not.",
-        low=0,
-        high=1,
-    )
-    rate_factor: float = setting(0.2, "What the learning rate is multiplied with at each of them.", low=0)
     restore_best: bool = setting(
         False, "Whether the weights go back, at the end of a task, to those of the epoch with the best validation."
     )
     evaluation_batch_size: int = setting(1000, "Examples at a time where nothing is learned.", low=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rate_milestones != sorted(self.rate_milestones):
-            raise ValueError(f"agent.rate_milestones={self.rate_milestones} must rise")
 
 
 class LabelledBatch(NamedTuple):
@@ -134,7 +121,6 @@ class SupervisedLearner:
         else:
             self.learner.examples.declare(self._loss, LabelledBatch)
         self._recent = RecentInputs(settings.recent_examples)
-        self._rates = [group["lr"] for group in self.learner.optimizer.param_groups]
         self._best = BestWeights()
         self._task_over = False
         self._online = ("accuracy", "loss") if classification else ("loss",)
@@ -154,8 +140,6 @@ class SupervisedLearner:
             raise TypeError("agent=supervised learns from a data stream, not from an environment; choose agent=dqn")
         device, place = self.learner.device, experience.place
         inputs, targets = experience.batch.inputs.to(device), experience.batch.targets.to(device)
-        if self.settings.rate_milestones and place is not None:
-            self._set_rate(place.epoch / place.epochs)
         batch: LabelledBatch | MaskedBatch = LabelledBatch(inputs, targets)
         if self.masked:
             assert place is not None
@@ -226,12 +210,6 @@ class SupervisedLearner:
             self.online.clear()
             self._task_over = False
         self.online.add({name: logs[f"online/{name}"] for name in self._online}, examples)
-
-    def _set_rate(self, passed: float) -> None:
-        """Sets the learning rate of a task of which a part has passed."""
-        factor = self.settings.rate_factor ** bisect_right(self.settings.rate_milestones, passed)
-        for group, rate in zip(self.learner.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
 
     def _end_epoch(self, place: Place) -> Logs:
         """Compares with the best epoch so far, and ends the task if it is over."""

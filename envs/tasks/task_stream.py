@@ -161,7 +161,8 @@ class TaskStream:
             inputs = self._preparation.training(inputs, self._draws.rows(rows))
         stats: Mapping[str, float] = {"stream/task": float(self._task)} if start == 0 and self._epoch == 0 else _NOTHING
         self.step += 1
-        place = self._last_place if self._position == self._shown else self._place
+        number = self._earlier + start // self._schedule.batch_size
+        place = Place(self._epoch, self._epochs, self.ends_epoch, self.ends_task, *self._belonging, number, self._minibatches)
         return Experience(Examples(inputs, targets), self.task, stats, place)
 
     def sets(self, task: int | None = None) -> Mapping[str, Examples]:
@@ -246,7 +247,8 @@ class TaskStream:
         validation = self._data.validation
         if validation is not None:
             validation = validation._replace(inputs=self._preparation.evaluation(validation.inputs))
-        self._validation = validation
+        self._belonging = self._data.active, validation
+        self._minibatches = self.minibatches(task)
         self._start_epoch(epoch)
         self._position = position
 
@@ -259,8 +261,7 @@ class TaskStream:
         self._epoch = epoch
         self._shown = self._schedule.examples_shown(self._examples, epoch)
         self._position = 0
-        self._place = Place(epoch, self._epochs, False, False, self._data.active, self._validation)
-        self._last_place = self._place._replace(ends_epoch=True, ends_task=epoch + 1 == self._epochs)
+        self._earlier = epoch * self._schedule.batches(self._examples)  # minibatches of the task before this epoch
         self._prepares = self._preparation.active
         if self._prepares:
             generator = torch_generator(self._seed, "augmentation", self._task, epoch)

@@ -10,7 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import DtypeObservation
 
-from plasticity.agents.agent import Agent
+from plasticity.agents.agent import Agent, learn_from
 from plasticity.agents.dqn.settings import DQNSettings
 from plasticity.agents.factory import build_agent
 from plasticity.agents.parts import PartBuilder
@@ -44,7 +44,7 @@ def learn(agent: Agent, name: str, environments: int, steps: int, enough: float 
     """Trains for so many steps, or until 20 greedy episodes bring ``enough``, looked at now and then."""
     stream = stream_of(name, environments, 0)
     while stream.step < steps:
-        agent.learn(stream.advance(agent.act))
+        learn_from(agent, stream.advance(agent.act), stream.step)
         if enough < float("inf") and stream.step % every < environments and greedy_return(agent, name, seed=50) >= enough:
             break
     stream.close()
@@ -74,10 +74,10 @@ def balancing_ppo(builder: BuildPart, autocast: torch.dtype | None = None, **set
         discount=0.98,
         trace_decay=0.9,
         clip_value=None,
-        anneal_env_steps=50_000,
         **settings,
     )
-    optimizer = OptimizerSettings(learning_rate=1e-3, epsilon=1e-5, max_gradient_norm=0.5)
+    annealed = {"schedule": "linear", "schedule_steps": 50_000}
+    optimizer = OptimizerSettings(learning_rate=1e-3, epsilon=1e-5, max_gradient_norm=0.5, **annealed)  # type: ignore[arg-type]
     part = builder(spec=TANH, optimizer=optimizer, autocast=autocast)
     return build_agent("ppo", chosen, Problem("environment", 2, True, False), part)
 

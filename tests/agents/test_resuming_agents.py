@@ -9,7 +9,7 @@ import torch
 from frequent_settings import FREQUENT as SHARED
 from registries import built_in_interventions
 
-from plasticity.agents.agent import Agent
+from plasticity.agents.agent import Agent, learn_from
 from plasticity.agents.dqn.agent import DQNSettings
 from plasticity.agents.factory import build_agent
 from plasticity.agents.parts import PartBuilder
@@ -29,7 +29,7 @@ ONLY = {"dr3": ("c51",)}
 TOGETHER = ["redo", "continual_backprop", "l2_init"]
 DISCRETE = Problem("environment", 3, True, False)
 CONTINUOUS = Problem("environment", 2, False, False, (-1.0, -0.4), (1.0, 0.4))
-ROLLOUT = {"rollout_steps": 4, "minibatch_size": 6, "epochs": 2, "anneal_env_steps": 300}
+ROLLOUT = {"rollout_steps": 4, "minibatch_size": 6, "epochs": 2}
 REPLAY = {"batch_size": 8, "warmup_env_steps": 6, "env_steps_per_update": 2}
 CATEGORICAL = {"bins": 7, "value_low": -3.0, "value_high": 3.0}
 KINDS: dict[str, tuple[str, Any, Problem]] = {
@@ -66,7 +66,7 @@ def factories(names: list[str]) -> dict[str, Callable[[], Intervention]]:
 
 def build(kind: str, builder: BuildPart, names: list[str], seed: int = 0, **part: Any) -> Agent:
     name, settings, task = KINDS[kind]
-    optimizer = OptimizerSettings(learning_rate=0.01, max_gradient_norm=1.0)
+    optimizer = OptimizerSettings(learning_rate=0.01, max_gradient_norm=1.0, schedule="linear", schedule_steps=300)
     return build_agent(name, settings, task, builder(factories(names), seed, optimizer=optimizer, **part))
 
 
@@ -82,7 +82,7 @@ def run(agent: Agent, first: int, count: int) -> list[Any]:
         actions = agent.act(observations)
         rewards = torch.randn(3, generator=generator)
         batch = Transitions(observations, actions, rewards, terminated, truncated, following)
-        seen += [actions, agent.learn(Experience(batch, 0))]
+        seen += [actions, learn_from(agent, Experience(batch, 0), 3 * (index + 1))]
     return seen
 
 

@@ -106,8 +106,9 @@ BY_KIND: dict[str, dict[str, Any]] = {
     "c51": {"agent": _DQN | _CATEGORICAL, "env": _BANDIT},
     "rainbow": {"agent": _DQN | _CATEGORICAL | _RAINBOW, "env": _BANDIT},
     "ppo": {
-        "agent": {"name": "ppo", "rollout_steps": 5, "minibatch_size": 4, "epochs": 1, "anneal_env_steps": 300},
+        "agent": {"name": "ppo", "rollout_steps": 5, "minibatch_size": 4, "epochs": 1},
         "env": _BANDIT,
+        "optimizer": {"schedule": "linear", "schedule_steps": 300},
     },
     "sac": {
         "agent": {

@@ -53,3 +53,31 @@ def test_everything_that_can_be_measured_is_measured_alike_after_a_resume(
     assert tables[0] == tables[1]
     written = {name for _, name, _ in whole.rows()}
     assert {"plasticity/sharpness", "plasticity/feature_drift", "plasticity/gradient_cosine"} <= written
+
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "dqn": {"schedule": "cosine", "schedule_steps": 50, "schedule_warmup_steps": 20},
+    "sac": {"schedule": "linear", "schedule_steps": 70, "parts": {"actor": {"schedule": "cosine"}}},
+    "supervised": {
+        "schedule": "steps",
+        "schedule_per_task": True,
+        "schedule_milestones": [0.25, 0.5],
+        "schedule_warmup_steps": 2,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", list(SCHEDULES))
+def test_learning_rates_go_on_where_they_were(kind: str, saved_once: Any, resumed: Any, same: Any) -> None:
+    changes = {"optimizer": SCHEDULES[kind]}
+    whole = saved_once(kind, [], changes)
+    again = resumed(whole, kind, [], changes)
+    assert same(again.state(), whole.state())
+    assert again.rows() == whole.rows()
+    rates = {name: part.optimizer.param_groups[0]["lr"] for name, part in whole.agent.parts.items()}
+    if kind == "supervised":  # the fourth of ten minibatches of the third task
+        assert rates["learner"] == pytest.approx(0.01 * 0.2)
+    if kind == "dqn":  # 64 steps, of which 50 have a schedule
+        assert rates["q"] == pytest.approx(0.0, abs=1e-12)
+    if kind == "sac":  # 62 to 64 of 70
+        assert 0 < rates["actor"] < rates["critic"] < 0.01 * 8.1 / 70

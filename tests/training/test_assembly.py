@@ -115,3 +115,18 @@ def test_batch_normalisation_of_single_examples_is_refused_before_the_run(words:
 def test_evaluation_of_tasks_is_refused_where_there_are_none() -> None:
     with pytest.raises(ValueError, match=r"^task_evaluation looks at the tasks of a data stream, and this env is none"):
         assemble(plan("task_evaluation.every_tasks=2"))
+
+
+@pytest.mark.parametrize("part", ["", "parts.q."])
+def test_learning_rates_that_follow_tasks_need_tasks_of_examples(part: str) -> None:
+    words = [f"+optimizer.{part}schedule=linear", f"+optimizer.{part}schedule_per_task=true"]
+    with pytest.raises(ValueError, match=rf"^optimizer\.{part}schedule_per_task=true follows the tasks of a data"):
+        assemble(plan(*words) if part else plan(*(word[1:] for word in words)))
+
+
+def test_a_length_that_is_left_open_is_the_run_s_for_each_part_that_needs_one() -> None:
+    chosen = plan("agent=sac", "env=gym", "env.id=Pendulum-v1", "steps=1e4", "+optimizer.parts.actor.schedule=cosine")
+    assert (chosen.optimizer.schedule_steps, chosen.optimizer_parts["actor"].schedule_steps) == (None, 10_000)
+    assert chosen.config["optimizer"]["parts"] == {"actor": {"schedule": "cosine", "schedule_steps": 10_000}}
+    chosen = plan("optimizer.schedule=linear", "steps=70", "+optimizer.parts.q.schedule_end=0.5")
+    assert [chosen.optimizer_parts["q"].rate_schedule[at] for at in (0, 1, 4)] == ["linear", 70, 0.5]

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from omegaconf import OmegaConf
 
+from plasticity.agents.agent import learn_from
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.training.assembly import assemble
@@ -47,7 +48,7 @@ def try_out(method: str, config: Mapping[str, Any]) -> str:
                 task, experience = stream.task, stream.advance(agent.act)
                 if experience.task != task:
                     agent.switch_task(experience.task)
-                agent.learn(experience)
+                learn_from(agent, experience, stream.step)
             stream.close()
     except ValueError as error:
         return str(error)

@@ -114,7 +114,7 @@ class Plan:
         checkpoint: Settings of the checkpoints.
         choices: Word by which each group was chosen, such as ``env: catch``; the agent's and env's names where none is known.
         config: The same as plain containers, as it is written to the run folder; what the settings of env and agent derive where
-            something was left open is filled in.
+            something was left open is filled in, and the length of learning-rate schedules.
     """
 
     run: RunSettings
@@ -150,15 +150,18 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
     env: Any = build_settings(STREAMS[env_name], _without_name(config["env"]), "env")
     agent: Any = build_settings(AGENTS[agent_name].settings, _without_name(config["agent"]), "agent")
     filled_in = {"env": {"name": env_name, **asdict(env)}, "agent": {"name": agent_name, **asdict(agent)}}
+    run = build_settings(RunSettings, top, "")
+    optimizer = _with_lengths(config["optimizer"], run.steps)
+    filled_in["optimizer"] = optimizer
     return Plan(
-        run=build_settings(RunSettings, top, ""),
+        run=run,
         agent_name=agent_name,
         agent=agent,
         env=env,
         network=_network(config["network"], "network"),
         network_parts=_networks_by_part(config["network"]),
-        optimizer=_optimizer(_without_parts(config["optimizer"]), "optimizer"),
-        optimizer_parts=_optimizers_by_part(config["optimizer"]),
+        optimizer=_optimizer(_without_parts(optimizer), "optimizer"),
+        optimizer_parts=_optimizers_by_part(optimizer),
         interventions={name: _method(name, values) for name, values in methods.items()},
         metrics=build_settings(MetricsSettings, config["metrics"], "metrics"),
         probe=build_settings(ProbeSettings, config["probe"], "probe"),
@@ -307,6 +310,21 @@ def _optimizers_by_part(values: Mapping[str, Any]) -> dict[str, OptimizerSetting
         taken_over = {key: value for key, value in common.items() if key in known}
         made[part] = _optimizer({**taken_over, **own}, f"optimizer.{PARTS}.{part}")
     return made
+
+
+def _with_lengths(values: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Returns the optimizer's settings, those of parts among them, with the run's steps where a schedule's are left open."""
+    common = _with_length({}, _without_parts(values), steps)
+    parts = {name: _with_length(common, own, steps) for name, own in _of_parts(values, "optimizer").items()}
+    return {**common, PARTS: parts}
+
+
+def _with_length(common: Mapping[str, Any], own: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Returns its own settings; ``schedule_steps`` among them if a schedule of the common ones and these needs it."""
+    both = {**common, **own}
+    left_open = both.get("schedule_steps") is None and not both.get("schedule_per_task")
+    needed = left_open and both.get("schedule", "constant") != "constant"
+    return {**own, "schedule_steps": steps} if needed else dict(own)
 
 
 def _without_parts(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final
 
 import torch
 
+from plasticity.agents.agent import learn_from
 from plasticity.agents.supervised.agent import SupervisedLearner
 from plasticity.envs.experience import Examples
 from plasticity.envs.tasks.task_stream import TaskStream
@@ -207,7 +208,7 @@ class TaskEvaluationObserver:
         test = stream.sets(task).get("test") if self._agent.classification else None
         while not stream.ends_task:
             with torch.enable_grad():
-                fresh.learn(stream.advance())
+                learn_from(fresh, stream.advance(), stream.step)
             if test is not None and self._is_epoch(stream):
                 history.keep_if_best(task, self._score(fresh, task, "test", test)["test_accuracy"])
         best = history.best(task)

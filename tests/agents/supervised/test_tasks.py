@@ -1,6 +1,7 @@
 """The supervised learner within tasks: learning rate, best weights, classes that count, regression."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from plasticity.agents.agent import learn_from
 from plasticity.agents.factory import build_agent
 from plasticity.agents.losses.targets import masked_cross_entropy
 from plasticity.agents.parts import PartBuilder
@@ -38,31 +40,38 @@ def learner(builder: BuildPart, masked: bool = False, **settings: Any) -> Superv
 # The learning rate
 
 
+FALLING = OptimizerSettings(
+    name="sgd", learning_rate=0.1, schedule="steps", schedule_per_task=True, schedule_milestones=[0.3, 0.6, 0.8]
+)
+
+
+def rate_at(agent: SupervisedLearner, epoch: int, epochs: int) -> float:
+    """Returns the rate of an update in an epoch of a task with one minibatch in each."""
+    experience = at(epoch, epochs)
+    assert experience.place is not None
+    place = experience.place._replace(minibatch=epoch, minibatches=epochs)
+    learn_from(agent, replace(experience, place=place), 1)
+    return float(agent.learner.optimizer.param_groups[0]["lr"])
+
+
 def test_the_learning_rate_falls_within_a_task_and_is_back_at_the_next(builder: BuildPart) -> None:
-    part = builder(optimizer=OptimizerSettings(name="sgd", learning_rate=0.1))
-    agent = SupervisedLearner(SupervisedSettings(rate_milestones=[0.3, 0.6, 0.8]), 3, True, part)
-    rates = []
-    for epoch in [*range(10), 0]:
-        agent.learn(at(epoch, 10))
-        rates.append(agent.learner.optimizer.param_groups[0]["lr"])
+    agent = SupervisedLearner(SupervisedSettings(), 3, True, builder(optimizer=FALLING))
+    rates = [rate_at(agent, epoch, 10) for epoch in [*range(10), 0]]
     assert rates == pytest.approx([0.1] * 3 + [0.02] * 3 + [0.004] * 2 + [0.0008] * 2 + [0.1], rel=1e-12)
+    assert rates[3:5] == [0.1 * 0.2**1] * 2  # to the bit
 
 
 def test_the_published_epochs_of_class_incremental_cifar(builder: BuildPart) -> None:
-    agent = learner(builder, rate_milestones=[0.3, 0.6, 0.8])
-    rates = []
-    for epoch in (0, 59, 60, 119, 120, 159, 160, 199):
-        agent.learn(at(epoch, 200))
-        rates.append(agent.learner.optimizer.param_groups[0]["lr"] / 0.01)
+    agent = SupervisedLearner(SupervisedSettings(), 3, True, builder(optimizer=FALLING))
+    rates = [rate_at(agent, epoch, 200) / 0.1 for epoch in (0, 59, 60, 119, 120, 159, 160, 199)]
     assert rates == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04, 0.008, 0.008])
 
 
 def test_a_resumed_learner_keeps_its_first_learning_rate(builder: BuildPart, through_disk: Any) -> None:
-    first, resumed = (learner(builder, rate_milestones=[0.5]) for _ in range(2))
-    first.learn(at(9, 10))
+    first, resumed = (SupervisedLearner(SupervisedSettings(), 3, True, builder(optimizer=FALLING)) for _ in range(2))
+    rate_at(first, 9, 10)
     resumed.load_state_dict(through_disk(first.state_dict()))
-    resumed.learn(at(0, 10))
-    assert resumed.learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+    assert rate_at(resumed, 0, 10) == pytest.approx(0.1)
 
 
 # The best weights
@@ -232,9 +241,6 @@ def test_regression_is_built_as_the_stream_says_and_scored_by_its_loss(builder: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rate_milestones": [0.6, 0.3]}, r"agent\.rate_milestones=\[0\.6, 0\.3\] must rise"),
-        ({"rate_milestones": [1.5]}, r"agent\.rate_milestones=1\.5 must be between 0 and 1"),
-        ({"rate_factor": -1.0}, r"agent\.rate_factor=-1\.0 must be at least 0"),
         ({"evaluation_batch_size": 0}, r"agent\.evaluation_batch_size=0 must be at least 1"),
     ],
 )

@@ -375,3 +375,17 @@ def test_the_smallest_minibatch_by_hand() -> None:
     cut = TransformedTasks(numbers(), TaskStreamSettings(transformation="none", examples_per_task=5), 0)
     assert TaskStream(cut, Schedule(batch_size=2, batches_per_task=2), 0).smallest_minibatch(0) == 2  # the last one is not shown
     assert TaskStream(cut, Schedule(batch_size=2, batches_per_task=4), 0).smallest_minibatch(0) == 1
+
+
+def test_minibatches_of_a_task_are_counted_through_its_epochs_and_after_a_resume() -> None:
+    schedule = Schedule(epochs_per_task=2, batch_size=3)  # 7 examples: 3 minibatches an epoch
+    source, counts = made(schedule), []
+    for number in range(8):
+        if number == 4:
+            other = made(schedule)
+            other.load_state_dict(source.state_dict())
+            source = other
+        place = source.advance().place
+        assert place is not None
+        counts.append((place.minibatch, place.minibatches))
+    assert counts == [(0, 6), (1, 6), (2, 6), (3, 6), (4, 6), (5, 6), (0, 6), (1, 6)]

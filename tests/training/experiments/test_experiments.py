@@ -114,7 +114,8 @@ def test_another_environment_can_be_chosen(name: str, words: list[str], key: str
 def test_the_learning_rate_falls_over_the_run_whatever_its_length() -> None:
     for name in ("atari_ppo", "mujoco_ppo"):
         plan: Any = plan_from(composed(name, "steps=12345"))
-        assert plan.agent.anneal_env_steps == 12345
+        assert (plan.optimizer.schedule, plan.optimizer.schedule_steps) == ("linear", 12345)
+        assert plan.config["optimizer"]["schedule_steps"] == 12345
 
 
 # The numbers of the papers
@@ -217,7 +218,9 @@ def test_ppo(name: str, rollout: int, minibatches: int, epochs: int, clip: float
     assert (agent.discount, agent.trace_decay, agent.normalise_advantages) == (0.99, 0.95, True)
     assert agent.clip_value == (None if original else clip)
     assert agent.value_coefficient == (1.0 if original else 0.5 * 0.5)  # half of the square, weighed with a half
-    assert agent.anneal_env_steps == (0 if original else plan.run.steps)
+    assert (plan.optimizer.schedule, plan.optimizer.schedule_steps) == (
+        ("constant", None) if original else ("linear", plan.run.steps)
+    )
 
 
 def test_environments_of_continuous_control() -> None:

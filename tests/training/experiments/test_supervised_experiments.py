@@ -14,6 +14,7 @@ import run_agent
 from plasticity.networks.factory import build_network
 from plasticity.networks.network import Network
 from plasticity.networks.spec import HeadSpec
+from plasticity.optimizers.schedule import Moment
 from plasticity.training.config.command_line import compose_config
 from plasticity.training.config.settings import plan_from
 
@@ -103,7 +104,7 @@ def test_random_labels_of_digits_for_a_number_of_minibatches(tmp_path: Path) -> 
     [
         (
             "incremental_cifar10",
-            [*DIGITS, "env.validation_per_class=20", "agent.restore_best=true", "agent.rate_milestones=[0.3]"],
+            [*DIGITS, "env.validation_per_class=20", "agent.restore_best=true", "optimizer.schedule_milestones=[0.3]"],
         ),
         ("slowly_changing_regression", ["env.examples_per_task=9"]),
         ("target_offsets", [*DIGITS, "network.pools=[2]", "env.examples=50", "env.batch_size=8", "env.epochs_per_task=2"]),
@@ -161,7 +162,13 @@ def test_class_incremental_cifar_has_25_steps_an_epoch_for_each_five_classes() -
     env, agent = chosen.env, chosen.agent
     per_class = 500 - env.validation_per_class
     assert chosen.run.steps == sum(200 * (5 * k * per_class // env.batch_size) for k in range(1, 21))
-    assert (agent.rate_milestones, agent.rate_factor, agent.restore_best) == ([60 / 200, 120 / 200, 160 / 200], 0.2, True)
+    schedule = chosen.optimizer.rate_schedule
+    assert (schedule.kind, schedule.per_task, agent.restore_best) == ("steps", True, True)
+    for batches in (25 * 200, 20 * 25 * 200):  # of the first task, and of the last
+        ends = [0, 60 * batches // 200, 120 * batches // 200, 160 * batches // 200, batches]
+        for rate, begin, end in zip([0.1, 0.02, 0.004, 0.0008], ends, ends[1:], strict=False):
+            moments = [Moment(0, step, batches) for step in (begin + 1, end)]
+            assert [0.1 * schedule.multiplier(moment) for moment in moments] == pytest.approx([rate] * 2, rel=1e-12)
     assert (env.flip_probability, env.crop_padding, env.rotation_degrees) == (0.5, 4, 15.0)
     assert (chosen.optimizer.name, chosen.optimizer.learning_rate, chosen.optimizer.momentum) == ("sgd", 0.1, 0.9)
     decay = chosen.interventions["l2"]
