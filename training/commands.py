@@ -52,13 +52,15 @@ def perform(command: Command) -> int:
             outcome = run(plan, given, words, resume)
             _report(outcome)
             return 0 if outcome.finished else EXIT_CODE
-        case Grid(runs, launcher, plans, given):
+        case Grid(runs, said, notes, launcher, plans, given):
+            for note in notes:
+                print(f"note: {note}", file=sys.stderr)
             for plan in plans:  # built once, on this machine's CPU, so that what does not fit is refused before any run starts
                 assemble(replace(plan, run=replace(plan.run, device="cpu"))).stream.close()
             default = default_run_dir(plans[0].config, grid=True)
             absent = [path for path in default.parents if not path.exists()]
             folder = given or create_grid_folder(default)
-            return run_grid(folder, lambda: launch(runs, folder, launcher), made=[] if given else [folder, *absent])
+            return run_grid(folder, lambda: launch(runs, said, folder, launcher), made=[] if given else [folder, *absent])
 
 
 def _report(outcome: Outcome) -> None:

@@ -9,6 +9,7 @@ from plasticity.settings.plugins import load_plugins
 from plasticity.training.config.command_line import Composer, checked_overrides
 from plasticity.training.config.hydra_text import hydra_text
 from plasticity.training.config.listing import help_text, list_lines
+from plasticity.training.config.methods import fit_to_methods
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.config.words import (
     covering,
@@ -45,13 +46,17 @@ class Grid:
     """Several runs, each of which a worker composes and plans from its words.
 
     Attributes:
-        runs: The words of each run.
+        runs: The words of each run, as Hydra composes them: what a method stands for is spelled out.
+        said: The words of each run, as the user said them; those of settings that do not fit its method are taken out.
+        notes: Lines for the user, of what was taken out.
         launcher: Words for Hydra: which launcher, how it is set up, and where a user's YAML files are.
         plans: Of so many of the runs that every word is in one of them, to be tried out before any run starts.
         folder: Folder of all runs; None for one that is named after the first.
     """
 
     runs: tuple[tuple[str, ...], ...]
+    said: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
     launcher: tuple[str, ...]
     plans: tuple[Plan, ...]
     folder: Path | None
@@ -105,10 +110,11 @@ def parse(arguments: Sequence[str]) -> Command:
     choices = composer.choices()
     overrides = checked_overrides(words, choices, "--multirun" in flags)
     runs = word_lists([override for override in overrides if not override.is_hydra_override()])
+    runs, notes = fit_to_methods(runs, [composer.interventions_of(run) for run in runs]) if "--multirun" in flags else (runs, [])
     plans = tuple(plan_from(composer.compose(run, choices)) for run in covering(runs))
     first = plans[0]
     if flags.keys() - {"--multirun", "--config-dir"}:
-        return Show(hydra_text(flags, words, composer))
+        return Show(hydra_text(flags, composer.spelled_out(runs[0]), composer))
     if any(plan.run.mode == "evaluate" for plan in plans):
         raise ValueError("mode=evaluate plays with a checkpoint of one run; give its folder, resume=<run folder>")
     folder = Path(first.run.run_dir) if first.run.run_dir else None
@@ -120,7 +126,7 @@ def parse(arguments: Sequence[str]) -> Command:
     if hydra:
         with composer.hydra():
             composer.launcher_config(launcher)  # refused before there is a folder
-    return Grid(runs, launcher, plans, folder)
+    return Grid(tuple(tuple(composer.spelled_out(run)) for run in runs), runs, tuple(notes), launcher, plans, folder)
 
 
 def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], composer: Composer) -> Command:
