@@ -120,7 +120,7 @@ def test_a_user_adds_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("mine", "intervention: [l2]", "intervention is unknown (did you mean interventions?); a method has interventions, words"),
+        ("mine", "intervention: [l2]", "intervention is unknown (did you mean interventions?); a method has"),
         ("mine", "interventions: {redoo: }", "interventions.redoo is unknown (did you mean redo?)"),
         ("mine", "interventions: {l2: {coeficient: 1}}", "interventions.l2.coeficient is unknown (did you mean coefficient?)"),
         ("mine", "interventions: [l2]", "interventions must hold names with their settings"),
