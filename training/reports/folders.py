@@ -27,6 +27,7 @@ class Place:
         method: As the study's folders say.
         seed: As the study's folders say.
         outcome: What ``grid.csv`` says became of it, "" if nothing.
+        words: The swept words that ``grid.csv`` gives it.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Place:
     method: str | None = None
     seed: int | None = None
     outcome: str = ""
+    words: str = ""
 
 
 def load_yaml(path: Path) -> Any:
@@ -104,10 +106,9 @@ def _numbers_first(name: str) -> tuple[int, str]:
 
 
 def _of_grid(folder: Path) -> Iterator[Place]:
-    known = {row.get("run") or "": row.get("outcome") or "" for row in _rows(folder / GRID)}
-    known.pop("", None)
-    for name, outcome in known.items():
-        yield Place(folder / name, outcome=outcome)
+    known = {row["run"]: row for row in _rows(folder / GRID) if row.get("run")}
+    for name, row in known.items():
+        yield Place(folder / name, outcome=row.get("outcome") or "", words=row.get("words") or "")
     for inner in _inner(folder):
         if inner.name not in known:
             yield from _runs(inner)

@@ -170,7 +170,7 @@ def _find_state(record: Record) -> None:
         record.state = (
             said if said in ("failed", "running", "stopped") else "failed" if outcome.startswith("failed") else "unreadable"
         )
-    elif said in STATES:
+    elif said in STATES and not (said == "running" and outcome and outcome != "started"):  # a killed run has no last word
         record.state = str(said)
     elif outcome.startswith("failed"):
         record.state = "failed"

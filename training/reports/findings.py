@@ -1,0 +1,402 @@
+"""The answer of a comparison: a sentence for each condition, the main table, differences from the baseline, costs, relations."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.numbers import Numbers
+from plasticity.training.reports.outcomes import Cell, cell_of, run_outcome
+from plasticity.training.reports.relations import spearman_between, within_correlations
+from plasticity.training.reports.specification import Outcome
+from plasticity.training.reports.statistics import (
+    FEWEST,
+    Difference,
+    best_methods,
+    detectable_difference,
+    difference,
+    holm,
+    probability_of_improvement,
+    summary,
+)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is found in a comparison; every number in it is in ``Numbers``.
+
+    Attributes:
+        answers: One sentence or two for each condition, in the order of the conditions.
+        main: One row for each condition and method: condition, method, n, N, and a text for each outcome by its label.
+        bold: As ``main``, one row each, with whether an outcome's text is bold, by label.
+        differences: condition, method, baseline, outcome, n, difference (text with the adjusted interval), value, low, high, p
+            (adjusted, NaN without an interval), correlation, paired, welch (text), improvement (text), formula.
+        costs: condition, method, n, seconds (processor, mean of a run, NaN if not known), relative (to the baseline, NaN if not
+            known), steps_per_second, megabytes.
+        relations: condition, metric, n, groups, within, p, between: texts and numbers of what goes with the outcome.
+        loss: condition, method, and texts of level, trend and, where it was measured, relative to fresh.
+    """
+
+    answers: list[str]
+    main: pd.DataFrame
+    bold: pd.DataFrame
+    differences: pd.DataFrame
+    costs: pd.DataFrame
+    relations: pd.DataFrame
+    loss: pd.DataFrame
+
+
+def find(comparison: Comparison, numbers: Numbers) -> Findings:
+    """Finds the answer, and writes down its numbers."""
+    outcomes = [comparison.outcome, *comparison.spec.also]
+    cells = {outcome.name: cells_of(comparison, outcome) for outcome in outcomes}
+    main, bold = _main(comparison, outcomes, cells, numbers)
+    found = {
+        condition: differences_of(comparison, condition, cells[comparison.outcome.name]) for condition in comparison.conditions
+    }
+    main_cells = cells[comparison.outcome.name]
+    rows = [row for condition in found for row in _difference_rows(comparison, condition, found[condition], main_cells, numbers)]
+    return Findings(
+        [_answer(comparison, condition, found[condition], main_cells, numbers) for condition in comparison.conditions],
+        main,
+        bold,
+        pd.DataFrame(rows, columns=_DIFFERENCE_COLUMNS),
+        _costs(comparison, numbers),
+        what_goes_with(comparison, numbers),
+        _loss(comparison, numbers),
+    )
+
+
+_DIFFERENCE_COLUMNS = [
+    "condition", "method", "baseline", "outcome", "n", "difference", "value", "low", "high", "p", "correlation", "paired", "welch",
+    "improvement", "formula",
+]  # fmt: skip
+
+
+def cells_of(comparison: Comparison, outcome: Outcome) -> dict[tuple[str, str], Cell]:
+    """Returns the cells that have runs, by condition and method."""
+    values = run_outcome(comparison, outcome)
+    cells = {
+        (condition, method): cell_of(comparison, values, condition, method)
+        for condition in comparison.conditions
+        for method in comparison.methods
+    }
+    return {key: cell for key, cell in cells.items() if cell.started}
+
+
+def differences_of(comparison: Comparison, condition: str, cells: dict[tuple[str, str], Cell]) -> dict[str, Difference]:
+    """Returns the difference of each method from the baseline in a condition, adjusted by Holm over the methods."""
+    baseline = cells.get((condition, comparison.baseline))
+    if baseline is None or baseline.n == 0:
+        return {}
+    plain = structure_of(comparison, baseline)
+    found = {}
+    for method in comparison.methods:
+        cell = cells.get((condition, method))
+        if method != comparison.baseline and cell is not None and cell.n:
+            found[method] = difference(cell.values, baseline.values, same_structure=structure_of(comparison, cell) == plain)
+    return holm(found)
+
+
+def structure_of(comparison: Comparison, cell: Cell) -> tuple[str, ...]:
+    """Returns the settings of a cell's network, equal where equal seeds mean equal initial weights."""
+    names = [name for name in comparison.settings if str(name).startswith("network.")]
+    return tuple(comparison.settings.loc[cell.runs.iloc[0], names]) if cell.n else ()
+
+
+def _main(
+    comparison: Comparison, outcomes: list[Outcome], cells: dict[str, dict[tuple[str, str], Cell]], numbers: Numbers
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    first = cells[outcomes[0].name]
+    rows = [
+        {"condition": condition, "method": method, "n": cell.n, "N": cell.started} for (condition, method), cell in first.items()
+    ]
+    bold = [{"condition": row["condition"], "method": row["method"]} for row in rows]
+    best = {outcome.name: _best(comparison, outcome, cells[outcome.name]) for outcome in outcomes}
+    for row, strong in zip(rows, bold, strict=True):
+        key = (str(row["condition"]), str(row["method"]))
+        for place, outcome in enumerate(outcomes):
+            cell = cells[outcome.name][key]
+            groups = {"condition": key[0], "method": key[1], "outcome": outcome.name}
+            id = f"main/{place}/{key[0]}/{key[1]}"
+            row[outcome.name] = numbers.add_interval(
+                id, groups, summary(cell.values, name=comparison.name), cell.started, cell.seeds
+            )
+            strong[outcome.name] = key in best[outcome.name]
+    columns = ["condition", "method", "n", "N", *(outcome.name for outcome in outcomes)]
+    return pd.DataFrame(rows, columns=columns), pd.DataFrame(bold, columns=[name for name in columns if name not in ("n", "N")])
+
+
+def _best(comparison: Comparison, outcome: Outcome, cells: dict[tuple[str, str], Cell]) -> set[tuple[str, str]]:
+    found = set()
+    for condition in comparison.conditions:
+        there = {method: cell for (place, method), cell in cells.items() if place == condition}
+        if len(there) > 1:  # of one method there is no best
+            values = {method: cell.values for method, cell in there.items()}
+            complete = {method: cell.complete for method, cell in there.items()}
+            structures = {method: structure_of(comparison, cell) for method, cell in there.items()}
+            found |= {(condition, method) for method in best_methods(values, complete, outcome.sign, structures)}
+    return found
+
+
+def _difference_rows(
+    comparison: Comparison,
+    condition: str,
+    found: dict[str, Difference],
+    cells: dict[tuple[str, str], Cell],
+    numbers: Numbers,
+) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    base = cells.get((condition, comparison.baseline))
+    for method, each in found.items():
+        assert base is not None  # differences are from it
+        cell = cells[condition, method]
+        groups = {"condition": condition, "method": method, "baseline": comparison.baseline, "outcome": comparison.outcome.name}
+        started, seeds = min(cell.started, base.started), _seeds_of(each, cell, base)
+        sign = comparison.outcome.sign
+        better = probability_of_improvement(
+            {condition: sign * cell.values}, {condition: sign * base.values}, f"{comparison.name}/{condition}/{method}"
+        )
+        welch = difference(cell.values, base.values, same_structure=False).interval
+        id = f"{condition}/{method}/{comparison.baseline}"
+        shown = each.shown
+        rows.append(
+            {
+                **groups,
+                "n": shown.n,
+                "difference": numbers.add_interval(f"difference/{id}", groups, shown, started, seeds),
+                "value": shown.value,
+                "low": shown.low,
+                "high": shown.high,
+                "p": each.p,
+                "correlation": each.correlation,
+                "paired": each.paired,
+                "welch": numbers.add_interval(f"welch/{id}", groups, welch, started, seeds),
+                "improvement": numbers.add_interval(f"improvement/{id}", groups, better, started, seeds),
+                "formula": shown.formula,
+            }
+        )
+        single = {"groups": groups, "n": shown.n, "N": started, "interval": None, "seeds": seeds}
+        numbers.add(f"difference_p/{id}", value=each.p, formula="p of Student's t, adjusted by Holm", **single)  # type: ignore[arg-type]
+        if each.paired:
+            formula = "Pearson's correlation of the pairs"
+            numbers.add(f"correlation/{id}", value=each.correlation, formula=formula, **single)  # type: ignore[arg-type]
+    return rows
+
+
+def _seeds_of(each: Difference, cell: Cell, base: Cell) -> list[int]:
+    return sorted(set(cell.seeds) & set(base.seeds)) if each.paired else sorted(set(cell.seeds) | set(base.seeds))
+
+
+def _answer(
+    comparison: Comparison, condition: str, found: dict[str, Difference], cells: dict[tuple[str, str], Cell], numbers: Numbers
+) -> str:
+    """Returns the answer in a condition: which methods differ from the baseline, by how much, and how sure that is."""
+    outcome, baseline = comparison.outcome, comparison.baseline
+    there = {method: cell for (place, method), cell in cells.items() if place == condition}
+    lead = "" if len(comparison.conditions) == 1 else f"{condition}: "
+    lost = [
+        f"{cell.started - cell.n} of {cell.started} unfinished ({method})" for method, cell in there.items() if not cell.complete
+    ]
+    end = f" {'; '.join(lost)}." if lost else ""
+    if len(there) == 1 or not found:
+        told = [f"{method} {_level(comparison, condition, method, cell, numbers)}" for method, cell in there.items() if cell.n]
+        missing = "" if len(there) == 1 or baseline in there else f" There is no run of {baseline} to compare with."
+        said = f"{outcome.name} is {', '.join(told)}." if told else "no run has an outcome."
+        return f"{lead}{said}{missing}{end}"
+    sure = {method: each for method, each in found.items() if each.shown.known and not each.shown.contains_zero}
+    better = {method: each for method, each in sure.items() if outcome.sign * each.shown.value > 0}
+    worse = {method: each for method, each in sure.items() if method not in better}
+    parts = []
+    for word, some in (("better", better), ("worse", worse)):
+        ordered = sorted(some, key=lambda method: -abs(found[method].shown.value))
+        told = [f"{method} by {_told(comparison, condition, method, found[method], cells, numbers)}" for method in ordered]
+        if told:
+            parts.append(f"{'; '.join(told)} {'is' if len(told) == 1 else 'are'} {word} than {baseline}")
+    if parts:
+        said = f"In {outcome.name}, {', and '.join(parts)}."
+    else:
+        said = _undecided(comparison, condition, found, cells, numbers)
+    return f"{lead}{said}{end}"
+
+
+def _told(
+    comparison: Comparison,
+    condition: str,
+    method: str,
+    each: Difference,
+    cells: dict[tuple[str, str], Cell],
+    numbers: Numbers,
+) -> str:
+    base, cell = cells[condition, comparison.baseline], cells[condition, method]
+    groups = {"condition": condition, "method": method, "baseline": comparison.baseline, "outcome": comparison.outcome.name}
+    id = f"difference/{condition}/{method}/{comparison.baseline}"
+    started = min(cell.started, base.started)
+    text = numbers.add_interval(id, groups, each.shown, started, _seeds_of(each, cell, base))
+    return f"{text} ({'paired' if each.paired else 'not paired'}, n = {each.shown.n} of {started})"
+
+
+def _undecided(
+    comparison: Comparison, condition: str, found: dict[str, Difference], cells: dict[tuple[str, str], Cell], numbers: Numbers
+) -> str:
+    largest = max(found, key=lambda method: comparison.outcome.sign * found[method].interval.value)
+    told = _told(comparison, condition, largest, found[largest], cells, numbers)
+    n, error = found[largest].interval.n, found[largest].interval.error
+    said = f"In {comparison.outcome.name}, no method is shown to differ from {comparison.baseline}; the highest-ranked is {largest}, "
+    said += f"with a difference of {told}."
+    if n < FEWEST:
+        return f"{said} Fewer than {FEWEST} runs have no interval."
+    if math.isfinite(error) and error > 0 and found[largest].paired:
+        needed = detectable_difference(error * math.sqrt(n), n)
+        groups = {"condition": condition, "method": largest, "baseline": comparison.baseline, "outcome": comparison.outcome.name}
+        id = f"detectable/{condition}/{largest}/{comparison.baseline}"
+        formula = "difference that a paired t test finds with 80 % power, from the spread of these pairs"
+        text = numbers.add(id, groups, n, n, needed, None, formula, cells[condition, largest].seeds, digits=2)
+        said += f" With this spread and n = {n}, a difference of {text} is found with 80 % power."
+    return said
+
+
+def _level(comparison: Comparison, condition: str, method: str, cell: Cell, numbers: Numbers) -> str:
+    groups = {"condition": condition, "method": method, "outcome": comparison.outcome.name}
+    interval = summary(cell.values, name=comparison.name)
+    text = numbers.add_interval(f"main/0/{condition}/{method}", groups, interval, cell.started, cell.seeds)
+    return f"{text} (n = {cell.n} of {cell.started})"
+
+
+def _costs(comparison: Comparison, numbers: Numbers) -> pd.DataFrame:
+    """Returns processor time, speed and memory of each cell, and its time relative to the baseline's."""
+    speeds = run_outcome(comparison, Outcome(value="time/steps_per_second"))
+    rows = []
+    for condition in comparison.conditions:
+        base = comparison.cell(condition, comparison.baseline)["cpu_seconds"].mean()
+        for method in comparison.methods:
+            runs = comparison.cell(condition, method)
+            if not len(runs):
+                continue
+            row: dict[str, object] = {"condition": condition, "method": method, "n": len(runs)}
+            seconds = runs["cpu_seconds"].mean()
+            found = {
+                "seconds": (seconds, "mean processor seconds of a run"),
+                "relative": (seconds / base if base and math.isfinite(base) else math.nan, "processor seconds / the baseline's"),
+                "steps_per_second": (speeds[runs.index].mean(), "mean of time/steps_per_second"),
+                "megabytes": (runs["peak_memory_bytes"].max() / 2**20, "largest peak memory of a run, MiB"),
+            }
+            for key, (value, formula) in found.items():
+                row[key] = float(value)
+                seeds = [int(seed) for seed in runs["seed"].dropna()]
+                groups = {"condition": condition, "method": method}
+                numbers.add(f"cost/{key}/{condition}/{method}", groups, len(runs), len(runs), float(value), None, formula, seeds)
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["condition", "method", "n", "seconds", "relative", "steps_per_second", "megabytes"])
+
+
+def what_goes_with(
+    comparison: Comparison,
+    numbers: Numbers,
+    metrics: list[str] | None = None,
+    at: float = 0.5,
+    outcome: Outcome | None = None,
+    id: str = "relations",
+) -> pd.DataFrame:
+    """Returns how metrics at a moment go with the outcome after it: within methods over seeds, and between methods' means.
+
+    Args:
+        comparison: The runs.
+        numbers: Where they are written down.
+        metrics: Names without ``plasticity/``; None for all that are not of single layers.
+        at: Share of the run; the last row up to there is the metric's.
+        outcome: None for the report's, over what is left of the run.
+        id: First part of the numbers' ids.
+
+    Returns:
+        Columns condition, metric, n (runs), groups (methods), within (rho), p (family-wise, of within), between (rho); NaN where
+        there are too few.
+
+    Raises:
+        ValueError: If the outcome's part begins before ``at``.
+    """
+    outcome = outcome or _after(comparison.outcome, at)
+    if outcome.part[0] < at:
+        raise ValueError(f"what goes with {outcome.name}: its part {outcome.part} begins before the metric's moment, {at:g}")
+    table, results = metrics_at(comparison, metrics, at), run_outcome(comparison, outcome)
+    rows = []
+    for condition in comparison.conditions:
+        runs = comparison.runs[(comparison.runs["condition"] == condition) & comparison.runs["counted"]]
+        runs = runs[np.isfinite(results[runs.index].to_numpy(float))]
+        x = table.reindex(runs.index).dropna(axis=1, how="all")
+        x = x.loc[:, x.nunique() > 1]
+        if len(runs) < FEWEST or not len(x.columns):
+            continue
+        name = f"{comparison.name}/{condition}/{id}"
+        within, ps = within_correlations(x, results[runs.index], runs["method"], name)
+        for metric in x.columns:
+            between = spearman_between(x[metric], results[runs.index], runs["method"])
+            groups = {"condition": condition, "metric": str(metric), "outcome": outcome.name, "at": f"{at:g}"}
+            seeds = sorted({int(seed) for seed in runs["seed"].dropna()})
+            n, place = within[metric].n, f"{condition}/{metric}"
+            formula = "share of permutations within methods whose largest |rho| of all metrics is as large"
+            numbers.add(
+                f"{id}/within/{place}", groups, n, len(runs), within[metric].value, None, within[metric].formula, seeds, 2
+            )
+            numbers.add(f"{id}/p/{place}", groups, n, len(runs), ps[metric], None, formula, seeds, 2)
+            numbers.add(f"{id}/between/{place}", groups, between.n, between.n, between.value, None, between.formula, seeds, 2)
+            rows.append((condition, metric, n, between.n, within[metric].value, ps[metric], between.value))
+    found = pd.DataFrame(rows, columns=["condition", "metric", "n", "groups", "within", "p", "between"])
+    return found.sort_values(["condition", "p"], kind="stable", ignore_index=True)
+
+
+def metrics_at(comparison: Comparison, metrics: list[str] | None = None, at: float = 0.5) -> pd.DataFrame:
+    """Returns the last value of each metric up to a share of the run, runs by metrics without ``plasticity/``."""
+    there = [str(name).removeprefix("plasticity/") for name in comparison.values["name"].cat.categories]
+    pooled = [name for name in there if f"plasticity/{name}" in comparison.values["name"].cat.categories and "/" not in name]
+    part = [0.0, at if at > 0 else 1e-9]
+    return pd.DataFrame(
+        {
+            name: run_outcome(comparison, Outcome(value=f"plasticity/{name}", part=part, reduce="last"))
+            for name in (metrics if metrics is not None else pooled)
+        },
+        index=comparison.runs.index,
+    )
+
+
+def _after(outcome: Outcome, at: float) -> Outcome:
+    part = [max(at, outcome.part[0]), 1.0]
+    label = f"{outcome.name}, after {100 * at:g} % of the run"
+    return Outcome(outcome.value, part, outcome.reduce, outcome.by, outcome.better, label, outcome.scale, outcome.normalise)
+
+
+def _loss(comparison: Comparison, numbers: Numbers) -> pd.DataFrame:
+    """Returns level, trend and relative to fresh: a method that only starts higher is not one that keeps plasticity.
+
+    The trend is the last tenth of the run less its best tenth, in the direction of better: 0 or below.
+    """
+    outcome, scale = comparison.outcome, comparison.outcome.scale
+    windows = pd.DataFrame({k: run_outcome(comparison, _tenth(outcome, k)) for k in range(10)})
+    trend = outcome.sign * windows[9] - (outcome.sign * windows).max(axis=1)
+    relative = "relative/" + outcome.value.partition("/")[2]
+    columns = {"level": run_outcome(comparison, outcome), "trend": trend.where(windows[9].notna())}
+    if relative in comparison.values["name"].cat.categories:
+        columns["relative"] = run_outcome(comparison, Outcome(value=relative, by=outcome.by, scale=scale))
+    formulas = {"level": "the outcome", "trend": "last tenth less best tenth", "relative": f"mean of {relative}"}
+    rows = []
+    for condition in comparison.conditions:
+        for method in comparison.methods:
+            row = {"condition": condition, "method": method}
+            for key, values in columns.items():
+                cell = cell_of(comparison, values, condition, method)
+                if cell.started:
+                    id = f"loss/{key}/{condition}/{method}"
+                    groups = {"condition": condition, "method": method, "outcome": f"{outcome.name}: {formulas[key]}"}
+                    interval = summary(cell.values, name=comparison.name)
+                    row[key] = numbers.add_interval(id, groups, interval, cell.started, cell.seeds)
+            if "level" in row:
+                rows.append(row)
+    return pd.DataFrame(rows, columns=["condition", "method", *columns])
+
+
+def _tenth(outcome: Outcome, k: int) -> Outcome:
+    first, last = outcome.part
+    ends = [first + (last - first) * k / 10, first + (last - first) * (k + 1) / 10]
+    return Outcome(outcome.value, ends, "mean", outcome.by, outcome.better, "", outcome.scale, outcome.normalise)
