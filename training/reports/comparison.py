@@ -202,8 +202,8 @@ def _with_outcome(spec: ReportSettings, runs: pd.DataFrame, values: pd.DataFrame
     for name, better, by in ranked:
         if most and int(among.get(name, 0)) == most:
             chosen = Outcome(value=name, better=better, by=by)
-            note = f"The outcome is {name}, its mean over the run ({better} is better): chosen by what was measured, as no study says"
-            return _replaced(spec, chosen), f"{note} otherwise."
+            note = f"The outcome is {name}, its mean over the run ({better} is better): chosen by what was measured."
+            return _replaced(spec, chosen), note
     fallback = Outcome(value="rollout/return")
     return _replaced(spec, fallback), "No run has measured an outcome: neither accuracy, nor loss, nor return."
 

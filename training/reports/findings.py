@@ -57,7 +57,7 @@ def find(comparison: Comparison, numbers: Numbers) -> Findings:
         condition: differences_of(comparison, condition, cells[comparison.outcome.name]) for condition in comparison.conditions
     }
     main_cells = cells[comparison.outcome.name]
-    rows = [row for condition in found for row in _difference_rows(comparison, condition, found[condition], main_cells, numbers)]
+    rows = [row for place in found for row in _difference_rows(comparison, place, found[place], main_cells, numbers)]
     return Findings(
         [_answer(comparison, condition, found[condition], main_cells, numbers) for condition in comparison.conditions],
         main,
@@ -69,10 +69,8 @@ def find(comparison: Comparison, numbers: Numbers) -> Findings:
     )
 
 
-_DIFFERENCE_COLUMNS = [
-    "condition", "method", "baseline", "outcome", "n", "difference", "value", "low", "high", "p", "correlation", "paired", "welch",
-    "improvement", "formula",
-]  # fmt: skip
+_DIFFERENCE_COLUMNS = ["condition", "method", "baseline", "outcome", "n", "difference", "value", "low", "high", "p"]
+_DIFFERENCE_COLUMNS += ["correlation", "paired", "welch", "improvement", "formula"]
 
 
 def cells_of(comparison: Comparison, outcome: Outcome) -> dict[tuple[str, str], Cell]:
@@ -206,19 +204,16 @@ def _answer(
         missing = "" if len(there) == 1 or baseline in there else f" There is no run of {baseline} to compare with."
         said = f"{outcome.name} is {', '.join(told)}." if told else "no run has an outcome."
         return f"{lead}{said}{missing}{end}"
-    sure = {method: each for method, each in found.items() if each.shown.known and not each.shown.contains_zero}
-    better = {method: each for method, each in sure.items() if outcome.sign * each.shown.value > 0}
-    worse = {method: each for method, each in sure.items() if method not in better}
+    sure = [method for method, each in found.items() if each.shown.known and not each.shown.contains_zero]
     parts = []
-    for word, some in (("better", better), ("worse", worse)):
-        ordered = sorted(some, key=lambda method: -abs(found[method].shown.value))
-        told = [f"{method} by {_told(comparison, condition, method, found[method], cells, numbers)}" for method in ordered]
-        if told:
-            parts.append(f"{'; '.join(told)} {'is' if len(told) == 1 else 'are'} {word} than {baseline}")
-    if parts:
-        said = f"In {outcome.name}, {', and '.join(parts)}."
-    else:
-        said = _undecided(comparison, condition, found, cells, numbers)
+    for method in sorted(sure, key=lambda method: -outcome.sign * found[method].shown.value):
+        word = "better" if outcome.sign * found[method].shown.value > 0 else "worse"
+        told = _told(comparison, condition, method, found[method], cells, numbers)
+        parts.append(f"{method} is {word} than {baseline}: difference {told}")
+    said = f"In {outcome.name}, {'; '.join(parts)}." if parts else _undecided(comparison, condition, found, cells, numbers)
+    rest = [method for method in found if method not in sure]
+    if parts and rest:
+        said += f" Of {', '.join(rest)} no difference from {baseline} is shown."
     return f"{lead}{said}{end}"
 
 
@@ -235,7 +230,7 @@ def _told(
     id = f"difference/{condition}/{method}/{comparison.baseline}"
     started = min(cell.started, base.started)
     text = numbers.add_interval(id, groups, each.shown, started, _seeds_of(each, cell, base))
-    return f"{text} ({'paired' if each.paired else 'not paired'}, n = {each.shown.n} of {started})"
+    return f"{text} ({'paired by seed' if each.paired else 'not paired'}, n = {each.shown.n} of {started})"
 
 
 def _undecided(
@@ -244,8 +239,10 @@ def _undecided(
     largest = max(found, key=lambda method: comparison.outcome.sign * found[method].interval.value)
     told = _told(comparison, condition, largest, found[largest], cells, numbers)
     n, error = found[largest].interval.n, found[largest].interval.error
-    said = f"In {comparison.outcome.name}, no method is shown to differ from {comparison.baseline}; the highest-ranked is {largest}, "
-    said += f"with a difference of {told}."
+    said = f"In {comparison.outcome.name}, no method is shown to differ from {comparison.baseline}"
+    if all(each.interval.value == 0 and each.interval.error == 0 for each in found.values()):
+        return f"{said}: all runs of a seed have the same outcome."
+    said += f"; the one furthest ahead is {largest}, with a difference of {told}."
     if n < FEWEST:
         return f"{said} Fewer than {FEWEST} runs have no interval."
     if math.isfinite(error) and error > 0 and found[largest].paired:

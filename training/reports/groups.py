@@ -13,6 +13,7 @@ from plasticity.training.saving.identity import LEFT_OUT
 
 NONE: Final = "none"
 MAIN: Final = "main"
+UNKNOWN: Final = "?"  # of runs that nothing says more about
 _MEASURING: Final = (
     "metrics",
     "probe",
@@ -201,8 +202,8 @@ def _place_the_unread(records: Sequence[Record], conditions: list[str], methods:
             continue
         words = _without_seed(record)
         like = [other for other, each in enumerate(records) if each.config and words and _without_seed(each) == words]
-        conditions[number] = conditions[like[0]] if like else "?"
-        methods[number] = methods[like[0]] if like else "?"
+        cells = {(conditions[other], methods[other]) for other in like}
+        conditions[number], methods[number] = cells.pop() if len(cells) == 1 else (UNKNOWN, UNKNOWN)
 
 
 def _without_seed(record: Record) -> frozenset[str]:
