@@ -56,4 +56,8 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
 
 def _pairs(method: pd.Series, baseline: pd.Series) -> pd.Series:
     seeds = method.index.intersection(baseline.index)
-    return pd.Series(method[seeds].to_numpy(float) - baseline[seeds].to_numpy(float), seeds) if len(seeds) else pd.Series(np.array([]))
+    return (
+        pd.Series(method[seeds].to_numpy(float) - baseline[seeds].to_numpy(float), seeds)
+        if len(seeds)
+        else pd.Series(np.array([]))
+    )

@@ -42,14 +42,19 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     for axes, condition in zip(sheet.axes, conditions, strict=True):
         part, told = given[given["condition"] == condition], []
         for name, rows in part.groupby("method", sort=False) if several else [(comparison.baseline, part)]:
-            style, points = look[str(name)], [(x, summary(each["value"], name=comparison.name)) for x, each in rows.groupby("dose")]
+            style, points = (
+                look[str(name)],
+                [(x, summary(each["value"], name=comparison.name)) for x, each in rows.groupby("dose")],
+            )
             axes.plot([x for x, _ in points], [each.value for _, each in points], color=style.colour, linestyle=style.dash)
             for x, each in points:
                 if each.known:
                     axes.plot([x, x], [each.low, each.high], color=style.colour, linewidth=1.2)
                 told.append(f"{x:g}: {each.value:.3g}")
             few = rows.groupby("dose")["value"].transform("size") <= MOST_POINTS
-            axes.plot(rows["dose"][few], rows["value"][few], color=style.colour, marker=style.marker, linestyle="", alpha=0.5, ms=4)
+            axes.plot(
+                rows["dose"][few], rows["value"][few], color=style.colour, marker=style.marker, linestyle="", alpha=0.5, ms=4
+            )
         without = table[(table["condition"] == condition) & table["dose"].isna()]
         for name, rows in without.groupby("method", sort=False):
             axes.axhline(rows["value"].mean(), color="0.4", linewidth=0.9, linestyle=":")
@@ -59,5 +64,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
         axes.set(xlabel=figure.setting, ylabel=outcome.name)
         axes.grid(alpha=0.25)
         alts.append(f"{outcome.name} by {figure.setting}, {condition}: {'; '.join(told)}.")
-    caption = "Each point is a run; the line joins means, upright lines are 95 % intervals from 3 runs on; dotted: without the setting."
+    caption = (
+        "Each point is a run; the line joins means, upright lines are 95 % intervals from 3 runs on; dotted: without the setting."
+    )
     return Drawing(sheet.figure, sheet.panels(alts), table, caption, {})

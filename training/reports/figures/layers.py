@@ -36,7 +36,9 @@ def read_heatmap(folder: Path) -> pd.DataFrame:
     """Returns the rows of a run's ``heatmap.csv``, empty if there is none; a last line that a kill cut off is left out."""
     columns = ["step", "name", "bin", "units", "share"]
     try:
-        table = pd.read_csv(folder / "heatmap.csv", usecols=columns, dtype={"name": "category", "bin": "category"}, on_bad_lines="skip")
+        table = pd.read_csv(
+            folder / "heatmap.csv", usecols=columns, dtype={"name": "category", "bin": "category"}, on_bad_lines="skip"
+        )
     except (OSError, ValueError):
         return pd.DataFrame(columns=columns)
     for column in ("step", "units", "share"):
@@ -46,12 +48,11 @@ def read_heatmap(folder: Path) -> pd.DataFrame:
 
 def layers_of(names: list[str], chosen: list[str]) -> list[str]:
     """Returns the layers among names ``<value>/<part>/<layer>``, as ``<part>/<layer>``; chosen ones by either name."""
-    found = [name for name in names if not chosen or name in chosen or name.rpartition("/")[2] in chosen]
-    return found
+    return [name for name in names if not chosen or name in chosen or name.rpartition("/")[2] in chosen]
 
 
 def grouped(layers: list[str]) -> dict[str, list[str]]:
-    """Returns first and second ReLUs of residual blocks, which hold ``<block>`` and ``<block>_sum``; other layers are in neither."""
+    """Returns first and second ReLUs of residual blocks, ``<block>`` and ``<block>_sum``; other layers are in neither."""
     second = [layer for layer in layers if layer.endswith(_SUM)]
     return {FIRST: [layer for layer in layers if f"{layer}{_SUM}" in second], SECOND: second}
 
@@ -84,7 +85,7 @@ class FiringRates:
             rows = self._table(run)
             rows = rows[rows["name"].isin(names)]
             if len(rows):
-                bins = list(dict.fromkeys(rows["bin"].astype(str))) if not bins else bins
+                bins = bins or list(dict.fromkeys(rows["bin"].astype(str)))
                 weighted = (rows["share"] * rows["units"]).groupby([rows["step"], rows["bin"].astype(str)]).sum().unstack()
                 total = rows.groupby(["step", rows["bin"].astype(str)])["units"].sum().unstack()
                 tables.append((weighted / total).reindex(columns=bins))

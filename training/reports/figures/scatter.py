@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 
+from plasticity.training.reports.alongside import metrics_at, what_goes_with
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, shown, styles
-from plasticity.training.reports.findings import metrics_at, what_goes_with
 from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.outcomes import run_outcome
 from plasticity.training.reports.specification import Figure, Outcome
@@ -42,11 +42,15 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
             runs = comparison.cell(row.condition, method).index
             x, y = table.loc[runs, row.metric].to_numpy(float), results[runs].to_numpy(float)
             look = style[method]
-            axes.plot(x, y, color=look.colour, marker=look.marker, linestyle="none", markersize=4.5, alpha=0.75, markeredgewidth=0)
+            axes.plot(
+                x, y, color=look.colour, marker=look.marker, linestyle="none", markersize=4.5, alpha=0.75, markeredgewidth=0
+            )
             points += [(row.condition, row.metric, method, run, a, b) for run, a, b in zip(runs, x, y, strict=True)]
         told = f"within methods rho = {_rho(row.within)} (family-wise p {_rho(row.p)}), between {_rho(row.between)}"
         axes.set(xlabel=f"{row.metric} at {100 * at:g} %", ylabel="outcome after it")
-        axes.text(0.01, 0.99, told, transform=axes.transAxes, va="top", fontsize=7.5, bbox={"fc": "white", "ec": "none", "alpha": 0.7})
+        axes.text(
+            0.01, 0.99, told, transform=axes.transAxes, va="top", fontsize=7.5, bbox={"fc": "white", "ec": "none", "alpha": 0.7}
+        )
         axes.grid(alpha=0.25)
         alts.append(f"{row.metric} at {100 * at:g} % of the run against {outcome.name}, {row.condition}: {told}.")
     caption = (
