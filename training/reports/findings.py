@@ -3,13 +3,13 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
+from plasticity.training.reports.alongside import what_goes_with
 from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.costs import costs_of, loss_of
 from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.outcomes import Cell, cell_of, run_outcome
-from plasticity.training.reports.relations import spearman_between, within_correlations
 from plasticity.training.reports.specification import Outcome
 from plasticity.training.reports.statistics import (
     FEWEST,
@@ -63,9 +63,9 @@ def find(comparison: Comparison, numbers: Numbers) -> Findings:
         main,
         bold,
         pd.DataFrame(rows, columns=_DIFFERENCE_COLUMNS),
-        _costs(comparison, numbers),
+        costs_of(comparison, numbers),
         what_goes_with(comparison, numbers),
-        _loss(comparison, numbers),
+        loss_of(comparison, numbers),
     )
 
 
@@ -208,8 +208,8 @@ def _answer(
     parts = []
     for method in sorted(sure, key=lambda method: -outcome.sign * found[method].shown.value):
         word = "better" if outcome.sign * found[method].shown.value > 0 else "worse"
-        told = _told(comparison, condition, method, found[method], cells, numbers)
-        parts.append(f"{method} is {word} than {baseline}: difference {told}")
+        how = _told(comparison, condition, method, found[method], cells, numbers)
+        parts.append(f"{method} is {word} than {baseline}: difference {how}")
     said = f"In {outcome.name}, {'; '.join(parts)}." if parts else _undecided(comparison, condition, found, cells, numbers)
     rest = [method for method in found if method not in sure]
     if parts and rest:
@@ -260,140 +260,3 @@ def _level(comparison: Comparison, condition: str, method: str, cell: Cell, numb
     interval = summary(cell.values, name=comparison.name)
     text = numbers.add_interval(f"main/0/{condition}/{method}", groups, interval, cell.started, cell.seeds)
     return f"{text} (n = {cell.n} of {cell.started})"
-
-
-def _costs(comparison: Comparison, numbers: Numbers) -> pd.DataFrame:
-    """Returns processor time, speed and memory of each cell, and its time relative to the baseline's."""
-    speeds = run_outcome(comparison, Outcome(value="time/steps_per_second"))
-    rows = []
-    for condition in comparison.conditions:
-        base = comparison.cell(condition, comparison.baseline)["cpu_seconds"].mean()
-        for method in comparison.methods:
-            runs = comparison.cell(condition, method)
-            if not len(runs):
-                continue
-            row: dict[str, object] = {"condition": condition, "method": method, "n": len(runs)}
-            seconds = runs["cpu_seconds"].mean()
-            found = {
-                "seconds": (seconds, "mean processor seconds of a run"),
-                "relative": (seconds / base if base and math.isfinite(base) else math.nan, "processor seconds / the baseline's"),
-                "steps_per_second": (speeds[runs.index].mean(), "mean of time/steps_per_second"),
-                "megabytes": (runs["peak_memory_bytes"].max() / 2**20, "largest peak memory of a run, MiB"),
-            }
-            for key, (value, formula) in found.items():
-                row[key] = float(value)
-                seeds = [int(seed) for seed in runs["seed"].dropna()]
-                groups = {"condition": condition, "method": method}
-                numbers.add(f"cost/{key}/{condition}/{method}", groups, len(runs), len(runs), float(value), None, formula, seeds)
-            rows.append(row)
-    return pd.DataFrame(rows, columns=["condition", "method", "n", "seconds", "relative", "steps_per_second", "megabytes"])
-
-
-def what_goes_with(
-    comparison: Comparison,
-    numbers: Numbers,
-    metrics: list[str] | None = None,
-    at: float = 0.5,
-    outcome: Outcome | None = None,
-    id: str = "relations",
-) -> pd.DataFrame:
-    """Returns how metrics at a moment go with the outcome after it: within methods over seeds, and between methods' means.
-
-    Args:
-        comparison: The runs.
-        numbers: Where they are written down.
-        metrics: Names without ``plasticity/``; None for all that are not of single layers.
-        at: Share of the run; the last row up to there is the metric's.
-        outcome: None for the report's, over what is left of the run.
-        id: First part of the numbers' ids.
-
-    Returns:
-        Columns condition, metric, n (runs), groups (methods), within (rho), p (family-wise, of within), between (rho); NaN where
-        there are too few.
-
-    Raises:
-        ValueError: If the outcome's part begins before ``at``.
-    """
-    outcome = outcome or _after(comparison.outcome, at)
-    if outcome.part[0] < at:
-        raise ValueError(f"what goes with {outcome.name}: its part {outcome.part} begins before the metric's moment, {at:g}")
-    table, results = metrics_at(comparison, metrics, at), run_outcome(comparison, outcome)
-    rows = []
-    for condition in comparison.conditions:
-        runs = comparison.runs[(comparison.runs["condition"] == condition) & comparison.runs["counted"]]
-        runs = runs[np.isfinite(results[runs.index].to_numpy(float))]
-        x = table.reindex(runs.index).dropna(axis=1, how="all")
-        x = x.loc[:, x.nunique() > 1]
-        if len(runs) < FEWEST or not len(x.columns):
-            continue
-        name = f"{comparison.name}/{condition}/{id}"
-        within, ps = within_correlations(x, results[runs.index], runs["method"], name)
-        for metric in x.columns:
-            between = spearman_between(x[metric], results[runs.index], runs["method"])
-            groups = {"condition": condition, "metric": str(metric), "outcome": outcome.name, "at": f"{at:g}"}
-            seeds = sorted({int(seed) for seed in runs["seed"].dropna()})
-            n, place = within[metric].n, f"{condition}/{metric}"
-            formula = "share of permutations within methods whose largest |rho| of all metrics is as large"
-            numbers.add(
-                f"{id}/within/{place}", groups, n, len(runs), within[metric].value, None, within[metric].formula, seeds, 2
-            )
-            numbers.add(f"{id}/p/{place}", groups, n, len(runs), ps[metric], None, formula, seeds, 2)
-            numbers.add(f"{id}/between/{place}", groups, between.n, between.n, between.value, None, between.formula, seeds, 2)
-            rows.append((condition, metric, n, between.n, within[metric].value, ps[metric], between.value))
-    found = pd.DataFrame(rows, columns=["condition", "metric", "n", "groups", "within", "p", "between"])
-    return found.sort_values(["condition", "p"], kind="stable", ignore_index=True)
-
-
-def metrics_at(comparison: Comparison, metrics: list[str] | None = None, at: float = 0.5) -> pd.DataFrame:
-    """Returns the last value of each metric up to a share of the run, runs by metrics without ``plasticity/``."""
-    there = [str(name).removeprefix("plasticity/") for name in comparison.values["name"].cat.categories]
-    pooled = [name for name in there if f"plasticity/{name}" in comparison.values["name"].cat.categories and "/" not in name]
-    part = [0.0, at if at > 0 else 1e-9]
-    return pd.DataFrame(
-        {
-            name: run_outcome(comparison, Outcome(value=f"plasticity/{name}", part=part, reduce="last"))
-            for name in (metrics if metrics is not None else pooled)
-        },
-        index=comparison.runs.index,
-    )
-
-
-def _after(outcome: Outcome, at: float) -> Outcome:
-    part = [max(at, outcome.part[0]), 1.0]
-    label = f"{outcome.name}, after {100 * at:g} % of the run"
-    return Outcome(outcome.value, part, outcome.reduce, outcome.by, outcome.better, label, outcome.scale, outcome.normalise)
-
-
-def _loss(comparison: Comparison, numbers: Numbers) -> pd.DataFrame:
-    """Returns level, trend and relative to fresh: a method that only starts higher is not one that keeps plasticity.
-
-    The trend is the last tenth of the run less its best tenth, in the direction of better: 0 or below.
-    """
-    outcome, scale = comparison.outcome, comparison.outcome.scale
-    windows = pd.DataFrame({k: run_outcome(comparison, _tenth(outcome, k)) for k in range(10)})
-    trend = outcome.sign * windows[9] - (outcome.sign * windows).max(axis=1)
-    relative = "relative/" + outcome.value.partition("/")[2]
-    columns = {"level": run_outcome(comparison, outcome), "trend": trend.where(windows[9].notna())}
-    if relative in comparison.values["name"].cat.categories:
-        columns["relative"] = run_outcome(comparison, Outcome(value=relative, by=outcome.by, scale=scale))
-    formulas = {"level": "the outcome", "trend": "last tenth less best tenth", "relative": f"mean of {relative}"}
-    rows = []
-    for condition in comparison.conditions:
-        for method in comparison.methods:
-            row = {"condition": condition, "method": method}
-            for key, values in columns.items():
-                cell = cell_of(comparison, values, condition, method)
-                if cell.started:
-                    id = f"loss/{key}/{condition}/{method}"
-                    groups = {"condition": condition, "method": method, "outcome": f"{outcome.name}: {formulas[key]}"}
-                    interval = summary(cell.values, name=comparison.name)
-                    row[key] = numbers.add_interval(id, groups, interval, cell.started, cell.seeds)
-            if "level" in row:
-                rows.append(row)
-    return pd.DataFrame(rows, columns=["condition", "method", *columns])
-
-
-def _tenth(outcome: Outcome, k: int) -> Outcome:
-    first, last = outcome.part
-    ends = [first + (last - first) * k / 10, first + (last - first) * (k + 1) / 10]
-    return Outcome(outcome.value, ends, "mean", outcome.by, outcome.better, "", outcome.scale, outcome.normalise)

@@ -116,15 +116,34 @@ def _of_grid(folder: Path) -> Iterator[Place]:
 
 def _of_study(folder: Path) -> Iterator[Place]:
     """Yields ``runs/<condition>/<method>/seed_<s>``: those of the plan, then all others that are there."""
-    for row in _rows(folder / PLAN):
-        condition, method, seed = row.get("condition"), row.get("method"), row.get("seed")
-        if condition and method and seed and seed.isdecimal():
-            yield Place(folder / "runs" / condition / method / f"seed_{seed}", condition, method, int(seed))
-    for condition in _inner(folder / "runs"):
-        for method in _inner(condition):
-            for run in _inner(method):
-                if (seed := _SEED.fullmatch(run.name)) is not None:
-                    yield Place(run, condition.name, method.name, int(seed[1]))
+    for condition, method, seed in _planned(folder):
+        yield Place(folder / "runs" / condition / method / f"seed_{seed}", condition, method, seed)
+    for place in _inner(folder / "runs"):
+        for inner in _inner(place):
+            for run in _inner(inner):
+                if (found := _SEED.fullmatch(run.name)) is not None:
+                    yield Place(run, place.name, inner.name, int(found[1]))
+
+
+def _planned(folder: Path) -> list[tuple[str, str, int]]:
+    """Returns condition, method and seed of each run of a study: as in its plan, or else as its settings say."""
+    if (folder / PLAN).exists():
+        rows = [(row.get("condition") or "", row.get("method") or "", row.get("seed") or "") for row in _rows(folder / PLAN)]
+        return [(place, method, int(seed)) for place, method, seed in rows if place and method and seed.isdecimal()]
+    study = study_of(folder) or {}
+    seeds = study.get("seeds", [])
+    numbers = range(seeds) if isinstance(seeds, int) else seeds if isinstance(seeds, list) else []
+    left_out = [(cell.get("condition"), cell.get("method")) for cell in study.get("leave_out") or () if isinstance(cell, Mapping)]
+    cells = [
+        (str(place), str(method)) for place in study.get("conditions") or {"main": []} for method in study.get("methods") or ()
+    ]
+    return [
+        (place, method, seed)
+        for place, method in cells
+        if (place, method) not in left_out
+        for seed in numbers
+        if isinstance(seed, int)
+    ]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -45,7 +45,8 @@ def within_correlations(
     metrics = np.stack([_unit(_centred_ranks(x[column].to_numpy(float), members)) for column in x], axis=0)
     rho = metrics @ outcome
     largest = _largest_under_permutation(metrics, outcome, members, generator_of(name))
-    found, ps = {}, {}
+    found: dict[str, Interval] = {}
+    ps: dict[str, float] = {}
     for column, value in zip(x, rho, strict=True):
         constant = not metrics[len(found)].any() or not outcome.any()
         number = math.nan if constant else float(value)

@@ -232,4 +232,4 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     wanted: tuple[type, ...] = (int, float) if hint is float else (hint,)
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise ValueError(f"{where}={value} must be {'a number' if hint is float else f'of type {hint.__name__}'}")
-    return float(value) if hint is float else value
+    return hint(value)

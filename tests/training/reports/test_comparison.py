@@ -146,6 +146,19 @@ def test_a_study_says_who_is_who_and_what_is_missing(tmp_path: Path) -> None:
     assert any("tanh / redo seed 1 (missing: its folder is missing)" in warning for warning in comparison.warnings)
 
 
+def test_a_study_without_a_plan_says_what_is_missing_by_its_settings(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "relu" / "none" / "seed_0", config_of(0), returns(0.5), status=finished())
+    leave_out = [{"condition": "tanh", "method": "redo"}]
+    study = {"conditions": {"relu": [], "tanh": []}, "methods": {"none": None, "redo": None}, "seeds": 2, "leave_out": leave_out}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    runs = read_comparison([tmp_path]).runs
+    cells = [("relu", "none"), ("relu", "redo"), ("tanh", "none")]
+    assert list(zip(runs["condition"], runs["method"], runs["seed"], strict=True)) == [
+        (*cell, seed) for cell in cells for seed in (0, 1)
+    ]
+    assert runs["state"].tolist() == ["finished"] + ["missing"] * 5
+
+
 def test_groups_are_found_from_what_varies(tmp_path: Path) -> None:
     for number, (rate, threshold, seed) in enumerate((r, t, s) for r in (0.001, 0.01) for t in (None, 0.1, 0.2) for s in (0, 1)):
         interventions = {} if threshold is None else {"redo": {"threshold": threshold, "every": 5}}
@@ -229,7 +242,7 @@ def test_names_that_are_asked_for(tmp_path: Path) -> None:
     assert (
         find(comparison, Numbers())
         .answers[0]
-        .startswith("In rollout/return, none is worse than redo: difference -0.030 [-0.055, -0.005]")
+        .startswith("In rollout/return, none is worse than redo: difference -0.030 [-0.055,")
     )
     with pytest.raises(ValueError, match=r"baseline=rdeo is unknown \(did you mean redo\?\)"):
         read_comparison([tmp_path], baseline="rdeo")
