@@ -165,7 +165,7 @@ def _runs(records: Sequence[Record], conditions: Sequence[str], methods: Sequenc
 
 def _values(records: Sequence[Record]) -> pd.DataFrame:
     """Returns all tables as one; those of the records are let go, so that memory holds the table once and a half."""
-    tables = {number: record.table for number, record in enumerate(records) if record.table is not None}
+    tables = {number: record.table for number, record in enumerate(records) if record.table is not None and len(record.table)}
     for record in records:
         record.table = None
     if not tables:

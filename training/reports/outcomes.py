@@ -54,7 +54,7 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
     """
     rows = _rows(comparison, outcome.value)
     steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
-    share = rows["step"].to_numpy() / steps[rows["run"].to_numpy()]
+    share = rows["step"].to_numpy() / np.maximum(steps, 1)[rows["run"].to_numpy()]
     first, last = outcome.part
     inside = rows[((share > first) | (first == 0)) & (share <= last)]
     if outcome.by == "task":

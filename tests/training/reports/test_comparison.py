@@ -98,6 +98,26 @@ def test_nothing_that_can_be_read_is_no_crash(tmp_path: Path) -> None:
         read_comparison([tmp_path / "c"])
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("provenance.json", '{"overrides": 3, "plugins": [1], "packages": 3, "machine": 7, "resumed": 5, "choices": 4}'),
+        ("status.json", '{"state": 3, "step": "x", "steps": -1, "cpu_seconds": "a", "error": {"a": 1}}'),
+        ("config.yaml", "steps: 100\nseed: 99999999999999999999\ninterventions: {}\n"),
+        ("config.yaml", "steps: 100\nseed: 0\ninterventions: [redo]\n"),
+        ("metrics.csv", "step,name,value\n"),
+        ("metrics.csv", "step,name,value\n50,task/number,inf\n60,task/number,-3\n"),
+        ("metrics.csv", "step,name,value\n99999999999999999999,a,1\n"),
+        ("grid.csv", 'run,outcome,words\nnone0,finished,"\'a"\n'),
+    ],
+)
+def test_files_of_wrong_contents_are_no_crash(tmp_path: Path, name: str, text: str) -> None:
+    of_two_methods(tmp_path)
+    (tmp_path / name if name == "grid.csv" else tmp_path / "none0" / name).write_text(text)
+    findings = find(read_comparison([tmp_path]), Numbers())
+    assert findings.main["N"].sum() >= 5
+
+
 def test_a_grid_names_its_failed_and_missing_runs(tmp_path: Path) -> None:
     rows = ["run,outcome,words"]
     for seed in (0, 1, 2):
