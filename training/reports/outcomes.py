@@ -7,10 +7,11 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.specification import Outcome
-from plasticity.training.reports.statistics import FEWEST, t_interval
+from plasticity.training.reports.statistics import FEWEST, LEVEL
 
 MOST_BINS: Final = 200
 
@@ -147,12 +148,8 @@ def over_seeds(table: pd.DataFrame, runs: pd.Index, band: str = "auto") -> pd.Da
     part = table.reindex(table.index.intersection(runs))
     n, mean, sd = part.notna().sum(), part.mean(), part.std(ddof=1)
     if band in ("auto", "t"):
-        half = pd.Series([_half(part[x]) for x in part], part.columns)
+        half = pd.Series(stats.t.ppf((1 + LEVEL) / 2, np.maximum(n - 1, 1)), part.columns) * sd / np.sqrt(n)
+        half = half.where(n >= FEWEST)
     else:
         half = (sd if band == "sd" else sd / np.sqrt(n)).where(n >= FEWEST)
     return pd.DataFrame({"mean": mean, "low": mean - half, "high": mean + half, "n": n})
-
-
-def _half(values: pd.Series) -> float:
-    found = t_interval(values.dropna())
-    return found.high - found.value
