@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 
 from plasticity.training.assembly import assemble
 from plasticity.training.config.grid import launch, run_grid
-from plasticity.training.config.parsing import Command, Evaluate, Grid, Show, Train, parse
+from plasticity.training.config.parsing import Command, Evaluate, Grid, Report, Show, Train, parse
 from plasticity.training.entry import program
 from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
 from plasticity.training.run import Outcome, run
@@ -47,6 +47,11 @@ def perform(command: Command) -> int:
             return 0
         case Evaluate(plan, folder):
             print("\n".join(evaluate_run(plan, folder)))
+            return 0
+        case Report(folders, out, bundle):
+            from plasticity.training.reports.report import report  # draws and tabulates: no other command needs its libraries
+
+            print(f"The report is {report(folders, out, bundle)}")
             return 0
         case Train(plan, words, given, resume):
             outcome = run(plan, given, words, resume)

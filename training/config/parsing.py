@@ -12,6 +12,8 @@ from plasticity.training.config.listing import help_text, list_lines
 from plasticity.training.config.methods import fit_to_methods
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.config.words import (
+    chosen_names,
+    chosen_values,
     covering,
     parse_overrides,
     plugin_places,
@@ -82,7 +84,23 @@ class Show:
     text: str
 
 
-Command = Train | Grid | Evaluate | Show
+@dataclass(frozen=True)
+class Report:
+    """A page that compares finished runs.
+
+    Attributes:
+        folders: Grids, studies, runs, or folders that hold any of them; or one bundle.
+        out: Folder of the page; None for one in the folder.
+        bundle: File to pack runs and page into, or None.
+    """
+
+    folders: tuple[Path, ...]
+    out: Path | None
+    bundle: Path | None
+
+
+Command = Train | Grid | Evaluate | Report | Show
+_REPORT_WORDS: Final = ("report", "run_dir", "bundle")
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -102,6 +120,8 @@ def parse(arguments: Sequence[str]) -> Command:
     if listing is not None or "--help" in flags:
         load_plugins(plugin_places(words))
         return Show("\n".join(_listed(listing, composer)) if listing is not None else help_text(composer.configs))
+    if _value_of("report", words) is not None:
+        return _report(words)
     resumed = _value_of("resume", words)
     if resumed not in (None, "null"):
         words = [word for word in words if not word.startswith("resume=")]
@@ -147,6 +167,20 @@ def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], compo
     if plan.run.mode == "evaluate":
         return Evaluate(plan, folder)
     return Train(plan, tuple(all_words(folder, words)), folder, resume=True)
+
+
+def _report(words: Sequence[str]) -> Report:
+    said: dict[str, list[str]] = {}
+    for override in parse_overrides(words):
+        name = override.key_or_group
+        if name not in _REPORT_WORDS:
+            raise ValueError(f"{override.input_line} does not go with report=, which takes {', '.join(_REPORT_WORDS[1:])} alone")
+        said[name] = [value for choice in chosen_values(override) for value in chosen_names(choice)]
+    for name in _REPORT_WORDS[1:]:
+        if len(said.get(name, [])) > 1:
+            raise ValueError(f"{name}={','.join(said[name])} must be one place")
+    out, bundle = (Path(said[name][0]) if name in said else None for name in _REPORT_WORDS[1:])
+    return Report(tuple(map(Path, said["report"])), out, bundle)
 
 
 def _value_of(name: str, words: Sequence[str]) -> str | None:
