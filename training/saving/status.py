@@ -206,15 +206,15 @@ def _derived(folder: Path, alive: bool) -> Status:
         raise ValueError(f"{folder} is not a run folder: it holds no readable {STATUS} and no readable config.yaml") from error
     checkpoints = [int(found[1]) for path in folder.glob("checkpoints/*") if (found := _CHECKPOINT.fullmatch(path.name))]
     saved = max(checkpoints, default=0)
-    error = _failure_in_grid(folder)
+    failure = _failure_in_grid(folder)
     if saved >= steps:
         state = FINISHED
     elif alive:
         state = RUNNING
     else:
-        state = STOPPED if error is None else FAILED
+        state = STOPPED if failure is None else FAILED
     reached = max(saved, _last_row(folder / "metrics.csv"))
-    return Status(state, reached, steps, error=error if state == FAILED else None, resumed=_resumed(folder), alive=alive)
+    return Status(state, reached, steps, error=failure if state == FAILED else None, resumed=_resumed(folder), alive=alive)
 
 
 def _resumed(folder: Path) -> int:

@@ -106,6 +106,7 @@ def test_what_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so(tmp_path: Path) -> None:
     process = begin(tmp_path / "run", "steps=60")
     assert process.communicate()[1] == ""
@@ -119,6 +120,7 @@ def test_a_finished_run_says_so(tmp_path: Path) -> None:
     assert str(found.started) <= str(found.ended)
 
 
+@pytest.mark.slow
 def test_a_killed_run_stays_running_without_a_process_and_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with begin(folder, "steps=10000000", "checkpoint.every_steps=200") as process:
@@ -135,6 +137,7 @@ def test_a_killed_run_stays_running_without_a_process_and_goes_on(tmp_path: Path
     assert float(after.cpu_seconds or 0) > float(found.cpu_seconds or 0)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_says_so(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with begin(folder, "steps=10000000") as process:
@@ -146,8 +149,9 @@ def test_a_stopped_run_says_so(tmp_path: Path) -> None:
     assert found.ended is not None
 
 
+@pytest.mark.slow
 def test_a_failed_run_says_of_what(tmp_path: Path) -> None:
-    process = begin(tmp_path / "run", "steps=4000", "optimizer.lr=1e30", "checkpoint.every_steps=100")
+    process = begin(tmp_path / "run", "steps=4000", "optimizer.learning_rate=1e30", "checkpoint.every_steps=100")
     process.communicate()
     found = read_status(tmp_path / "run")
     assert found.state == "failed"
