@@ -12,6 +12,7 @@ from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.specification import ReportSettings, report_settings
 
 CONTENTS: Final = "bundle.json"
+UNPACKED: Final = "bundle"  # folder in a report for the runs of the bundle that it was made from
 _RUNS, _REPORT = "runs", "report"
 _FILES: Final = {
     "config.yaml", "provenance.json", "status.json", "metrics.csv", "curves.csv", "heatmap.csv", "notes.log",
@@ -48,7 +49,7 @@ def write_bundle(path: Path, folders: Sequence[Path], comparison: Comparison, re
                         _put(file, name, json.dumps(_status(row)).encode())
             for found in sorted(each for each in report.rglob("*") if each.is_file()):
                 inside_name = found.relative_to(report)
-                if inside_name.parts[0] != _RUNS:
+                if inside_name.parts[0] != UNPACKED:
                     _put(file, f"{_REPORT}/{inside_name.as_posix()}", found)
         os.replace(temporary, path)
     except OSError as error:

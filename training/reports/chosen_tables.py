@@ -1,7 +1,6 @@
 """The tables of a report, made from what was found; every number in them is among the numbers."""
 
 import math
-from collections.abc import Sequence
 
 import pandas as pd
 
@@ -57,9 +56,10 @@ def difference_table(comparison: Comparison, found: Findings) -> Table:
     ]
     columns = ["condition", "method", "difference", "p", "kind", "n", "correlation", "Welch", "P(better)"]
     note = (
-        f"Of {comparison.outcome.name}: method less {comparison.baseline}; {comparison.outcome.better} is better. Interval and p of "
-        "Student's t are adjusted by Holm for all methods of a condition. Correlation: of the pairs. Welch: the same difference as "
-        "if runs were not paired, not adjusted. P(better): probability that a run of the method is better than one of the baseline."
+        f"Of {comparison.outcome.name}: method less {comparison.baseline}; {comparison.outcome.better} is better. Interval and "
+        "p of Student's t are adjusted by Holm for all methods of a condition. Correlation: of the pairs. Welch: the same "
+        "difference as if runs were not paired, not adjusted. P(better): probability that a run of the method is better than one "
+        "of the baseline."
     )
     return Table("differences", f"Differences from {comparison.baseline}", columns, rows, note=note, names=2)
 
@@ -82,8 +82,8 @@ def relation_table(found: Findings) -> Table:
     columns = ["condition", "metric at half of the run", "within methods", "p", "runs", "between methods", "methods"]
     left = len(found.relations) - len(part)
     note = (
-        "Rank correlation with the outcome of the second half. Within: over seeds, ranks centred by method; p: family-wise over all "
-        "metrics of a condition, by permuting outcomes over seeds within methods. Between: over the methods' means."
+        "Rank correlation with the outcome of the second half. Within: over seeds, ranks centred by method; p: family-wise over "
+        "all metrics of a condition, by permuting outcomes over seeds within methods. Between: over the methods' means."
         + (f" {left} rows with larger p are in report.json." if left else "")
     )
     return Table("relations", "What goes with the outcome", columns, rows, note=note, names=2)
@@ -95,8 +95,8 @@ def loss_table(comparison: Comparison, found: Findings) -> Table:
     rows = [[str(row["condition"]), str(row["method"]), *(str(row[key]) for key in keys)] for _, row in found.loss.iterrows()]
     names = {"level": "level", "trend": "last less best tenth", "relative": "relative to fresh"}
     note = (
-        f"Level: {comparison.outcome.name}. Last less best tenth of the run, in the direction of better: 0 is no loss. A method that "
-        "only starts higher is not one that keeps plasticity."
+        f"Level: {comparison.outcome.name}. Last less best tenth of the run, in the direction of better: 0 is no loss. A method "
+        "that only starts higher is not one that keeps plasticity."
     )
     return Table(
         "loss", "Level and trend", ["condition", "method", *(names.get(key, key) for key in keys)], rows, note=note, names=2
@@ -146,31 +146,9 @@ def chosen_table(comparison: Comparison, spec: TableSpec, numbers: Numbers) -> T
     return Table(spec.id, f"{outcome.name} by {spec.rows} and {spec.columns}", columns_shown, texts)
 
 
-def run_table(comparison: Comparison, places: Sequence[str]) -> Table:
-    """Returns all runs with their state and the line that repeats each."""
-    results = run_outcome(comparison, comparison.outcome)
-    rows = []
-    for (run, row), place in zip(comparison.runs.iterrows(), places, strict=True):
-        reached = f"{_whole(row['step'])} of {_whole(row['steps'])}"
-        state = (
-            f"{row['state']}: {row['why_not']}"
-            if row["why_not"] and row["state"] == "finished"
-            else row["why_not"] or row["state"]
-        )
-        value = number(results[run], 4)
-        seed = _whole(row["seed"])
-        rows.append([str(row["condition"]), str(row["method"]), seed, str(state), reached, value, place, str(row["words"])])
-    columns = ["condition", "method", "seed", "state", "steps", comparison.outcome.name, "folder", "line that repeats it"]
-    return Table("runs", "All runs", columns, rows, names=3)
-
-
 def number(value: object, digits: int = 3) -> str:
     """Returns a number with so many significant digits, – where there is none."""
     return number_text(float(value), None, digits) if isinstance(value, int | float) else "–"
-
-
-def _whole(value: object) -> str:
-    return "–" if pd.isna(value) else f"{int(value):d}"  # type: ignore[call-overload]
 
 
 def _published(each: Published | None) -> str:

@@ -12,12 +12,19 @@ from plasticity.training.reports.figures.drawing import Drawing, Style
 
 _PIXELS_PER_INCH = 100
 _WIDE = 6.5  # inches from which a panel has a line of its own in print
-_ENDS = {"o": '<circle cx="17" cy="7" r="3.4"/>', "s": '<path d="M13.7 3.7h6.6v6.6h-6.6z"/>', "^": '<path d="M17 3l4 7.4h-8z"/>'}
-_ENDS |= {"D": '<path d="M17 2.6l4.2 4.4-4.2 4.4-4.2-4.4z"/>', "v": '<path d="M17 11l4-7.4h-8z"/>'}
-_ENDS |= {"P": '<path d="M15.6 3h2.8v2.6H21v2.8h-2.6V11h-2.8V8.4H13V5.6h2.6z"/>', "<": '<path d="M13 7l7.4-4v8z"/>'}
-_ENDS |= {">": '<path d="M21 7l-7.4-4v8z"/>', "X": '<path d="M13 4.4L14.4 3 17 5.6 19.6 3 21 4.4 18.4 7 21 9.6 19.6 11 17 8.4 14.4 11 13 9.6 15.6 7z"/>'}  # fmt: skip
-_ENDS |= {"*": '<path d="M17 2l1.4 3.6 3.8.2-3 2.4 1 3.7-3.2-2.1-3.2 2.1 1-3.7-3-2.4 3.8-.2z"/>'}
-_ENDS |= {"h": '<path d="M17 3l3.5 2v4L17 11l-3.5-2V5z"/>'}
+_MARKS = {  # as matplotlib's, around (17, 7)
+    "o": '<circle cx="17" cy="7" r="3.4"/>',
+    "s": '<path d="M13.7 3.7h6.6v6.6h-6.6z"/>',
+    "^": '<path d="M17 3l4 7.4h-8z"/>',
+    "D": '<path d="M17 2.6l4.2 4.4-4.2 4.4-4.2-4.4z"/>',
+    "v": '<path d="M17 11l4-7.4h-8z"/>',
+    "P": '<path d="M15.6 3h2.8v2.6H21v2.8h-2.6V11h-2.8V8.4H13V5.6h2.6z"/>',
+    "X": '<path d="M13 4.4L14.4 3 17 5.6 19.6 3 21 4.4 18.4 7 21 9.6 19.6 11 17 8.4 14.4 11 13 9.6 15.6 7z"/>',
+    "<": '<path d="M13 7l7.4-4v8z"/>',
+    ">": '<path d="M21 7l-7.4-4v8z"/>',
+    "*": '<path d="M17 2l1.4 3.6 3.8.2-3 2.4 1 3.7-3.2-2.1-3.2 2.1 1-3.7-3-2.4 3.8-.2z"/>',
+    "h": '<path d="M17 3l3.5 2v4L17 11l-3.5-2V5z"/>',
+}
 
 
 def text(value: object) -> str:
@@ -79,7 +86,7 @@ def legend(styles: Mapping[str, Style]) -> str:
             "" if isinstance(style.dash, str) else f' stroke-dasharray="{" ".join(f"{1.6 * each:g}" for each in style.dash[1])}"'
         )
         line = f'<line x1="0" y1="7" x2="34" y2="7" stroke="{style.colour}" stroke-width="2"{dash}/>'
-        mark = f'<g fill="{style.colour}">{_ENDS[style.marker]}</g>'
+        mark = f'<g fill="{style.colour}">{_MARKS[style.marker]}</g>'
         entries.append(f'<li><svg width="34" height="14" aria-hidden="true">{line}{mark}</svg>{text(name)}</li>')
     return f'<ul class="legend" aria-label="Legend">{"".join(entries)}</ul>'
 
@@ -104,9 +111,10 @@ def _images(drawing: Drawing, png: bytes) -> list[str]:
         left, top, right, bottom = panel.box
         part = sheet.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
         file = BytesIO()
-        part.save(file, format="PNG", optimize=False, compress_level=6)
+        part.save(file, format="PNG", compress_level=6)
         code = base64.b64encode(file.getvalue()).decode()
-        size = f'width="{round(panel.width * _PIXELS_PER_INCH)}" height="{round(panel.width * _PIXELS_PER_INCH * part.height / part.width)}"'
+        pixels = panel.width * _PIXELS_PER_INCH
+        size = f'width="{round(pixels)}" height="{round(pixels * part.height / part.width)}"'
         wide = ' class="wide"' if panel.width > _WIDE else ""
         found.append(f'<img{wide} alt="{text(panel.alt)}" {size} src="data:image/png;base64,{code}">')
     return found

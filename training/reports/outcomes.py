@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.records import TWIN
 from plasticity.training.reports.specification import Outcome
 from plasticity.training.reports.statistics import FEWEST, LEVEL
 
@@ -72,7 +73,7 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
 def cell_of(comparison: Comparison, outcomes: pd.Series, condition: str, method: str) -> Cell:
     """Returns one cell; an outcome that is not finite counts as one that was not reached."""
     rows = comparison.cell(condition, method, counted=False)
-    started = int((~rows["why_not"].str.startswith("the same run")).sum())
+    started = int((~rows["why_not"].str.startswith(TWIN)).sum())
     rows = rows[rows["counted"]]
     known = outcomes[rows.index].astype(float)
     rows = rows[np.isfinite(known.to_numpy())].sort_values("seed")

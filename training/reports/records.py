@@ -17,6 +17,7 @@ from plasticity.training.reports.folders import Place, load_yaml
 from plasticity.training.saving.identity import identity
 
 STATES: Final = ("finished", "running", "stopped", "failed", "missing", "unreadable")
+TWIN: Final = "the same run as"  # how the reason of a run begins that does not count, as an equal one does
 _HEADER: Final = b"step,name,value"
 _LARGEST: Final = 2**63 - 1
 _MOST_TASKS: Final = 2**31 - 2

@@ -1,13 +1,14 @@
 """From folders of runs, or a bundle, to a report."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 
-from plasticity.training.reports.bundle import unpack_bundle, write_bundle
+from plasticity.training.reports.bundle import UNPACKED, unpack_bundle, write_bundle
 from plasticity.training.reports.chosen_tables import (
     chosen_table,
     cost_table,
@@ -49,7 +50,7 @@ def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None
         bundle: File to pack runs and report into, or None.
 
     Raises:
-        ValueError: A folder holds no run, the settings of the report are wrong, or something cannot be written.
+        ValueError: A folder holds no run, a file is no bundle, the settings of the report are wrong, or it cannot be written.
     """
     folders = [Path(folder) for folder in folders]
     if not folders:
@@ -60,7 +61,8 @@ def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None
     out = out or _default_out(folders)
     if packed:
         claim(out)
-        places, names, spec = unpack_bundle(packed[0], out)
+        shutil.rmtree(out / UNPACKED, ignore_errors=True)  # of an earlier bundle
+        places, names, spec = unpack_bundle(packed[0], out / UNPACKED)
         comparison = read_comparison(places, spec, **names)
     else:
         places, comparison = list(folders), read_comparison(folders)

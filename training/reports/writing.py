@@ -33,10 +33,12 @@ def claim(folder: Path) -> None:
         ValueError: There is something in it that is no report.
     """
     try:
-        if folder.exists() and any(folder.iterdir()) and not (folder / REPORT).exists() and set(os.listdir(folder)) != {"runs"}:
+        if folder.exists() and any(folder.iterdir()) and not (folder / REPORT).exists():
             raise ValueError(f"out={folder} exists and holds no report ({REPORT}); choose another folder")
         for part in _PARTS:
             (folder / part).mkdir(parents=True, exist_ok=True)
+        if not (folder / REPORT).exists():
+            (folder / REPORT).write_text("{}\n")  # says whose folder it is, should this be cut off
     except OSError as error:
         raise ValueError(f"out={folder} cannot be made: {error.strerror}") from error
     for part in _PARTS:

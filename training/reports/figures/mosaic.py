@@ -69,8 +69,8 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
         alts.append(f"Mosaic of {joined(methods)} by layers {joined(groups[group])}, {where}.{told}")
     left_out = [condition for condition in conditions if condition not in measured]
     caption = (
-        "Each tile is a heatmap over the run, from left to right; upwards the firing rate, from units that never fire to those that "
-        f"always do; colour: share of the layer's units, 0 dark to {top:.2g} bright, the mean over seeds."
+        "Each tile is a heatmap over the run, from left to right; upwards the firing rate, from units that never fire to those "
+        f"that always do; colour: share of the layer's units, 0 dark to {top:.2g} bright, the mean over seeds."
         + (f" Not measured: {joined(left_out)}." if left_out else "")
     )
     return Drawing(sheet.figure, sheet.panels(alts), pd.concat(frames, ignore_index=True), caption)
