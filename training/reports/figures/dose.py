@@ -78,8 +78,7 @@ def _line(
         if found.known:
             axes.plot([dose, dose], [found.low, found.high], color=style.colour, linewidth=1.2)
         if len(each) <= MOST_POINTS:
-            points = {"linestyle": "", "markersize": 4, "alpha": 0.5}
-            axes.plot(each["dose"], each["value"], color=style.colour, marker=style.marker, **points)
+            axes.plot(each["dose"], each["value"], style.marker, color=style.colour, markersize=4, alpha=0.5)
         groups = {"condition": place[0], "method": place[1], "outcome": place[2], figure.setting: f"{dose:g}"}
         id = f"dose/{figure.id}/{place[0]}/{place[1]}/{dose:g}"
         seeds = [int(seed) for seed in each["seed"].dropna()]
