@@ -1,6 +1,6 @@
 """The page: one file with its images inside, which needs no script and nothing from elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,12 +25,12 @@ from plasticity.training.reports.findings import Findings
 from plasticity.training.reports.specification import Figure
 from plasticity.training.reports.tables import Table, to_html
 
-MOST_BYTES: Final = 15_000_000
-_MOST_IMAGES: Final = 9_000_000  # bytes of PNG, which base64 makes a third larger
+MOST_BYTES: Final = 13_000_000  # of figures within the page, which stays below 15 MB
 _SECTIONS: Final = {
     "curves": "curves", "heatmap": "curves", "mosaic": "curves", "matrix": "curves",
     "differences": "differences", "final": "differences", "dose": "differences", "scatter": "relations",
 }  # fmt: skip
+_MOST_VALUES: Final = 12  # of a setting, that the page shows
 _TEMPLATE: Final = Path(__file__).with_name("page.html")
 
 
@@ -105,9 +105,11 @@ def _pictures(content: Content) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {name: [] for name in _SECTIONS.values()}
     used = 0
     for figure, drawing, png in content.drawings:
-        used += len(png)
         title = figure.title or figure.id
-        whole = picture(figure.id, title, drawing, png) if used <= _MOST_IMAGES else linked_picture(figure.id, title, drawing)
+        whole = picture(figure.id, title, drawing, png)
+        if used + len(whole) > MOST_BYTES:
+            whole = linked_picture(figure.id, title, drawing)
+        used += len(whole)
         found[_SECTIONS[figure.kind]].append(whole)
     return found
 
@@ -133,25 +135,26 @@ def _runs(content: Content) -> str:
 
 
 def _settings(comparison: Comparison) -> str:
-    varied = {}
-    for name in comparison.settings:
-        groups: dict[str, list[str]] = {}
-        for run, value in comparison.settings[name].items():
-            row = comparison.runs.loc[run]
-            place = row["method"] if len(comparison.conditions) == 1 else f"{row['condition']} {row['method']}"
-            groups.setdefault(str(value) if value != "" else "not there", []).append(str(place))
-        told = [f"{value} ({_some(dict.fromkeys(places))})" for value, places in groups.items()]
-        varied[str(name)] = "; ".join(told) if len(told) <= 12 else f"{len(told)} values"
-    shared = definitions(comparison.config)
+    varied = {str(name): _values_of(comparison, comparison.settings[name]) for name in comparison.settings}
     parts = [f"<h3>What varies</h3>{definitions(varied)}"] if varied else []
     if comparison.config:
+        shared = definitions(comparison.config)
         parts.append(f"<details><summary>The {len(comparison.config)} settings that all runs share</summary>{shared}</details>")
     return "\n".join(parts)
 
 
-def _some(names: Mapping[str, None], most: int = 6) -> str:
-    told = list(names)
-    return ", ".join(told) if len(told) <= most else f"{', '.join(told[:most])} and {len(told) - most} more"
+def _values_of(comparison: Comparison, values: pd.Series) -> str:
+    """Returns the values of a setting, each with the methods, conditions or both that have it."""
+    table = comparison.runs[["condition", "method"]].assign(value=values)
+    by = next((name for name in ("method", "condition") if table.groupby(name)["value"].nunique().max() == 1), "")
+    table["place"] = table[by] if by else table["condition"] + " " + table["method"]
+    groups = table[table["value"] != ""].groupby("value", sort=False)["place"].unique()
+    told = [f"{value} ({_some(list(places))})" for value, places in groups.items()]
+    return "; ".join(told) if len(told) <= _MOST_VALUES else f"{len(told)} values, in report.json"
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def _whole(value: object) -> str:

@@ -110,10 +110,14 @@ def to_latex(table: Table) -> str:
 
 def to_html(table: Table) -> str:
     """Returns the table for the page; a narrow screen scrolls it within its own frame."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
-    body = []
+    grouped = table.names > 1  # then the first column stands above its rows, which narrow screens need
+    several = len({row[0] for row in table.rows}) > 1
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns[grouped:])
+    body: list[str] = []
     for number, row in enumerate(table.rows):
-        cells = [_cell(table, number, column, cell) for column, cell in enumerate(row)]
+        if grouped and several and (number == 0 or row[0] != table.rows[number - 1][0]):
+            body.append(f'<tr class="group"><th scope="colgroup" colspan="{len(row) - 1}">{escape(row[0])}</th></tr>')
+        cells = [_cell(table, number, column, cell) for column, cell in enumerate(row) if column >= grouped]
         body.append(f"<tr>{''.join(cells)}</tr>")
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return (

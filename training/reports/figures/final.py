@@ -36,7 +36,10 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
             interval = summary(cell.values, name=comparison.name)
             draw_row(axes, height, cell.values.to_numpy(float), interval, style[method])
             rows += [(condition, method, seed, value) for seed, value in cell.values.items()]
-            told.append(f"{method} {interval.value:.3g}, n = {cell.n}")
+            groups = {"condition": condition, "method": method, "outcome": outcome.name}
+            id = f"final/{figure.id}/{condition}/{method}"
+            text = numbers.add_interval(id, groups, interval, cell.started, cell.seeds)
+            told.append(f"{method} {text}, n = {cell.n}")
         name_rows(axes, methods)
         axes.set_xlabel(outcome.name)
         axes.grid(axis="x", alpha=0.25)

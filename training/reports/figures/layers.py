@@ -80,7 +80,8 @@ class FiringRates:
             layers: ``None`` for the measurement of the whole network.
         """
         names = [self.value] if layers is None else [f"{self.value}/{layer}" for layer in layers]
-        tables, bins = [], []
+        tables: list[pd.DataFrame] = []
+        bins: list[str] = []
         for run in runs:
             rows = self._table(run)
             rows = rows[rows["name"].isin(names)]
