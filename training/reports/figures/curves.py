@@ -80,7 +80,8 @@ def _panel(
 
 def _alone(mean: np.ndarray) -> np.ndarray:
     known = np.concatenate([[False], np.isfinite(mean), [False]])
-    return known[1:-1] & ~known[:-2] & ~known[2:]
+    alone: np.ndarray = known[1:-1] & ~known[:-2] & ~known[2:]
+    return alone
 
 
 def _same_heights(axes: list[Axes], conditions: int) -> None:

@@ -94,7 +94,8 @@ def read_matrix(path: Path) -> np.ndarray:
         raise ValueError(f"{path} cannot be read: {error}") from error
     for matrix in [arrays["values"]] if "values" in arrays else list(arrays.values()):
         if matrix.ndim == 2 and np.issubdtype(matrix.dtype, np.number):
-            return matrix.astype(float)
+            values: np.ndarray = matrix.astype(float)
+            return values
     raise ValueError(f"{path} holds no matrix; it holds {joined(list(arrays))}")
 
 

@@ -88,7 +88,8 @@ def _tile(each: Map) -> np.ndarray:
     """Returns a map as 22 by 40 pixels, its first row below; a pixel shows the value at its place."""
     rows, columns = each.values.shape
     upwards = each.values[np.arange(_HIGH) * rows // _HIGH][::-1]
-    return upwards[:, np.arange(_WIDE) * columns // _WIDE]
+    pixels: np.ndarray = upwards[:, np.arange(_WIDE) * columns // _WIDE]
+    return pixels
 
 
 def _frame(each: Map, condition: str, method: str, layer: str) -> pd.DataFrame:
