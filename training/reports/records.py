@@ -212,6 +212,8 @@ def _find_state(record: Record) -> None:
     told = record.status.get("error") or (outcome.removeprefix("failed: ") if outcome.startswith("failed") else "")
     if record.state not in ("finished", "unreadable") and told:
         record.error = " ".join(str(told).split())
+    elif record.state == "running" and not record.error:
+        record.error = f"at step {record.step} of {record.steps} when this was read, or killed there"
     elif record.state == "stopped" and not record.error:
         record.error = f"ended at step {record.step} of {record.steps}"
 

@@ -241,6 +241,13 @@ def test_a_run_that_was_made_again_after_a_stop_counts_once(tmp_path: Path) -> N
     assert any("2 runs have the settings and seed of another one" in warning for warning in comparison.warnings)
 
 
+def test_a_run_that_goes_on_or_was_killed_does_not_count(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", config_of(0), returns(0.5, steps=60), status={"state": "running", "step": 60, "steps": 100})
+    run = read_comparison([tmp_path]).runs.loc[0]
+    assert (run["state"], run["counted"]) == ("running", False)
+    assert run["why_not"] == "running: at step 60 of 100 when this was read, or killed there"
+
+
 def test_mixtures_are_named(tmp_path: Path) -> None:
     mixed = (
         {"git_revision": "fedcba9876543210", "processor_capability": "AVX512"},

@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,7 @@ def test_numbers_are_printed_with_the_digits_that_are_known() -> None:
 def test_settings_of_a_report_are_checked_in_one_line() -> None:
     spec = report_settings({"outcome": {"value": "v", "part": [0, 1], "scale": 100}, "figures": [{"id": "a", "kind": "final"}]})
     assert spec.outcome == Outcome(value="v", scale=100.0)
+    assert report_settings(asdict(spec)) == spec
     assert report_settings({"also": ["v"]}).also == [Outcome(value="v")]
     for wrong, said in (
         ({"outcom": 1}, r"report.outcom is unknown \(did you mean outcome\?\)"),
