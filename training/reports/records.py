@@ -15,6 +15,7 @@ import pandas as pd
 
 from plasticity.training.reports.folders import Place, load_yaml
 from plasticity.training.saving.identity import identity
+from plasticity.training.saving.status import is_alive
 
 STATES: Final = ("finished", "running", "stopped", "failed", "missing", "unreadable")
 TWIN: Final = "the same run as"  # how the reason of a run begins that does not count, as an equal one does
@@ -213,7 +214,10 @@ def _find_state(record: Record) -> None:
     if record.state not in ("finished", "unreadable") and told:
         record.error = " ".join(str(told).split())
     elif record.state == "running" and not record.error:
-        record.error = f"at step {record.step} of {record.steps} when this was read, or killed there"
+        reached_now = f"at step {record.step} of {record.steps}"
+        record.error = (
+            f"{reached_now} when this was read" if is_alive(record.folder) else f"its process was killed {reached_now} or later"
+        )
     elif record.state == "stopped" and not record.error:
         record.error = f"ended at step {record.step} of {record.steps}"
 

@@ -40,7 +40,7 @@ from plasticity.training.reports.writing import (
 )
 
 
-def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None = None) -> Path:
+def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None = None, baseline: str | None = None) -> Path:
     """Makes the report of all runs in folders, or of one bundle, and returns its page.
 
     Args:
@@ -48,6 +48,7 @@ def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None
         out: Folder of the report, a new one or that of an earlier report; None for ``report`` in the folder, for
             ``reports/<names>`` of several folders, and for ``<name>_report`` next to a bundle.
         bundle: File to pack runs and report into, or None.
+        baseline: Method that the others are compared with; None for the study's, or else ``none`` or the first.
 
     Raises:
         ValueError: A folder holds no run, a file is no bundle, the settings of the report are wrong, or it cannot be written.
@@ -58,14 +59,14 @@ def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None
     packed = [folder for folder in folders if folder.suffix == ".zip" and folder.is_file()]
     if packed and len(folders) > 1:
         raise ValueError(f"report={packed[0]}: a bundle is reported alone, not with other folders")
-    out = out or _default_out(folders)
+    out, chosen = out or _default_out(folders), {} if baseline is None else {"baseline": baseline}
     if packed:
         claim(out)
         shutil.rmtree(out / UNPACKED, ignore_errors=True)  # of an earlier bundle
         places, names, spec = unpack_bundle(packed[0], out / UNPACKED)
-        comparison = read_comparison(places, spec, **names)
+        comparison = read_comparison(places, spec, **{**names, **chosen})
     else:
-        places, comparison = list(folders), read_comparison(folders)
+        places, comparison = list(folders), read_comparison(folders, None, **chosen)
     made = make_report(comparison, out)
     if bundle is not None:
         write_bundle(Path(bundle), places, comparison, out)

@@ -245,7 +245,7 @@ def test_a_run_that_goes_on_or_was_killed_does_not_count(tmp_path: Path) -> None
     write_run(tmp_path / "0", config_of(0), returns(0.5, steps=60), status={"state": "running", "step": 60, "steps": 100})
     run = read_comparison([tmp_path]).runs.loc[0]
     assert (run["state"], run["counted"]) == ("running", False)
-    assert run["why_not"] == "running: at step 60 of 100 when this was read, or killed there"
+    assert run["why_not"] == "running: its process was killed at step 60 of 100 or later"
 
 
 def test_mixtures_are_named(tmp_path: Path) -> None:
