@@ -8,8 +8,15 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from plasticity.training.reports.bundle import UNPACKED, unpack_bundle, write_bundle
-from plasticity.training.reports.chosen_tables import (
+from plasticity.training.reports.analysis.findings import Findings, find
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import run_outcome
+from plasticity.training.reports.comparison import Comparison, read_comparison
+from plasticity.training.reports.figures import draw
+from plasticity.training.reports.figures.default import default_figures
+from plasticity.training.reports.figures.drawing import Drawing, png_of
+from plasticity.training.reports.output.bundle import UNPACKED, unpack_bundle, write_bundle
+from plasticity.training.reports.output.chosen_tables import (
     chosen_table,
     cost_table,
     difference_table,
@@ -17,17 +24,9 @@ from plasticity.training.reports.chosen_tables import (
     main_table,
     relation_table,
 )
-from plasticity.training.reports.comparison import Comparison, read_comparison
-from plasticity.training.reports.figures import draw
-from plasticity.training.reports.figures.default import default_figures
-from plasticity.training.reports.figures.drawing import Drawing, png_of
-from plasticity.training.reports.findings import Findings, find
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import run_outcome
-from plasticity.training.reports.page import Content, page
-from plasticity.training.reports.specification import Figure
-from plasticity.training.reports.tables import Table
-from plasticity.training.reports.writing import (
+from plasticity.training.reports.output.page import Content, page
+from plasticity.training.reports.output.tables import Table
+from plasticity.training.reports.output.writing import (
     PAGE,
     REPORT,
     claim,
@@ -38,6 +37,7 @@ from plasticity.training.reports.writing import (
     write_tables,
     write_values,
 )
+from plasticity.training.reports.specification import Figure
 
 
 def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None = None, baseline: str | None = None) -> Path:

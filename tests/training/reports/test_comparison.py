@@ -6,9 +6,9 @@ import pytest
 import yaml
 from run_folders import config_of, finished, returns, write_run
 
+from plasticity.training.reports.analysis.findings import find
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import read_comparison
-from plasticity.training.reports.findings import find
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import report_settings
 
 OUTCOMES = {"none": (0.80, 0.82, 0.84), "redo": (0.83, 0.84, 0.88)}

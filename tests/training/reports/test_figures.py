@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from compared_runs import write_comparison, write_heatmap
 
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison, read_comparison
 from plasticity.training.reports.figures import KINDS, draw
 from plasticity.training.reports.figures.default import default_figures
 from plasticity.training.reports.figures.drawing import png_of, styles
 from plasticity.training.reports.figures.layers import FIRST, SECOND, FiringRates, averaged, grouped
 from plasticity.training.reports.figures.matrix import read_matrix
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import KINDS as DECLARED
 from plasticity.training.reports.specification import Figure
 

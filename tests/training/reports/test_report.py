@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from compared_runs import write_comparison
 
-from plasticity.training.reports.bundle import changed
 from plasticity.training.reports.comparison import read_comparison
-from plasticity.training.reports.elements import legend
 from plasticity.training.reports.figures.drawing import styles
+from plasticity.training.reports.output.bundle import changed
+from plasticity.training.reports.output.elements import legend
+from plasticity.training.reports.output.tables import Table, latex_text, to_csv, to_html, to_latex, to_markdown
 from plasticity.training.reports.report import report
 from plasticity.training.reports.specification import Figure, Outcome, ReportSettings, report_settings
-from plasticity.training.reports.tables import Table, latex_text, to_csv, to_html, to_latex, to_markdown
 
 VOID = {"meta", "img", "line", "circle", "path", "br"}
 
@@ -204,7 +204,7 @@ def test_a_figure_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
 
 
 def test_a_page_that_would_become_too_large_links_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from plasticity.training.reports import page
+    from plasticity.training.reports.output import page
 
     monkeypatch.setattr(page, "MOST_BYTES", 60_000)
     made = report([write_comparison(tmp_path / "runs")], tmp_path / "out")

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import binned, over_seeds
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, Style, joined, shown, styles
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import binned, over_seeds
 from plasticity.training.reports.specification import Figure
 
 _BANDS: Final = {

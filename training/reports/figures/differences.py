@@ -2,11 +2,11 @@
 
 import pandas as pd
 
+from plasticity.training.reports.analysis.findings import cells_of, differences_of
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, name_rows, shown, styles
 from plasticity.training.reports.figures.final import draw_row
-from plasticity.training.reports.findings import cells_of, differences_of
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import Figure
 
 

@@ -5,12 +5,12 @@ import math
 import pandas as pd
 from matplotlib.axes import Axes
 
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import run_outcome
+from plasticity.training.reports.analysis.statistics import summary
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import MOST_POINTS, Drawing, Sheet, Style, joined, shown, styles
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import run_outcome
 from plasticity.training.reports.specification import Figure
-from plasticity.training.reports.statistics import summary
 
 _RATIO = 9.99  # of the largest to the smallest dose from which the axis is logarithmic
 

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import Cell, cell_of, run_outcome
+from plasticity.training.reports.analysis.statistics import Interval, summary
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import MOST_POINTS, Drawing, Sheet, Style, name_rows, shown, styles
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import Cell, cell_of, run_outcome
 from plasticity.training.reports.specification import Figure
-from plasticity.training.reports.statistics import Interval, summary
 
 
 def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:

@@ -5,10 +5,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, joined, shown
 from plasticity.training.reports.figures.layers import FiringRates, Map, grouped, layers_of, scalar_layers, scalar_map
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import Figure
 
 _ROWS = 7  # names at the vertical axis

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, joined, shown
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import Figure
 
 _MOST = 12  # panels

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, joined, name_rows, shown
 from plasticity.training.reports.figures.layers import FiringRates, Map, grouped, layers_of
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import Figure
 
 _GAP = 1  # pixels between tiles

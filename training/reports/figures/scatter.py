@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 
-from plasticity.training.reports.alongside import metrics_at, what_goes_with
+from plasticity.training.reports.analysis.alongside import metrics_at, what_goes_with
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import run_outcome
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, shown, styles
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import run_outcome
 from plasticity.training.reports.specification import Figure, Outcome
 
 _MOST = 4  # metrics of a figure that names none

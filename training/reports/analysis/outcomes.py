@@ -9,10 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from plasticity.training.reports.analysis.statistics import FEWEST, LEVEL
 from plasticity.training.reports.comparison import Comparison
-from plasticity.training.reports.records import TWIN
+from plasticity.training.reports.reading.records import TWIN
 from plasticity.training.reports.specification import Outcome
-from plasticity.training.reports.statistics import FEWEST, LEVEL
 
 MOST_BINS: Final = 200
 

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from plasticity.training.reports.statistics import Interval, correlation, generator_of
+from plasticity.training.reports.analysis.statistics import Interval, correlation, generator_of
 
 PERMUTATIONS: Final = 1000
 

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from plasticity.training.reports.records import TWIN, Record
-from plasticity.training.reports.statistics import FEWEST, MANY, detectable_difference, smallest_p
+from plasticity.training.reports.analysis.statistics import FEWEST, MANY, detectable_difference, smallest_p
+from plasticity.training.reports.reading.records import TWIN, Record
 
 _SHOWN: Final = 8
 

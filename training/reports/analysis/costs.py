@@ -4,11 +4,11 @@ import math
 
 import pandas as pd
 
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import cell_of, run_outcome
+from plasticity.training.reports.analysis.statistics import summary
 from plasticity.training.reports.comparison import Comparison
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import cell_of, run_outcome
 from plasticity.training.reports.specification import Outcome
-from plasticity.training.reports.statistics import summary
 
 
 def costs_of(comparison: Comparison, numbers: Numbers) -> pd.DataFrame:

@@ -9,8 +9,10 @@ from typing import Final
 
 import pandas as pd
 
+from plasticity.training.reports.analysis.findings import Findings
 from plasticity.training.reports.comparison import Comparison
-from plasticity.training.reports.elements import (
+from plasticity.training.reports.figures.drawing import Drawing
+from plasticity.training.reports.output.elements import (
     bullets,
     definitions,
     linked_picture,
@@ -20,10 +22,8 @@ from plasticity.training.reports.elements import (
     section,
     text,
 )
-from plasticity.training.reports.figures.drawing import Drawing
-from plasticity.training.reports.findings import Findings
+from plasticity.training.reports.output.tables import Table, to_html
 from plasticity.training.reports.specification import Figure
-from plasticity.training.reports.tables import Table, to_html
 
 MOST_BYTES: Final = 13_000_000  # of figures within the page, which stays below 15 MB
 _SECTIONS: Final = {

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import run_outcome
+from plasticity.training.reports.analysis.relations import spearman_between, within_correlations
+from plasticity.training.reports.analysis.statistics import FEWEST
 from plasticity.training.reports.comparison import Comparison
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import run_outcome
-from plasticity.training.reports.relations import spearman_between, within_correlations
 from plasticity.training.reports.specification import Outcome
-from plasticity.training.reports.statistics import FEWEST
 
 
 def what_goes_with(

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from plasticity.training.reports.folders import Place, load_yaml
+from plasticity.training.reports.reading.folders import Place, load_yaml
 from plasticity.training.saving.identity import identity
 from plasticity.training.saving.status import is_alive
 

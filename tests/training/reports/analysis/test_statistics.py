@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from plasticity.training.reports.relations import spearman_between, within_correlations
-from plasticity.training.reports.statistics import (
+from plasticity.training.reports.analysis.relations import spearman_between, within_correlations
+from plasticity.training.reports.analysis.statistics import (
     best_methods,
     bootstrap_iqm,
     detectable_difference,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from plasticity.training.reports.statistics import Interval
+from plasticity.training.reports.analysis.statistics import Interval
 
 
 @dataclass(frozen=True)

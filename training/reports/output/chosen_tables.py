@@ -4,13 +4,13 @@ import math
 
 import pandas as pd
 
+from plasticity.training.reports.analysis.findings import Findings
+from plasticity.training.reports.analysis.numbers import Numbers, number_text
+from plasticity.training.reports.analysis.outcomes import run_outcome
+from plasticity.training.reports.analysis.statistics import summary
 from plasticity.training.reports.comparison import Comparison
-from plasticity.training.reports.findings import Findings
-from plasticity.training.reports.numbers import Numbers, number_text
-from plasticity.training.reports.outcomes import run_outcome
+from plasticity.training.reports.output.tables import Table
 from plasticity.training.reports.specification import Published, TableSpec
-from plasticity.training.reports.statistics import summary
-from plasticity.training.reports.tables import Table
 
 _MOST_RELATIONS = 12  # rows a condition
 

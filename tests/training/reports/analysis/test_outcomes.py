@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from run_folders import config_of, finished, write_run
 
+from plasticity.training.reports.analysis.findings import find, what_goes_with
+from plasticity.training.reports.analysis.numbers import Numbers, number_text
+from plasticity.training.reports.analysis.outcomes import binned, over_seeds, run_outcome
 from plasticity.training.reports.comparison import Comparison, read_comparison
-from plasticity.training.reports.findings import find, what_goes_with
-from plasticity.training.reports.numbers import Numbers, number_text
-from plasticity.training.reports.outcomes import binned, over_seeds, run_outcome
 from plasticity.training.reports.specification import Normalise, Outcome, report_settings
 from plasticity.training.saving.identity import identity
 

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from plasticity.training.reports.alongside import what_goes_with
-from plasticity.training.reports.comparison import Comparison
-from plasticity.training.reports.costs import costs_of, loss_of
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import Cell, cell_of, run_outcome
-from plasticity.training.reports.specification import Outcome
-from plasticity.training.reports.statistics import (
+from plasticity.training.reports.analysis.alongside import what_goes_with
+from plasticity.training.reports.analysis.costs import costs_of, loss_of
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import Cell, cell_of, run_outcome
+from plasticity.training.reports.analysis.statistics import (
     FEWEST,
     Difference,
     best_methods,
@@ -21,6 +19,8 @@ from plasticity.training.reports.statistics import (
     probability_of_improvement,
     summary,
 )
+from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.specification import Outcome
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from plasticity.training.reports.records import Record
+from plasticity.training.reports.reading.records import Record
 from plasticity.training.saving.identity import LEFT_OUT
 
 NONE: Final = "none"

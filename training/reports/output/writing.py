@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import pandas as pd
 
+from plasticity.training.reports.analysis.findings import Findings
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, pdf_of
-from plasticity.training.reports.findings import Findings
-from plasticity.training.reports.numbers import Numbers
+from plasticity.training.reports.output.tables import Table, to_csv, to_latex, to_markdown
 from plasticity.training.reports.specification import Figure
-from plasticity.training.reports.tables import Table, to_csv, to_latex, to_markdown
 
 PAGE, REPORT = "index.html", "report.json"
 _VALUE_COLUMNS: Final = "run,condition,method,seed,step,task,name,value\n"
