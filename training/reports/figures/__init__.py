@@ -1,0 +1,30 @@
+"""The kinds of figures of a report, each in a file of its name."""
+
+from collections.abc import Callable
+from typing import Final
+
+from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.figures import curves, differences, dose, final, heatmap, matrix, mosaic, scatter
+from plasticity.training.reports.figures.drawing import Drawing
+from plasticity.training.reports.numbers import Numbers
+from plasticity.training.reports.specification import Figure
+
+KINDS: Final[dict[str, Callable[[Comparison, Figure, Numbers], Drawing]]] = {
+    "curves": curves.draw,
+    "final": final.draw,
+    "differences": differences.draw,
+    "dose": dose.draw,
+    "heatmap": heatmap.draw,
+    "mosaic": mosaic.draw,
+    "matrix": matrix.draw,
+    "scatter": scatter.draw,
+}
+
+
+def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
+    """Draws a figure of any kind.
+
+    Raises:
+        ValueError: There is nothing to draw; the message says what is missing.
+    """
+    return KINDS[figure.kind](comparison, figure, numbers)

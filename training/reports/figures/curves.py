@@ -1,0 +1,110 @@
+"""Curves over the run: binned for each run first, then the mean over seeds with a pointwise band."""
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.figures.drawing import Drawing, Sheet, Style, joined, shown, styles
+from plasticity.training.reports.numbers import Numbers
+from plasticity.training.reports.outcomes import binned, over_seeds
+from plasticity.training.reports.specification import Figure
+
+_BANDS: Final = {
+    "auto": "a 95 % Student's t interval of the mean",
+    "t": "a 95 % Student's t interval of the mean",
+    "sd": "the standard deviation over runs on both sides",
+    "se": "the standard error on both sides",
+}
+_FEWEST: Final = 3  # runs of a band
+_MOST_MARKED: Final = 30  # bins up to which every one has a marker
+_COLUMNS: Final = ["value", "condition", "method", "x", "mean", "low", "high", "n"]
+
+
+def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
+    """Draws one panel for each value and condition.
+
+    Raises:
+        ValueError: No run that counts has such values.
+    """
+    conditions = shown("condition", figure.conditions, comparison.conditions)
+    methods = shown("method", figure.methods, comparison.methods)
+    tables = {name: binned(comparison, name, figure.by, figure.bins, figure.window) for name in figure.values}
+    tables = {name: table for name, table in tables.items() if len(table)}
+    if not tables:
+        raise ValueError(f"no run has rows of {joined(figure.values)} by {figure.by}")
+    style = styles(comparison.methods)
+    places = [(name, condition) for name in tables for condition in conditions]
+    one = len(conditions) == 1
+    sheet = Sheet(
+        [name if one else condition if len(tables) == 1 else f"{name}: {condition}" for name, condition in places],
+        columns=2 if len(places) > 1 else 1,
+        legend={method: style[method] for method in methods},
+    )
+    rows, alts = [], []
+    for axes, (name, condition) in zip(sheet.axes, places, strict=True):
+        rows += _panel(axes, comparison, figure, tables[name], name, condition, {method: style[method] for method in methods})
+        alts.append(_alt(name, condition, figure.by, rows))
+    _same_heights(sheet.axes, len(conditions))
+    data = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=_COLUMNS)
+    return Drawing(sheet.figure, sheet.panels(alts), data, _caption(figure, data), {method: style[method] for method in methods})
+
+
+def _panel(
+    axes: Axes, comparison: Comparison, figure: Figure, table: pd.DataFrame, name: str, condition: str, style: dict[str, Style]
+) -> list[pd.DataFrame]:
+    found = []
+    for method, look in style.items():
+        runs = comparison.cell(condition, method).index
+        if not len(table.index.intersection(runs)):
+            continue
+        curve = over_seeds(table, runs, figure.band)
+        x, mean = curve.index.to_numpy(float), curve["mean"].to_numpy(float)
+        marked = look.marker if len(x) <= _MOST_MARKED else None
+        axes.plot(x, mean, color=look.colour, linestyle=look.dash, linewidth=1.4, marker=marked, markersize=3)
+        alone = _alone(mean)
+        if marked is None and alone.any():  # a bin between two gaps has no line
+            axes.plot(x[alone], mean[alone], color=look.colour, linestyle="none", marker=look.marker, markersize=3)
+        if curve["low"].notna().any():
+            axes.fill_between(x, curve["low"], curve["high"], color=look.colour, alpha=0.15, linewidth=0)
+        elif curve["n"].max() > 1:
+            for run in table.index.intersection(runs):
+                axes.plot(x, table.loc[run], color=look.colour, alpha=0.35, linewidth=0.7)
+        found.append(curve.rename_axis("x").reset_index().assign(value=name, condition=condition, method=method)[_COLUMNS])
+    axes.set(xlabel=figure.by, ylabel=name)
+    axes.grid(alpha=0.25)
+    return found
+
+
+def _alone(mean: np.ndarray) -> np.ndarray:
+    known = np.concatenate([[False], np.isfinite(mean), [False]])
+    return known[1:-1] & ~known[:-2] & ~known[2:]
+
+
+def _same_heights(axes: list[Axes], conditions: int) -> None:
+    """Gives the conditions of one value one vertical axis, so that panels can be compared."""
+    for first in range(0, len(axes), conditions):
+        row = axes[first : first + conditions]
+        bounds = [one.get_ylim() for one in row if one.lines]
+        for one in row if bounds else []:
+            one.set_ylim(min(low for low, _ in bounds), max(high for _, high in bounds))
+
+
+def _alt(name: str, condition: str, by: str, rows: list[pd.DataFrame]) -> str:
+    ends = []
+    for row in rows:
+        if len(row) and row["value"].iloc[0] == name and row["condition"].iloc[0] == condition and row["mean"].notna().any():
+            known = row["mean"].dropna()
+            ends.append(f"{row['method'].iloc[0]} from {known.iloc[0]:.3g} to {known.iloc[-1]:.3g}")
+    return f"Curves of {name} by {by}, {condition}: {'; '.join(ends) if ends else 'no values'}."
+
+
+def _caption(figure: Figure, data: pd.DataFrame) -> str:
+    n = data["n"].max() if len(data) else 0
+    least = data.groupby(["value", "condition", "method"])["n"].max().min() if len(data) else 0
+    runs = f"{int(n)}" if n == least else f"{int(least)} to {int(n)}"
+    window = f" Running mean over {figure.window} bins." if figure.window > 1 else ""
+    band = f"bands are pointwise: {_BANDS[figure.band]}" if n >= _FEWEST else "no band below 3 runs; thin lines are single runs"
+    return f"Mean over {runs} runs of what is binned for each run first; {band}. A gap has no values and is not filled.{window}"
