@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 
 from plasticity.training.assembly import assemble
 from plasticity.training.config.grid import launch, run_grid
-from plasticity.training.config.parsing import Command, Evaluate, Grid, Show, Train, parse
+from plasticity.training.config.parsing import Command, Evaluate, Grid, Show, Study, Train, parse
 from plasticity.training.entry import program
 from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
 from plasticity.training.run import Outcome, run
@@ -59,6 +59,10 @@ def perform(command: Command) -> int:
             absent = [path for path in default.parents if not path.exists()]
             folder = given or create_grid_folder(default)
             return run_grid(folder, lambda: launch(runs, folder, launcher), made=[] if given else [folder, *absent])
+        case Study():
+            from plasticity.training.studies.running import run_study
+
+            return run_study(command)
 
 
 def _report(outcome: Outcome) -> None:

@@ -131,13 +131,16 @@ class GridRun:
         return outcome.score
 
 
-def launch(runs: Sequence[Sequence[str]], folder: Path, words: Sequence[str]) -> None:
-    """Gives the runs of a grid to one of Hydra's launchers, which take any list of word lists.
+def launch(
+    runs: Sequence[Sequence[str]], folder: Path, words: Sequence[str], task: Callable[[DictConfig], float] | None = None
+) -> None:
+    """Gives runs to one of Hydra's launchers, which take any list of word lists.
 
     Args:
         runs: The words of each run.
         folder: Where their folders will be.
         words: Hydra's own words: which launcher, how it is set up, and where a user's YAML files are.
+        task: Does one of them from what Hydra composed; None for a run of a grid.
 
     Raises:
         HydraException: If there is no such launcher or setting of it.
@@ -151,7 +154,7 @@ def launch(runs: Sequence[Sequence[str]], folder: Path, words: Sequence[str]) ->
         config = composer.launcher_config([*words, place])
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config)),
-            task_function=GridRun(frozenset.intersection(*map(frozenset, runs))),
+            task_function=task or GridRun(frozenset.intersection(*map(frozenset, runs))),
             config=config,
         )
         for job in launcher.launch(runs, initial_job_idx=0):

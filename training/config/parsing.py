@@ -19,6 +19,7 @@ from plasticity.training.config.words import (
     word_lists,
 )
 from plasticity.training.saving.resuming import all_words, saved_settings
+from plasticity.training.studies.asking import Study, study_asked
 
 _NOT_FILES: Final = ("interventions", "metrics")  # what list= knows from the registries alone
 
@@ -77,7 +78,7 @@ class Show:
     text: str
 
 
-Command = Train | Grid | Evaluate | Show
+Command = Train | Grid | Evaluate | Show | Study
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -97,6 +98,8 @@ def parse(arguments: Sequence[str]) -> Command:
     if listing is not None or "--help" in flags:
         load_plugins(plugin_places(words))
         return Show("\n".join(_listed(listing, composer)) if listing is not None else help_text(composer.configs))
+    if _value_of("study", words) is not None:
+        return study_asked(flags, words, composer)
     resumed = _value_of("resume", words)
     if resumed not in (None, "null"):
         words = [word for word in words if not word.startswith("resume=")]
