@@ -8,8 +8,8 @@ from dataclasses import replace
 from hydra.errors import HydraException
 
 from plasticity.training.assembly import assemble
-from plasticity.training.config.grid import launch, run_grid
-from plasticity.training.config.parsing import Command, Evaluate, Grid, Show, Study, Train, parse
+from plasticity.training.config.grid import GridRun, launch, run_grid
+from plasticity.training.config.parsing import Command, Evaluate, Grid, Report, Show, Study, Train, parse
 from plasticity.training.entry import program
 from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
 from plasticity.training.run import Outcome, run
@@ -48,17 +48,26 @@ def perform(command: Command) -> int:
         case Evaluate(plan, folder):
             print("\n".join(evaluate_run(plan, folder)))
             return 0
+        case Report(folders, out, bundle):
+            from plasticity.training.reports.report import report  # draws and tabulates: no other command needs its libraries
+
+            print(f"The report is {report(folders, out, bundle)}")
+            return 0
         case Train(plan, words, given, resume):
             outcome = run(plan, given, words, resume)
             _report(outcome)
             return 0 if outcome.finished else EXIT_CODE
-        case Grid(runs, launcher, plans, given):
+        case Grid(runs, said, notes, launcher, plans, given):
+            for note in notes:
+                print(f"note: {note}", file=sys.stderr)
             for plan in plans:  # built once, on this machine's CPU, so that what does not fit is refused before any run starts
                 assemble(replace(plan, run=replace(plan.run, device="cpu"))).stream.close()
             default = default_run_dir(plans[0].config, grid=True)
             absent = [path for path in default.parents if not path.exists()]
             folder = given or create_grid_folder(default)
-            return run_grid(folder, lambda: launch(runs, folder, launcher), made=[] if given else [folder, *absent])
+            return run_grid(
+                folder, lambda: launch(runs, GridRun(said), folder, launcher), made=[] if given else [folder, *absent]
+            )
         case Study():
             from plasticity.training.studies.running import run_study
 

@@ -27,6 +27,7 @@ from plasticity.training.saving.run_folder import (
     update_run_folder,
 )
 from plasticity.training.saving.saver import PARTS, RunSaver, device_of, restore
+from plasticity.training.saving.status import FINISHED, STOPPED, StatusFile
 from plasticity.training.step import Step
 from plasticity.training.stopping import STOP
 from plasticity.training.tracking.csv_writer import CsvWriter, table_remarks
@@ -149,11 +150,30 @@ def _train(
     *,
     removable: bool = False,
 ) -> Outcome:
+    stream = assembly.stream
+    resumed = len(known_of(folder).get("resumed", ()))
+    status = StatusFile(folder, lambda: stream.step, plan.run.steps, resumed)
+    with status.kept():
+        outcome = _tracked(plan, folder, assembly, state, unfinished, remarks, status, removable)
+        status.end(FINISHED if outcome.finished else STOPPED)
+    return outcome
+
+
+def _tracked(
+    plan: Plan,
+    folder: Path,
+    assembly: Assembly,
+    state: Mapping[str, Any] | None,
+    unfinished: Step | None,
+    remarks: Sequence[str],
+    status: StatusFile,
+    removable: bool,
+) -> Outcome:
     agent, stream, observers = assembly
     step = None if state is None else int(state["step"])
     board = TensorBoardWriter(folder, step, state["tracker"]["latest"] if state else ())
     tables = CsvWriter(folder / "metrics.csv", step)
-    writers: list[Writer] = [tables, board]
+    writers: list[Writer] = [tables, board, status]
     bar = ProgressWriter(plan.run.steps, step or 0) if plan.run.progress else None
     writers += [] if bar is None else [bar]
     moved = None if bar is None else bar.move
@@ -161,7 +181,7 @@ def _train(
     if state is None:
         board.hparams({**_choices(plan), **dict(_flatten(plan.config))}, _SHOWN_WITH_HPARAMS)
     watching = Observers(observers, tracker)
-    saver = RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker, observers, tables, removable)
+    saver = RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker, observers, tables, removable, status)
     with saver, tracker:
         if state is not None:
             tracker.load_state_dict(state["tracker"])

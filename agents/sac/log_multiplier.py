@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plasticity.optimizers.adam_step import adam_step
+
 
 class LogMultiplier:
     """exp(x) for one number x under Adam (Kingma & Ba 2015, betas 0.9 and 0.999); not a network, so it has no updater.
@@ -29,15 +31,10 @@ class LogMultiplier:
         """exp(x), 0-dim."""
         return self.log.exp()
 
-    @torch.no_grad()
     def descend(self, gradient: Tensor) -> None:
         """Makes one Adam step on x against ``gradient``, 0-dim."""
         self._steps += 1
-        self._first.lerp_(gradient, 0.1)
-        self._second.lerp_(gradient.square(), 0.001)
-        first = self._first / (1 - 0.9**self._steps)
-        second = self._second / (1 - 0.999**self._steps)
-        self.log -= self.learning_rate * first / (second.sqrt() + 1e-8)
+        adam_step([self.log], [gradient], ([self._first], [self._second]), self._steps, self.learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns x, Adam's moments and its step count."""

@@ -1,8 +1,7 @@
 """InFeR: features that can still predict what the initial ones could."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch.nn import functional
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.features import as_matrix, features_of, frozen_copy, require_features
+from plasticity.optimizers.adam_step import adam_step
 from plasticity.settings.fields import setting
 
 _MOMENTS: Final = ("first_moment", "second_moment")
@@ -36,29 +36,6 @@ def head_gradients(errors: Tensor, features: Tensor) -> Heads:
     """Returns the gradient of the mean over the batch of the sum over heads of squared errors, by weight and bias."""
     twice = errors * (2 / errors.shape[0])
     return Heads(twice.T @ features, twice.sum(0))
-
-
-def adam_step(
-    values: list[Tensor], gradients: list[Tensor], moments: Sequence[list[Tensor]], step: int, settings: Mapping[str, Any]
-) -> None:
-    """Makes a step of Adam (Kingma & Ba 2015, algorithm 1), in place.
-
-    Args:
-        values: What is trained.
-        gradients: One for each.
-        moments: First and second moments of each, 0 before step 1.
-        step: 1 in the first call.
-        settings: ``lr``, and ``betas`` and ``eps`` if they are not 0.9, 0.999 and 1e-8.
-    """
-    first_decay, second_decay = settings.get("betas", (0.9, 0.999))
-    first, second = moments
-    torch._foreach_lerp_(first, gradients, 1 - first_decay)
-    torch._foreach_mul_(second, second_decay)
-    torch._foreach_addcmul_(second, gradients, gradients, value=1 - second_decay)
-    scale = torch._foreach_div(second, 1 - second_decay**step)
-    torch._foreach_sqrt_(scale)
-    torch._foreach_add_(scale, settings.get("eps", 1e-8))
-    torch._foreach_addcdiv_(values, first, scale, value=-settings["lr"] / (1 - first_decay**step))
 
 
 @intervention("infer")
@@ -99,7 +76,10 @@ class InFeR(Intervention):
         for name, width in zip(self._names, widths, strict=True):
             self._draw(name, width, u.generator)
         self._trained = [self.state[f"heads/{name}/{key}"] for name in self._names for key in Heads._fields]
-        self._moments = [[self.state[f"{m}/{name}/{key}"] for name in self._names for key in Heads._fields] for m in _MOMENTS]
+        first, second = (
+            [self.state[f"{moment}/{name}/{key}"] for name in self._names for key in Heads._fields] for moment in _MOMENTS
+        )
+        self._moments = (first, second)
 
     def loss(self, u: Update) -> Tensor | None:
         """Returns the term, and keeps its gradient by the heads for ``after_step``."""
@@ -121,7 +101,9 @@ class InFeR(Intervention):
     def after_step(self, u: Update) -> Logs:
         """Trains the heads."""
         if self.coefficient > 0:
-            adam_step(self._trained, self._gradients, self._moments, u.step, u.optimizer.param_groups[0])
+            group = u.optimizer.param_groups[0]
+            betas, epsilon = group.get("betas", (0.9, 0.999)), group.get("eps", 1e-8)
+            adam_step(self._trained, self._gradients, self._moments, u.step, group["lr"], betas, epsilon)
         return {}
 
     def _draw(self, name: str, width: int, generator: torch.Generator) -> None:

@@ -74,9 +74,14 @@ def added(group: str, configs: Path) -> list[str]:
 
 
 def options(group: str, configs: Path) -> list[str]:
-    """Returns the choices of a config group: those with a file in ``configs``, and those that plugins entered."""
+    """Returns the choices of a config group: those with a file in ``configs``, and those that plugins entered.
+
+    Every intervention is a method of its own name as well.
+    """
     if group == "intervention":
         return list(INTERVENTIONS)
+    if group == "method":
+        return sorted({*files(group, configs), *INTERVENTIONS})
     return sorted([*files(group, configs), *added(group, configs)])
 
 

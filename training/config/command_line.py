@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from plasticity.settings.naming import did_you_mean
 from plasticity.training.config.choices import options
 from plasticity.training.config.config_store import CHOICES, GROUPS, register_configs
+from plasticity.training.config.methods import METHOD, method_names, read_method, spelled_out
 from plasticity.training.config.words import FREE, HYDRA, check_words, chosen_names, chosen_values, parse_overrides, quoted
 
 CONFIGS: Final = Path(__file__).resolve().parents[2] / "configs"
@@ -37,10 +38,16 @@ class Composer:
 
     configs: Path = CONFIGS
     own: Path | None = None
+    _protocols: dict[tuple[str, ...], tuple[list[str], dict[str, Any]]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.own is not None and not self.own.is_dir():
             raise ValueError(f"--config-dir {self.own}: there is no such folder")
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of YAML files, the project's first."""
+        return [self.configs, *([self.own] if self.own is not None else [])]
 
     @property
     def hydra_words(self) -> list[str]:
@@ -53,10 +60,11 @@ class Composer:
         Raises:
             ValueError: If a file of the user has the name of one of the project's, which would hide it.
         """
-        found = {group: options(group, self.configs) for group in GROUPS}
+        found = {group: options(group, self.configs) for group in GROUPS if group != METHOD}
+        found[METHOD] = method_names(self.folders)
         if self.own is not None:
-            for group in GROUPS:
-                theirs = [] if group == "intervention" else options(group, self.own)
+            for group in found:
+                theirs = [] if group in ("intervention", METHOD) else options(group, self.own)
                 for name in set(theirs).intersection(found[group]):
                     first, second = (folder / group / f"{name}.yaml" for folder in (self.configs, self.own))
                     raise ValueError(f"{group}={name} has two files, {first} and {second}; give yours another name")
@@ -90,6 +98,8 @@ class Composer:
         Raises:
             ValueError: If a setting is unknown, with what is known in its place; or if its value does not fit there.
         """
+        name = method_of(words)
+        words = self.spelled_out(words)
         overrides = parse_overrides(words)
         named = [override for override in overrides if not override.key_or_group.startswith(FREE)]
         try:
@@ -99,11 +109,47 @@ class Composer:
             raise
         if any(override.is_add() or override.is_force_add() or override.is_delete() for override in named):
             self._check_keys(named, choices)  # these may name what is not there
+        if name is not None:
+            config[CHOICES][METHOD] = name
         return config
+
+    def spelled_out(self, words: Sequence[str]) -> list[str]:
+        """Returns the words of a run with those that its method stands for in place of ``method=``, which comes first.
+
+        Raises:
+            ValueError: If the method's file is not a method's, or the list of interventions is given as well.
+        """
+        name = method_of(words)
+        overrides = [override for override in parse_overrides(words) if override.key_or_group != METHOD]
+        others = [str(override.input_line) for override in overrides]
+        if name is None:
+            return others
+        said = {override.key_or_group for override in overrides}
+        if "intervention" in said:
+            raise ValueError(f"method={name} and intervention= both say what is done to the network; leave one of them out")
+        experiment = [str(override.input_line) for override in overrides if override.key_or_group == "experiment"]
+        protocol, configured = self._protocol(experiment) if experiment else ((), {})
+        return [*spelled_out(read_method(name, self.folders), sorted(said), protocol, configured), *others]
+
+    def interventions_of(self, words: Sequence[str]) -> list[str] | None:
+        """Returns the interventions that the words of a run choose, by themselves or by a method; None if they choose none."""
+        for override in parse_overrides(self.spelled_out(words)):
+            if override.key_or_group == "intervention":
+                return chosen_names(chosen_values(override)[0])
+        return None
+
+    def _protocol(self, experiment: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+        """Returns the interventions that an experiment keeps under every method, and what it sets of any."""
+        key = tuple(experiment)
+        if key not in self._protocols:
+            config = self._compose([*experiment, "intervention=[]"])
+            self._protocols[key] = (config["protocol"], config["interventions"])
+        return self._protocols[key]
 
     def _check_keys(self, overrides: Sequence[Override], choices: Mapping[str, Sequence[str]]) -> None:
         """Looks up every key in the config that the chosen groups alone compose to."""
-        base = self._compose([str(override.input_line) for override in overrides if override.key_or_group in choices])
+        groups = [override for override in overrides if override.key_or_group in choices]
+        base = self._compose([str(override.input_line) for override in groups])
         check_keys(overrides, base, choices)
 
     def compose_onto(
@@ -133,9 +179,10 @@ class Composer:
     def _with_choices(self, saved: Mapping[str, Any], groups: Mapping[str, Override]) -> dict[str, Any]:
         before = dict(saved.get(CHOICES) or {})
         chosen = {name: "null" if override.is_delete() else chosen_values(override)[0] for name, override in groups.items()}
-        was, now = (choices.get("experiment", "null") for choices in (before, {**before, **chosen}))
-        if was != now:
-            raise ValueError(f"checkpoint has experiment={was}, command line has experiment={now}")
+        for group in ("experiment", METHOD):
+            was, now = (choices.get(group, "null") for choices in (before, {**before, **chosen}))
+            if was != now:
+                raise ValueError(f"checkpoint has {group}={was}, command line has {group}={now}")
         changed = [name for name in _SECTIONS if name in chosen and chosen[name] != before.get(name)]
         kept = saved["interventions"]
         methods = chosen_names(chosen["intervention"]) if "intervention" in chosen else list(kept)
@@ -181,9 +228,17 @@ def checked_overrides(words: Sequence[str], choices: Mapping[str, Sequence[str]]
     return overrides
 
 
-def chosen_files(choices: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the words by which agent, env, network, optimizer, metrics and experiment were chosen, from Hydra's record."""
-    return {group: str(choices[group]) for group in GROUPS if group != "intervention" and choices.get(group)}
+def method_of(words: Sequence[str]) -> str | None:
+    """Returns the name in ``method=``, or None."""
+    named = [override for override in parse_overrides(words) if override.key_or_group == METHOD and not override.is_delete()]
+    value = chosen_values(named[0])[0] if named else "null"
+    return None if value == "null" else value
+
+
+def chosen_files(choices: Mapping[str, Any], method: str | None = None) -> dict[str, str]:
+    """Returns the words by which the groups but the interventions were chosen: those of Hydra's record, and the method's."""
+    chosen = {group: str(choices[group]) for group in GROUPS if group != "intervention" and choices.get(group)}
+    return chosen if method is None else {**chosen, METHOD: method}
 
 
 def check_keys(overrides: Sequence[Override], base: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) -> None:

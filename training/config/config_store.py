@@ -15,7 +15,7 @@ from plasticity.training.config.settings import CheckpointSettings, RunSettings
 from plasticity.training.evaluation.episodes import EvaluationSettings
 from plasticity.training.evaluation.task_evaluation import TaskEvaluationSettings
 
-GROUPS: Final = ("agent", "env", "network", "optimizer", "intervention", "metrics", "experiment")
+GROUPS: Final = ("agent", "env", "network", "optimizer", "intervention", "method", "metrics", "experiment")
 CHOICES: Final = "choices"  # key of a composed config under which the chosen words of the groups stand
 SECTIONS: Final = {
     "probe": ProbeSettings,

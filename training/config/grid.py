@@ -26,7 +26,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from plasticity.settings.plugins import load_plugins
-from plasticity.training.config.command_line import Composer, chosen_files
+from plasticity.training.config.command_line import Composer, chosen_files, method_of
 from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.config.words import quoted
@@ -93,10 +93,10 @@ class GridRun:
     """Does one run of a grid, here or in another process; the others go on whatever becomes of it.
 
     Attributes:
-        common: Words that all runs of the grid say, and that are no part of their names.
+        said: What the user said for each run, which it was composed from and is named after.
     """
 
-    common: frozenset[str]
+    said: tuple[tuple[str, ...], ...]
 
     def __call__(self, config: DictConfig) -> float:
         """Plans and runs what Hydra composed; returns the last return or accuracy, NaN if the run failed.
@@ -107,12 +107,13 @@ class GridRun:
         from plasticity.training.run import run  # here, as the grid's own process may have no use for it
 
         hydra = HydraConfig.get()
-        words = [str(word) for word in hydra.overrides.task]
-        swept = [_unescaped(word) for word in words if word not in self.common]
+        words = self.said[hydra.job.num]
+        common = frozenset.intersection(*map(frozenset, self.said))
+        swept = [_unescaped(word) for word in words if word not in common]
         grid, name = Path(hydra.runtime.output_dir), run_name(hydra.job.num, swept)
         folder = grid / name
         values: Any = OmegaConf.to_container(config, resolve=True)
-        values |= {"run_dir": str(folder), CHOICES: chosen_files(hydra.runtime.choices)}
+        values |= {"run_dir": str(folder), CHOICES: chosen_files(hydra.runtime.choices, method_of(words))}
         _write(grid, name, _STARTED, swept)
         try:
             load_plugins(values["plugins"])
@@ -131,16 +132,14 @@ class GridRun:
         return outcome.score
 
 
-def launch(
-    runs: Sequence[Sequence[str]], folder: Path, words: Sequence[str], task: Callable[[DictConfig], float] | None = None
-) -> None:
+def launch(runs: Sequence[Sequence[str]], task: Callable[[DictConfig], float], folder: Path, words: Sequence[str]) -> None:
     """Gives runs to one of Hydra's launchers, which take any list of word lists.
 
     Args:
-        runs: The words of each run.
+        runs: The words of each run, as Hydra composes them.
+        task: Does one of them from what Hydra composed, here or in another process.
         folder: Where their folders will be.
         words: Hydra's own words: which launcher, how it is set up, and where a user's YAML files are.
-        task: Does one of them from what Hydra composed; None for a run of a grid.
 
     Raises:
         HydraException: If there is no such launcher or setting of it.
@@ -154,7 +153,7 @@ def launch(
         config = composer.launcher_config([*words, place])
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config)),
-            task_function=task or GridRun(frozenset.intersection(*map(frozenset, runs))),
+            task_function=task,
             config=config,
         )
         for job in launcher.launch(runs, initial_job_idx=0):

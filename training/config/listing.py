@@ -9,7 +9,7 @@ from typing import Final
 from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.catalogue import CATALOGUE
 from plasticity.settings.fields import describe, require_choice
-from plasticity.training.config.choices import REGISTERED, first_line, options
+from plasticity.training.config.choices import REGISTERED, files, first_line, options
 from plasticity.training.config.config_store import SECTIONS
 from plasticity.training.config.settings import RunSettings
 from plasticity.training.entry import program
@@ -20,8 +20,10 @@ _KINDS: Final = {
     "networks": "network",
     "optimizers": "optimizer",
     "interventions": "intervention",
+    "methods": "method",
     "metrics": "metrics",
     "experiments": "experiment",
+    "studies": "study",
 }
 _WIDTH: Final = 110
 
@@ -30,8 +32,8 @@ def list_lines(kind: str, configs: Path) -> list[str]:
     """Returns one line for each entry: its name, then its description.
 
     Args:
-        kind: ``agents``, ``envs``, ``networks``, ``optimizers``, ``interventions``, ``metrics`` or ``experiments``; or, with the
-            name of a registered one, ``agents.dqn`` say, for its settings.
+        kind: ``agents``, ``envs``, ``networks``, ``optimizers``, ``interventions``, ``methods``, ``metrics``, ``experiments`` or
+            ``studies``; or, with the name of a registered one, ``agents.dqn`` say, for its settings.
         configs: Folder of the YAML files.
 
     Raises:
@@ -71,18 +73,20 @@ def _plural(group: str) -> str:
 
 def help_text(configs: Path) -> str:
     """Returns the text of ``--help``."""
-    groups = "\n".join(f"  {group:<13} {', '.join(options(group, configs))}" for group in _KINDS.values())
+    choices = {group: options(group, configs) for group in _KINDS.values()} | {"method": files("method", configs)}
+    groups = "\n".join(f"  {group:<13} {', '.join(names)}" for group, names in choices.items())
     settings = "\n".join(_setting_lines())
     text = f"""Trains an agent on a changing problem and measures how well it can still learn.
 
   python run_agent.py                                        DQN on the contextual bandit, a minute or two on a slow core
   python run_agent.py agent=supervised env=permuted_pixels   a supervised learner on permuted images
   python run_agent.py intervention=[layer_norm,redo] interventions.redo.threshold=0.1 seed=3
-  python run_agent.py -m seed=0,1,2 intervention=redo,l2_init   a grid, each run in a folder of its own
+  python run_agent.py -m method=none,redo,l2_init seed=0,1,2   a grid, each run in a folder of its own
   python run_agent.py resume=<run folder>                    goes on where a run stopped
+  python run_agent.py report=<folder>[,<folder>...]          compares the runs in them on one page, with intervals over seeds
   python run_agent.py mode=evaluate resume=<run folder>      plays episodes with its newest checkpoint
 
-Choices, as group=choice (intervention takes a list):
+Choices, as group=choice (intervention takes a list; each intervention is a method of its name too):
 {groups}
 
 Settings, as name=value:
@@ -106,6 +110,8 @@ def _setting_lines() -> Iterator[str]:
 def _description(group: str, name: str, configs: Path) -> str:
     """Returns the comment at the top of a YAML file, without Hydra's package directive, or what a plugin says of itself."""
     path = configs / group / f"{name}.yaml"
+    if not path.is_file() and group == "method":
+        return first_line(INTERVENTIONS[name].__doc__)
     if not path.is_file():
         return REGISTERED[group].describe(REGISTERED[group].registry[name])
     lines = path.read_text().splitlines()

@@ -9,8 +9,11 @@ from plasticity.settings.plugins import load_plugins
 from plasticity.training.config.command_line import Composer, checked_overrides
 from plasticity.training.config.hydra_text import hydra_text
 from plasticity.training.config.listing import help_text, list_lines
+from plasticity.training.config.methods import fit_to_methods
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.config.words import (
+    chosen_names,
+    chosen_values,
     covering,
     parse_overrides,
     plugin_places,
@@ -46,13 +49,17 @@ class Grid:
     """Several runs, each of which a worker composes and plans from its words.
 
     Attributes:
-        runs: The words of each run.
+        runs: The words of each run, as Hydra composes them: what a method stands for is spelled out.
+        said: The words of each run, as the user said them; those of settings that do not fit its method are taken out.
+        notes: Lines for the user, of what was taken out.
         launcher: Words for Hydra: which launcher, how it is set up, and where a user's YAML files are.
         plans: Of so many of the runs that every word is in one of them, to be tried out before any run starts.
         folder: Folder of all runs; None for one that is named after the first.
     """
 
     runs: tuple[tuple[str, ...], ...]
+    said: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
     launcher: tuple[str, ...]
     plans: tuple[Plan, ...]
     folder: Path | None
@@ -78,7 +85,23 @@ class Show:
     text: str
 
 
-Command = Train | Grid | Evaluate | Show | Study
+@dataclass(frozen=True)
+class Report:
+    """A page that compares finished runs.
+
+    Attributes:
+        folders: Grids, studies, runs, or folders that hold any of them; or one bundle.
+        out: Folder of the page; None for one in the folder.
+        bundle: File to pack runs and page into, or None.
+    """
+
+    folders: tuple[Path, ...]
+    out: Path | None
+    bundle: Path | None
+
+
+Command = Train | Grid | Evaluate | Report | Show | Study
+_REPORT_WORDS: Final = ("report", "run_dir", "bundle")
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -98,6 +121,8 @@ def parse(arguments: Sequence[str]) -> Command:
     if listing is not None or "--help" in flags:
         load_plugins(plugin_places(words))
         return Show("\n".join(_listed(listing, composer)) if listing is not None else help_text(composer.configs))
+    if _value_of("report", words) is not None:
+        return _report(words)
     if _value_of("study", words) is not None:
         return study_asked(flags, words, composer)
     resumed = _value_of("resume", words)
@@ -108,10 +133,11 @@ def parse(arguments: Sequence[str]) -> Command:
     choices = composer.choices()
     overrides = checked_overrides(words, choices, "--multirun" in flags)
     runs = word_lists([override for override in overrides if not override.is_hydra_override()])
+    runs, notes = fit_to_methods(runs, [composer.interventions_of(run) for run in runs]) if "--multirun" in flags else (runs, [])
     plans = tuple(plan_from(composer.compose(run, choices)) for run in covering(runs))
     first = plans[0]
     if flags.keys() - {"--multirun", "--config-dir"}:
-        return Show(hydra_text(flags, words, composer))
+        return Show(hydra_text(flags, composer.spelled_out(runs[0]), composer))
     if any(plan.run.mode == "evaluate" for plan in plans):
         raise ValueError("mode=evaluate plays with a checkpoint of one run; give its folder, resume=<run folder>")
     folder = Path(first.run.run_dir) if first.run.run_dir else None
@@ -123,7 +149,7 @@ def parse(arguments: Sequence[str]) -> Command:
     if hydra:
         with composer.hydra():
             composer.launcher_config(launcher)  # refused before there is a folder
-    return Grid(runs, launcher, plans, folder)
+    return Grid(tuple(tuple(composer.spelled_out(run)) for run in runs), runs, tuple(notes), launcher, plans, folder)
 
 
 def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], composer: Composer) -> Command:
@@ -144,6 +170,20 @@ def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], compo
     if plan.run.mode == "evaluate":
         return Evaluate(plan, folder)
     return Train(plan, tuple(all_words(folder, words)), folder, resume=True)
+
+
+def _report(words: Sequence[str]) -> Report:
+    said: dict[str, list[str]] = {}
+    for override in parse_overrides(words):
+        name = override.key_or_group
+        if name not in _REPORT_WORDS:
+            raise ValueError(f"{override.input_line} does not go with report=, which takes {', '.join(_REPORT_WORDS[1:])} alone")
+        said[name] = [value for choice in chosen_values(override) for value in chosen_names(choice)]
+    for name in _REPORT_WORDS[1:]:
+        if len(said.get(name, [])) > 1:
+            raise ValueError(f"{name}={','.join(said[name])} must be one place")
+    out, bundle = (Path(said[name][0]) if name in said else None for name in _REPORT_WORDS[1:])
+    return Report(tuple(map(Path, said["report"])), out, bundle)
 
 
 def _value_of(name: str, words: Sequence[str]) -> str | None:

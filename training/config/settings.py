@@ -81,6 +81,9 @@ class RunSettings(Settings):
     run_dir: str | None = setting(None, "Folder of this run; None names one after the date and the choices, in ``runs/``.")
     resume: str | None = setting(None, "Run folder to go on with.")
     video: str | None = setting(None, "Of ``mode=evaluate``: film an episode into this file, ``<name>.gif`` or ``<name>.mp4``.")
+    protocol: list[str] = setting(
+        [], "Interventions of an experiment that ``method=`` leaves in place, such as a new head for each task."
+    )
     plugins: list[str] = setting([], "Files or modules with what a user adds: agents, envs, metrics, interventions ...")
 
     def __post_init__(self) -> None:

@@ -99,6 +99,8 @@ def check_words(overrides: Sequence[Override], choices: Mapping[str, Sequence[st
             raise ValueError(f"{name} is given {count} times; give it once")
     for override in overrides:
         name = override.key_or_group
+        if name == "method" and ((override.is_sweep_override() and not multirun) or isinstance(override.value(), list)):
+            raise ValueError(f"{override.input_line}: a method is one name; write a file that lists both, or compare by -m")
         if override.is_sweep_override() and not multirun:
             values = ",".join(chosen_values(override))
             raise ValueError(f"{name}={values} names several runs; add -m to run them all, or write {name}=[{values}] for a list")

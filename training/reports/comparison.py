@@ -16,7 +16,7 @@ from plasticity.settings.naming import did_you_mean
 from plasticity.training.reports.doubts import doubts, machine_of, revision_of
 from plasticity.training.reports.folders import find_runs, study_of
 from plasticity.training.reports.groups import MAIN, NONE, base_method, flat, group
-from plasticity.training.reports.records import Record, number_of, read_record
+from plasticity.training.reports.records import TWIN, Record, number_of, read_record
 from plasticity.training.reports.specification import Outcome, ReportSettings, report_settings
 from plasticity.training.saving.identity import LEFT_OUT
 
@@ -128,15 +128,9 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
 
 def _runs(records: Sequence[Record], conditions: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
     rows = []
-    seen: dict[tuple[str, str, str], int] = {}
-    for number, (record, condition, method) in enumerate(zip(records, conditions, methods, strict=True)):
+    reasons = _reasons(records, conditions, methods)
+    for record, condition, method, why in zip(records, conditions, methods, reasons, strict=True):
         known, status = record.known, record.status
-        why = "" if record.state == "finished" else f"{record.state}: {record.error}" if record.error else record.state
-        cell = (condition, method, record.identity)
-        if not why and cell in seen:
-            why = f"the same run as {records[seen[cell]].folder}"
-        elif not why:
-            seen[cell] = number
         rows.append(
             {
                 "folder": str(record.folder),
@@ -163,9 +157,23 @@ def _runs(records: Sequence[Record], conditions: Sequence[str], methods: Sequenc
     return runs.astype({"seed": "Int64", "step": "Int64", "steps": "Int64", "counted": bool})
 
 
+def _reasons(records: Sequence[Record], conditions: Sequence[str], methods: Sequence[str]) -> list[str]:
+    """Returns why each run does not enter the statistics, "" if it does: of equal runs in a group one stands for all."""
+    reasons = []
+    stands: dict[tuple[str, str, str], int] = {}
+    cells = [(condition, method, record.identity) for condition, method, record in zip(conditions, methods, records, strict=True)]
+    for number in sorted(range(len(records)), key=lambda number: records[number].state != "finished"):
+        stands.setdefault(cells[number], number)
+    for number, (cell, record) in enumerate(zip(cells, records, strict=True)):
+        own = "" if record.state == "finished" else f"{record.state}: {record.error}" if record.error else record.state
+        twin = bool(record.identity) and stands[cell] != number
+        reasons.append(f"{TWIN} {records[stands[cell]].folder}" if twin else own)
+    return reasons
+
+
 def _values(records: Sequence[Record]) -> pd.DataFrame:
     """Returns all tables as one; those of the records are let go, so that memory holds the table once and a half."""
-    tables = {number: record.table for number, record in enumerate(records) if record.table is not None}
+    tables = {number: record.table for number, record in enumerate(records) if record.table is not None and len(record.table)}
     for record in records:
         record.table = None
     if not tables:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from plasticity.training.reports.records import Record
+from plasticity.training.reports.records import TWIN, Record
 from plasticity.training.reports.statistics import FEWEST, MANY, detectable_difference, smallest_p
 
 _SHOWN: Final = 8
@@ -32,7 +32,7 @@ def revision_of(known: Mapping[str, Any]) -> str:
 
 
 def _not_counted(runs: pd.DataFrame) -> list[str]:
-    twice = runs["why_not"].str.startswith("the same run")
+    twice = runs["why_not"].str.startswith(TWIN)
     lost = runs[~runs["counted"] & ~twice]
     found = []
     if len(lost):

@@ -236,13 +236,13 @@ def _told(
 def _undecided(
     comparison: Comparison, condition: str, found: dict[str, Difference], cells: dict[tuple[str, str], Cell], numbers: Numbers
 ) -> str:
-    largest = max(found, key=lambda method: comparison.outcome.sign * found[method].interval.value)
+    largest = max(found, key=lambda method: abs(found[method].interval.value))
     told = _told(comparison, condition, largest, found[largest], cells, numbers)
     n, error = found[largest].interval.n, found[largest].interval.error
     said = f"In {comparison.outcome.name}, no method is shown to differ from {comparison.baseline}"
     if all(each.interval.value == 0 and each.interval.error == 0 for each in found.values()):
         return f"{said}: all runs of a seed have the same outcome."
-    said += f"; the one furthest ahead is {largest}, with a difference of {told}."
+    said += f"; the largest difference is that of {largest}, {told}."
     if n < FEWEST:
         return f"{said} Fewer than {FEWEST} runs have no interval."
     if math.isfinite(error) and error > 0 and found[largest].paired:

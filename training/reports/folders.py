@@ -46,8 +46,9 @@ def load_yaml(path: Path) -> Any:
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # a safe loader, the one in C where there is one
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path.name} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path.name} cannot be read: {told}") from error
 
 
 def study_of(folder: Path) -> dict[str, Any] | None:
@@ -59,7 +60,10 @@ def study_of(folder: Path) -> dict[str, Any] | None:
     path = folder / STUDY
     if not path.exists():
         return None
-    found = load_yaml(path)
+    try:
+        found = load_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"report={folder}: {error}") from error
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} must hold settings, <name>: <value>")
     return dict(found)

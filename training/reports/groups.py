@@ -208,5 +208,8 @@ def _place_the_unread(records: Sequence[Record], conditions: list[str], methods:
 
 def _without_seed(record: Record) -> frozenset[str]:
     """Returns the words of a run, less its seed and folder."""
-    words = shlex.split(record.place.words) or [str(word) for word in record.known.get("overrides") or ()]
+    try:
+        words = shlex.split(record.place.words) or [str(word) for word in record.known.get("overrides") or ()]
+    except ValueError:  # a torn grid.csv
+        return frozenset()
     return frozenset(word for word in words if word.partition("=")[0] not in ("seed", "run_dir", "resume"))

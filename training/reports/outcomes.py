@@ -7,10 +7,12 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.records import TWIN
 from plasticity.training.reports.specification import Outcome
-from plasticity.training.reports.statistics import FEWEST, t_interval
+from plasticity.training.reports.statistics import FEWEST, LEVEL
 
 MOST_BINS: Final = 200
 
@@ -54,7 +56,7 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
     """
     rows = _rows(comparison, outcome.value)
     steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
-    share = rows["step"].to_numpy() / steps[rows["run"].to_numpy()]
+    share = rows["step"].to_numpy() / np.maximum(steps, 1)[rows["run"].to_numpy()]
     first, last = outcome.part
     inside = rows[((share > first) | (first == 0)) & (share <= last)]
     if outcome.by == "task":
@@ -71,7 +73,7 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
 def cell_of(comparison: Comparison, outcomes: pd.Series, condition: str, method: str) -> Cell:
     """Returns one cell; an outcome that is not finite counts as one that was not reached."""
     rows = comparison.cell(condition, method, counted=False)
-    started = int((~rows["why_not"].str.startswith("the same run")).sum())
+    started = int((~rows["why_not"].str.startswith(TWIN)).sum())
     rows = rows[rows["counted"]]
     known = outcomes[rows.index].astype(float)
     rows = rows[np.isfinite(known.to_numpy())].sort_values("seed")
@@ -147,12 +149,8 @@ def over_seeds(table: pd.DataFrame, runs: pd.Index, band: str = "auto") -> pd.Da
     part = table.reindex(table.index.intersection(runs))
     n, mean, sd = part.notna().sum(), part.mean(), part.std(ddof=1)
     if band in ("auto", "t"):
-        half = pd.Series([_half(part[x]) for x in part], part.columns)
+        half = pd.Series(stats.t.ppf((1 + LEVEL) / 2, np.maximum(n - 1, 1)), part.columns) * sd / np.sqrt(n)
+        half = half.where(n >= FEWEST)
     else:
         half = (sd if band == "sd" else sd / np.sqrt(n)).where(n >= FEWEST)
     return pd.DataFrame({"mean": mean, "low": mean - half, "high": mean + half, "n": n})
-
-
-def _half(values: pd.Series) -> float:
-    found = t_interval(values.dropna())
-    return found.high - found.value

@@ -17,7 +17,10 @@ from plasticity.training.reports.folders import Place, load_yaml
 from plasticity.training.saving.identity import identity
 
 STATES: Final = ("finished", "running", "stopped", "failed", "missing", "unreadable")
+TWIN: Final = "the same run as"  # how the reason of a run begins that does not count, as an equal one does
 _HEADER: Final = b"step,name,value"
+_LARGEST: Final = 2**63 - 1
+_MOST_TASKS: Final = 2**31 - 2
 _CHECKPOINT: Final = re.compile(r"step_(\d{9,})\.pt")
 
 
@@ -57,8 +60,7 @@ class Record:
     @property
     def seed(self) -> int | None:
         """As its settings say, or else its folder."""
-        seed = self.config.get("seed", self.place.seed)
-        return seed if isinstance(seed, int) else None
+        return whole_number(self.config.get("seed", self.place.seed))
 
     @property
     def identity(self) -> str:
@@ -96,19 +98,50 @@ def read_record(place: Place) -> Record:
 
 def _read_settings(record: Record) -> None:
     try:
-        record.config = _whole(load_yaml(record.folder / "config.yaml"), "config.yaml")
+        record.config = _checked(_whole(load_yaml(record.folder / "config.yaml"), "config.yaml"))
         record.steps = int(record.config["steps"])
-    except (ValueError, KeyError, TypeError) as error:
-        record.config = {}
-        record.error = str(error) if isinstance(error, ValueError) else "config.yaml names no steps"
-    for name in ("provenance.json", "status.json"):
-        path = record.folder / name
-        try:
-            found = _whole(json.loads(path.read_text(encoding="utf-8")), name) if path.exists() else {}
-        except (OSError, ValueError) as error:
-            record.remarks.append(f"{name} cannot be read: {' '.join(str(error).split())[:100]}")
-            found = {}
-        setattr(record, "known" if name == "provenance.json" else "status", found)
+    except ValueError as error:
+        record.error = str(error)
+    record.known = {key: value for key, value in _json(record, "provenance.json").items() if _fits(key, value)}
+    record.status = _json(record, "status.json")
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a config that has what a report reads.
+
+    Raises:
+        ValueError: It has not.
+    """
+    for name in ("steps", "seed"):
+        if whole_number(config.get(name)) is None:
+            raise ValueError(f"config.yaml has {name}={config.get(name)!r}, expected a whole number from 0 to {_LARGEST}")
+    if not isinstance(config.get("interventions"), Mapping):
+        raise ValueError(f"config.yaml has interventions={config.get('interventions')!r}, expected their settings by name")
+    return config
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Tells whether an entry of ``provenance.json`` has its type; what has another is as good as missing."""
+    if key in ("overrides", "resumed"):
+        kind = str if key == "overrides" else Mapping
+        return isinstance(value, list) and all(isinstance(each, kind) for each in value)
+    return key not in ("plugins", "files", "packages", "machine", "choices") or isinstance(value, Mapping)
+
+
+def _json(record: Record, name: str) -> dict[str, Any]:
+    path = record.folder / name
+    try:
+        return _whole(json.loads(path.read_text(encoding="utf-8")), name) if path.exists() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        record.remarks.append(f"{name} cannot be read: {' '.join(str(error).split())[:100]}")
+        return {}
+
+
+def whole_number(value: Any) -> int | None:
+    """Returns a number of steps or a seed, 100.0 too; None of what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST or value != int(value):
+        return None
+    return int(value)
 
 
 def _read_table(record: Record) -> None:
@@ -147,7 +180,8 @@ def read_table(path: Path) -> tuple[pd.DataFrame, bool]:
 
 def _tasks(table: pd.DataFrame) -> pd.api.extensions.ExtensionArray:
     """Returns the task of each row: ``task/number`` stands at the last step of each; later rows belong to the next."""
-    ends = table.loc[table["name"] == "task/number", ["step", "value"]].dropna().sort_values("step")
+    known = (table["name"] == "task/number") & table["value"].between(0, _MOST_TASKS)
+    ends = table.loc[known, ["step", "value"]].sort_values("step")
     if not len(ends):
         return pd.array(np.full(len(table), pd.NA), dtype="Int32")
     numbers = np.append(ends["value"].to_numpy().astype(np.int32), np.int32(ends["value"].iloc[-1]) + 1)
@@ -160,10 +194,9 @@ def _find_state(record: Record) -> None:
     saved = max((int(found[1]) for path in _checkpoints(record.folder) if (found := _CHECKPOINT.fullmatch(path))), default=None)
     reached = max((step for step in (last, saved) if step is not None), default=None)
     said = record.status.get("state")
-    step = record.status.get("step")
-    record.step = step if isinstance(step, int) else reached
-    steps = record.status.get("steps")
-    record.steps = steps if record.steps is None and isinstance(steps, int) else record.steps
+    step, steps = whole_number(record.status.get("step")), whole_number(record.status.get("steps"))
+    record.step = reached if step is None else step
+    record.steps = steps if record.steps is None else record.steps
     complete = record.steps is not None and reached is not None and reached >= record.steps
     outcome = record.place.outcome
     if not record.config or record.table is None:

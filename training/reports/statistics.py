@@ -247,8 +247,9 @@ def best_methods(
 ) -> list[str]:
     """Returns the methods that no other is shown to be better than: bold in tables.
 
-    They are those whose Holm-adjusted interval of the difference from the best contains 0 and whose runs all finished. A method
-    with fewer than three runs has no interval and is never bold.
+    They are those whose Holm-adjusted interval of the difference from the best contains 0, and the best, as far as all their runs
+    finished. Where the best has fewer than three runs there is no such interval, and nothing is bold; a method with fewer than
+    three runs never is.
 
     Args:
         values: One number a run by seed, of each method.
@@ -256,13 +257,13 @@ def best_methods(
         sign: 1 if higher is better, -1 if lower.
         structures: What stands for a method's network, equal for those that share initial weights; None for all equal.
     """
-    able = {name: x for name, x in values.items() if complete.get(name, False) and len(x) >= FEWEST}
-    if not able:
+    known = {name: x for name, x in values.items() if len(x)}
+    best = max(known, key=lambda name: sign * float(known[name].mean()), default=None)
+    if best is None or len(known[best]) < FEWEST:
         return []
-    best = max(able, key=lambda name: sign * float(able[name].mean()))
-    same = {name: structures is None or structures[name] == structures[best] for name in able}
-    from_best = holm({name: difference(x, able[best], same_structure=same[name]) for name, x in able.items() if name != best})
-    return [name for name in able if name == best or from_best[name].shown.contains_zero]
+    same = {name: structures is None or structures[name] == structures[best] for name in known}
+    from_best = holm({name: difference(x, known[best], same_structure=same[name]) for name, x in known.items() if name != best})
+    return [name for name in known if complete.get(name, False) and (name == best or from_best[name].shown.contains_zero)]
 
 
 def detectable_difference(spread: float, n: int, power: float = 0.8, level: float = LEVEL) -> float:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -17,10 +18,12 @@ import yaml
 
 from plasticity.training.saving.checkpoint import FOLDER, latest_checkpoint
 from plasticity.training.saving.provenance import provenance
+from plasticity.training.saving.status import STATUS
 
 CONFIG: Final = "config.yaml"
 PROVENANCE: Final = "provenance.json"
-_GROWING: Final = ("metrics.csv", "curves.csv", "heatmap.csv", "notes.log", "events.out.tfevents.*")
+_GROWING: Final = ("metrics.csv", "curves.csv", "heatmap.csv", "notes.log", "events.out.tfevents.*", STATUS)
+_LOCK_WAITS: Final = (0.002, 0.01, 0.05)  # seconds
 
 
 def default_run_dir(config: Mapping[str, Any], grid: bool, root: Path = Path("runs")) -> Path:
@@ -178,7 +181,7 @@ def occupied(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"{folder} cannot be opened: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
     except BlockingIOError as error:
         os.close(descriptor)
         raise ValueError(f"{folder} is in use: another process runs in it, and two would spoil each other's files") from error
@@ -188,6 +191,15 @@ def occupied(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Takes the lock; tries again for a moment, as who asks whether the folder is in use holds a shared one meanwhile."""
+    for wait in _LOCK_WAITS:
+        with suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(wait)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def saved_overrides(folder: Path) -> list[str]:

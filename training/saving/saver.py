@@ -15,6 +15,7 @@ from plasticity.metrics.observer import Observer, Remembering, passes
 from plasticity.training.config.settings import CheckpointSettings
 from plasticity.training.saving.checkpoint import FOLDER, REPLAY, checkpoint_path, latest_checkpoint, prune, save_checkpoint
 from plasticity.training.saving.run_folder import remove_run_folder
+from plasticity.training.saving.status import STOPPED, StatusFile
 from plasticity.training.step import Step
 from plasticity.training.stopping import STOP, Stopped
 from plasticity.training.tracking.csv_writer import CsvWriter
@@ -47,6 +48,7 @@ class RunSaver:
         observers: By name; of these, what they remember is saved.
         tables: Its files; how far they are written is saved.
         removable: Whether this process made the folder, and may remove it while there is no checkpoint in it.
+        status: Its status file, which is told of a stop that ends the process.
 
     Attributes:
         stopped: Whether the run was saved because of a stop.
@@ -63,12 +65,13 @@ class RunSaver:
         observers: Mapping[str, Observer] | None = None,
         tables: CsvWriter | None = None,
         removable: bool = False,
+        status: StatusFile | None = None,
     ) -> None:
         self.folder, self.settings, self.config = folder, settings, dict(config)
         self.replay_folder = folder / FOLDER / REPLAY
         self.agent, self.stream, self.tracker, self.tables = agent, stream, tracker, tables
         self.remembering = {name: seer for name, seer in (observers or {}).items() if isinstance(seer, Remembering)}
-        self.removable, self.stopped = removable, False
+        self.removable, self.stopped, self.status = removable, False, status
         self._saved_at = time.monotonic()
         self._slow_steps = False
         self._copy: dict[str, Any] | None = None
@@ -141,12 +144,14 @@ class RunSaver:
         """Leaves on disk what a run can go on from, and returns whether the process may be ended; runs in another thread."""
         if self.stopped:
             time.sleep(_CLOSING_SECONDS)  # and the process ends by itself meanwhile
+            self._say_stopped(None)
             _say(f"stopped and saved; go on with resume={self.folder}")
             return True
         if self._copy is not None:
             step = self._copy["step"]
             if not checkpoint_path(self.folder, step).exists():
                 save_checkpoint(self.folder, step, self._copy)
+            self._say_stopped(step)
             _say(f"stopped in a long step; {self.folder} is saved as it was at step {step}")
             return True
         newest = latest_checkpoint(self.folder)
@@ -154,9 +159,14 @@ class RunSaver:
         if time.monotonic() - self._saved_at > _LONGEST_LOSS_SECONDS:
             _say(f"stopping after this step, which takes long; Ctrl-C again ends it, and the run goes back to {there}")
             return False
+        self._say_stopped(int(newest.stem.partition("_")[2]) if newest else 0)
         self._remove_without_checkpoint()
         _say(f"stopped in a long step; the run goes back to {there}")
         return True
+
+    def _say_stopped(self, step: int | None) -> None:
+        if self.status is not None:
+            self.status.end(STOPPED, step=step)
 
     def _remove_without_checkpoint(self) -> None:
         if self.removable and latest_checkpoint(self.folder) is None:

@@ -25,7 +25,8 @@ class Cell:
         condition: Name.
         method: Name.
         seed: Of the run.
-        words: What it is composed from.
+        words: What it is composed from, ``method=`` among them.
+        spelled: The same with what the method stands for in place of its name, for Hydra.
         steps: How far it goes.
         identity: SHA-256 of its settings and of the files of its plugins.
     """
@@ -35,6 +36,7 @@ class Cell:
     method: str
     seed: int
     words: tuple[str, ...]
+    spelled: tuple[str, ...]
     steps: int
     identity: str
 
@@ -126,7 +128,8 @@ class Words:
             refers = any("${" in word for word in words)  # perhaps to the seed
             config = self._planned(each).config if refers and seed != seeds[0] else {**first.config, "seed": seed}
             place = f"{folder}/seed_{seed}"
-            cells.append(Cell(place, condition, method, seed, tuple(each), first.run.steps, identity(config, hashes)))
+            spelled = tuple(self._composer.spelled_out(each))
+            cells.append(Cell(place, condition, method, seed, tuple(each), spelled, first.run.steps, identity(config, hashes)))
         return Group(tuple(cells), first)
 
     def _planned(self, words: Sequence[str]) -> Plan:

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from plasticity.settings.plugins import load_plugins
-from plasticity.training.config.command_line import chosen_files
+from plasticity.training.config.command_line import chosen_files, method_of
 from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.saving.checkpoint import latest_checkpoint
@@ -46,7 +46,7 @@ class StudyJob:
         hydra = HydraConfig.get()
         cell, study = self.cells[int(hydra.job.num)], StudyFolder(self.folder)
         values: Any = OmegaConf.to_container(config, resolve=True)
-        values |= {"run_dir": str(self.folder / cell.place), CHOICES: chosen_files(hydra.runtime.choices)}
+        values |= {"run_dir": str(self.folder / cell.place), CHOICES: chosen_files(hydra.runtime.choices, method_of(cell.words))}
         with study.taken(cell) as mine:
             if not mine:
                 return _skipped(study, cell, BUSY)

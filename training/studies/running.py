@@ -17,7 +17,6 @@ from plasticity.training.studies.asking import Study
 from plasticity.training.studies.cells import Cell, Group, Words, by_seed, groups_of
 from plasticity.training.studies.folder import REPORT, StudyFolder
 from plasticity.training.studies.jobs import StudyJob
-from plasticity.training.studies.reporting import make_page
 from plasticity.training.studies.states import BUSY, DONE, FAILED_BEFORE, INTERRUPTED, OTHER, STATES, TO_DO, State, state_of
 
 _NAMED: Final = 5
@@ -89,7 +88,8 @@ def run_cells(asked: Study, study: StudyFolder, groups: Sequence[Group], what: s
         _try_out(groups, states, {cell.place for cell in to_do})
         study.write_plan(by_seed(groups), {}) if not what else None
         try:
-            launch([cell.words for cell in to_do], study.path, asked.launcher, StudyJob(study.path, tuple(to_do), asked.retry))
+            job = StudyJob(study.path, tuple(to_do), asked.retry)
+            launch([cell.spelled for cell in to_do], job, study.path, asked.launcher)
         except Exception as error:  # of any launcher; what was run is on disk
             print(f"stopped: the launcher gave up: {' '.join(str(error).split())}", file=sys.stderr)
         except KeyboardInterrupt:
@@ -169,12 +169,13 @@ def bytes_in(folder: Path) -> int:
 
 
 def _report(study: StudyFolder) -> int:
+    from plasticity.training.reports.report import report  # takes a second, which a study that is refused need not wait for
+
     with study.locked("report"):
         try:
-            page = make_page(study.path, study.path / REPORT)
+            page = report([study.path], study.path / REPORT)
         except ValueError as error:
             print(f"error: the report: {' '.join(str(error).split())}", file=sys.stderr)
             return 1
-    if page is not None:
-        print(f"report: {page}")
+    print(f"report: {page}", flush=True)
     return 0

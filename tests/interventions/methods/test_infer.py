@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity.agents.parts import PartBuilder
-from plasticity.interventions.methods.infer import Heads, InFeR, adam_step, head_gradients, infer_errors
+from plasticity.interventions.methods.infer import Heads, InFeR, head_gradients, infer_errors
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
@@ -73,23 +73,6 @@ def test_gradients_are_those_of_autograd() -> None:
     expected = torch.autograd.grad(errors.square().sum(1).mean(), [*heads])
     for ours, theirs in zip(head_gradients(errors.detach(), features), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("settings", [{"lr": 0.1}, {"lr": 0.1, "betas": (0.5, 0.8), "eps": 1e-3}], ids=str)
-def test_adam_is_pytorch_s(settings: dict[str, Any]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    ours = [torch.ones(3, 2), torch.ones(4)]
-    theirs = [nn.Parameter(value.clone()) for value in ours]
-    moments = [[torch.zeros_like(value) for value in ours] for _ in range(2)]
-    reference = torch.optim.Adam(theirs, **settings)
-    for step in range(1, 8):
-        gradients = [torch.randn(value.shape, generator=generator) for value in ours]
-        adam_step(ours, gradients, moments, step, settings)
-        for parameter, gradient in zip(theirs, gradients, strict=True):
-            parameter.grad = gradient
-        reference.step()
-    for value, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(value, other.detach())
 
 
 class Naive:

@@ -52,7 +52,7 @@ def test_an_unfinished_run_takes_interval_and_bold(tmp_path: Path) -> None:
     row = findings.main.set_index("method").loc["redo"]
     assert (row["n"], row["N"]) == (2, 3)
     assert numbers["difference/main/redo/none"].interval is None
-    assert findings.bold["rollout/return"].tolist() == [True, False]
+    assert not findings.bold["rollout/return"].any()
     assert "1 of 3 unfinished (redo)" in findings.answers[0]
     assert any("redo seed 2 (stopped: ended at step 50 of 100)" in warning for warning in comparison.warnings)
 
@@ -96,6 +96,26 @@ def test_nothing_that_can_be_read_is_no_crash(tmp_path: Path) -> None:
         read_comparison([tmp_path / "b"])
     with pytest.raises(ValueError, match="is not a folder"):
         read_comparison([tmp_path / "c"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("provenance.json", '{"overrides": 3, "plugins": [1], "packages": 3, "machine": 7, "resumed": 5, "choices": 4}'),
+        ("status.json", '{"state": 3, "step": "x", "steps": -1, "cpu_seconds": "a", "error": {"a": 1}}'),
+        ("config.yaml", "steps: 100\nseed: 99999999999999999999\ninterventions: {}\n"),
+        ("config.yaml", "steps: 100\nseed: 0\ninterventions: [redo]\n"),
+        ("metrics.csv", "step,name,value\n"),
+        ("metrics.csv", "step,name,value\n50,task/number,inf\n60,task/number,-3\n"),
+        ("metrics.csv", "step,name,value\n99999999999999999999,a,1\n"),
+        ("grid.csv", 'run,outcome,words\nnone0,finished,"\'a"\n'),
+    ],
+)
+def test_files_of_wrong_contents_are_no_crash(tmp_path: Path, name: str, text: str) -> None:
+    of_two_methods(tmp_path)
+    (tmp_path / name if name == "grid.csv" else tmp_path / "none0" / name).write_text(text)
+    findings = find(read_comparison([tmp_path]), Numbers())
+    assert findings.main["N"].sum() >= 5
 
 
 def test_a_grid_names_its_failed_and_missing_runs(tmp_path: Path) -> None:
@@ -208,6 +228,17 @@ def test_equal_runs_count_once(tmp_path: Path) -> None:
     assert comparison.runs["why_not"].iloc[-1].startswith("the same run as")
     assert find(comparison, Numbers()).main["N"].tolist() == [3, 3]
     assert any("count once" in warning for warning in comparison.warnings)
+
+
+def test_a_run_that_was_made_again_after_a_stop_counts_once(tmp_path: Path) -> None:
+    for number, (seed, state) in enumerate([(0, "stopped"), (0, "finished"), (1, "failed"), (1, "stopped"), (2, "finished")]):
+        rows = returns(0.5 + seed, steps=100 if state == "finished" else 50)
+        write_run(tmp_path / str(number), config_of(seed), rows, status={"state": state, "step": rows[-1][0]})
+    comparison = read_comparison([tmp_path])
+    assert comparison.runs["counted"].tolist() == [False, True, False, False, True]
+    row = find(comparison, Numbers()).main.iloc[0]
+    assert (row["n"], row["N"]) == (2, 3)
+    assert any("2 runs have the settings and seed of another one" in warning for warning in comparison.warnings)
 
 
 def test_mixtures_are_named(tmp_path: Path) -> None:

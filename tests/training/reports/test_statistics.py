@@ -153,9 +153,12 @@ def test_bold_is_what_nothing_is_shown_to_be_better_than() -> None:
     assert best_methods({"a": A, "b": B}, complete, sign=-1) == ["a"]
     assert best_methods({"a": A, "b": B, "c": B - 1}, complete) == ["b"]
     assert best_methods({"a": A, "b": B, "c": B - A + 0.82}, complete) == ["a", "b", "c"]  # p = .035 is not below .05 / 2
-    assert best_methods({"a": A, "b": B[:2]}, {"a": True, "b": False}) == ["a"]
+    assert best_methods({"a": A, "b": B[:2]}, {"a": True, "b": False}) == []  # the best has no interval
+    assert best_methods({"a": A, "b": A[:2] - 1}, {"a": True, "b": False}) == ["a"]
+    assert best_methods({"a": A, "b": A + pd.Series([0.03, -0.02, 0.01])}, {"a": True, "b": False}) == ["a"]
     assert best_methods({"a": A, "b": B}, {"a": False, "b": False}) == []
     assert best_methods({"a": A[:2], "b": B[:2]}, complete) == []
+    assert best_methods({"a": A[:0]}, complete) == []
 
 
 def test_what_goes_with_it_within_and_between_methods() -> None:

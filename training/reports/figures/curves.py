@@ -46,7 +46,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     rows, alts = [], []
     for axes, (name, condition) in zip(sheet.axes, places, strict=True):
         rows += _panel(axes, comparison, figure, tables[name], name, condition, {method: style[method] for method in methods})
-        alts.append(_alt(name, condition, figure.by, rows))
+        alts.append(_alt(figure, name, condition, rows, numbers))
     _same_heights(sheet.axes, len(conditions))
     data = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=_COLUMNS)
     return Drawing(sheet.figure, sheet.panels(alts), data, _caption(figure, data), {method: style[method] for method in methods})
@@ -92,13 +92,21 @@ def _same_heights(axes: list[Axes], conditions: int) -> None:
             one.set_ylim(min(low for low, _ in bounds), max(high for _, high in bounds))
 
 
-def _alt(name: str, condition: str, by: str, rows: list[pd.DataFrame]) -> str:
-    ends = []
+def _alt(figure: Figure, name: str, condition: str, rows: list[pd.DataFrame], numbers: Numbers) -> str:
+    """Returns where each curve begins and ends, in words; the numbers are written down."""
+    told = []
     for row in rows:
-        if len(row) and row["value"].iloc[0] == name and row["condition"].iloc[0] == condition and row["mean"].notna().any():
-            known = row["mean"].dropna()
-            ends.append(f"{row['method'].iloc[0]} from {known.iloc[0]:.3g} to {known.iloc[-1]:.3g}")
-    return f"Curves of {name} by {by}, {condition}: {'; '.join(ends) if ends else 'no values'}."
+        known = row[row["mean"].notna()]
+        if not len(known) or (known["value"].iloc[0], known["condition"].iloc[0]) != (name, condition):
+            continue
+        method, ends = str(known["method"].iloc[0]), []
+        for what, place in (("first", 0), ("last", -1)):
+            groups = {"condition": condition, "method": method, "value": name, figure.by: f"{known['x'].iloc[place]:g}"}
+            n, mean = int(known["n"].iloc[place]), float(known["mean"].iloc[place])
+            id = f"curve/{figure.id}/{name}/{condition}/{method}/{what}"
+            ends.append(numbers.add(id, groups, n, int(known["n"].max()), mean, None, f"mean over runs of the {what} bin"))
+        told.append(f"{method} from {ends[0]} to {ends[1]}")
+    return f"Curves of {name} by {figure.by}, {condition}: {'; '.join(told) if told else 'no values'}."
 
 
 def _caption(figure: Figure, data: pd.DataFrame) -> str:

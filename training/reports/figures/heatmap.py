@@ -25,7 +25,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     if not maps:
         raise ValueError(f"no run that counts has {figure.value or 'heatmaps of firing rates (heatmap.csv)'}")
     firing = _is_firing(figure)
-    one = len({place[0] for place in maps}) == 1
+    one = len(comparison.conditions) == 1
     titles = [": ".join(part for part in (place[1:] if one else place) if part) for place in maps]
     rows = list(next(iter(maps.values())).rows)
     height = 2.3 if firing else 0.6 + 0.22 * max(len(each.rows) for each in maps.values())
@@ -44,6 +44,9 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     caption = (
         f"{what} over the steps of the run, the mean over {joined(n)} runs. White: not measured. One colour scale for all panels."
     )
+    measured = {place[0] for place in maps}
+    missing = [name for name in shown("condition", figure.conditions, comparison.conditions) if name not in measured]
+    caption += f" Not measured: {joined(missing)}." if missing else ""
     return Drawing(sheet.figure, sheet.panels(alts), pd.concat(frames, ignore_index=True), caption)
 
 

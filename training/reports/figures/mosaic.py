@@ -32,7 +32,15 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
             )
     conditions = shown("condition", figure.conditions, comparison.conditions)
     methods = shown("method", figure.methods, comparison.methods)
-    places = [(condition, group) for condition in conditions for group in groups]
+    maps = {
+        (condition, method, layer): rates.map(comparison.cell(condition, method).index, [layer])
+        for condition in conditions
+        for method in methods
+        for layer in layers
+    }
+    measured = {condition for (condition, *_), each in maps.items() if each is not None}
+    places = [(condition, group) for condition in conditions if condition in measured for group in groups]
+    top = max(float(np.nanmax(each.values)) for each in maps.values() if each is not None)
     widest = max(map(len, groups.values()))
     sheet = Sheet(
         [": ".join(filter(None, place)) for place in places],
@@ -42,31 +50,28 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     )
     alts, frames = [], []
     for axes, (condition, group) in zip(sheet.axes, places, strict=True):
-        found = {
-            (method, layer): rates.map(comparison.cell(condition, method).index, [layer])
-            for method in methods
-            for layer in groups[group]
-        }
+        found = {(method, layer): maps[condition, method, layer] for method in methods for layer in groups[group]}
         image = np.full((len(methods) * (_HIGH + _GAP), widest * (_WIDE + _GAP)), np.nan)
         for row, method in enumerate(methods):
             for column, layer in enumerate(groups[group]):
                 each = found[method, layer]
                 if each is not None:
-                    top, left = row * (_HIGH + _GAP), column * (_WIDE + _GAP)
-                    image[top : top + _HIGH, left : left + _WIDE] = _tile(each)
+                    above, left = row * (_HIGH + _GAP), column * (_WIDE + _GAP)
+                    image[above : above + _HIGH, left : left + _WIDE] = _tile(each)
                     frames.append(_frame(each, condition, method, layer))
         extent = (-0.5, widest - 0.5, len(methods) - 0.5, -0.5)
-        axes.imshow(image, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest", extent=extent)
+        axes.imshow(image, vmin=0, vmax=top, cmap="viridis", aspect="auto", interpolation="nearest", extent=extent)
         name_rows(axes, methods)
         axes.set_xticks(range(len(groups[group])), [layer.rpartition("/")[2] for layer in groups[group]], rotation=20, ha="right")
         missing = [method for method in methods if all(found[method, layer] is None for layer in groups[group])]
         told = f" Not measured: {joined(missing)}." if missing else ""
-        alts.append(
-            f"Mosaic of {joined(methods)} by layers {joined(groups[group])}, {': '.join(filter(None, (condition, group)))}.{told}"
-        )
+        where = ": ".join(filter(None, (condition, group)))
+        alts.append(f"Mosaic of {joined(methods)} by layers {joined(groups[group])}, {where}.{told}")
+    left_out = [condition for condition in conditions if condition not in measured]
     caption = (
-        "Each tile is a heatmap over the run, from left to right; upwards the firing rate, from units that never fire to those that "
-        "always do; colour: share of the layer's units, 0 dark to 1 bright, the mean over seeds."
+        "Each tile is a heatmap over the run, from left to right; upwards the firing rate, from units that never fire to those "
+        f"that always do; colour: share of the layer's units, 0 dark to {top:.2g} bright, the mean over seeds."
+        + (f" Not measured: {joined(left_out)}." if left_out else "")
     )
     return Drawing(sheet.figure, sheet.panels(alts), pd.concat(frames, ignore_index=True), caption)
 

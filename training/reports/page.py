@@ -1,0 +1,158 @@
+"""The page: one file with its images inside, which needs no script and nothing from elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import pandas as pd
+
+from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.elements import (
+    bullets,
+    definitions,
+    linked_picture,
+    paragraph,
+    picture,
+    run_item,
+    section,
+    text,
+)
+from plasticity.training.reports.figures.drawing import Drawing
+from plasticity.training.reports.findings import Findings
+from plasticity.training.reports.specification import Figure
+from plasticity.training.reports.tables import Table, to_html
+
+MOST_BYTES: Final = 15_000_000
+_MOST_IMAGES: Final = 9_000_000  # bytes of PNG, which base64 makes a third larger
+_SECTIONS: Final = {
+    "curves": "curves", "heatmap": "curves", "mosaic": "curves", "matrix": "curves",
+    "differences": "differences", "final": "differences", "dose": "differences", "scatter": "relations",
+}  # fmt: skip
+_TEMPLATE: Final = Path(__file__).with_name("page.html")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What stands on a page.
+
+    Attributes:
+        comparison: The runs.
+        found: The answers and tables' numbers.
+        tables: By id: ``main``, ``differences``, ``relations``, ``loss``, ``cost``, and those that the settings ask for.
+        drawings: Figures with their drawings and PNG, in their order.
+        not_drawn: Why a figure was not drawn, by title.
+        links: Of each run, from the page to its folder.
+        outcomes: Of each run, as printed.
+    """
+
+    comparison: Comparison
+    found: Findings
+    tables: Mapping[str, Table]
+    drawings: list[tuple[Figure, Drawing, bytes]]
+    links: Mapping[int, str]
+    outcomes: Mapping[int, str]
+    not_drawn: Mapping[str, str] = field(default_factory=dict)
+
+
+def page(content: Content) -> str:
+    """Returns the page as HTML."""
+    comparison = content.comparison
+    pictures = _pictures(content)
+    own = [
+        to_html(table) for id, table in content.tables.items() if id not in ("main", "differences", "relations", "loss", "cost")
+    ]
+    answers = "\n".join(paragraph(answer, "answer") for answer in content.found.answers)
+    missing = [f"{title} is not drawn: {why}." for title, why in content.not_drawn.items()]
+    parts = [
+        ("answer", "Answer", [answers, bullets(comparison.notes)]),
+        ("warnings", "Warnings", [bullets([*comparison.warnings, *missing], "warnings") or paragraph("None.")]),
+        ("table", "Outcome", [*_table(content, "main"), *own, *_table(content, "loss")]),
+        ("curves", "Curves and layers", pictures["curves"]),
+        ("differences", "Differences", [*_table(content, "differences"), *pictures["differences"]]),
+        ("relations", "What goes with the outcome", [*_table(content, "relations"), *pictures["relations"]]),
+        ("cost", "Cost", _table(content, "cost")),
+        ("runs", "All runs", [_runs(content)]),
+        ("settings", "Settings", [_settings(comparison)]),
+    ]
+    made = {id: section(id, title, inside) for id, title, inside in parts}
+    links = "".join(f'<a href="#{id}">{text(title)}</a>' for id, title, _ in parts if made[id])
+    return _template().substitute(
+        title=text(comparison.title),
+        about=paragraph(comparison.about, "about") + paragraph(_scope(comparison), "about"),
+        navigation=links,
+        content="\n".join(each for each in made.values() if each),
+        footer='Every number on this page is in <a href="report.json">report.json</a> with its groups, runs, formula and seeds; '
+        'all measured values are in <a href="data/values.csv.gz">data/values.csv.gz</a>, runs in <a href="data/runs.csv">'
+        "data/runs.csv</a>, tables in <code>tables/</code>, figures in <code>figures/</code>.",
+    )
+
+
+@cache
+def _template() -> Template:
+    return Template(_TEMPLATE.read_text(encoding="utf-8"))
+
+
+def _table(content: Content, id: str) -> list[str]:
+    table = content.tables.get(id)
+    return [to_html(table)] if table is not None and table.rows else []
+
+
+def _pictures(content: Content) -> dict[str, list[str]]:
+    """Returns the figures of each section; those that would make the page too large are linked."""
+    found: dict[str, list[str]] = {name: [] for name in _SECTIONS.values()}
+    used = 0
+    for figure, drawing, png in content.drawings:
+        used += len(png)
+        title = figure.title or figure.id
+        whole = picture(figure.id, title, drawing, png) if used <= _MOST_IMAGES else linked_picture(figure.id, title, drawing)
+        found[_SECTIONS[figure.kind]].append(whole)
+    return found
+
+
+def _scope(comparison: Comparison) -> str:
+    runs = comparison.runs
+    seeds = runs["seed"].dropna().nunique()
+    counts = {"condition": len(comparison.conditions), "method": len(comparison.methods), "seed": seeds}
+    told = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items())
+    return f"{told}; {int(runs['counted'].sum())} of {len(runs)} runs count. Baseline: {comparison.baseline}."
+
+
+def _runs(content: Content) -> str:
+    items = []
+    for run, row in content.comparison.runs.iterrows():
+        shown = {name: row[name] for name in ("condition", "method", "state", "why_not", "words")}
+        shown["seed"] = _whole(row["seed"])
+        shown["reached"] = f"{_whole(row['step'])} of {_whole(row['steps'])}"
+        items.append(
+            run_item(shown, f"{content.comparison.outcome.name} {content.outcomes[int(str(run))]}", content.links[int(str(run))])
+        )
+    return f'<ol class="runs plain">{chr(10).join(items)}</ol>'
+
+
+def _settings(comparison: Comparison) -> str:
+    varied = {}
+    for name in comparison.settings:
+        groups: dict[str, list[str]] = {}
+        for run, value in comparison.settings[name].items():
+            row = comparison.runs.loc[run]
+            place = row["method"] if len(comparison.conditions) == 1 else f"{row['condition']} {row['method']}"
+            groups.setdefault(str(value) if value != "" else "not there", []).append(str(place))
+        told = [f"{value} ({_some(dict.fromkeys(places))})" for value, places in groups.items()]
+        varied[str(name)] = "; ".join(told) if len(told) <= 12 else f"{len(told)} values"
+    shared = definitions(comparison.config)
+    parts = [f"<h3>What varies</h3>{definitions(varied)}"] if varied else []
+    if comparison.config:
+        parts.append(f"<details><summary>The {len(comparison.config)} settings that all runs share</summary>{shared}</details>")
+    return "\n".join(parts)
+
+
+def _some(names: Mapping[str, None], most: int = 6) -> str:
+    told = list(names)
+    return ", ".join(told) if len(told) <= most else f"{', '.join(told[:most])} and {len(told) - most} more"
+
+
+def _whole(value: object) -> str:
+    return "–" if pd.isna(value) else str(int(value))  # type: ignore[call-overload]

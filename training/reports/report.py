@@ -1,0 +1,147 @@
+"""From folders of runs, or a bundle, to a report."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+
+from plasticity.training.reports.bundle import UNPACKED, unpack_bundle, write_bundle
+from plasticity.training.reports.chosen_tables import (
+    chosen_table,
+    cost_table,
+    difference_table,
+    loss_table,
+    main_table,
+    relation_table,
+)
+from plasticity.training.reports.comparison import Comparison, read_comparison
+from plasticity.training.reports.figures import draw
+from plasticity.training.reports.figures.default import default_figures
+from plasticity.training.reports.figures.drawing import Drawing, png_of
+from plasticity.training.reports.findings import Findings, find
+from plasticity.training.reports.numbers import Numbers
+from plasticity.training.reports.outcomes import run_outcome
+from plasticity.training.reports.page import Content, page
+from plasticity.training.reports.specification import Figure
+from plasticity.training.reports.tables import Table
+from plasticity.training.reports.writing import (
+    PAGE,
+    REPORT,
+    claim,
+    write_figure,
+    write_page,
+    write_report,
+    write_runs,
+    write_tables,
+    write_values,
+)
+
+
+def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None = None) -> Path:
+    """Makes the report of all runs in folders, or of one bundle, and returns its page.
+
+    Args:
+        folders: Grids, studies, single runs, folders that hold any of them; or one ``.zip`` that ``bundle`` wrote.
+        out: Folder of the report, a new one or that of an earlier report; None for ``report`` in the folder, for
+            ``reports/<names>`` of several folders, and for ``<name>_report`` next to a bundle.
+        bundle: File to pack runs and report into, or None.
+
+    Raises:
+        ValueError: A folder holds no run, a file is no bundle, the settings of the report are wrong, or it cannot be written.
+    """
+    folders = [Path(folder) for folder in folders]
+    if not folders:
+        raise ValueError("report= needs the folder of a grid, a study or a run")
+    packed = [folder for folder in folders if folder.suffix == ".zip" and folder.is_file()]
+    if packed and len(folders) > 1:
+        raise ValueError(f"report={packed[0]}: a bundle is reported alone, not with other folders")
+    out = out or _default_out(folders)
+    if packed:
+        claim(out)
+        shutil.rmtree(out / UNPACKED, ignore_errors=True)  # of an earlier bundle
+        places, names, spec = unpack_bundle(packed[0], out / UNPACKED)
+        comparison = read_comparison(places, spec, **names)
+    else:
+        places, comparison = list(folders), read_comparison(folders)
+    made = make_report(comparison, out)
+    if bundle is not None:
+        write_bundle(Path(bundle), places, comparison, out)
+    return made
+
+
+def make_report(comparison: Comparison, folder: Path) -> Path:
+    """Writes the report of a comparison into a folder and returns its page.
+
+    Raises:
+        ValueError: The folder holds something that is no report.
+    """
+    claim(folder)
+    numbers = Numbers()
+    found = find(comparison, numbers)
+    tables = _tables(comparison, found, numbers)
+    drawn, not_drawn = _drawn(comparison, numbers, folder / "figures")
+    outcomes = {outcome.name: run_outcome(comparison, outcome) for outcome in (comparison.outcome, *comparison.spec.also)}
+    texts = _run_numbers(comparison, outcomes[comparison.outcome.name], numbers)
+    content = Content(comparison, found, tables, drawn, _links(comparison, folder), texts, not_drawn)
+    write_tables(tables, folder / "tables")
+    write_values(comparison, folder / "data" / "values.csv.gz")
+    write_runs(comparison, outcomes, folder / "data" / "runs.csv")
+    write_report(comparison, found, numbers, {figure.id: each for figure, each, _ in drawn}, not_drawn, folder / REPORT)
+    write_page(page(content), folder / PAGE)
+    return folder / PAGE
+
+
+def _default_out(folders: Sequence[Path]) -> Path:
+    if len(folders) > 1:
+        return Path("reports") / "+".join(folder.resolve().name for folder in folders)
+    if folders[0].suffix == ".zip":
+        return folders[0].with_name(f"{folders[0].stem}_report")
+    return folders[0] / "report"
+
+
+def _tables(comparison: Comparison, found: Findings, numbers: Numbers) -> dict[str, Table]:
+    made = [main_table(comparison, found), *(chosen_table(comparison, spec, numbers) for spec in comparison.spec.tables)]
+    made += [
+        difference_table(comparison, found),
+        relation_table(found),
+        loss_table(comparison, found),
+        cost_table(comparison, found),
+    ]
+    return {table.id: table for table in made}
+
+
+def _drawn(comparison: Comparison, numbers: Numbers, folder: Path) -> tuple[list[tuple[Figure, Drawing, bytes]], dict[str, str]]:
+    """Draws and writes the figures; returns them, and why others were not drawn."""
+    drawn, not_drawn = [], {}
+    for figure in comparison.spec.figures or default_figures(comparison):
+        try:
+            drawing = draw(comparison, figure, numbers)
+        except ValueError as error:
+            not_drawn[figure.title or figure.id] = str(error).rstrip(".")
+            continue
+        png = png_of(drawing.figure)
+        write_figure(figure, drawing, png, folder)
+        drawn.append((figure, drawing, png))
+    return drawn, not_drawn
+
+
+def _run_numbers(comparison: Comparison, outcomes: pd.Series, numbers: Numbers) -> dict[int, str]:
+    found = {}
+    for run, row in comparison.runs.iterrows():
+        groups = {name: str(row[name]) for name in ("condition", "method", "folder")}
+        seeds = [] if pd.isna(row["seed"]) else [int(row["seed"])]
+        value = float(outcomes[run])
+        groups["outcome"] = comparison.outcome.name
+        text = numbers.add(f"run/{run}", groups, int(row["counted"]), 1, value, None, "outcome of one run", seeds, digits=4)
+        found[int(str(run))] = text
+    return found
+
+
+def _links(comparison: Comparison, folder: Path) -> dict[int, str]:
+    """Returns the way from the page to each run, which stays right when both are moved together."""
+    start = folder.resolve()
+    ways = {run: os.path.relpath(Path(place).resolve(), start) for run, place in comparison.runs["folder"].items()}
+    return {int(str(run)): quote(Path(way).as_posix() + "/") for run, way in ways.items()}
