@@ -81,9 +81,11 @@ class StudyFolder:
         told = {"time": now, "cell": cell.place, "event": event, "message": message[:_LONGEST_MESSAGE], "identity": cell.identity}
         told["folder"] = (self.path / cell.place).exists()
         line = f"{json.dumps(told)}\n".encode()
-        descriptor = os.open(self.path / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path / EVENTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line)
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a process that was killed
+            os.write(descriptor, (b"\n" if torn else b"") + line)
         finally:
             os.close(descriptor)
 

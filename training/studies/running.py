@@ -3,7 +3,8 @@
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -33,14 +34,24 @@ def run_study(asked: Study) -> int:
         KeyboardInterrupt: If the user stopped it.
     """
     study = StudyFolder(asked.folder.absolute())
-    words = Words(asked.settings, asked.composer, asked.extra, asked.file.parent)
-    refuse_missing(asked.settings.needs)
-    groups = groups_of(asked.settings, words, {})
+    with _naming(asked.file):
+        refuse_missing(asked.settings.needs)
+        words = Words(asked.settings, asked.composer, asked.extra, asked.file.parent)
+        groups = groups_of(asked.settings, words, {})
     study.claim(asked.resolved)
     code = run_cells(asked, study, groups)
     cells = by_seed(groups)
     study.write_plan(cells, _costs(study, cells))
     return max(code, _report(study))
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Names a study's file in what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def refuse_missing(needs: Sequence[str]) -> None:
@@ -85,7 +96,8 @@ def run_cells(asked: Study, study: StudyFolder, groups: Sequence[Group], what: s
     to_do = [cell for cell in cells if states[cell.place].runs(asked.retry)]
     print(f"{asked.settings.name}{what}: {len(to_do)} of {len(cells)} to do{_told(states)}", flush=True)
     if to_do:
-        _try_out(groups, states, {cell.place for cell in to_do})
+        with _naming(asked.file):
+            _try_out(groups, states, {cell.place for cell in to_do})
         study.write_plan(by_seed(groups), {}) if not what else None
         try:
             job = StudyJob(study.path, tuple(to_do), asked.retry)
