@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from plasticity.settings.plugins import load_plugins
 from plasticity.training.config.command_line import Composer, checked_overrides
@@ -43,7 +43,7 @@ class Cell:
     @property
     def label(self) -> str:
         """What it is called in messages."""
-        return f"{self.condition}/{self.method}/seed_{self.seed}"
+        return self.place.removeprefix(f"{RUNS}/")
 
 
 @dataclass(frozen=True)
@@ -177,16 +177,3 @@ def later_wins(words: Sequence[str]) -> list[str]:
     """Returns the words with the last one of each setting in the place of the first."""
     keys = [override.key_or_group for override in parse_overrides(words)]
     return list(dict(zip(keys, words, strict=True)).values())
-
-
-def parameters(settings: Mapping[str, Any]) -> list[str]:
-    """Returns words that set each of the settings."""
-    return [f"{name}={_written(value)}" for name, value in settings.items()]
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(map(_written, value))}]"
-    return "null" if value is None else str(value)

@@ -159,3 +159,8 @@ def _lock(descriptor: int, how: int) -> bool:
 
 def _lock_name(name: str) -> str:
     return name.replace("/", "~")
+
+
+def bytes_in(folder: Path) -> int:
+    """Returns what the files in a folder take."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -16,9 +16,10 @@ from plasticity.training.entry import program
 from plasticity.training.saving.status import read_status
 from plasticity.training.studies.asking import Study
 from plasticity.training.studies.cells import Cell, Group, Words, by_seed, groups_of
-from plasticity.training.studies.folder import REPORT, StudyFolder
+from plasticity.training.studies.folder import REPORT, StudyFolder, bytes_in
 from plasticity.training.studies.jobs import StudyJob
 from plasticity.training.studies.states import BUSY, DONE, FAILED_BEFORE, INTERRUPTED, OTHER, STATES, TO_DO, State, state_of
+from plasticity.training.studies.tuning import Point, choose, points_of
 
 _NAMED: Final = 5
 
@@ -27,7 +28,8 @@ def run_study(asked: Study) -> int:
     """Runs what is missing, and makes the report.
 
     Returns:
-        The exit code: 0, or 1 if a run failed, is missing in the end, or has other settings than the study's.
+        The exit code: 0, or 1 if a run failed, is missing in the end, or has other settings than the study's; of ``plan=true``
+        2 if data files are missing.
 
     Raises:
         ValueError: If something is wrong with the study or its folder; no run has been begun then.
@@ -35,14 +37,56 @@ def run_study(asked: Study) -> int:
     """
     study = StudyFolder(asked.folder.absolute())
     with _naming(asked.file):
-        refuse_missing(asked.settings.needs)
+        if not asked.plan:
+            refuse_missing(asked.settings.needs)
         words = Words(asked.settings, asked.composer, asked.extra, asked.file.parent)
-        groups = groups_of(asked.settings, words, {})
+        groups, points = groups_of(asked.settings, words, {}), points_of(asked.settings, words)
+    if asked.plan:
+        if points:
+            chosen, _ = choose(asked.settings, study, points, states_of(study, [point.group for point in points]), write=False)
+            groups = groups_of(asked.settings, words, chosen or {})
+        return _plan(asked, study, groups, [point.group for point in points])
     study.claim(asked.resolved)
-    code = run_cells(asked, study, groups)
+    code = 0
+    if points:
+        code, chosen = _tuned(asked, study, points)
+        if chosen is None:
+            return code
+        groups = groups_of(asked.settings, words, chosen)
+    code = max(code, run_cells(asked, study, groups))
     cells = by_seed(groups)
     study.write_plan(cells, _costs(study, cells))
     return max(code, _report(study))
+
+
+def _tuned(
+    asked: Study, study: StudyFolder, points: Sequence[Point]
+) -> tuple[int, dict[tuple[str, str], tuple[str, ...]] | None]:
+    """Runs what is missing of the tuning and chooses; returns the exit code, and the chosen words or None."""
+    groups = [point.group for point in points]
+    code = run_cells(asked, study, groups, " (tuning)")
+    chosen, lines = choose(asked.settings, study, points, states_of(study, groups))
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
+    for pair, words in (chosen or {}).items():
+        print(f"chosen for {'/'.join(pair)}: {' '.join(words)}", flush=True)
+    return (max(code, 1) if chosen is None else code), chosen
+
+
+def _plan(asked: Study, study: StudyFolder, groups: Sequence[Group], tuning: Sequence[Group]) -> int:
+    from plasticity.training.studies.planning import plan_lines
+
+    states = states_of(study, [*tuning, *groups])
+    absent = missing(asked.settings.needs)
+    if absent:
+        print(f"{asked.settings.name}: {len(states)} runs in {asked.folder}")
+        for name in absent:
+            print(f"missing: {name}", file=sys.stderr)
+        return 2
+    with _naming(asked.file):
+        for line in plan_lines(asked, study, groups, tuning, states):
+            print(line, flush=True)
+    return 0
 
 
 @contextmanager
@@ -173,11 +217,6 @@ def _costs(study: StudyFolder, cells: Sequence[Cell]) -> dict[str, tuple[float |
             continue
         found[cell.place] = (seconds, bytes_in(folder))
     return found
-
-
-def bytes_in(folder: Path) -> int:
-    """Returns what the files in a folder take."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _report(study: StudyFolder) -> int:
