@@ -9,12 +9,13 @@ from hydra.errors import HydraException
 
 from plasticity.training.assembly import assemble
 from plasticity.training.config.grid import GridRun, launch, run_grid
-from plasticity.training.config.parsing import Command, Evaluate, Grid, Report, Show, Study, Train, parse
+from plasticity.training.config.parsing import Command, Evaluate, Grid, Report, Show, Train, parse
 from plasticity.training.entry import program
 from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
 from plasticity.training.run import Outcome, run
 from plasticity.training.saving.run_folder import create_grid_folder, default_run_dir
 from plasticity.training.stopping import EXIT_CODE, unmasked
+from plasticity.training.studies.asking import Study
 
 _SHOW_TRACEBACKS = bool(os.environ.get("HYDRA_FULL_ERROR"))
 

@@ -78,7 +78,13 @@ class StudyFolder:
     def note(self, cell: Cell, event: str, message: str = "") -> None:
         """Adds a line to ``events.jsonl``; one short write, so that lines of several processes do not mix."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        told = {"time": now, "cell": cell.place, "event": event, "message": message[:_LONGEST_MESSAGE], "identity": cell.identity}
+        told: dict[str, Any] = {
+            "time": now,
+            "cell": cell.place,
+            "event": event,
+            "message": message[:_LONGEST_MESSAGE],
+            "identity": cell.identity,
+        }
         told["folder"] = (self.path / cell.place).exists()
         line = f"{json.dumps(told)}\n".encode()
         descriptor = os.open(self.path / EVENTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)

@@ -51,7 +51,7 @@ def read_study(path: Path, short: bool = False) -> tuple[StudySettings, dict[str
         raise ValueError(f"{path}: {error}") from error
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # of a package without types
     """Refuses a key that is there twice, of which YAML would keep the last in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

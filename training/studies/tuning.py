@@ -84,8 +84,8 @@ def choose(
     cells = [cell for point in points for cell in point.group.cells]
     waiting = [cell for cell in cells if states[cell.place].name not in ended]
     if waiting:
-        told = f"{len(waiting)} of {len(cells)} of its runs are missing, {waiting[0].place} first"
-        return None, [f"the tuning is not complete: {told}; what is reported waits for it"]
+        which = f"{len(waiting)} of {len(cells)} of its runs are missing, {waiting[0].place} first"
+        return None, [f"the tuning is not complete: {which}; what is reported waits for it"]
     outcomes = _outcomes(tune.value, study, points, states)
     chosen: dict[tuple[str, str], tuple[str, ...]] = {}
     lines, rows = [], []
