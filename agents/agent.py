@@ -74,7 +74,7 @@ class Policy(Protocol):
 
 
 def learn_from(agent: Agent, experience: Experience, step: int) -> Logs:
-    """Lets an agent take in an experience, at the learning rates that its schedules have then.
+    """Lets an agent learn from an experience, at the learning rates that its schedules have then.
 
     Args:
         agent: The agent.

@@ -240,6 +240,6 @@ def test_a_stop_that_a_library_hides_while_words_are_read_ends_with_one_line(
         with tidied_up(AttributeError("half made")):
             raise Stopped
 
-    monkeypatch.setattr(commands, "_do", cut_off)
+    monkeypatch.setattr(commands, "parse", cut_off)
     assert main([f"run_dir={tmp_path / 'run'}"]) == 130
     assert capsys.readouterr().err == "stopped\n"

@@ -49,10 +49,10 @@ def perform(command: Command) -> int:
         case Evaluate(plan, folder):
             print("\n".join(evaluate_run(plan, folder)))
             return 0
-        case Report(folders, out, bundle):
+        case Report(folders, out, bundle, baseline):
             from plasticity.training.reports.report import report  # draws and tabulates: no other command needs its libraries
 
-            print(f"The report is {report(folders, out, bundle)}")
+            print(f"The report is {report(folders, out, bundle, baseline)}")
             return 0
         case Train(plan, words, given, resume):
             outcome = run(plan, given, words, resume)

@@ -20,6 +20,7 @@ class Recorder:
 
     def __init__(self, last_step: int = 100) -> None:
         self.tape: list[str] = []
+        self.parts: dict[str, Any] = {}
         self.step, self.task, self.last_step = 0, 0, last_step
         self.stopped_in: list[int] = []
         self.saved: dict[str, Any] = {}

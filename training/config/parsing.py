@@ -93,15 +93,17 @@ class Report:
         folders: Grids, studies, runs, or folders that hold any of them; or one bundle.
         out: Folder of the page; None for one in the folder.
         bundle: File to pack runs and page into, or None.
+        baseline: Method that the others are compared with, or None.
     """
 
     folders: tuple[Path, ...]
-    out: Path | None
-    bundle: Path | None
+    out: Path | None = None
+    bundle: Path | None = None
+    baseline: str | None = None
 
 
 Command = Train | Grid | Evaluate | Report | Show | Study
-_REPORT_WORDS: Final = ("report", "run_dir", "bundle")
+_REPORT_WORDS: Final = ("report", "run_dir", "bundle", "baseline")
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -181,9 +183,9 @@ def _report(words: Sequence[str]) -> Report:
         said[name] = [value for choice in chosen_values(override) for value in chosen_names(choice)]
     for name in _REPORT_WORDS[1:]:
         if len(said.get(name, [])) > 1:
-            raise ValueError(f"{name}={','.join(said[name])} must be one place")
-    out, bundle = (Path(said[name][0]) if name in said else None for name in _REPORT_WORDS[1:])
-    return Report(tuple(map(Path, said["report"])), out, bundle)
+            raise ValueError(f"{name}={','.join(said[name])} must be one name")
+    out, bundle = (Path(said[name][0]) if name in said else None for name in ("run_dir", "bundle"))
+    return Report(tuple(map(Path, said["report"])), out, bundle, said["baseline"][0] if "baseline" in said else None)
 
 
 def _value_of(name: str, words: Sequence[str]) -> str | None:

@@ -13,10 +13,10 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from plasticity.settings.naming import did_you_mean
-from plasticity.training.reports.doubts import doubts, machine_of, revision_of
-from plasticity.training.reports.folders import find_runs, study_of
-from plasticity.training.reports.groups import MAIN, NONE, base_method, flat, group
-from plasticity.training.reports.records import TWIN, Record, number_of, read_record
+from plasticity.training.reports.reading.doubts import doubts, machine_of, revision_of
+from plasticity.training.reports.reading.folders import find_runs, study_of
+from plasticity.training.reports.reading.groups import MAIN, NONE, base_method, flat, group
+from plasticity.training.reports.reading.records import TWIN, Record, number_of, read_record
 from plasticity.training.reports.specification import Outcome, ReportSettings, report_settings
 from plasticity.training.saving.identity import LEFT_OUT
 

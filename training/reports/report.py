@@ -8,8 +8,15 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from plasticity.training.reports.bundle import UNPACKED, unpack_bundle, write_bundle
-from plasticity.training.reports.chosen_tables import (
+from plasticity.training.reports.analysis.findings import Findings, find
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import run_outcome
+from plasticity.training.reports.comparison import Comparison, read_comparison
+from plasticity.training.reports.figures import draw
+from plasticity.training.reports.figures.default import default_figures
+from plasticity.training.reports.figures.drawing import Drawing, png_of
+from plasticity.training.reports.output.bundle import UNPACKED, unpack_bundle, write_bundle
+from plasticity.training.reports.output.chosen_tables import (
     chosen_table,
     cost_table,
     difference_table,
@@ -17,17 +24,9 @@ from plasticity.training.reports.chosen_tables import (
     main_table,
     relation_table,
 )
-from plasticity.training.reports.comparison import Comparison, read_comparison
-from plasticity.training.reports.figures import draw
-from plasticity.training.reports.figures.default import default_figures
-from plasticity.training.reports.figures.drawing import Drawing, png_of
-from plasticity.training.reports.findings import Findings, find
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import run_outcome
-from plasticity.training.reports.page import Content, page
-from plasticity.training.reports.specification import Figure
-from plasticity.training.reports.tables import Table
-from plasticity.training.reports.writing import (
+from plasticity.training.reports.output.page import Content, page
+from plasticity.training.reports.output.tables import Table
+from plasticity.training.reports.output.writing import (
     PAGE,
     REPORT,
     claim,
@@ -38,9 +37,10 @@ from plasticity.training.reports.writing import (
     write_tables,
     write_values,
 )
+from plasticity.training.reports.specification import Figure
 
 
-def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None = None) -> Path:
+def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None = None, baseline: str | None = None) -> Path:
     """Makes the report of all runs in folders, or of one bundle, and returns its page.
 
     Args:
@@ -48,6 +48,7 @@ def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None
         out: Folder of the report, a new one or that of an earlier report; None for ``report`` in the folder, for
             ``reports/<names>`` of several folders, and for ``<name>_report`` next to a bundle.
         bundle: File to pack runs and report into, or None.
+        baseline: Method that the others are compared with; None for the study's, or else ``none`` or the first.
 
     Raises:
         ValueError: A folder holds no run, a file is no bundle, the settings of the report are wrong, or it cannot be written.
@@ -58,14 +59,14 @@ def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None
     packed = [folder for folder in folders if folder.suffix == ".zip" and folder.is_file()]
     if packed and len(folders) > 1:
         raise ValueError(f"report={packed[0]}: a bundle is reported alone, not with other folders")
-    out = out or _default_out(folders)
+    out, chosen = out or _default_out(folders), {} if baseline is None else {"baseline": baseline}
     if packed:
         claim(out)
         shutil.rmtree(out / UNPACKED, ignore_errors=True)  # of an earlier bundle
         places, names, spec = unpack_bundle(packed[0], out / UNPACKED)
-        comparison = read_comparison(places, spec, **names)
+        comparison = read_comparison(places, spec, **{**names, **chosen})
     else:
-        places, comparison = list(folders), read_comparison(folders)
+        places, comparison = list(folders), read_comparison(folders, None, **chosen)
     made = make_report(comparison, out)
     if bundle is not None:
         write_bundle(Path(bundle), places, comparison, out)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, ClassVar, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from plasticity.settings.fields import Settings, setting
+from plasticity.settings.fields import Settings, describe, setting
 from plasticity.settings.naming import did_you_mean
 
 REDUCTIONS: Final = ("mean", "last", "min", "max", "area")
@@ -207,9 +207,10 @@ def _made(cls: type[_Made], values: Any, where: str) -> _Made:
 
 
 def _refuse_unused(values: Mapping[str, Any], where: str) -> None:
+    """Raises ValueError for a setting of another kind of figure, unless it has its default, as in a file with all of them."""
     kind = values.get("kind", "curves")
-    for key in values if kind in _USES else ():
-        if key not in (*_COMMON, *_USES[kind]):
+    for key, value in values.items() if kind in _USES else ():
+        if key not in (*_COMMON, *_USES[kind]) and value != describe(Figure)[key].default:
             raise ValueError(f"{where}.{key} does not belong to kind={kind}, which has {', '.join(_USES[kind])}")
 
 

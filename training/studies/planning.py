@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from plasticity.training.reports.analysis.outcomes import cell_of, run_outcome
+from plasticity.training.reports.analysis.statistics import detectable_difference
 from plasticity.training.reports.comparison import read_comparison
-from plasticity.training.reports.outcomes import cell_of, run_outcome
-from plasticity.training.reports.statistics import detectable_difference
 from plasticity.training.saving.status import read_status
 from plasticity.training.studies.asking import Study
 from plasticity.training.studies.cells import Group

@@ -114,8 +114,8 @@ def choose(
 
 def _outcomes(outcome: Outcome, study: StudyFolder, points: Sequence[Point], states: Mapping[str, State]) -> dict[str, float]:
     """Returns the outcome of each finished run by place."""
+    from plasticity.training.reports.analysis.outcomes import run_outcome
     from plasticity.training.reports.comparison import read_comparison  # takes a second, which a study without tuning saves
-    from plasticity.training.reports.outcomes import run_outcome
 
     places = {
         str(study.path / cell.place): cell.place

@@ -13,7 +13,7 @@ import yaml
 import run_agent
 from plasticity.training.config import command_line, parsing, settings
 from plasticity.training.config.command_line import CONFIGS, Composer
-from plasticity.training.config.parsing import Evaluate, Grid, Show, Train, parse
+from plasticity.training.config.parsing import Evaluate, Grid, Report, Show, Train, parse
 from plasticity.training.saving.checkpoint import latest_checkpoint, load_checkpoint
 
 SMALL = ["network.widths=[8]", "agent.warmup_env_steps=5", "agent.batch_size=4", "progress=false"]
@@ -251,3 +251,30 @@ def test_a_file_that_would_be_hidden_is_refused(own: Path) -> None:
     (own / "agent" / "ppo.yaml").touch()
     with pytest.raises(ValueError, match=r"^agent=ppo has two files, .*/agent/ppo\.yaml and .*mine/agent/ppo\.yaml; "):
         parse(["seed=1", "--config-dir", str(own)])
+
+
+# Reports
+
+
+def test_a_report() -> None:
+    assert parse(["report=a,b/c"]) == Report((Path("a"), Path("b/c")))
+    words = ["report=[a]", "run_dir=out", "bundle=b.zip", "baseline=none"]
+    assert parse(words) == Report((Path("a"),), Path("out"), Path("b.zip"), "none")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["report=a", "seed=3"], r"^seed=3 does not go with report=, which takes run_dir, bundle, baseline alone$"),
+        (["report=a", "bundle=b.zip,c.zip"], r"^bundle=b\.zip,c\.zip must be one name$"),
+    ],
+)
+def test_mistakes_in_a_report(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(words)
+
+
+def test_a_report_of_nothing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_agent.main([f"report={tmp_path}"]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from run_folders import config_of, finished, returns, write_run
 
+from plasticity.training.reports.analysis.findings import find
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import read_comparison
-from plasticity.training.reports.findings import find
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import report_settings
 
 OUTCOMES = {"none": (0.80, 0.82, 0.84), "redo": (0.83, 0.84, 0.88)}
@@ -239,6 +239,13 @@ def test_a_run_that_was_made_again_after_a_stop_counts_once(tmp_path: Path) -> N
     row = find(comparison, Numbers()).main.iloc[0]
     assert (row["n"], row["N"]) == (2, 3)
     assert any("2 runs have the settings and seed of another one" in warning for warning in comparison.warnings)
+
+
+def test_a_run_that_goes_on_or_was_killed_does_not_count(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", config_of(0), returns(0.5, steps=60), status={"state": "running", "step": 60, "steps": 100})
+    run = read_comparison([tmp_path]).runs.loc[0]
+    assert (run["state"], run["counted"]) == ("running", False)
+    assert run["why_not"] == "running: its process was killed at step 60 of 100 or later"
 
 
 def test_mixtures_are_named(tmp_path: Path) -> None:

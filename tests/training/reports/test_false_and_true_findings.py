@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from run_folders import config_of, finished, returns, write_run
 
+from plasticity.training.reports.analysis.findings import cells_of, differences_of, find
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.statistics import best_methods, detectable_difference
 from plasticity.training.reports.comparison import Comparison, read_comparison
-from plasticity.training.reports.findings import cells_of, differences_of, find
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import Outcome, ReportSettings
-from plasticity.training.reports.statistics import best_methods, detectable_difference
 
 REPEATS = 200
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from compared_runs import write_comparison, write_heatmap
 
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison, read_comparison
 from plasticity.training.reports.figures import KINDS, draw
 from plasticity.training.reports.figures.default import default_figures
 from plasticity.training.reports.figures.drawing import png_of, styles
 from plasticity.training.reports.figures.layers import FIRST, SECOND, FiringRates, averaged, grouped
 from plasticity.training.reports.figures.matrix import read_matrix
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import KINDS as DECLARED
 from plasticity.training.reports.specification import Figure
 
@@ -60,7 +60,7 @@ def test_differences_show_every_pair(comparison: Comparison) -> None:
     made = draw(comparison, figure("differences"), Numbers())
     rows = made.data[made.data["condition"] == comparison.conditions[0]]
     np.testing.assert_allclose(rows["difference"], [0.03, 0.02, 0.04])
-    assert "redo 0.03 [0.00516, 0.0548]" in made.panels[0].alt
+    assert "redo 0.030 [0.005, 0.055]" in made.panels[0].alt
 
 
 def test_final_values_are_points_and_a_mean(comparison: Comparison) -> None:
@@ -68,7 +68,7 @@ def test_final_values_are_points_and_a_mean(comparison: Comparison) -> None:
     assert len(made.data) == 12
     points = [line for line in made.figure.axes[0].lines if line.get_linestyle() == "None" and len(line.get_xdata()) == 3]
     np.testing.assert_allclose(sorted(points[0].get_xdata()), [0.80, 0.82, 0.84])
-    assert "none 0.82, n = 3" in made.panels[0].alt
+    assert "none 0.820 [0.770, 0.870], n = 3" in made.panels[0].alt
 
 
 def test_doses_come_from_the_settings(comparison: Comparison) -> None:

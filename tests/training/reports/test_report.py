@@ -3,19 +3,20 @@ import gzip
 import json
 import re
 import zipfile
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from compared_runs import write_comparison
 
-from plasticity.training.reports.bundle import changed
 from plasticity.training.reports.comparison import read_comparison
-from plasticity.training.reports.elements import legend
 from plasticity.training.reports.figures.drawing import styles
+from plasticity.training.reports.output.bundle import changed
+from plasticity.training.reports.output.elements import legend
+from plasticity.training.reports.output.tables import Table, latex_text, to_csv, to_html, to_latex, to_markdown
 from plasticity.training.reports.report import report
 from plasticity.training.reports.specification import Figure, Outcome, ReportSettings, report_settings
-from plasticity.training.reports.tables import Table, latex_text, to_csv, to_html, to_latex, to_markdown
 
 VOID = {"meta", "img", "line", "circle", "path", "br"}
 
@@ -47,6 +48,15 @@ class Checked(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_figures() -> Iterator[None]:
+    """Most of the time of a report goes into figures, which have tests of their own."""
+    few = [Figure(id="outcome", values=["task/online_accuracy"]), Figure(id="final", kind="final")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plasticity.training.reports.report.default_figures", lambda comparison: few)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +201,38 @@ def test_a_figure_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
     comparison = read_comparison([write_comparison(tmp_path / "runs")], spec)
     text = make_report(comparison, tmp_path / "out").read_text()
     assert "Loss is not drawn: no run has rows of no/such by step." in text
+
+
+def test_a_page_that_would_become_too_large_links_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plasticity.training.reports.output import page
+
+    monkeypatch.setattr(page, "MOST_BYTES", 60_000)
+    made = report([write_comparison(tmp_path / "runs")], tmp_path / "out")
+    assert made.stat().st_size < 150_000
+    assert "This page would become too large with it" in made.read_text()
+    assert "data:image/png" in made.read_text()
+
+
+def test_one_run_alone_has_a_page(tmp_path: Path) -> None:
+    runs = write_comparison(tmp_path / "runs")
+    made = report([runs / "relu_none_0"])
+    assert made == runs / "relu_none_0" / "report" / "index.html"
+    assert "0.8" in made.read_text()
+
+
+def test_damaged_and_missing_runs_are_listed(tmp_path: Path) -> None:
+    runs = write_comparison(tmp_path / "runs")
+    (runs / "relu_none_0" / "config.yaml").write_text("{")
+    (runs / "relu_redo_1" / "metrics.csv").write_bytes(b"\xff\x00")
+    (runs / "tanh_none_0" / "status.json").write_text('{"state": "failed", "step": 50, "steps": 100, "error": "loss <nan>"}')
+    made = report([runs], tmp_path / "out", tmp_path / "b.zip")
+    text = made.read_text()
+    assert text.count('<span class="state">') == 12
+    assert "loss &lt;nan&gt;" in text
+    again = json.loads((report([tmp_path / "b.zip"], tmp_path / "again").parent / "report.json").read_text())
+    assert sorted(run["state"] for run in again["runs"]) == sorted(
+        run["state"] for run in json.loads((tmp_path / "out" / "report.json").read_text())["runs"]
+    )
 
 
 def test_settings_survive_the_bundle() -> None:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from run_folders import config_of, finished, write_run
 
+from plasticity.training.reports.analysis.findings import find
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import read_comparison
-from plasticity.training.reports.findings import find
-from plasticity.training.reports.numbers import Numbers
 
 
 @pytest.mark.slow

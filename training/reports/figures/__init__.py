@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Final
 
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures import curves, differences, dose, final, heatmap, matrix, mosaic, scatter
 from plasticity.training.reports.figures.drawing import Drawing
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import Figure
 
 KINDS: Final[dict[str, Callable[[Comparison, Figure, Numbers], Drawing]]] = {

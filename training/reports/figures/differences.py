@@ -1,13 +1,12 @@
 """Differences from the baseline: every pair of runs as a point, with mean and adjusted interval."""
 
-import numpy as np
 import pandas as pd
 
+from plasticity.training.reports.analysis.findings import cells_of, differences_of
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, name_rows, shown, styles
 from plasticity.training.reports.figures.final import draw_row
-from plasticity.training.reports.findings import cells_of, differences_of
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import Figure
 
 
@@ -37,11 +36,18 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
             each = found[condition].get(method)
             if each is None:
                 continue
-            pairs = _pairs(cells[condition, method].values, cells[condition, baseline].values) if each.paired else pd.Series()
+            pairs = (
+                _pairs(cells[condition, method].values, cells[condition, baseline].values)
+                if each.paired
+                else pd.Series(dtype=float)
+            )
             draw_row(axes, height, pairs.to_numpy(float), each.shown, style[method])
             rows += [(condition, method, seed, value) for seed, value in pairs.items()]
-            bounds = f" [{each.shown.low:.3g}, {each.shown.high:.3g}]" if each.shown.known else ""
-            told.append(f"{method} {each.shown.value:.3g}{bounds}")
+            base, cell = cells[condition, baseline], cells[condition, method]
+            groups = {"condition": condition, "method": method, "baseline": baseline, "outcome": outcome.name}
+            started, seeds = min(cell.started, base.started), [int(seed) for seed in pairs.index] or cell.seeds
+            text = numbers.add_interval(f"differences/{figure.id}/{condition}/{method}", groups, each.shown, started, seeds)
+            told.append(f"{method} {text}")
         name_rows(axes, methods)
         axes.set_xlabel(f"{outcome.name}, less {baseline}")
         axes.grid(axis="x", alpha=0.25)
@@ -59,5 +65,5 @@ def _pairs(method: pd.Series, baseline: pd.Series) -> pd.Series:
     return (
         pd.Series(method[seeds].to_numpy(float) - baseline[seeds].to_numpy(float), seeds)
         if len(seeds)
-        else pd.Series(np.array([]))
+        else pd.Series(dtype=float)
     )

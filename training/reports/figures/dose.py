@@ -3,13 +3,14 @@
 import math
 
 import pandas as pd
+from matplotlib.axes import Axes
 
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import run_outcome
+from plasticity.training.reports.analysis.statistics import summary
 from plasticity.training.reports.comparison import Comparison
-from plasticity.training.reports.figures.drawing import MOST_POINTS, Drawing, Sheet, joined, shown, styles
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import run_outcome
+from plasticity.training.reports.figures.drawing import MOST_POINTS, Drawing, Sheet, Style, joined, shown, styles
 from plasticity.training.reports.specification import Figure
-from plasticity.training.reports.statistics import summary
 
 _RATIO = 9.99  # of the largest to the smallest dose from which the axis is logarithmic
 
@@ -40,31 +41,54 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     sheet = Sheet(conditions, legend={name: look[name] for name in given["method"].unique()} if several else None)
     alts = []
     for axes, condition in zip(sheet.axes, conditions, strict=True):
-        part, told = given[given["condition"] == condition], []
-        for name, rows in part.groupby("method", sort=False) if several else [(comparison.baseline, part)]:
-            style, points = (
-                look[str(name)],
-                [(x, summary(each["value"], name=comparison.name)) for x, each in rows.groupby("dose")],
-            )
-            axes.plot([x for x, _ in points], [each.value for _, each in points], color=style.colour, linestyle=style.dash)
-            for x, each in points:
-                if each.known:
-                    axes.plot([x, x], [each.low, each.high], color=style.colour, linewidth=1.2)
-                told.append(f"{x:g}: {each.value:.3g}")
-            few = rows.groupby("dose")["value"].transform("size") <= MOST_POINTS
-            axes.plot(
-                rows["dose"][few], rows["value"][few], color=style.colour, marker=style.marker, linestyle="", alpha=0.5, ms=4
-            )
-        without = table[(table["condition"] == condition) & table["dose"].isna()]
-        for name, rows in without.groupby("method", sort=False):
-            axes.axhline(rows["value"].mean(), color="0.4", linewidth=0.9, linestyle=":")
-            axes.annotate(str(name), (1, rows["value"].mean()), xycoords=("axes fraction", "data"), ha="right", fontsize=7.5)
-        if part["dose"].min() > 0 and part["dose"].max() / part["dose"].min() > _RATIO:
+        part = table[table["condition"] == condition]
+        told = []
+        for name, rows in part[part["dose"].notna()].groupby("method" if several else "condition", sort=False):
+            style = look[str(name) if several else comparison.baseline]
+            told += _line(axes, comparison, figure, rows, (condition, str(name), outcome.name), style, numbers)
+        _without(axes, part[part["dose"].isna()])
+        low, high = part["dose"].min(), part["dose"].max()
+        if low > 0 and high / low > _RATIO:
             axes.set_xscale("log")
         axes.set(xlabel=figure.setting, ylabel=outcome.name)
         axes.grid(alpha=0.25)
-        alts.append(f"{outcome.name} by {figure.setting}, {condition}: {'; '.join(told)}.")
+        alts.append(f"{outcome.name} by {figure.setting}, {condition}: {'; '.join(told) or 'no values'}.")
     caption = (
-        "Each point is a run; the line joins means, upright lines are 95 % intervals from 3 runs on; dotted: without the setting."
+        "Each point is a run, where a dose has at most 10; the line joins means (from 10 runs on interquartile means), upright "
+        "lines are 95 % intervals from 3 runs on; dotted: means of runs without the setting."
     )
-    return Drawing(sheet.figure, sheet.panels(alts), table, caption, {})
+    legend = {name: look[name] for name in given["method"].unique()} if several else {}
+    return Drawing(sheet.figure, sheet.panels(alts), table, caption, legend)
+
+
+def _line(
+    axes: Axes,
+    comparison: Comparison,
+    figure: Figure,
+    rows: pd.DataFrame,
+    place: tuple[str, str, str],
+    style: Style,
+    numbers: Numbers,
+) -> list[str]:
+    """Draws one method, condition and outcome being in ``place`` with it; returns its numbers in words."""
+    told, means = [], []
+    for dose, each in rows.groupby("dose"):
+        found = summary(each["value"], name=comparison.name)
+        means.append((float(str(dose)), found.value))
+        if found.known:
+            axes.plot([dose, dose], [found.low, found.high], color=style.colour, linewidth=1.2)
+        if len(each) <= MOST_POINTS:
+            axes.plot(each["dose"], each["value"], style.marker, color=style.colour, markersize=4, alpha=0.5)
+        groups = {"condition": place[0], "method": place[1], "outcome": place[2], figure.setting: f"{dose:g}"}
+        id = f"dose/{figure.id}/{place[0]}/{place[1]}/{dose:g}"
+        seeds = [int(seed) for seed in each["seed"].dropna()]
+        told.append(f"{dose:g}: {numbers.add_interval(id, groups, found, len(each), seeds)}")
+    axes.plot([x for x, _ in means], [y for _, y in means], color=style.colour, linestyle=style.dash)
+    return told
+
+
+def _without(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draws the mean of runs that lack the setting, of each method."""
+    for name, each in rows.groupby("method", sort=False):
+        axes.axhline(each["value"].mean(), color="0.4", linewidth=0.9, linestyle=":")
+        axes.annotate(str(name), (1, each["value"].mean()), xycoords=("axes fraction", "data"), ha="right", fontsize=7.5)

@@ -152,8 +152,8 @@ class Sheet:
         axes.tick_params(labelsize=_TEXT["font.size"] - 1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(self._titles[place], fontsize=_TEXT["font.size"] + 0.5, loc="left")
-        axes.xaxis.label.set_size(_TEXT["font.size"])
-        axes.yaxis.label.set_size(_TEXT["font.size"])
+        axes.xaxis.label.set_fontsize(_TEXT["font.size"])
+        axes.yaxis.label.set_fontsize(_TEXT["font.size"])
         return axes
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import Cell, cell_of, run_outcome
+from plasticity.training.reports.analysis.statistics import Interval, summary
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import MOST_POINTS, Drawing, Sheet, Style, name_rows, shown, styles
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import Cell, cell_of, run_outcome
 from plasticity.training.reports.specification import Figure
-from plasticity.training.reports.statistics import Interval, summary
 
 
 def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
@@ -36,7 +36,10 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
             interval = summary(cell.values, name=comparison.name)
             draw_row(axes, height, cell.values.to_numpy(float), interval, style[method])
             rows += [(condition, method, seed, value) for seed, value in cell.values.items()]
-            told.append(f"{method} {interval.value:.3g}, n = {cell.n}")
+            groups = {"condition": condition, "method": method, "outcome": outcome.name}
+            id = f"final/{figure.id}/{condition}/{method}"
+            text = numbers.add_interval(id, groups, interval, cell.started, cell.seeds)
+            told.append(f"{method} {text}, n = {cell.n}")
         name_rows(axes, methods)
         axes.set_xlabel(outcome.name)
         axes.grid(axis="x", alpha=0.25)

@@ -5,10 +5,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, joined, shown
 from plasticity.training.reports.figures.layers import FiringRates, Map, grouped, layers_of, scalar_layers, scalar_map
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import Figure
 
 _ROWS = 7  # names at the vertical axis
@@ -38,7 +38,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
         bar = sheet.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.04, 1)))
         bar.ax.tick_params(labelsize=7.5)
         frames.append(_frame(each, place))
-        alts.append(f"Heatmap, {title}: {_told(each, firing)}; mean of {each.n} runs.")
+        alts.append(f"Heatmap, {title}: {_told(each, figure, place, numbers)}; mean of {each.n} runs.")
     n = sorted({each.n for each in maps.values()})
     what = "Share of the units (colour) that fire so often (rows)" if firing else f"{figure.value} (colour) by layer (rows)"
     caption = (
@@ -99,8 +99,21 @@ def _frame(each: Map, place: tuple[str, str, str]) -> pd.DataFrame:
     return table.assign(condition=place[0], method=place[1], group=place[2], n=each.n)
 
 
-def _told(each: Map, firing: bool) -> str:
-    first, last = each.values[:, 0], each.values[:, -1]
-    if firing:
-        return f"units that never fire {100 * first[0]:.1f} % at first, {100 * last[0]:.1f} % at last"
-    return "; ".join(f"{name} {a:.3g} at first, {b:.3g} at last" for name, a, b in zip(each.rows, first, last, strict=True))
+def _told(each: Map, figure: Figure, place: tuple[str, str, str], numbers: Numbers) -> str:
+    """Returns the first and last column in words, of firing rates the units that never fire; the numbers are written down."""
+    told = []
+    for row, name in enumerate(each.rows[:1] if _is_firing(figure) else each.rows):
+        ends = []
+        for what, column in (("first", 0), ("last", -1)):
+            groups = {
+                "condition": place[0],
+                "method": place[1],
+                "layers": place[2],
+                "row": name,
+                "step": f"{each.steps[column]:g}",
+            }
+            id = "/".join(["heatmap", figure.id, *place, name, what])
+            value = float(each.values[row, column])
+            ends.append(numbers.add(id, groups, each.n, each.n, value, None, f"mean over runs of the {what} column"))
+        told.append(f"{name} {ends[0]} at first, {ends[1]} at last")
+    return "; ".join(told)

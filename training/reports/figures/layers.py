@@ -1,6 +1,7 @@
 """Values by layer, averaged over seeds: firing rates of ``heatmap.csv``, and metrics of single layers."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from plasticity.training.reports.comparison import Comparison
 FIRING: Final = "plasticity/firing_rate_heatmap"
 MOST_COLUMNS: Final = 120
 _SUM: Final = "_sum"  # the end of the name of a residual block's second ReLU
+_MOST_FILES: Final = 2000  # heatmaps that are remembered, about 0.1 MB each
 FIRST, SECOND = "first ReLUs of blocks", "second ReLUs of blocks"
 
 
@@ -32,18 +34,60 @@ class Map:
     n: int
 
 
-def read_heatmap(folder: Path) -> pd.DataFrame:
-    """Returns the rows of a run's ``heatmap.csv``, empty if there is none; a last line that a kill cut off is left out."""
-    columns = ["step", "name", "bin", "units", "share"]
+@dataclass(frozen=True)
+class Rates:
+    """Distributions of one run, each of one layer at one step.
+
+    Attributes:
+        names: Of the layers, shape (distributions,).
+        steps: Shape (distributions,).
+        units: Units of the layer, shape (distributions,).
+        shares: Shape (distributions, bins).
+        bins: Names of the bins, from the lowest.
+    """
+
+    names: np.ndarray
+    steps: np.ndarray
+    units: np.ndarray
+    shares: np.ndarray
+    bins: list[str]
+
+
+def read_rates(folder: Path) -> Rates:
+    """Returns what a run's ``heatmap.csv`` holds, nothing if there is none; a distribution that a kill cut off is left out."""
+    path = folder / "heatmap.csv"
     try:
-        table = pd.read_csv(
-            folder / "heatmap.csv", usecols=columns, dtype={"name": "category", "bin": "category"}, on_bad_lines="skip"
-        )
+        state = path.stat()
+    except OSError:
+        return _NOTHING
+    return _read_rates(path, state.st_mtime_ns, state.st_size)
+
+
+_NOTHING: Final = Rates(np.empty(0, object), np.empty(0, np.int64), np.empty(0), np.empty((0, 0)), [])
+
+
+@lru_cache(maxsize=_MOST_FILES)
+def _read_rates(path: Path, changed: int, size: int) -> Rates:
+    columns = ["step", "name", "bin", "units", "share"]
+    kinds = {"name": "category", "bin": "category"}
+    try:
+        table = pd.read_csv(path, usecols=columns, dtype=kinds, on_bad_lines="skip")
     except (OSError, ValueError):
-        return pd.DataFrame(columns=columns)
+        return _NOTHING
     for column in ("step", "units", "share"):
         table[column] = pd.to_numeric(table[column], errors="coerce")
-    return table.dropna()
+    table = table.dropna()
+    if not len(table):
+        return _NOTHING
+    place, order = pd.factorize(table["bin"])  # in the order in which they stand there
+    starts = np.flatnonzero(place == 0)
+    starts = starts[starts + len(order) <= len(table)]
+    places = starts[:, None] + np.arange(len(order))
+    whole = (place[places] == np.arange(len(order))).all(axis=1)  # rows of one distribution follow each other
+    starts, places = starts[whole], places[whole]
+    step, units, share = (table[column].to_numpy(float) for column in ("step", "units", "share"))
+    names = table["name"].astype(str).to_numpy(object)[starts]
+    return Rates(names, step[starts].astype(np.int64), units[starts], share[places], [str(label) for label in order])
 
 
 def layers_of(names: list[str], chosen: list[str]) -> list[str]:
@@ -62,15 +106,14 @@ class FiringRates:
 
     def __init__(self, comparison: Comparison, value: str = "") -> None:
         self._comparison, self.value = comparison, value or FIRING
-        self._tables: dict[int, pd.DataFrame] = {}
 
     def names(self) -> list[str]:
         """Returns the layers that any run has."""
         found: dict[str, None] = {}
         for run in self._comparison.runs.index[self._comparison.runs["counted"]]:
-            names = self._table(run)["name"]
-            found |= dict.fromkeys(str(name) for name in names.unique() if str(name).startswith(f"{self.value}/"))
-        return [name.removeprefix(f"{self.value}/") for name in found]
+            found |= dict.fromkeys(read_rates(self._comparison.folder_of(run)).names)
+        start = f"{self.value}/"
+        return [name.removeprefix(start) for name in found if name.startswith(start)]
 
     def map(self, runs: pd.Index, layers: list[str] | None) -> Map | None:
         """Returns the mean over runs of the shares, of layers pooled by their units; None where nothing was measured.
@@ -79,23 +122,20 @@ class FiringRates:
             runs: Of one group.
             layers: ``None`` for the measurement of the whole network.
         """
-        names = [self.value] if layers is None else [f"{self.value}/{layer}" for layer in layers]
-        tables, bins = [], []
+        wanted = [self.value] if layers is None else [f"{self.value}/{layer}" for layer in layers]
+        tables: list[pd.DataFrame] = []
+        bins: list[str] = []
         for run in runs:
-            rows = self._table(run)
-            rows = rows[rows["name"].isin(names)]
-            if len(rows):
-                bins = bins or list(dict.fromkeys(rows["bin"].astype(str)))
-                weighted = (rows["share"] * rows["units"]).groupby([rows["step"], rows["bin"].astype(str)]).sum().unstack()
-                total = rows.groupby(["step", rows["bin"].astype(str)])["units"].sum().unstack()
-                tables.append((weighted / total).reindex(columns=bins))
+            rates = read_rates(self._comparison.folder_of(run))
+            chosen = np.isin(rates.names.astype(str), wanted)
+            if chosen.any():
+                bins = bins or rates.bins
+                steps, place = np.unique(rates.steps[chosen], return_inverse=True)
+                total = np.bincount(place, rates.units[chosen])
+                weighted = np.zeros((len(steps), len(rates.bins)))
+                np.add.at(weighted, place, rates.shares[chosen] * rates.units[chosen, None])
+                tables.append(pd.DataFrame(weighted / total[:, None], steps, rates.bins).reindex(columns=bins))
         return averaged(tables, bins) if tables else None
-
-    def _table(self, run: int) -> pd.DataFrame:
-        if run not in self._tables:
-            table = read_heatmap(self._comparison.folder_of(run))
-            self._tables[run] = table[table["name"].astype(str).str.startswith(self.value)]
-        return self._tables[run]
 
 
 def scalar_map(comparison: Comparison, value: str, runs: pd.Index, layers: list[str]) -> Map | None:

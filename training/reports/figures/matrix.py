@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, joined, shown
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import Figure
 
 _MOST = 12  # panels
@@ -43,13 +43,14 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
         sheet.figure.colorbar(image, cax=axes.inset_axes((1.04, 0, 0.05, 1))).ax.tick_params(labelsize=7)
         axes.set_xlabel(f"step {step_of(path):,}")
         mean = float(np.nanmean(matrix))
+        groups = {"condition": condition, "method": method, "matrix": path.parent.name, "step": str(step_of(path))}
+        id = f"matrix/{figure.id}/{condition}/{method}"
+        text = numbers.add(id, groups, 1, 1, mean, None, "mean of the matrix of one run", [] if pd.isna(seed) else [int(seed)])
         alts.append(
-            f"Matrix {path.parent.name} of {title} at step {step_of(path)}: {matrix.shape[0]} x {matrix.shape[1]}, mean {mean:.3g}."
+            f"Matrix {path.parent.name} of {title} at step {step_of(path)}: {matrix.shape[0]} x {matrix.shape[1]}, mean {text}."
         )
         rows.append((condition, method, seed, step_of(path), path.parent.name, *matrix.shape, mean))
-    caption = (
-        f"{chosen[0][-1].parent.name}, rows and columns in the order of the examples; one run of each method, one colour scale."
-    )
+    caption = f"{chosen[0][-1].parent.name}, rows and columns in their raw order; one run of each method, one colour scale."
     data = pd.DataFrame(rows, columns=["condition", "method", "seed", "step", "name", "rows", "columns", "mean"])
     return Drawing(sheet.figure, sheet.panels(alts), data, caption)
 
@@ -75,7 +76,7 @@ def matrix_file(folder: Path, name: str, at: float | None, steps: object) -> Pat
     if not names:
         return None
     files = sorted((folder / "arrays" / names[0]).glob("step_*.npz"), key=step_of)
-    if at is not None and not pd.isna(steps):  # type: ignore[call-overload]
+    if at is not None and not pd.isna(steps):
         files = [path for path in files if step_of(path) <= at * float(steps)]  # type: ignore[arg-type]
     return files[-1] if files else None
 
@@ -93,7 +94,8 @@ def read_matrix(path: Path) -> np.ndarray:
         raise ValueError(f"{path} cannot be read: {error}") from error
     for matrix in [arrays["values"]] if "values" in arrays else list(arrays.values()):
         if matrix.ndim == 2 and np.issubdtype(matrix.dtype, np.number):
-            return matrix.astype(float)
+            values: np.ndarray = matrix.astype(float)
+            return values
     raise ValueError(f"{path} holds no matrix; it holds {joined(list(arrays))}")
 
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
+from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, joined, name_rows, shown
 from plasticity.training.reports.figures.layers import FiringRates, Map, grouped, layers_of
-from plasticity.training.reports.numbers import Numbers
 from plasticity.training.reports.specification import Figure
 
 _GAP = 1  # pixels between tiles
@@ -51,18 +52,8 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     alts, frames = [], []
     for axes, (condition, group) in zip(sheet.axes, places, strict=True):
         found = {(method, layer): maps[condition, method, layer] for method in methods for layer in groups[group]}
-        image = np.full((len(methods) * (_HIGH + _GAP), widest * (_WIDE + _GAP)), np.nan)
-        for row, method in enumerate(methods):
-            for column, layer in enumerate(groups[group]):
-                each = found[method, layer]
-                if each is not None:
-                    above, left = row * (_HIGH + _GAP), column * (_WIDE + _GAP)
-                    image[above : above + _HIGH, left : left + _WIDE] = _tile(each)
-                    frames.append(_frame(each, condition, method, layer))
-        extent = (-0.5, widest - 0.5, len(methods) - 0.5, -0.5)
-        axes.imshow(image, vmin=0, vmax=top, cmap="viridis", aspect="auto", interpolation="nearest", extent=extent)
-        name_rows(axes, methods)
-        axes.set_xticks(range(len(groups[group])), [layer.rpartition("/")[2] for layer in groups[group]], rotation=20, ha="right")
+        frames += [_frame(each, condition, *place) for place, each in found.items() if each is not None]
+        _panel(axes, found, methods, groups[group], widest, top)
         missing = [method for method in methods if all(found[method, layer] is None for layer in groups[group])]
         told = f" Not measured: {joined(missing)}." if missing else ""
         where = ": ".join(filter(None, (condition, group)))
@@ -76,11 +67,29 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     return Drawing(sheet.figure, sheet.panels(alts), pd.concat(frames, ignore_index=True), caption)
 
 
+def _panel(
+    axes: Axes, maps: dict[tuple[str, str], Map | None], methods: list[str], layers: list[str], columns: int, top: float
+) -> None:
+    """Draws methods in rows and layers in columns, of which there is room for ``columns``."""
+    image = np.full((len(methods) * (_HIGH + _GAP), columns * (_WIDE + _GAP)), np.nan)
+    for row, method in enumerate(methods):
+        for column, layer in enumerate(layers):
+            each = maps[method, layer]
+            if each is not None:
+                above, left = row * (_HIGH + _GAP), column * (_WIDE + _GAP)
+                image[above : above + _HIGH, left : left + _WIDE] = _tile(each)
+    extent = (-0.5, columns - 0.5, len(methods) - 0.5, -0.5)
+    axes.imshow(image, vmin=0, vmax=top, cmap="viridis", aspect="auto", interpolation="nearest", extent=extent)
+    name_rows(axes, methods)
+    axes.set_xticks(range(len(layers)), [layer.rpartition("/")[2] for layer in layers], rotation=20, ha="right")
+
+
 def _tile(each: Map) -> np.ndarray:
     """Returns a map as 22 by 40 pixels, its first row below; a pixel shows the value at its place."""
     rows, columns = each.values.shape
     upwards = each.values[np.arange(_HIGH) * rows // _HIGH][::-1]
-    return upwards[:, np.arange(_WIDE) * columns // _WIDE]
+    pixels: np.ndarray = upwards[:, np.arange(_WIDE) * columns // _WIDE]
+    return pixels
 
 
 def _frame(each: Map, condition: str, method: str, layer: str) -> pd.DataFrame:

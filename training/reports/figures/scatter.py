@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pandas as pd
 
-from plasticity.training.reports.alongside import metrics_at, what_goes_with
+from plasticity.training.reports.analysis.alongside import metrics_at, what_goes_with
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.analysis.outcomes import run_outcome
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, shown, styles
-from plasticity.training.reports.numbers import Numbers
-from plasticity.training.reports.outcomes import run_outcome
 from plasticity.training.reports.specification import Figure, Outcome
 
-_MOST = 6  # metrics of a figure that names none
+_MOST = 4  # metrics of a figure that names none
 
 
 def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
@@ -48,9 +48,8 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
             points += [(row.condition, row.metric, method, run, a, b) for run, a, b in zip(runs, x, y, strict=True)]
         told = f"within methods rho = {_rho(row.within)} (family-wise p {_rho(row.p)}), between {_rho(row.between)}"
         axes.set(xlabel=f"{row.metric} at {100 * at:g} %", ylabel="outcome after it")
-        axes.text(
-            0.01, 0.99, told, transform=axes.transAxes, va="top", fontsize=7.5, bbox={"fc": "white", "ec": "none", "alpha": 0.7}
-        )
+        axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=10, pad=15)
+        axes.text(0, 1.02, told, transform=axes.transAxes, va="bottom", fontsize=7.5)
         axes.grid(alpha=0.25)
         alts.append(f"{row.metric} at {100 * at:g} % of the run against {outcome.name}, {row.condition}: {told}.")
     caption = (

@@ -1,0 +1,156 @@
+"""From the rows of a run to one number, or to one curve of bins; only then over seeds."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from plasticity.training.reports.analysis.statistics import FEWEST, LEVEL
+from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.reading.records import TWIN
+from plasticity.training.reports.specification import Outcome
+
+MOST_BINS: Final = 200
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one method in one condition.
+
+    Attributes:
+        values: Outcome by seed, of the runs that count and have one.
+        runs: Run of each, by seed.
+        started: Runs that were started or planned; runs that are the same count once.
+    """
+
+    values: pd.Series
+    runs: pd.Series
+    started: int
+
+    @property
+    def n(self) -> int:
+        """Runs that have an outcome."""
+        return len(self.values)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all runs have one."""
+        return self.n == self.started > 0
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the runs that have one."""
+        return [int(seed) for seed in self.values.index]
+
+
+def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
+    """Returns the one number of each run, NaN of one without finite rows in the part; of runs that did not finish too.
+
+    Rows of which the step is after the first share of the planned steps and up to the last enter, with ``part`` from 0 on that of
+    step 0 too, so that what is measured at a moment and what is reached after it share no row. NaN rows, which say that a value
+    could not be computed, do not enter; an infinite one makes the outcome infinite.
+    """
+    rows = _rows(comparison, outcome.value)
+    steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
+    share = rows["step"].to_numpy() / np.maximum(steps, 1)[rows["run"].to_numpy()]
+    first, last = outcome.part
+    inside = rows[((share > first) | (first == 0)) & (share <= last)]
+    if outcome.by == "task":
+        inside = inside[inside["task"].notna()].groupby(["run", "task"], as_index=False)["value"].mean()
+        inside = inside.rename(columns={"task": "x"})
+    else:
+        inside = inside.rename(columns={"step": "x"})
+    found = _reduced(inside, outcome.reduce)
+    if outcome.normalise is not None:
+        found = (found - outcome.normalise.low) / (outcome.normalise.high - outcome.normalise.low)
+    return (found * outcome.scale).reindex(comparison.runs.index).rename(outcome.name)
+
+
+def cell_of(comparison: Comparison, outcomes: pd.Series, condition: str, method: str) -> Cell:
+    """Returns one cell; an outcome that is not finite counts as one that was not reached."""
+    rows = comparison.cell(condition, method, counted=False)
+    started = int((~rows["why_not"].str.startswith(TWIN)).sum())
+    rows = rows[rows["counted"]]
+    known = outcomes[rows.index].astype(float)
+    rows = rows[np.isfinite(known.to_numpy())].sort_values("seed")
+    seeds = pd.Index(rows["seed"].fillna(-1).astype(int), name="seed")
+    return Cell(pd.Series(outcomes[rows.index].to_numpy(float), seeds), pd.Series(rows.index, seeds), started)
+
+
+def _rows(comparison: Comparison, name: str) -> pd.DataFrame:
+    values = comparison.values
+    rows = values[(values["name"] == name).to_numpy()]
+    return rows[rows["value"].notna()]
+
+
+def _reduced(rows: pd.DataFrame, reduce: str) -> pd.Series:
+    groups = rows.groupby("run")
+    if reduce == "area":
+        return pd.Series({run: _area(each["x"].to_numpy(float), each["value"].to_numpy()) for run, each in groups}, dtype=float)
+    if reduce == "last":
+        return rows.sort_values("x", kind="stable").groupby("run")["value"].last()
+    return {"mean": groups["value"].mean, "min": groups["value"].min, "max": groups["value"].max}[reduce]()
+
+
+def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Returns the area under a curve divided by its width; the value itself of a single point."""
+    order = np.argsort(x, kind="stable")
+    width = float(x[order[-1]] - x[order[0]])
+    return float(np.trapezoid(y[order], x[order])) / width if width > 0 else float(np.mean(y))
+
+
+def binned(comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1) -> pd.DataFrame:
+    """Returns one curve a run: the mean of its rows in each bin, NaN in a bin without rows, which is never filled.
+
+    Args:
+        comparison: The runs.
+        name: Of the value.
+        by: ``step`` or ``task``.
+        bins: How many; 0 is one for each step or task there is, 200 at most.
+        window: Running mean over so many bins, the last of them the bin itself; the first bins have shorter ones.
+
+    Returns:
+        Runs by bins; the columns are the last step or task of each bin. Empty if no run has such rows.
+    """
+    rows = _rows(comparison, name)
+    x = rows["task"] if by == "task" else rows["step"]
+    rows, x = rows[x.notna()], x[x.notna()].astype(np.int64)
+    if not len(x):
+        return pd.DataFrame(index=pd.Index([], name="run"), dtype=float)
+    distinct = np.unique(x.to_numpy())
+    if (bins or MOST_BINS) < len(distinct):
+        edges = np.linspace(min(0, int(distinct[0])), int(distinct[-1]), (bins or MOST_BINS) + 1)
+        ends = edges[1:]
+    else:
+        ends = distinct.astype(float)
+    place = np.minimum(np.searchsorted(ends, x.to_numpy(), side="left"), len(ends) - 1)
+    table = rows["value"].groupby([rows["run"], pd.Series(place, rows.index, name="bin")]).mean().unstack("bin")
+    table = table.reindex(columns=range(len(ends))).set_axis(ends, axis=1)
+    if window > 1:
+        table = table.T.rolling(window, min_periods=1).mean().T.where(table.notna())
+    return table
+
+
+def over_seeds(table: pd.DataFrame, runs: pd.Index, band: str = "auto") -> pd.DataFrame:
+    """Returns the mean over runs of each bin with a pointwise band.
+
+    Args:
+        table: What ``binned`` returned.
+        runs: Those of one group.
+        band: ``sd`` and ``se`` on both sides of the mean, ``t`` a 95 % t interval, ``auto`` the same; no band below three runs.
+
+    Returns:
+        Columns mean, low, high and n, the index that of the bins; low and high are NaN where there is no band.
+    """
+    part = table.reindex(table.index.intersection(runs))
+    n, mean, sd = part.notna().sum(), part.mean(), part.std(ddof=1)
+    if band in ("auto", "t"):
+        half = pd.Series(stats.t.ppf((1 + LEVEL) / 2, np.maximum(n - 1, 1)), part.columns) * sd / np.sqrt(n)
+        half = half.where(n >= FEWEST)
+    else:
+        half = (sd if band == "sd" else sd / np.sqrt(n)).where(n >= FEWEST)
+    return pd.DataFrame({"mean": mean, "low": mean - half, "high": mean + half, "n": n})

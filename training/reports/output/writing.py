@@ -1,0 +1,153 @@
+"""The folder of a report: page, numbers, values, figures and tables."""
+
+import csv
+import gzip
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from plasticity.training.reports.analysis.findings import Findings
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.figures.drawing import Drawing, pdf_of
+from plasticity.training.reports.output.tables import Table, to_csv, to_latex, to_markdown
+from plasticity.training.reports.specification import Figure
+
+PAGE, REPORT = "index.html", "report.json"
+_VALUE_COLUMNS: Final = "run,condition,method,seed,step,task,name,value\n"
+_WRITERS: Final = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+_PARTS: Final = ("figures", "tables", "data")
+
+
+def claim(folder: Path) -> None:
+    """Makes the folder, and empties it of the figures and tables of an earlier report.
+
+    Raises:
+        ValueError: There is something in it that is no report.
+    """
+    try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / REPORT).exists():
+            raise ValueError(f"out={folder} exists and holds no report ({REPORT}); choose another folder")
+        for part in _PARTS:
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        if not (folder / REPORT).exists():
+            (folder / REPORT).write_text("{}\n")  # says whose folder it is, should this be cut off
+    except OSError as error:
+        raise ValueError(f"out={folder} cannot be made: {error.strerror}") from error
+    for part in _PARTS:
+        for path in (folder / part).iterdir():
+            if path.suffix in (".png", ".pdf", ".csv", ".md", ".tex", ".gz"):
+                path.unlink()
+
+
+def write_values(comparison: Comparison, path: Path) -> None:
+    """Writes all values with their groups, run by run, so that memory does not grow with the text."""
+    values, runs = comparison.values, comparison.runs
+    names = [_quoted(str(name)) for name in values["name"].cat.categories]
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=2, fileobj=raw, mtime=0) as packed:
+        file = io.TextIOWrapper(packed, encoding="utf-8", newline="")
+        file.write(_VALUE_COLUMNS)
+        for run, rows in values.groupby("run", sort=True):
+            row = runs.loc[run]
+            head = ",".join([str(run), _quoted(row["condition"]), _quoted(row["method"]), _whole(row["seed"])])
+            tasks = ["" if pd.isna(task) else str(task) for task in rows["task"].astype("Int64").tolist()]
+            columns = zip(rows["step"].tolist(), tasks, rows["name"].cat.codes.tolist(), rows["value"].tolist(), strict=True)
+            file.writelines([f"{head},{step},{task},{names[name]},{value!r}\n" for step, task, name, value in columns])
+        file.flush()
+        file.detach()
+
+
+def write_runs(comparison: Comparison, outcomes: Mapping[str, pd.Series], path: Path) -> None:
+    """Writes one row for each run, its outcomes among the columns."""
+    table = comparison.runs.copy()
+    for name, values in outcomes.items():
+        table[name] = values
+    table.to_csv(path, index_label="run")
+
+
+def write_figure(figure: Figure, drawing: Drawing, png: bytes, folder: Path) -> None:
+    """Writes a figure as PNG and PDF, and what is drawn as CSV."""
+    (folder / f"{figure.id}.png").write_bytes(png)
+    (folder / f"{figure.id}.pdf").write_bytes(pdf_of(drawing.figure))
+    drawing.data.to_csv(folder / f"{figure.id}.csv", index=False)
+
+
+def write_tables(tables: Mapping[str, Table], folder: Path) -> None:
+    """Writes each table that has rows as CSV, Markdown and LaTeX."""
+    for table in tables.values():
+        for ending, written in _WRITERS.items() if table.rows else ():
+            (folder / f"{table.id}.{ending}").write_text(written(table), encoding="utf-8")
+
+
+def write_report(
+    comparison: Comparison,
+    found: Findings,
+    numbers: Numbers,
+    figures: Mapping[str, Drawing],
+    not_drawn: Mapping[str, str],
+    path: Path,
+) -> None:
+    """Writes ``report.json``: every number of the page, the answers and warnings, and what the runs were."""
+    content = {
+        "title": comparison.title,
+        "about": comparison.about,
+        "name": comparison.name,
+        "baseline": comparison.baseline,
+        "conditions": comparison.conditions,
+        "methods": comparison.methods,
+        "answers": found.answers,
+        "warnings": comparison.warnings,
+        "notes": comparison.notes,
+        "specification": plain(asdict(comparison.spec)),
+        "numbers": numbers.records(),
+        "figures": [
+            {"id": id, "caption": drawing.caption, "alts": [panel.alt for panel in drawing.panels]}
+            for id, drawing in figures.items()
+        ],
+        "not_drawn": dict(not_drawn),
+        "runs": plain(
+            [{"run": run, **row} for run, row in zip(comparison.runs.index, comparison.runs.to_dict("records"), strict=True)]
+        ),
+        "varying_settings": {str(run): dict(row) for run, row in comparison.settings.iterrows()},
+        "shared_settings": comparison.config,
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_page(text: str, path: Path) -> None:
+    """Writes the page in one rename, after all that it links to."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def plain(value: Any) -> Any:
+    """Returns plain containers as JSON has them, None for what is not finite or missing."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if value is None or value is pd.NA:
+        return None
+    if hasattr(value, "item"):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _quoted(text: str) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="").writerow([text])
+    return file.getvalue()
+
+
+def _whole(value: Any) -> str:
+    return "" if pd.isna(value) else str(int(value))

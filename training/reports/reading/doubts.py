@@ -1,0 +1,132 @@
+"""What a reader must know before believing a comparison: what is missing, what is mixed, and how few runs there are."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from plasticity.training.reports.analysis.statistics import FEWEST, MANY, detectable_difference, smallest_p
+from plasticity.training.reports.reading.records import TWIN, Record
+
+_SHOWN: Final = 8
+
+
+def doubts(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[str]) -> list[str]:
+    """Returns warnings in sentences, the gravest first."""
+    return [*_not_counted(runs), *_damaged(records), *_mixed(records), *_else(records, runs, confounded), *_few(runs)]
+
+
+def machine_of(known: Mapping[str, Any], what: str) -> str:
+    """Returns ``cpu``, ``capability``, ``threads`` or ``python`` of a provenance, "" if it is not known."""
+    older = {"cpu": "processor", "capability": "processor_capability"}
+    machine = known.get("machine")
+    found = machine.get(what) if isinstance(machine, Mapping) else None
+    found = known.get(older.get(what, what)) if found is None else found
+    return "" if found is None else str(found)
+
+
+def revision_of(known: Mapping[str, Any]) -> str:
+    """Returns the code of a run, ``1a2b3c4d5e+changes`` if its tree had changes, "" if not known."""
+    revision = known.get("git_revision")
+    return "" if not revision else f"{str(revision)[:10]}{'+changes' if known.get('uncommitted_changes') else ''}"
+
+
+def _not_counted(runs: pd.DataFrame) -> list[str]:
+    twice = runs["why_not"].str.startswith(TWIN)
+    lost = runs[~runs["counted"] & ~twice]
+    found = []
+    if len(lost):
+        told = [f"{_name(row)} ({row.why_not})" for row in lost.itertuples()]
+        found.append(f"{len(lost)} of {int((~twice).sum())} runs do not count: {_some(told)}.")
+    if twice.any():
+        found.append(
+            f"{int(twice.sum())} runs have the settings and seed of another one and count once: {_some(_names(runs[twice]))}."
+        )
+    found += _same_in_two_cells(runs)
+    return found
+
+
+def _same_in_two_cells(runs: pd.DataFrame) -> list[str]:
+    counted = runs[runs["counted"] & (runs["identity"] != "")]
+    shared = counted[counted.duplicated("identity", keep=False)]
+    cells = sorted({f"{row.condition} / {row.method}" for row in shared.itertuples()})
+    return [f"Runs of equal settings and seed stand in different groups: {_some(cells)}."] if cells else []
+
+
+def _damaged(records: Sequence[Record]) -> list[str]:
+    told = [f"{record.folder.name}: {remark}" for record in records for remark in record.remarks]
+    return [f"Damaged files: {_some(told)}."] if told else []
+
+
+def _mixed(records: Sequence[Record]) -> list[str]:
+    """Names every mixture that the last bits of numbers may depend on; a resumed run has more than one of each."""
+    parts: list[Mapping[str, Any]] = []
+    for record in records:
+        if record.known:
+            resumed = record.known.get("resumed")
+            parts += [
+                record.known,
+                *(each for each in (resumed if isinstance(resumed, list) else []) if isinstance(each, Mapping)),
+            ]
+    sets = {
+        "code revisions": [revision_of(known) or "not known" for known in parts],
+        "processors": [machine_of(known, "cpu") for known in parts],
+        "processor capabilities (not equal bit for bit)": [machine_of(known, "capability") for known in parts],
+        "numbers of threads": [machine_of(known, "threads") for known in parts],
+        "PyTorch versions": [str((known.get("packages") or {}).get("torch", "")) for known in parts],
+    }
+    found = [f"Mixed {what}: {_counts(values)}." for what, values in sets.items() if len(set(filter(None, values))) > 1]
+    if any(revision_of(known).endswith("+changes") for known in parts):
+        found.append("Some runs come from code with changes that no revision holds.")
+    return found + _mixed_files(parts)
+
+
+def _mixed_files(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    digests: dict[str, set[str]] = {}
+    for known in parts:
+        for section in ("plugins", "files"):
+            entries = known.get(section)
+            for place, digest in (entries if isinstance(entries, Mapping) else {}).items():
+                digests.setdefault(str(place).rpartition("/")[2], set()).add(str(digest))
+    told = [name for name, seen in digests.items() if len(seen) > 1]
+    return [f"Files that runs were made with differ between them: {_some(told)}."] if told else []
+
+
+def _else(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[str]) -> list[str]:
+    if not confounded:
+        return []
+    return [f"What else differs between runs, beyond the methods' own settings: {_some(list(confounded))}."]
+
+
+def _few(runs: pd.DataFrame) -> list[str]:
+    counts = runs[runs["counted"]].groupby(["condition", "method"]).size()
+    if not len(counts) or counts.min() >= MANY:
+        return []
+    n = int(counts.min())
+    if n < FEWEST:
+        where = [f"{condition} / {method}" for (condition, method), count in counts.items() if count < FEWEST]
+        return [f"Fewer than {FEWEST} runs, so no interval and no bold: {_some(where)}."]
+    times = detectable_difference(1.0, n)
+    said = f"Few seeds (n = {n}): means and Student's t intervals; a difference of {times:.2f} standard deviations of paired"
+    ranks = f"; Wilcoxon's p cannot be below {smallest_p(n):.4g}, so no p of ranks is printed" if smallest_p(n) > 0.05 else ""
+    return [f"{said} differences is found with 80 % power{ranks}."]
+
+
+def _name(row: Any) -> str:
+    seed = "" if pd.isna(row.seed) else f" seed {row.seed}"
+    known = row.method != "?"
+    return f"{row.condition} / {row.method}{seed}" if known else str(row.folder).rpartition("/")[2]
+
+
+def _names(runs: pd.DataFrame) -> list[str]:
+    return [_name(row) for row in runs.itertuples()]
+
+
+def _counts(values: Sequence[str]) -> str:
+    counts = {value: values.count(value) for value in dict.fromkeys(filter(None, values))}
+    return _some([f"{value} ({count})" for value, count in counts.items()])
+
+
+def _some(told: Sequence[str]) -> str:
+    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    return ", ".join(told[:_SHOWN]) + more

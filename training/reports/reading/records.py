@@ -1,0 +1,244 @@
+"""What the files of one run say: its settings, its state, and its table; what is damaged is said, never raised."""
+
+import io
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from plasticity.training.reports.reading.folders import Place, load_yaml
+from plasticity.training.saving.identity import identity
+from plasticity.training.saving.status import is_alive
+
+STATES: Final = ("finished", "running", "stopped", "failed", "missing", "unreadable")
+TWIN: Final = "the same run as"  # how the reason of a run begins that does not count, as an equal one does
+_HEADER: Final = b"step,name,value"
+_LARGEST: Final = 2**63 - 1
+_MOST_TASKS: Final = 2**31 - 2
+_CHECKPOINT: Final = re.compile(r"step_(\d{9,})\.pt")
+
+
+@dataclass
+class Record:
+    """One run.
+
+    Attributes:
+        place: Where it is.
+        config: The resolved settings, empty if they cannot be read.
+        known: ``provenance.json``, empty if it cannot be read.
+        state: One of ``STATES``.
+        step: Steps done, None if not known.
+        steps: Steps planned, None if not known.
+        status: ``status.json``, empty if there is none.
+        error: Why it failed, or what cannot be read.
+        remarks: What is damaged and does not matter, in words.
+        table: Columns step, task, name, value.
+    """
+
+    place: Place
+    config: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
+    state: str = "missing"
+    step: int | None = None
+    steps: int | None = None
+    status: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    remarks: list[str] = field(default_factory=list)
+    table: pd.DataFrame | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self.place.folder
+
+    @property
+    def seed(self) -> int | None:
+        """As its settings say, or else its folder."""
+        return whole_number(self.config.get("seed", self.place.seed))
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of its settings, "" if they are not known."""
+        plugins = self.known.get("plugins")
+        return identity(self.config, plugins if isinstance(plugins, Mapping) else None) if self.config else ""
+
+    @property
+    def words(self) -> str:
+        """The line that repeats it, in a folder of its own."""
+        words = [
+            str(word) for word in self.known.get("overrides") or () if str(word).partition("=")[0] not in ("run_dir", "resume")
+        ]
+        return " ".join(["python run_agent.py", *map(shlex.quote, words)]) if self.known.get("overrides") is not None else ""
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """Words by which groups were chosen, ``env: catch`` say."""
+        found = {**_mapping(self.config.get("choices")), **_mapping(self.known.get("choices"))}
+        return {str(key): str(value) for key, value in found.items() if value is not None}
+
+
+def read_record(place: Place) -> Record:
+    """Reads the files of a run; whatever they hold, there is a record that says it."""
+    record = Record(place)
+    if not place.folder.is_dir():
+        record.error = place.outcome.removeprefix("failed: ") if place.outcome else "its folder is missing"
+        record.state = "failed" if place.outcome.startswith("failed") else "missing"
+        return record
+    _read_settings(record)
+    _read_table(record)
+    _find_state(record)
+    return record
+
+
+def _read_settings(record: Record) -> None:
+    try:
+        record.config = _checked(_whole(load_yaml(record.folder / "config.yaml"), "config.yaml"))
+        record.steps = int(record.config["steps"])
+    except ValueError as error:
+        record.error = str(error)
+    record.known = {key: value for key, value in _json(record, "provenance.json").items() if _fits(key, value)}
+    record.status = _json(record, "status.json")
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a config that has what a report reads.
+
+    Raises:
+        ValueError: It has not.
+    """
+    for name in ("steps", "seed"):
+        if whole_number(config.get(name)) is None:
+            raise ValueError(f"config.yaml has {name}={config.get(name)!r}, expected a whole number from 0 to {_LARGEST}")
+    if not isinstance(config.get("interventions"), Mapping):
+        raise ValueError(f"config.yaml has interventions={config.get('interventions')!r}, expected their settings by name")
+    return config
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Tells whether an entry of ``provenance.json`` has its type; what has another is as good as missing."""
+    if key in ("overrides", "resumed"):
+        kind = str if key == "overrides" else Mapping
+        return isinstance(value, list) and all(isinstance(each, kind) for each in value)
+    return key not in ("plugins", "files", "packages", "machine", "choices") or isinstance(value, Mapping)
+
+
+def _json(record: Record, name: str) -> dict[str, Any]:
+    path = record.folder / name
+    try:
+        return _whole(json.loads(path.read_text(encoding="utf-8")), name) if path.exists() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        record.remarks.append(f"{name} cannot be read: {' '.join(str(error).split())[:100]}")
+        return {}
+
+
+def whole_number(value: Any) -> int | None:
+    """Returns a number of steps or a seed, 100.0 too; None of what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST or value != int(value):
+        return None
+    return int(value)
+
+
+def _read_table(record: Record) -> None:
+    try:
+        record.table, cut = read_table(record.folder / "metrics.csv")
+    except ValueError as error:
+        record.error = record.error or str(error)
+        return
+    if cut:
+        record.remarks.append("the last line of metrics.csv is torn and left out")
+
+
+def read_table(path: Path) -> tuple[pd.DataFrame, bool]:
+    """Returns a run's scalars, columns step, task, name and value, and whether a torn last line was left out.
+
+    Raises:
+        ValueError: If there is no such table, in one line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path.name} is missing" if not path.exists() else f"{path.name}: {error.strerror}") from error
+    end = data.rfind(b"\n") + 1
+    if not data.startswith(_HEADER) or data[len(_HEADER) : len(_HEADER) + 1].strip():
+        raise ValueError(f"{path.name} begins with {data[:40]!r}, expected the columns step,name,value")
+    kinds: Any = {"step": np.int64, "name": "category", "value": np.float64}
+    try:
+        table = pd.read_csv(io.BytesIO(data[:end]), dtype=kinds, na_filter=True, on_bad_lines="error")
+    except (ValueError, OverflowError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path.name} is damaged: {' '.join(str(error).split())[:150]}") from error
+    if table["name"].isna().any():
+        raise ValueError(f"{path.name} is damaged: row {int(np.flatnonzero(table['name'].isna())[0]) + 2} has no name")
+    table.insert(1, "task", _tasks(table))
+    return table, end != len(data)
+
+
+def _tasks(table: pd.DataFrame) -> pd.api.extensions.ExtensionArray:
+    """Returns the task of each row: ``task/number`` stands at the last step of each; later rows belong to the next."""
+    known = (table["name"] == "task/number") & table["value"].between(0, _MOST_TASKS)
+    ends = table.loc[known, ["step", "value"]].sort_values("step")
+    if not len(ends):
+        return pd.array(np.full(len(table), pd.NA), dtype="Int32")
+    numbers = np.append(ends["value"].to_numpy().astype(np.int32), np.int32(ends["value"].iloc[-1]) + 1)
+    return pd.array(numbers[np.searchsorted(ends["step"].to_numpy(), table["step"].to_numpy())], dtype="Int32")
+
+
+def _find_state(record: Record) -> None:
+    """Takes the state from ``status.json``; of runs without it, from the grid's table, the checkpoints and the last row."""
+    last = None if record.table is None or not len(record.table) else int(record.table["step"].max())
+    saved = max((int(found[1]) for path in _checkpoints(record.folder) if (found := _CHECKPOINT.fullmatch(path))), default=None)
+    reached = max((step for step in (last, saved) if step is not None), default=None)
+    said = record.status.get("state")
+    step, steps = whole_number(record.status.get("step")), whole_number(record.status.get("steps"))
+    record.step = reached if step is None else step
+    record.steps = steps if record.steps is None else record.steps
+    complete = record.steps is not None and reached is not None and reached >= record.steps
+    outcome = record.place.outcome
+    if not record.config or record.table is None:
+        record.state = (
+            said if said in ("failed", "running", "stopped") else "failed" if outcome.startswith("failed") else "unreadable"
+        )
+    elif said in STATES and not (said == "running" and outcome and outcome != "started"):  # a killed run has no last word
+        record.state = str(said)
+    elif outcome.startswith("failed"):
+        record.state = "failed"
+    else:
+        record.state = "finished" if outcome == "finished" or complete else "stopped"
+    told = record.status.get("error") or (outcome.removeprefix("failed: ") if outcome.startswith("failed") else "")
+    if record.state not in ("finished", "unreadable") and told:
+        record.error = " ".join(str(told).split())
+    elif record.state == "running" and not record.error:
+        reached_now = f"at step {record.step} of {record.steps}"
+        record.error = (
+            f"{reached_now} when this was read" if is_alive(record.folder) else f"its process was killed {reached_now} or later"
+        )
+    elif record.state == "stopped" and not record.error:
+        record.error = f"ended at step {record.step} of {record.steps}"
+
+
+def _checkpoints(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in (folder / "checkpoints").iterdir()]
+    except OSError:
+        return []
+
+
+def _whole(found: Any, name: str) -> dict[str, Any]:
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{name} holds no settings")
+    return dict(found)
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def number_of(value: Any) -> float:
+    """Returns a number of a JSON file, NaN if it is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
