@@ -8,13 +8,14 @@ from dataclasses import replace
 from hydra.errors import HydraException
 
 from plasticity.training.assembly import assemble
-from plasticity.training.config.grid import launch, run_grid
+from plasticity.training.config.grid import GridRun, launch, run_grid
 from plasticity.training.config.parsing import Command, Evaluate, Grid, Report, Show, Train, parse
 from plasticity.training.entry import program
 from plasticity.training.evaluation.checkpoint_evaluation import evaluate_run
 from plasticity.training.run import Outcome, run
 from plasticity.training.saving.run_folder import create_grid_folder, default_run_dir
 from plasticity.training.stopping import EXIT_CODE, unmasked
+from plasticity.training.studies.asking import Study
 
 _SHOW_TRACEBACKS = bool(os.environ.get("HYDRA_FULL_ERROR"))
 
@@ -65,7 +66,13 @@ def perform(command: Command) -> int:
             default = default_run_dir(plans[0].config, grid=True)
             absent = [path for path in default.parents if not path.exists()]
             folder = given or create_grid_folder(default)
-            return run_grid(folder, lambda: launch(runs, said, folder, launcher), made=[] if given else [folder, *absent])
+            return run_grid(
+                folder, lambda: launch(runs, GridRun(said), folder, launcher), made=[] if given else [folder, *absent]
+            )
+        case Study():
+            from plasticity.training.studies.running import run_study
+
+            return run_study(command)
 
 
 def _report(outcome: Outcome) -> None:

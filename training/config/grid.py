@@ -132,12 +132,12 @@ class GridRun:
         return outcome.score
 
 
-def launch(runs: Sequence[Sequence[str]], said: Sequence[tuple[str, ...]], folder: Path, words: Sequence[str]) -> None:
-    """Gives the runs of a grid to one of Hydra's launchers, which take any list of word lists.
+def launch(runs: Sequence[Sequence[str]], task: Callable[[DictConfig], float], folder: Path, words: Sequence[str]) -> None:
+    """Gives runs to one of Hydra's launchers, which take any list of word lists.
 
     Args:
         runs: The words of each run, as Hydra composes them.
-        said: The words of each run, as the user said them.
+        task: Does one of them from what Hydra composed, here or in another process.
         folder: Where their folders will be.
         words: Hydra's own words: which launcher, how it is set up, and where a user's YAML files are.
 
@@ -153,7 +153,7 @@ def launch(runs: Sequence[Sequence[str]], said: Sequence[tuple[str, ...]], folde
         config = composer.launcher_config([*words, place])
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config)),
-            task_function=GridRun(tuple(said)),
+            task_function=task,
             config=config,
         )
         for job in launcher.launch(runs, initial_job_idx=0):

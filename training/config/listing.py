@@ -23,6 +23,7 @@ _KINDS: Final = {
     "methods": "method",
     "metrics": "metrics",
     "experiments": "experiment",
+    "studies": "study",
 }
 _WIDTH: Final = 110
 
@@ -31,9 +32,8 @@ def list_lines(kind: str, configs: Path) -> list[str]:
     """Returns one line for each entry: its name, then its description.
 
     Args:
-        kind: ``agents``, ``envs``, ``networks``, ``optimizers``, ``interventions``, ``methods``, ``metrics`` or
-            ``experiments``; or, with the
-            name of a registered one, ``agents.dqn`` say, for its settings.
+        kind: ``agents``, ``envs``, ``networks``, ``optimizers``, ``interventions``, ``methods``, ``metrics``, ``experiments`` or
+            ``studies``; or, with the name of a registered one, ``agents.dqn`` say, for its settings.
         configs: Folder of the YAML files.
 
     Raises:

@@ -22,6 +22,7 @@ from plasticity.training.config.words import (
     word_lists,
 )
 from plasticity.training.saving.resuming import all_words, saved_settings
+from plasticity.training.studies.asking import Study, study_asked
 
 _NOT_FILES: Final = ("interventions", "metrics")  # what list= knows from the registries alone
 
@@ -101,7 +102,7 @@ class Report:
     baseline: str | None = None
 
 
-Command = Train | Grid | Evaluate | Report | Show
+Command = Train | Grid | Evaluate | Report | Show | Study
 _REPORT_WORDS: Final = ("report", "run_dir", "bundle", "baseline")
 
 
@@ -124,6 +125,8 @@ def parse(arguments: Sequence[str]) -> Command:
         return Show("\n".join(_listed(listing, composer)) if listing is not None else help_text(composer.configs))
     if _value_of("report", words) is not None:
         return _report(words)
+    if _value_of("study", words) is not None:
+        return study_asked(flags, words, composer)
     resumed = _value_of("resume", words)
     if resumed not in (None, "null"):
         words = [word for word in words if not word.startswith("resume=")]

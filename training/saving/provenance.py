@@ -30,8 +30,13 @@ def provenance(plugins: Sequence[str] = ()) -> dict[str, Any]:
         "processor": _processor(),
         "processor_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "plugins": {place: _hash(place) for place in map(_absolute, plugins)},
+        "plugins": plugin_hashes(plugins),
     }
+
+
+def plugin_hashes(plugins: Sequence[str]) -> dict[str, str | None]:
+    """Returns the SHA-256 of the file of each plugin, by its absolute path or module; None of one that cannot be read."""
+    return {place: _hash(place) for place in map(_absolute, plugins)}
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
