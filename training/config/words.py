@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from plasticity.settings.naming import did_you_mean
 # Below these stand names that no default lists: of parts, and of arguments of other people's environments.
 FREE: Final = ("network.parts.", "optimizer.parts.", "env.kwargs.")
 HYDRA: Final = ("hydra.", "hydra/")
+_SEED: Final = re.compile(r"seed=\d{1,18}")
 _FLAGS: Final = {"-h": "--help", "--help": "--help", "-m": "--multirun", "--multirun": "--multirun"}
 _PRINTING: Final = ("--hydra-help", "--version", "--resolve")
 _WITH_VALUE: Final = {
@@ -71,16 +73,18 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
     Raises:
         ValueError: If a word does not follow Hydra's grammar.
     """
-    parser = OverridesParser.create()
-    parsed = []
-    for word in words:
-        try:
-            parsed.append(parser.parse_override(word))
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            hint = "a value with special characters needs quotes of its own: run_dir=\"'a=b'\""
-            raise ValueError(f"{word} is not understood: {reason}; {hint}") from error
-    return parsed
+    return [_parsed(word) for word in words]
+
+
+@lru_cache(maxsize=4096)
+def _parsed(word: str) -> Override:
+    """Parses a word once, for it takes milliseconds and the runs of a grid share most of theirs."""
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        hint = "a value with special characters needs quotes of its own: run_dir=\"'a=b'\""
+        raise ValueError(f"{word} is not understood: {reason}; {hint}") from error
 
 
 def check_words(overrides: Sequence[Override], choices: Mapping[str, Sequence[str]], multirun: bool) -> None:
@@ -156,10 +160,14 @@ def _alternatives(override: Override) -> list[str]:
 
 
 def covering(runs: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
-    """Yields those of the runs that say something which none before them said, so that every word is in one of them."""
+    """Yields those of the runs that say something which none before them said, so that every word is in one of them.
+
+    A whole number for a seed says nothing new: no two of them are refused for different reasons.
+    """
     said: set[str] = set()
-    for words in runs:
-        if not said.issuperset(words) or not said:
+    for number, words in enumerate(runs):
+        news = {word for word in words if word not in said and not (number and _SEED.fullmatch(word))}
+        if news or not number:
             said.update(words)
             yield words
 

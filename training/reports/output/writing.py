@@ -34,13 +34,13 @@ def claim(folder: Path) -> None:
     """
     try:
         if folder.exists() and any(folder.iterdir()) and not (folder / REPORT).exists():
-            raise ValueError(f"out={folder} exists and holds no report ({REPORT}); choose another folder")
+            raise ValueError(f"run_dir={folder} exists and holds no report ({REPORT}); choose another folder")
         for part in _PARTS:
             (folder / part).mkdir(parents=True, exist_ok=True)
         if not (folder / REPORT).exists():
             (folder / REPORT).write_text("{}\n")  # says whose folder it is, should this be cut off
     except OSError as error:
-        raise ValueError(f"out={folder} cannot be made: {error.strerror}") from error
+        raise ValueError(f"run_dir={folder} cannot be made: {error.strerror}") from error
     for part in _PARTS:
         for path in (folder / part).iterdir():
             if path.suffix in (".png", ".pdf", ".csv", ".md", ".tex", ".gz"):
