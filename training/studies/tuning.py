@@ -81,6 +81,8 @@ def choose(
     """
     tune, ended = settings.tune, (DONE, FAILED_BEFORE)
     assert tune is not None
+    outcome = tune.value
+    assert outcome is not None
     cells = [cell for point in points for cell in point.group.cells]
     waiting = [cell for cell in cells if states[cell.place].name not in ended]
     if waiting:
