@@ -82,6 +82,7 @@ def help_text(configs: Path) -> str:
   python run_agent.py agent=supervised env=permuted_pixels   a supervised learner on permuted images
   python run_agent.py intervention=[layer_norm,redo] interventions.redo.threshold=0.1 seed=3
   python run_agent.py -m method=none,redo,l2_init seed=0,1,2   a grid, each run in a folder of its own
+  python run_agent.py study=<name or file> short=true        runs what is missing of a study, and reports; plan=true only tells
   python run_agent.py resume=<run folder>                    goes on where a run stopped
   python run_agent.py report=<folder>[,<folder>...]          compares the runs in them on one page, with intervals over seeds
   python run_agent.py mode=evaluate resume=<run folder>      plays episodes with its newest checkpoint

@@ -81,12 +81,14 @@ def choose(
     """
     tune, ended = settings.tune, (DONE, FAILED_BEFORE)
     assert tune is not None
+    outcome = tune.value
+    assert outcome is not None
     cells = [cell for point in points for cell in point.group.cells]
     waiting = [cell for cell in cells if states[cell.place].name not in ended]
     if waiting:
         which = f"{len(waiting)} of {len(cells)} of its runs are missing, {waiting[0].place} first"
         return None, [f"the tuning is not complete: {which}; what is reported waits for it"]
-    outcomes = _outcomes(tune.value, study, points, states)
+    outcomes = _outcomes(outcome, study, points, states)
     chosen: dict[tuple[str, str], tuple[str, ...]] = {}
     lines, rows = [], []
     for pair in dict.fromkeys(point.pair for point in points):
@@ -94,11 +96,11 @@ def choose(
         known = [(point, mean) for point, mean in tried if math.isfinite(mean)]
         if not known:
             return None, [f"the tuning of {'/'.join(pair)}: none of its settings has finished on every seed"]
-        best, value = max(known, key=lambda each: tune.value.sign * each[1])
+        best, value = max(known, key=lambda each: outcome.sign * each[1])
         chosen[pair] = best.words
         edge = _at_edge(best, tune.grid[pair[1]])
         lines += [f"{'/'.join(pair)}: {name}={best.settings[name]} is the {which} that was tried" for name, which in edge.items()]
-        told = {"words": list(best.words), "outcome": tune.value.name, "value": value, "seeds": tune.seeds, "tried": len(tried)}
+        told = {"words": list(best.words), "outcome": outcome.name, "value": value, "seeds": tune.seeds, "tried": len(tried)}
         if write:
             write_whole(study.path / TUNING / pair[0] / pair[1] / CHOSEN, yaml.safe_dump(told, sort_keys=False))
         for point, mean in tried:
