@@ -53,11 +53,11 @@ def perform(command: Command) -> int:
 
             print(f"The report is {report(folders, out, bundle)}")
             return 0
-        case Train(plan, words, given, resume):
-            outcome = run(plan, given, words, resume)
+        case Train(plan, words, given, resume, settings):
+            outcome = run(plan, given, words, resume, settings)
             _report(outcome)
             return 0 if outcome.finished else EXIT_CODE
-        case Grid(runs, said, notes, launcher, plans, given):
+        case Grid(runs, said, notes, launcher, plans, given, own):
             for note in notes:
                 print(f"note: {note}", file=sys.stderr)
             for plan in plans:  # built once, on this machine's CPU, so that what does not fit is refused before any run starts
@@ -65,7 +65,7 @@ def perform(command: Command) -> int:
             default = default_run_dir(plans[0].config, grid=True)
             absent = [path for path in default.parents if not path.exists()]
             folder = given or create_grid_folder(default)
-            return run_grid(folder, lambda: launch(runs, said, folder, launcher), made=[] if given else [folder, *absent])
+            return run_grid(folder, lambda: launch(runs, said, folder, launcher, own), made=[] if given else [folder, *absent])
 
 
 def _report(outcome: Outcome) -> None:

@@ -26,6 +26,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from plasticity.settings.plugins import load_plugins
+from plasticity.training.config.choices import chosen_from
 from plasticity.training.config.command_line import Composer, chosen_files, method_of
 from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.settings import Plan, plan_from
@@ -94,9 +95,11 @@ class GridRun:
 
     Attributes:
         said: What the user said for each run, which it was composed from and is named after.
+        own: Folder of the user's YAML files.
     """
 
     said: tuple[tuple[str, ...], ...]
+    own: Path | None = None
 
     def __call__(self, config: DictConfig) -> float:
         """Plans and runs what Hydra composed; returns the last return or accuracy, NaN if the run failed.
@@ -117,7 +120,9 @@ class GridRun:
         _write(grid, name, _STARTED, swept)
         try:
             load_plugins(values["plugins"])
-            outcome = run(_sharing_the_machine(plan_from(values)), folder, [_unescaped(word) for word in words])
+            plan = _sharing_the_machine(plan_from(values))
+            told = [_unescaped(word) for word in words]
+            outcome = run(plan, folder, told, settings=chosen_from(self.own, values[CHOICES]))
         except (Exception, SystemExit) as error:  # somebody else's code runs here too, and may raise anything
             if not isinstance(error, ValueError | FloatingPointError | OSError):
                 traceback.print_exc()
@@ -132,7 +137,13 @@ class GridRun:
         return outcome.score
 
 
-def launch(runs: Sequence[Sequence[str]], said: Sequence[tuple[str, ...]], folder: Path, words: Sequence[str]) -> None:
+def launch(
+    runs: Sequence[Sequence[str]],
+    said: Sequence[tuple[str, ...]],
+    folder: Path,
+    words: Sequence[str],
+    own: Path | None = None,
+) -> None:
     """Gives the runs of a grid to one of Hydra's launchers, which take any list of word lists.
 
     Args:
@@ -140,6 +151,7 @@ def launch(runs: Sequence[Sequence[str]], said: Sequence[tuple[str, ...]], folde
         said: The words of each run, as the user said them.
         folder: Where their folders will be.
         words: Hydra's own words: which launcher, how it is set up, and where a user's YAML files are.
+        own: Folder of those files.
 
     Raises:
         HydraException: If there is no such launcher or setting of it.
@@ -153,7 +165,7 @@ def launch(runs: Sequence[Sequence[str]], said: Sequence[tuple[str, ...]], folde
         config = composer.launcher_config([*words, place])
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config)),
-            task_function=GridRun(tuple(said)),
+            task_function=GridRun(tuple(said), own),
             config=config,
         )
         for job in launcher.launch(runs, initial_job_idx=0):
