@@ -30,6 +30,7 @@ from plasticity.training.saving.saver import PARTS, RunSaver, device_of, restore
 from plasticity.training.saving.status import FINISHED, STOPPED, StatusFile
 from plasticity.training.step import Step
 from plasticity.training.stopping import STOP
+from plasticity.training.tracking.array_writer import ARRAYS, ArrayWriter
 from plasticity.training.tracking.csv_writer import CsvWriter, table_remarks
 from plasticity.training.tracking.progress import ProgressWriter, summary_lines
 from plasticity.training.tracking.tensorboard_writer import TensorBoardWriter
@@ -176,7 +177,7 @@ def _tracked(
     step = None if state is None else int(state["step"])
     board = TensorBoardWriter(folder, step, state["tracker"]["latest"] if state else ())
     tables = CsvWriter(folder / "metrics.csv", step)
-    writers: list[Writer] = [tables, board, status]
+    writers: list[Writer] = [tables, ArrayWriter(folder / ARRAYS, step), board, status]
     bar = ProgressWriter(plan.run.steps, step or 0) if plan.run.progress else None
     writers += [] if bar is None else [bar]
     moved = None if bar is None else bar.move

@@ -19,6 +19,7 @@ import yaml
 from plasticity.training.saving.checkpoint import FOLDER, latest_checkpoint
 from plasticity.training.saving.provenance import provenance
 from plasticity.training.saving.status import STATUS
+from plasticity.training.tracking.array_writer import ARRAYS
 
 CONFIG: Final = "config.yaml"
 PROVENANCE: Final = "provenance.json"
@@ -152,7 +153,8 @@ def start_again(folder: Path, config: Mapping[str, Any], overrides: Sequence[str
     for pattern in _GROWING:
         for path in folder.glob(pattern):
             path.unlink()
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    for name in (FOLDER, ARRAYS):
+        shutil.rmtree(folder / name, ignore_errors=True)
     before = known_of(folder).get("files", {})
     read = {place: digest for place, digest in before.items() if place.endswith(".yaml")}
     known = _known(config, overrides, settings)

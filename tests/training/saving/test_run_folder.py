@@ -127,6 +127,8 @@ def test_a_run_without_a_checkpoint_starts_again_with_the_same_words_only(tmp_pa
     (folder / "metrics.csv").write_text("step,name,value\n1,x,2\n")
     (folder / "events.out.tfevents.1").touch()
     (folder / "checkpoints" / "replay").mkdir(parents=True)
+    (folder / "arrays" / "a").mkdir(parents=True)
+    (folder / "arrays" / "a" / "step_000000001.npz").touch()
     (folder / "mine.txt").touch()
     assert can_start_again(folder, ["seed=3"])
     assert not can_start_again(folder, ["seed=4"])

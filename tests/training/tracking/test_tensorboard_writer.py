@@ -13,7 +13,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from plasticity.metrics.catalogue import CATALOGUE
-from plasticity.metrics.log_values import Heatmap, Histogram, Matrix, Series
+from plasticity.metrics.log_values import Array, Heatmap, Histogram, Matrix, Series
 from plasticity.training.config.parsing import parse
 from plasticity.training.run import run
 from plasticity.training.tracking.dashboard import _all_charts, plasticity_layout
@@ -313,9 +313,18 @@ def test_growing_series_are_drawn_when_their_points_have_doubled_and_at_a_flush(
 
 def test_matrices_are_drawn_at_once(tmp_path):
     writer = TensorBoardWriter(tmp_path)
-    writer.write(3, {}, {"m": Matrix(torch.eye(5), -1.0, 1.0, "example")})
+    writer.write(3, {}, {"m": Matrix(torch.eye(5), -1.0, 1.0, "example"), "a": Array(torch.eye(5))})
     writer.close()
-    assert [event.step for event in EventAccumulator(str(tmp_path)).Reload().Images("m")] == [3]
+    accumulator = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in accumulator.Images("m")] == [3]
+    assert accumulator.Tags()["images"] == ["m"]  # arrays are not drawn
+
+
+def test_a_matrix_is_drawn_in_its_order():
+    values = torch.tensor([[1.0, -1.0, 0.5], [-1.0, 1.0, 0.0], [0.5, 0.0, 1.0]])
+    shuffled = draw_matrix(Matrix(values, -1.0, 1.0, "x", order=[2, 0, 1]))
+    assert (shuffled == draw_matrix(Matrix(values[[2, 0, 1]][:, [2, 0, 1]], -1.0, 1.0, "x"))).all()
+    assert (shuffled != draw_matrix(Matrix(values, -1.0, 1.0, "x"))).any()
 
 
 def test_images_show_their_values():
