@@ -1,6 +1,6 @@
-"""Values of a log line that are more than one number: a histogram, a set of curves, and two kinds of images."""
+"""Values of a log line that are more than one number: a histogram, a set of curves, images, arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from torch import Tensor
@@ -58,22 +58,40 @@ class Heatmap(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A matrix of numbers, drawn as an image.
+    """A square matrix of numbers, whose rows and columns are the same things; kept in raw order, and drawn as an image.
 
     Attributes:
-        values: Shape (rows, columns).
+        values: Shape (k, k), in raw order.
         low: Value of the lowest colour.
         high: Value of the highest.
-        label: What rows and columns are.
+        label: What rows and columns are, in the order in which they are drawn.
+        names: Of each row and column, in raw order; empty if they have none.
+        order: Indices of rows and columns as they are drawn; empty for the raw order.
     """
 
     values: Tensor
     low: float
     high: float
     label: str
+    names: Sequence[str] = ()
+    order: Sequence[int] = ()
 
 
-Rich = Histogram | Series | Heatmap | Matrix
-RICH: Final[Mapping[str, type[Rich]]] = {kind.__name__: kind for kind in (Histogram, Series, Heatmap, Matrix)}
+class Array(NamedTuple):
+    """Numbers along one or two axes, kept in a file and not drawn.
+
+    Attributes:
+        values: Shape (rows,) or (rows, columns), in raw order.
+        rows: Name of each row; empty if they have none.
+        columns: Name of each column; empty if they have none, or there is one axis.
+    """
+
+    values: Tensor
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+
+
+Rich = Histogram | Series | Heatmap | Matrix | Array
+RICH: Final[Mapping[str, type[Rich]]] = {kind.__name__: kind for kind in (Histogram, Series, Heatmap, Matrix, Array)}
 Value = Tensor | float | Rich
 Measurements = dict[str, Value]  # of an observer at one step, by name

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
-from plasticity.metrics.log_values import Matrix
+from plasticity.metrics.log_values import Array, Matrix
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import LayerView, PartView
 from plasticity.networks.network import Network
@@ -31,7 +31,7 @@ from plasticity.settings.registry import Registry
 
 GROUP_NAMES: Final = ("default", "all")
 Number = Tensor | float
-Measured = dict[str, Number | Matrix]
+Measured = dict[str, Number | Matrix | Array]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -106,7 +106,8 @@ def metric(
               mean over the parts that have one.
             - ``parameters``: a ``PartView`` and the names of a layer's parameters. It returns sums over these, (k,);
               ``summary`` makes the layer's value of them, and the pooled value of the sums of all layers and parts added up.
-            - ``agent``: all ``PartView``s. It returns every value by suffix, "" for the pooled one.
+            - ``agent``: all ``PartView``s. It returns every value by suffix, "" for the pooled one; a
+              tensor of one or two axes, an ``Array`` or a ``Matrix`` is kept as a file in ``arrays/``.
         summary: Of ``units`` and ``parameters``.
         only_weights: Of ``parameters``: whether biases are left out; normalisation always is.
         default: Whether it is measured unless metrics are asked for by name.

@@ -54,11 +54,11 @@ def perform(command: Command) -> int:
 
             print(f"The report is {report(folders, out, bundle, baseline)}")
             return 0
-        case Train(plan, words, given, resume):
-            outcome = run(plan, given, words, resume)
+        case Train(plan, words, given, resume, settings):
+            outcome = run(plan, given, words, resume, settings)
             _report(outcome)
             return 0 if outcome.finished else EXIT_CODE
-        case Grid(runs, said, notes, launcher, plans, given):
+        case Grid(runs, said, notes, launcher, plans, given, own):
             for note in notes:
                 print(f"note: {note}", file=sys.stderr)
             for plan in plans:  # built once, on this machine's CPU, so that what does not fit is refused before any run starts
@@ -67,7 +67,7 @@ def perform(command: Command) -> int:
             absent = [path for path in default.parents if not path.exists()]
             folder = given or create_grid_folder(default)
             return run_grid(
-                folder, lambda: launch(runs, GridRun(said), folder, launcher), made=[] if given else [folder, *absent]
+                folder, lambda: launch(runs, GridRun(said, own), folder, launcher), made=[] if given else [folder, *absent]
             )
         case Study():
             from plasticity.training.studies.running import run_study

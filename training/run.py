@@ -30,6 +30,7 @@ from plasticity.training.saving.saver import PARTS, RunSaver, device_of, restore
 from plasticity.training.saving.status import FINISHED, STOPPED, StatusFile
 from plasticity.training.step import Step
 from plasticity.training.stopping import STOP
+from plasticity.training.tracking.array_writer import ARRAYS, ArrayWriter
 from plasticity.training.tracking.csv_writer import CsvWriter, table_remarks
 from plasticity.training.tracking.progress import ProgressWriter, summary_lines
 from plasticity.training.tracking.tensorboard_writer import TensorBoardWriter
@@ -86,7 +87,9 @@ class Outcome:
     summary: Sequence[str]
 
 
-def run(plan: Plan, folder: Path | None, overrides: Sequence[str], resume: bool = False) -> Outcome:
+def run(
+    plan: Plan, folder: Path | None, overrides: Sequence[str], resume: bool = False, settings: Sequence[Path] = ()
+) -> Outcome:
     """Trains, from the start or from the newest checkpoint of ``folder``.
 
     Args:
@@ -94,6 +97,7 @@ def run(plan: Plan, folder: Path | None, overrides: Sequence[str], resume: bool 
         folder: The run folder: created when starting, existing when resuming; None for one with a name of its own in ``runs``.
         overrides: Words of the command line, kept in the folder.
         resume: Whether to go on with what the folder holds; from the start if it holds no checkpoint yet.
+        settings: The user's YAML files that the plan came from; their hashes are kept in the folder.
 
     Raises:
         ValueError: If the plan cannot be run, the folder holds another run or is in use, or there is nothing to resume.
@@ -104,21 +108,21 @@ def run(plan: Plan, folder: Path | None, overrides: Sequence[str], resume: bool 
     """
     with STOP.installed():
         if folder is not None and (resume or can_start_again(folder, overrides)):
-            return _resume(plan, folder, overrides)
-        return _start(plan, folder, overrides)
+            return _resume(plan, folder, overrides, settings)
+        return _start(plan, folder, overrides, settings)
 
 
-def _start(plan: Plan, folder: Path | None, overrides: Sequence[str]) -> Outcome:
+def _start(plan: Plan, folder: Path | None, overrides: Sequence[str], settings: Sequence[Path]) -> Outcome:
     with STOP.reading():
         assembly = assemble(plan)
     with STOP.stepping():
         name = folder or default_run_dir(plan.config, grid=False)
-        folder, config = create_run_folder(name, plan.config, overrides, free_name=folder is None)
+        folder, config = create_run_folder(name, plan.config, overrides, free_name=folder is None, settings=settings)
         with occupied(folder), _saying_where(folder):
             return _train(replace(plan, config=config), folder, assembly, None, removable=True)
 
 
-def _resume(plan: Plan, folder: Path, overrides: Sequence[str]) -> Outcome:
+def _resume(plan: Plan, folder: Path, overrides: Sequence[str], settings: Sequence[Path]) -> Outcome:
     with occupied(folder), _saying_where(folder):
         with STOP.reading():
             state = _load(plan, folder)
@@ -131,12 +135,12 @@ def _resume(plan: Plan, folder: Path, overrides: Sequence[str]) -> Outcome:
         with STOP.stepping():
             if state is None:
                 print(f"note: {folder} holds no checkpoint yet; the run begins from its start", file=sys.stderr)
-                start_again(folder, plan.config, overrides)
+                start_again(folder, plan.config, overrides, settings)
                 return _train(plan, folder, assembly, None)
             for line in remarks:
                 print(f"warning: {line}", file=sys.stderr)
             discard_after(folder, state["step"])
-            update_run_folder(folder, plan.config, overrides, state["step"])
+            update_run_folder(folder, plan.config, overrides, state["step"], settings)
             return _train(plan, folder, assembly, state, unfinished, remarks)
 
 
@@ -173,7 +177,7 @@ def _tracked(
     step = None if state is None else int(state["step"])
     board = TensorBoardWriter(folder, step, state["tracker"]["latest"] if state else ())
     tables = CsvWriter(folder / "metrics.csv", step)
-    writers: list[Writer] = [tables, board, status]
+    writers: list[Writer] = [tables, ArrayWriter(folder / ARRAYS, step), board, status]
     bar = ProgressWriter(plan.run.steps, step or 0) if plan.run.progress else None
     writers += [] if bar is None else [bar]
     moved = None if bar is None else bar.move

@@ -15,6 +15,7 @@ from plasticity.metrics.measures.gradients import (
     mean_cosine,
     opposed_fraction,
     tangent_gram,
+    with_gradient,
 )
 from plasticity.metrics.measures.rank import effective_rank, srank
 from plasticity.metrics.measures.sharpness import Sharpness, sharpness
@@ -80,13 +81,15 @@ def _gradient_rank(view: PartView) -> float:
 
 @_of_gradients("gradient_cosine_matrix", of="agent", range="-1 to 1", direction="shows blocks")
 def _matrices(views: Sequence[PartView]) -> Measured:
-    """Image of these cosines, similar examples side by side (Lyle et al. 2023)."""
+    """Matrix of these cosines; its image has similar examples side by side (Lyle et al. 2023)."""
     values: Measured = {}
     for view in views:
-        matrix = _cosines(view)
-        values[f"/{view.name}"] = (
-            matrix if isinstance(matrix, Undefined) else Matrix(clustered(matrix), -1.0, 1.0, "example, similar ones together")
-        )
+        gram, matrix = _gram(view), _cosines(view)
+        if isinstance(gram, Undefined) or isinstance(matrix, Undefined):
+            values[f"/{view.name}"] = matrix
+            continue
+        names = [str(number) for number in with_gradient(gram).tolist()]
+        values[f"/{view.name}"] = Matrix(matrix, -1.0, 1.0, "example, similar ones together", names, clustered(matrix))
     return values
 
 

@@ -80,11 +80,16 @@ def cosines(gram: Tensor) -> Tensor | Undefined:
     if not bool(gram.isfinite().all()):
         return Undefined("the gradients are not finite")
     lengths = gram.diagonal().clamp(min=0).sqrt()
-    kept = lengths > 0
-    if int(kept.sum()) < 2:
+    kept = with_gradient(gram)
+    if len(kept) < 2:
         return Undefined("fewer than two examples have a gradient")
     gram, lengths = gram[kept][:, kept], lengths[kept]
     return (gram / torch.outer(lengths, lengths)).clamp(-1, 1)
+
+
+def with_gradient(gram: Tensor) -> Tensor:
+    """Returns the indices of the examples whose gradient is not 0, (k,), in order; of a Gram matrix, (n, n)."""
+    return (gram.diagonal() > 0).nonzero().flatten()
 
 
 def mean_cosine(matrix: Tensor) -> float:
@@ -102,12 +107,12 @@ def opposed_fraction(matrix: Tensor) -> float:
     return float((_off_diagonal(matrix) < 0).double().mean())
 
 
-def clustered(matrix: Tensor) -> Tensor:
-    """Returns the matrix with rows and columns in an order that puts similar ones side by side.
+def clustered(matrix: Tensor) -> list[int]:
+    """Returns an order of rows and columns, as indices, that puts similar ones side by side.
 
     Rows are grouped by k-means with five clusters, the first around the row closest to the mean, each further one around the row
     that is farthest from those before; so nothing is drawn at random. Large clusters come first, within one the rows closest to
-    its mean. The order changes the picture only.
+    its mean. It is for pictures: what is kept of the matrix stays as it is.
 
     Args:
         matrix: Cosines, (k, k).
@@ -121,7 +126,7 @@ def clustered(matrix: Tensor) -> Tensor:
         if len(rows):
             distances = (matrix[rows] - matrix[rows].mean(0)).norm(dim=1)
             order.extend(rows[distances.argsort(stable=True)].tolist())
-    return matrix[order][:, order]
+    return order
 
 
 def eigenvalues(gram: Tensor) -> Tensor:

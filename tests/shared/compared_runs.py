@@ -3,8 +3,11 @@
 import csv
 from pathlib import Path
 
-import numpy as np
+import torch
 from run_folders import config_of, finished, write_run
+
+from plasticity.metrics.log_values import Array, Matrix
+from plasticity.training.tracking.array_writer import ArrayWriter
 
 SEEDS = (0, 1, 2)
 SCORES = {"none": (0.80, 0.82, 0.84), "redo": (0.83, 0.84, 0.88)}  # differences .03 .02 .04
@@ -56,7 +59,8 @@ def write_heatmap(folder: Path, dead: float) -> None:
 
 def write_matrix(folder: Path, seed: int) -> None:
     """Writes a matrix at two steps."""
-    place = folder / "arrays" / "gradient_cosine_matrix"
-    place.mkdir(parents=True)
+    writer = ArrayWriter(folder / "arrays")
     for step in (50, 100):
-        np.savez(place / f"step_{step:09d}.npz", values=np.eye(4) * step + seed)
+        values = torch.eye(4, dtype=torch.float64) * step + seed
+        matrix = Matrix(values, -1.0, 1.0, "example", ["0", "1", "3", "4"], [3, 0, 1, 2])
+        writer.write(step, {}, {"plasticity/gradient_cosine_matrix/learner": matrix, "a/row": Array(torch.arange(4))})

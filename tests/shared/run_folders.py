@@ -11,10 +11,8 @@ KNOWN = {
     "git_revision": "0123456789abcdef",
     "uncommitted_changes": False,
     "packages": {"torch": "2.13.0"},
-    "processor": "AMD EPYC",
-    "processor_capability": "AVX2",
-    "threads": 1,
-    "plugins": {},
+    "machine": {"cpu": "AMD EPYC", "capability": "AVX2", "threads": 1, "python": "3.12.3", "os": "Linux"},
+    "files": {},
 }
 
 

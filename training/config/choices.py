@@ -54,6 +54,19 @@ def files(group: str, folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
+def chosen_from(own: Path | None, choices: Mapping[str, str]) -> tuple[Path, ...]:
+    """Returns the files of a user's folder that a config was made of.
+
+    Args:
+        own: The folder, laid out like ``configs/``; None for none.
+        choices: Word by which each group was chosen.
+    """
+    if own is None:
+        return ()
+    places = (own / group / f"{name}.yaml" for group, name in choices.items())
+    return tuple(path.absolute() for path in places if path.is_file())
+
+
 def added(group: str, configs: Path) -> list[str]:
     """Returns the choices of a group that plugins entered and that have no YAML file.
 

@@ -26,6 +26,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from plasticity.settings.plugins import load_plugins
+from plasticity.training.config.choices import chosen_from
 from plasticity.training.config.command_line import Composer, chosen_files, method_of
 from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.settings import Plan, plan_from
@@ -94,9 +95,11 @@ class GridRun:
 
     Attributes:
         said: What the user said for each run, which it was composed from and is named after.
+        own: Folder of the user's YAML files.
     """
 
     said: tuple[tuple[str, ...], ...]
+    own: Path | None = None
 
     def __call__(self, config: DictConfig) -> float:
         """Plans and runs what Hydra composed; returns the last return or accuracy, NaN if the run failed.
@@ -117,7 +120,9 @@ class GridRun:
         _write(grid, name, _STARTED, swept)
         try:
             load_plugins(values["plugins"])
-            outcome = run(_sharing_the_machine(plan_from(values)), folder, [_unescaped(word) for word in words])
+            plan = _sharing_the_machine(plan_from(values))
+            told = [_unescaped(word) for word in words]
+            outcome = run(plan, folder, told, settings=chosen_from(self.own, values[CHOICES]))
         except (Exception, SystemExit) as error:  # somebody else's code runs here too, and may raise anything
             if not isinstance(error, ValueError | FloatingPointError | OSError):
                 traceback.print_exc()

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from plasticity.settings.plugins import load_plugins
+from plasticity.training.config.choices import chosen_from
 from plasticity.training.config.command_line import Composer, checked_overrides
+from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.hydra_text import hydra_text
 from plasticity.training.config.listing import help_text, list_lines
 from plasticity.training.config.methods import fit_to_methods
@@ -36,12 +38,14 @@ class Train:
         words: The words that it was planned from, kept in its folder.
         folder: Its folder; None for one that names itself.
         resume: Whether it goes on with what the folder holds.
+        settings: The user's YAML files that the plan came from.
     """
 
     plan: Plan
     words: tuple[str, ...]
     folder: Path | None
     resume: bool = False
+    settings: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Grid:
         launcher: Words for Hydra: which launcher, how it is set up, and where a user's YAML files are.
         plans: Of so many of the runs that every word is in one of them, to be tried out before any run starts.
         folder: Folder of all runs; None for one that is named after the first.
+        own: Folder of the user's YAML files.
     """
 
     runs: tuple[tuple[str, ...], ...]
@@ -63,6 +68,7 @@ class Grid:
     launcher: tuple[str, ...]
     plans: tuple[Plan, ...]
     folder: Path | None
+    own: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -144,14 +150,14 @@ def parse(arguments: Sequence[str]) -> Command:
         raise ValueError("mode=evaluate plays with a checkpoint of one run; give its folder, resume=<run folder>")
     folder = Path(first.run.run_dir) if first.run.run_dir else None
     if "--multirun" not in flags:
-        return Train(first, runs[0], folder)
+        return Train(first, runs[0], folder, settings=chosen_from(own, first.config[CHOICES]))
     runs = tuple(tuple(word for word in run if not word.startswith("run_dir=")) for run in runs)
     hydra = [str(override.input_line) for override in overrides if override.is_hydra_override()]
     launcher = (*hydra, *composer.hydra_words)
     if hydra:
         with composer.hydra():
             composer.launcher_config(launcher)  # refused before there is a folder
-    return Grid(tuple(tuple(composer.spelled_out(run)) for run in runs), runs, tuple(notes), launcher, plans, folder)
+    return Grid(tuple(tuple(composer.spelled_out(run)) for run in runs), runs, tuple(notes), launcher, plans, folder, own)
 
 
 def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], composer: Composer) -> Command:
@@ -171,7 +177,9 @@ def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], compo
     plan = plan_from(config)
     if plan.run.mode == "evaluate":
         return Evaluate(plan, folder)
-    return Train(plan, tuple(all_words(folder, words)), folder, resume=True)
+    before = saved.get(CHOICES) or {}
+    chosen = {group: name for group, name in config[CHOICES].items() if before.get(group) != name}
+    return Train(plan, tuple(all_words(folder, words)), folder, resume=True, settings=chosen_from(composer.own, chosen))
 
 
 def _report(words: Sequence[str]) -> Report:

@@ -28,7 +28,7 @@ def identity(config: Mapping[str, Any], plugins: Mapping[str, str | None] | None
 
     Args:
         config: The resolved config.
-        plugins: SHA-256 of each plugin's file, as in ``provenance.json``; they stand in for the paths. None keeps the paths.
+        plugins: SHA-256 of each plugin's file, by its path; they stand in for the paths. None keeps the paths.
     """
     kept = {key: value for key, value in config.items() if key not in LEFT_OUT}
     for place in LEFT_OUT:
@@ -38,6 +38,11 @@ def identity(config: Mapping[str, Any], plugins: Mapping[str, str | None] | None
     if plugins is not None:
         kept["plugins"] = sorted(str(digest) for digest in plugins.values())
     return hashlib.sha256(json.dumps(_plain(kept), sort_keys=True).encode()).hexdigest()
+
+
+def plugin_digests(files: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Returns the plugins among the ``files`` of ``provenance.json``; what YAML files say is in the settings already."""
+    return {place: digest for place, digest in files.items() if not place.endswith(".yaml")}
 
 
 def _plain(value: Any) -> Any:

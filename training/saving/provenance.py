@@ -1,4 +1,4 @@
-"""Where a run comes from: code, packages, machine, and the files of plugins."""
+"""Where a run comes from: code, packages, machine, and the user's files."""
 
 import hashlib
 import platform
@@ -11,26 +11,33 @@ from typing import Any, Final
 
 import torch
 
+from plasticity.training.saving.identity import plugin_digests
+
 _ROOT: Final = Path(__file__).resolve().parents[2]
+_FILES: Final = (".py", ".yaml")
 _PACKAGES: Final = ("torch", "numpy", "gymnasium", "ale-py", "mujoco", "dm-control", "scikit-learn", "hydra-core", "tensorboard")
 
 
-def provenance(plugins: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns git revision, whether the tree had changes, versions, processor, threads and plugin hashes; None if not known.
+def provenance(plugins: Sequence[str] = (), settings: Sequence[Path] = ()) -> dict[str, Any]:
+    """Returns git revision, whether the tree had changes, versions, machine and hashes of the user's files; None if not known.
 
     Args:
         plugins: Files and modules, as ``plugins=`` names them.
+        settings: The user's YAML files that settings came from.
     """
     changes = _git("status", "--porcelain")
     return {
         "git_revision": _git("rev-parse", "HEAD"),
         "uncommitted_changes": None if changes is None else bool(changes),
-        "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "processor": _processor(),
-        "processor_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "plugins": plugin_hashes(plugins),
+        "machine": {
+            "cpu": _processor(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "os": platform.platform(),
+        },
+        "files": plugin_hashes(plugins) | {str(path.absolute()): _hash(str(path)) for path in settings},
     }
 
 
@@ -42,13 +49,13 @@ def plugin_hashes(plugins: Sequence[str]) -> dict[str, str | None]:
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns in words what differs, between two results of ``provenance``, that the last bits of numbers depend on."""
     pairs = [
-        ("processor capability", before.get("processor_capability"), now["processor_capability"]),
+        ("processor capability", before.get("machine", {}).get("capability"), now["machine"]["capability"]),
         ("torch", before.get("packages", {}).get("torch"), now["packages"]["torch"]),
     ]
     pairs += [
-        (f"plugin {place}", before.get("plugins", {}).get(place), digest)
-        for place, digest in now["plugins"].items()
-        if place in before.get("plugins", {})
+        (f"plugin {place}", before.get("files", {}).get(place), digest)
+        for place, digest in plugin_digests(now["files"]).items()
+        if place in before.get("files", {})
     ]
     return [f"{name} was {was}, is {is_now}" for name, was, is_now in pairs if was != is_now]
 
@@ -89,10 +96,10 @@ def _absolute(place: str) -> str:
 
 
 def _hash(place: str) -> str | None:
-    """Returns the SHA-256 of a plugin's file; of a package, that of its ``__init__.py``."""
+    """Returns the SHA-256 of a file, or of a module's; of a package, that of its ``__init__.py``."""
     try:
-        spec = None if place.endswith(".py") else find_spec(place)
-        origin = place if place.endswith(".py") else spec.origin if spec else None
+        spec = None if place.endswith(_FILES) else find_spec(place)
+        origin = place if place.endswith(_FILES) else spec.origin if spec else None
         return None if origin is None else hashlib.sha256(Path(origin).expanduser().read_bytes()).hexdigest()
     except (OSError, ImportError, ValueError):
         return None

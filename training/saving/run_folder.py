@@ -19,6 +19,7 @@ import yaml
 from plasticity.training.saving.checkpoint import FOLDER, latest_checkpoint
 from plasticity.training.saving.provenance import provenance
 from plasticity.training.saving.status import STATUS
+from plasticity.training.tracking.array_writer import ARRAYS
 
 CONFIG: Final = "config.yaml"
 PROVENANCE: Final = "provenance.json"
@@ -67,7 +68,12 @@ def create_grid_folder(folder: Path) -> Path:
 
 
 def create_run_folder(
-    folder: Path, config: Mapping[str, Any], overrides: Sequence[str], *, free_name: bool = False
+    folder: Path,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    *,
+    free_name: bool = False,
+    settings: Sequence[Path] = (),
 ) -> tuple[Path, dict[str, Any]]:
     """Makes a folder that holds ``config.yaml`` and ``provenance.json`` from the moment it appears.
 
@@ -79,6 +85,7 @@ def create_run_folder(
         config: The resolved config.
         overrides: Words of the command line that it was composed from.
         free_name: Whether the next name that is free will do; ``run_dir`` of the config is then that name.
+        settings: The user's YAML files that the config came from.
 
     Returns:
         The folder and the config.
@@ -86,7 +93,7 @@ def create_run_folder(
     Raises:
         ValueError: If there is something in it already, for a run is never overwritten; or if it cannot be made.
     """
-    known = {"overrides": list(overrides), **provenance(config.get("plugins", ()))}
+    known = _known(config, overrides, settings)
     for path in numbered(folder):
         config = dict(config) | ({"run_dir": str(path)} if free_name else {})
         if _claimed(path, config, known):
@@ -134,27 +141,42 @@ def can_start_again(folder: Path, overrides: Sequence[str]) -> bool:
     return False
 
 
-def start_again(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Makes the folder of a run without a checkpoint as it was when the run began."""
+def start_again(folder: Path, config: Mapping[str, Any], overrides: Sequence[str], settings: Sequence[Path] = ()) -> None:
+    """Makes the folder of a run without a checkpoint as it was when the run began.
+
+    Args:
+        folder: The run folder.
+        config: The resolved config.
+        overrides: Words of the command line.
+        settings: The user's YAML files that were read now; those that were read before are kept.
+    """
     for pattern in _GROWING:
         for path in folder.glob(pattern):
             path.unlink()
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    _write(folder, config, {"overrides": list(overrides), **provenance(config.get("plugins", ()))})
+    for name in (FOLDER, ARRAYS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    before = known_of(folder).get("files", {})
+    read = {place: digest for place, digest in before.items() if place.endswith(".yaml")}
+    known = _known(config, overrides, settings)
+    _write(folder, config, known | {"files": read | known["files"]})
 
 
-def update_run_folder(folder: Path, config: Mapping[str, Any], overrides: Sequence[str], step: int) -> None:
-    """Makes ``config.yaml`` and the overrides those of the run as it goes on, and notes where and with what code it did.
+def update_run_folder(
+    folder: Path, config: Mapping[str, Any], overrides: Sequence[str], step: int, settings: Sequence[Path] = ()
+) -> None:
+    """Makes the config, choices and overrides those of the run as it goes on, and notes where and with what code it did.
 
     Args:
         folder: The run folder.
         config: The resolved config.
         overrides: Words that it was begun and resumed with.
         step: Where it goes on.
+        settings: The user's YAML files that new settings came from.
     """
     known = known_of(folder)
-    resumed = [*known.get("resumed", ()), {"step": step, **provenance(config.get("plugins", ()))}]
-    _write(folder, config, known | {"overrides": list(overrides), "resumed": resumed})
+    resumed = [*known.get("resumed", ()), {"step": step, **provenance(config.get("plugins", ()), settings)}]
+    said = {"overrides": list(overrides), "choices": config.get("choices", {})}
+    _write(folder, config, known | said | {"resumed": resumed})
 
 
 def remove_run_folder(folder: Path) -> None:
@@ -234,6 +256,12 @@ def config_remark(folder: Path) -> str | None:
     if _digest(path.read_bytes()) == known_of(folder).get("config_sha256"):
         return None
     return f"{path} has been edited, and is written again as it was: words after resume= change settings, as in steps=20000"
+
+
+def _known(config: Mapping[str, Any], overrides: Sequence[str], settings: Sequence[Path]) -> dict[str, Any]:
+    """Returns what ``provenance.json`` holds when a run begins."""
+    said = {"overrides": list(overrides), "choices": config.get("choices", {})}
+    return said | provenance(config.get("plugins", ()), settings)
 
 
 def _write(folder: Path, config: Mapping[str, Any], known: Mapping[str, Any]) -> None:

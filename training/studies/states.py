@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 
 from plasticity.training.saving.checkpoint import latest_checkpoint
-from plasticity.training.saving.identity import LEFT_OUT, identity
+from plasticity.training.saving.identity import LEFT_OUT, identity, plugin_digests
 from plasticity.training.saving.run_folder import CONFIG, PROVENANCE
 from plasticity.training.saving.status import FAILED as RUN_FAILED
 from plasticity.training.saving.status import FINISHED, is_alive, read_status
@@ -67,7 +67,7 @@ def state_of(cell: Cell, plan: Mapping[str, Any], study: StudyFolder, event: Map
     try:
         config = yaml.load((folder / CONFIG).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         known = json.loads((folder / PROVENANCE).read_text())
-        made = identity(config, known["plugins"])
+        made = identity(config, plugin_digests(known["files"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return State(OTHER, f"{folder} holds no readable {CONFIG} and {PROVENANCE}")
     if made != cell.identity:

@@ -19,8 +19,8 @@ _TABLES: Final = {"metrics.csv": METRIC_COLUMNS, "curves.csv": CURVE_COLUMNS, "h
 class CsvWriter:
     """Appends every scalar to ``path``, and every series to ``curves.csv`` and every heatmap to ``heatmap.csv`` in its folder.
 
-    A heatmap adds its newest column, one row per bin, and a growing series its newest point; histograms and matrices are not
-    written.
+    A heatmap adds its newest column, one row per bin, and a growing series its newest point; histograms, matrices and arrays
+    are not written.
 
     Numbers are written so that reading them back gives the same float; ``nan`` stands for a value that could not be computed.
     The files are flushed at each write, so a killed run loses nothing that was written before.

@@ -1,7 +1,10 @@
 """The custom-scalars page of TensorBoard: performance beside the signs of lost plasticity."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
+
+from plasticity.interventions.registry import INTERVENTIONS
 
 Chart = tuple[str, list[str]]
 Layout = dict[str, dict[str, Chart]]
@@ -12,7 +15,8 @@ def plasticity_layout(names: Iterable[str]) -> Layout:
 
     TensorBoard colours a line by its run and tells the lines of one run apart by markers that mean nothing, so a chart of the
     first category holds one quantity, pooled over layers, where it can. The second category shows the tasks of a supervised
-    learner, the third the first's metrics by layer (``plasticity/<metric>/<part>/<layer>``), the fourth the training signals.
+    learner, the third the first's metrics by layer (``plasticity/<metric>/<part>/<layer>``), the fourth the training signals, the
+    fifth what interventions report of themselves (``redo/units_reset``, ``redo/units_reset/<part>``), a chart for each key.
 
     Args:
         names: Names of scalars, e.g. ``plasticity/dormant_fraction/q/torso.0``.
@@ -25,11 +29,27 @@ def plasticity_layout(names: Iterable[str]) -> Layout:
         category: {title: chart for title, chart in charts.items() if _fills(chart, names)}
         for category, charts in _all_charts().items()
     }
+    layout["Interventions"] = _reports(names)
     return {category: charts for category, charts in layout.items() if charts}
 
 
 def _fills(chart: Chart, names: Iterable[str]) -> bool:
     return any(re.match(pattern, name) for pattern in chart[1] for name in names)
+
+
+def _reports(names: Iterable[str]) -> dict[str, Chart]:
+    """Returns a chart for each key that any registered intervention reports, a plugin's among them."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name in names:
+        method, _, rest = name.partition("/")
+        if rest and method in INTERVENTIONS:
+            found[rest.partition("/")[0]].add(method)
+    return {
+        "Term of the loss" if key == "loss" else key.replace("_", " ").capitalize(): _chart(
+            rf"({'|'.join(map(re.escape, sorted(methods)))})/{re.escape(key)}(/.+)?"
+        )
+        for key, methods in sorted(found.items())
+    }
 
 
 def _all_charts() -> Layout:

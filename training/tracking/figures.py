@@ -55,11 +55,13 @@ def draw_heatmap(heatmap: Heatmap) -> np.ndarray:
 
 
 def draw_matrix(matrix: Matrix) -> np.ndarray:
-    """Returns the matrix as an image, its first row on top, shape (height, width, 3), uint8."""
+    """Returns the matrix in its order as an image, the first row on top, shape (height, width, 3), uint8."""
 
     def draw(figure: "Figure", axes: "Axes") -> None:
-        values = matrix.values.tolist()
-        shown = axes.imshow(values, vmin=matrix.low, vmax=matrix.high, cmap="RdBu_r", interpolation="nearest")
+        order = list(matrix.order) or list(range(len(matrix.values)))
+        shown = axes.imshow(
+            matrix.values[order][:, order].tolist(), vmin=matrix.low, vmax=matrix.high, cmap="RdBu_r", interpolation="nearest"
+        )
         figure.colorbar(shown, ax=axes)
         axes.set(xlabel=matrix.label, ylabel=matrix.label)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from plasticity.metrics.log_values import Heatmap, Histogram, Matrix, Rich, Series
+from plasticity.metrics.log_values import Array, Heatmap, Histogram, Matrix, Rich, Series
 from plasticity.training.tracking.dashboard import Layout, plasticity_layout
 from plasticity.training.tracking.figures import draw_heatmap, draw_matrix, draw_series
 
@@ -40,7 +40,7 @@ class TensorBoardWriter:
         self._update_dashboard(resume_step or 0, names)
 
     def write(self, step: int, scalars: Mapping[str, float], rich: Mapping[str, Rich]) -> None:
-        """Writes one step's values: all scalars in one event, a histogram per sample, an image per series and matrix.
+        """Writes one step's values: all scalars in one event, a histogram per sample, an image per series and matrix; no arrays.
 
         A heatmap, which grows by a column each time, and a series that grows by a point are drawn when their columns or points
         have doubled in number and at each ``flush``.
@@ -57,6 +57,8 @@ class TensorBoardWriter:
                 self._histogram(step, name, value)
             elif isinstance(value, Matrix):
                 self._image(step, name, draw_matrix(value))
+            elif isinstance(value, Array):
+                continue
             elif isinstance(value, Heatmap) or value.grows:
                 self._undrawn[name] = (step, value)
                 if len(value.steps if isinstance(value, Heatmap) else value.x).bit_count() == 1:

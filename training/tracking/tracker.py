@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from plasticity.metrics.log_values import RICH, Rich, Value
+from plasticity.metrics.log_values import RICH, Array, Rich, Value
 from plasticity.metrics.undefined import Undefined
 
 STEPS_PER_SECOND = "time/steps_per_second"
@@ -169,10 +169,11 @@ class Tracker:
         Args:
             step: The stream's step after this one; never decreases.
             logs: Per-step values, averaged over the interval (see :class:`IntervalMeans`).
-            measurements: Observers' values, written once, now, unaveraged. A name belongs to one side or the other.
+            measurements: Observers' values, written once, now, unaveraged. A name belongs to one side or the other. A tensor of
+                more than one number is written as an ``Array``.
 
         Raises:
-            ValueError: A name is both averaged and measured, or a value is not a number.
+            ValueError: A name is both averaged and measured, or a value has more than two axes.
         """
         self._means.add(logs)
         interval_ended = step // self._every_steps > self._step // self._every_steps
@@ -270,9 +271,9 @@ class Tracker:
     def _emit(self, step: int, measurements: Mapping[str, Value], averaged: Mapping[str, Value]) -> None:
         for name in measurements.keys() & averaged.keys():
             raise ValueError(f"{name} is logged by a step and by an observer: the two need different names")
-        values = {**averaged, **measurements}
+        values = {**averaged, **{name: _measured(name, value) for name, value in measurements.items()}}
         rich = {name: value for name, value in sorted(values.items()) if isinstance(value, Rich)}
-        scalars = {name: _scalar(name, value) for name, value in sorted(values.items()) if name not in rich}
+        scalars = {name: float(value) for name, value in sorted(values.items()) if not isinstance(value, Rich)}
         with self.paused():  # figures take longer to draw than many steps
             for writer in self._writers:
                 writer.write(step, scalars, rich)
@@ -309,10 +310,12 @@ def _samples(name: str, values: Sequence[Tensor | float]) -> Tensor:
     return joined.to("cpu", torch.float64).reshape(-1)
 
 
-def _scalar(name: str, value: Value) -> float:
-    if isinstance(value, Tensor) and value.numel() != 1:
-        raise ValueError(f"{name} has shape {tuple(value.shape)}: a measured tensor holds one number")
-    return float(value)  # type: ignore[arg-type]
+def _measured(name: str, value: Value) -> Value:
+    if not isinstance(value, Tensor) or value.numel() == 1:
+        return value
+    if value.dim() > 2:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}: a measured tensor has two axes at most")
+    return Array(value.detach())
 
 
 def _append_new_lines(path: Path, lines: Sequence[str]) -> None:

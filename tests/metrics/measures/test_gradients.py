@@ -113,12 +113,14 @@ def test_clusters_lie_side_by_side() -> None:
     # Two blocks of four and three, shuffled.
     labels = torch.tensor([0, 1, 0, 1, 0, 1, 0])
     matrix = (labels.unsqueeze(0) == labels.unsqueeze(1)).double()
-    ordered = clustered(matrix)
+    order = clustered(matrix)
+    assert order == [0, 2, 4, 6, 1, 3, 5]
+    ordered = matrix[order][:, order]
     blocks = torch.block_diag(torch.ones(4, 4), torch.ones(3, 3)).double()
     assert torch.equal(ordered, blocks)
     noisy = matrix + 0.01 * torch.rand(7, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert torch.equal(clustered(noisy), clustered(noisy))
-    assert sorted(clustered(noisy).flatten().tolist()) == sorted(noisy.flatten().tolist())
+    assert clustered(noisy) == clustered(noisy)
+    assert sorted(clustered(noisy)) == list(range(7))
 
 
 def test_eigenvalues_by_hand() -> None:
@@ -146,6 +148,20 @@ def test_entries_by_hand() -> None:
     image = CATALOGUE["gradient_cosine_matrix"].measure([view])["/learner"]
     assert isinstance(image, Matrix)
     assert image.values.tolist() == [pytest.approx([1.0, -0.5]), pytest.approx([-0.5, 1.0])]
+    assert (list(image.names), sorted(image.order)) == (["0", "1"], [0, 1])
+
+
+def test_the_matrix_is_in_raw_order_with_the_examples_that_have_a_gradient() -> None:
+    """Errors 1, 0, -3 and 1: of the gradients 2 e (x, 1) the second is 0, and the first and last are the same."""
+    agent = linear()
+    inputs = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    agent.learn(Experience(Examples(inputs, torch.tensor([[0.0], [2.0], [5.0], [0.0]])), 0))
+    matrix = CATALOGUE["gradient_cosine_matrix"].measure([view_part("learner", agent.learner, inputs)])["/learner"]
+    assert isinstance(matrix, Matrix)
+    assert list(matrix.names) == ["0", "2", "3"]
+    torch.testing.assert_close(matrix.values, torch.tensor([[1, -0.5, 1], [-0.5, 1, -0.5], [1, -0.5, 1]]).double())
+    assert sorted(matrix.order) == [0, 1, 2]
+    assert matrix.order[1] != 1  # the two that agree are side by side in the picture
 
 
 def test_reasons() -> None:

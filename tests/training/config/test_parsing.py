@@ -1,6 +1,7 @@
 """From words to a command: what is asked for, planned once, and changed by the new words alone when a run goes on."""
 
 import csv
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from plasticity.training.config import command_line, parsing, settings
 from plasticity.training.config.command_line import CONFIGS, Composer
 from plasticity.training.config.parsing import Evaluate, Grid, Report, Show, Train, parse
 from plasticity.training.saving.checkpoint import latest_checkpoint, load_checkpoint
+from plasticity.training.saving.run_folder import known_of
 
 SMALL = ["network.widths=[8]", "agent.warmup_env_steps=5", "agent.batch_size=4", "progress=false"]
 QUIET = ["metrics.every_steps=0", "probe.every_steps=0", "log_every_steps=10"]
@@ -223,6 +225,11 @@ def test_a_users_own_files_are_chosen_listed_and_gone_on_from(
     assert run_agent.main(["resume=run", "steps=25", "metrics=rarely", f"--config-dir={own}"]) == 0
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert (config["steps"], config["metrics"]["every_steps"], config["choices"]["metrics"]) == (25, 5000, "rarely")
+    known = known_of(Path("run"))
+    assert known["choices"] == config["choices"]
+    mine, rarely = own / "experiment" / "mine.yaml", own / "metrics" / "rarely.yaml"
+    assert known["files"] == {str(mine): hashlib.sha256(mine.read_bytes()).hexdigest()}
+    assert [list(entry["files"]) for entry in known["resumed"]] == [[], [str(rarely)]]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +251,9 @@ def test_a_grid_of_a_users_own_files(own: Path, tmp_path: Path, launcher: list[s
     assert [config["metrics"]["every_steps"] for config in configs] == [5000, 1000]
     assert all((config["seed"], config["steps"], config["threads"]) == (1, 12, "auto") for config in configs)
     assert all(list(config["interventions"]) == ["redo"] for config in configs)
+    files = [sorted(known_of(tmp_path / "grid" / name)["files"]) for name, _, _ in told]
+    mine = str(own / "experiment" / "mine.yaml")
+    assert files == [[mine, str(own / "metrics" / "rarely.yaml")], [mine]]
 
 
 def test_a_file_that_would_be_hidden_is_refused(own: Path) -> None:

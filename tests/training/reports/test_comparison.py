@@ -101,7 +101,7 @@ def test_nothing_that_can_be_read_is_no_crash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("provenance.json", '{"overrides": 3, "plugins": [1], "packages": 3, "machine": 7, "resumed": 5, "choices": 4}'),
+        ("provenance.json", '{"overrides": 3, "files": [1], "packages": 3, "machine": 7, "resumed": 5, "choices": 4}'),
         ("status.json", '{"state": 3, "step": "x", "steps": -1, "cpu_seconds": "a", "error": {"a": 1}}'),
         ("config.yaml", "steps: 100\nseed: 99999999999999999999\ninterventions: {}\n"),
         ("config.yaml", "steps: 100\nseed: 0\ninterventions: [redo]\n"),
@@ -250,9 +250,9 @@ def test_a_run_that_goes_on_or_was_killed_does_not_count(tmp_path: Path) -> None
 
 def test_mixtures_are_named(tmp_path: Path) -> None:
     mixed = (
-        {"git_revision": "fedcba9876543210", "processor_capability": "AVX512"},
-        {"threads": 8, "plugins": {"/a/m.py": "1"}},
-        {"plugins": {"/b/m.py": "2"}, "uncommitted_changes": True, "packages": {"torch": "2.14.0"}},
+        {"git_revision": "fedcba9876543210", "machine": {"cpu": "AMD EPYC", "capability": "AVX512", "threads": 1}},
+        {"machine": {"cpu": "AMD EPYC", "capability": "AVX2", "threads": 8}, "files": {"/a/m.py": "1"}},
+        {"files": {"/b/m.py": "2"}, "uncommitted_changes": True, "packages": {"torch": "2.14.0"}},
         {"machine": {"cpu": "other", "capability": "AVX2", "threads": 1}},
     )
     for seed, known in enumerate(mixed):

@@ -120,8 +120,11 @@ def test_mosaics_have_methods_in_rows_and_layers_in_columns(comparison: Comparis
 def test_matrices_stand_next_to_each_other_in_raw_order(comparison: Comparison) -> None:
     made = draw(comparison, figure("matrix", at=0.6), Numbers())
     assert list(made.data["step"]) == [50] * 4
+    assert set(made.data["name"]) == {"plasticity/gradient_cosine_matrix/learner"}  # the array of one axis is left out
     np.testing.assert_array_equal(np.asarray(made.figure.axes[0].images[0].get_array()), np.eye(4) * 50)
     assert list(draw(comparison, figure("matrix"), Numbers()).data["step"]) == [100] * 4
+    for name in ("gradient_cosine_matrix", "gradient_cosine_matrix/learner", "plasticity/gradient_cosine_matrix"):
+        assert list(draw(comparison, figure("matrix", value=name), Numbers()).data["step"]) == [100] * 4
 
 
 def test_a_damaged_matrix_is_named(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_the_page_is_rebuilt_from_the_bundle(made: Path, tmp_path: Path) -> None
     assert "report/index.html" in names
     assert sum(name.endswith("/metrics.csv") for name in names) == 12
     assert sum(name.endswith("/provenance.json") for name in names) == 12
-    assert sum(name.endswith(".npz") for name in names) == 24
+    assert sum(name.endswith(".npz") for name in names) == 48  # a matrix and an array of each at two steps
     again = report([made / "all.zip"], tmp_path / "again")
     old, new = (json.loads((place / "report.json").read_text()) for place in (made / "out", again.parent))
     for content in (old, new):

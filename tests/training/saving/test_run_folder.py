@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import torch
 import yaml
 
 from plasticity.training.saving import provenance as provenance_module
+from plasticity.training.saving.identity import plugin_digests
 from plasticity.training.saving.provenance import differences, provenance
 from plasticity.training.saving.run_folder import (
     can_start_again,
@@ -22,6 +24,7 @@ from plasticity.training.saving.run_folder import (
     create_grid_folder,
     create_run_folder,
     default_run_dir,
+    known_of,
     occupied,
     remove_run_folder,
     saved_overrides,
@@ -124,6 +127,8 @@ def test_a_run_without_a_checkpoint_starts_again_with_the_same_words_only(tmp_pa
     (folder / "metrics.csv").write_text("step,name,value\n1,x,2\n")
     (folder / "events.out.tfevents.1").touch()
     (folder / "checkpoints" / "replay").mkdir(parents=True)
+    (folder / "arrays" / "a").mkdir(parents=True)
+    (folder / "arrays" / "a" / "step_000000001.npz").touch()
     (folder / "mine.txt").touch()
     assert can_start_again(folder, ["seed=3"])
     assert not can_start_again(folder, ["seed=4"])
@@ -154,22 +159,46 @@ def test_an_edited_or_missing_config_is_named(tmp_path: Path) -> None:
 
 
 def test_the_machine_and_the_plugins_are_known(tmp_path: Path) -> None:
-    plugin = tmp_path / "mine.py"
-    plugin.write_bytes(b"abc")
-    known = provenance([str(plugin), "json", "no_such_module"])
-    assert known["plugins"][str(plugin)] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert len(known["plugins"]["json"]) == 64
-    assert known["plugins"]["no_such_module"] is None
-    assert known["processor"]
-    assert known["processor_capability"] == torch.backends.cpu.get_cpu_capability()
-    assert known["threads"] == torch.get_num_threads()
-    assert known["python"] == ".".join(map(str, sys.version_info[:3]))
+    plugin, settings = tmp_path / "mine.py", tmp_path / "mine.yaml"
+    for path in (plugin, settings):
+        path.write_bytes(b"abc")
+    known = provenance([str(plugin), "json", "no_such_module"], [settings])
+    files, machine = known["files"], known["machine"]
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (files[str(plugin)], files[str(settings)]) == (abc, abc)
+    assert len(files["json"]) == 64
+    assert files["no_such_module"] is None
+    assert list(machine) == ["cpu", "capability", "threads", "python", "os"]
+    assert machine["cpu"]
+    assert machine["capability"] == torch.backends.cpu.get_cpu_capability()
+    assert machine["threads"] == torch.get_num_threads()
+    assert machine["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert machine["os"].startswith(platform.system())
+    assert plugin_digests(files) == {place: digest for place, digest in files.items() if place != str(settings)}
     assert differences(known, known) == []
-    plugin.write_bytes(b"abd")
-    other = provenance([str(plugin)]) | {"processor_capability": "OTHER"}
+    for path in (plugin, settings):
+        path.write_bytes(b"abd")
+    other = provenance([str(plugin)], [settings])
+    other["machine"]["capability"] = "OTHER"
     lines = differences(known, other)
-    assert lines[0] == f"processor capability was {known['processor_capability']}, is OTHER"
+    assert lines[0] == f"processor capability was {machine['capability']}, is OTHER"
     assert lines[1].startswith(f"plugin {plugin} was ba7816bf")
+    assert len(lines) == 2  # what YAML files say is in the settings, which are compared
+
+
+def test_choices_and_the_users_files_are_kept_as_the_run_goes_on(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    for path in (first, second):
+        path.touch()
+    config = {**CONFIG, "choices": {"env": "catch"}}
+    folder, _ = create_run_folder(tmp_path / "run", config, [], settings=[first])
+    start_again(folder, config, [])  # without the user's folder, from the settings that were saved
+    known = known_of(folder)
+    assert (known["choices"], list(known["files"])) == ({"env": "catch"}, [str(first)])
+    update_run_folder(folder, {**config, "choices": {"env": "catch", "metrics": "second"}}, [], 4, [second])
+    known = known_of(folder)
+    assert known["choices"] == {"env": "catch", "metrics": "second"}
+    assert (list(known["files"]), list(known["resumed"][0]["files"])) == ([str(first)], [str(second)])
 
 
 def test_the_revision_of_somebody_else_s_repository_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from plasticity.training.saving import status as status_module
-from plasticity.training.saving.run_folder import occupied, start_again
+from plasticity.training.saving.run_folder import create_run_folder, occupied, start_again
 from plasticity.training.saving.status import Status, StatusFile, cpu_seconds, read_status
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -214,6 +214,7 @@ def test_what_is_no_run_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_run_that_starts_again_has_no_past(tmp_path: Path) -> None:
+    create_run_folder(tmp_path, {"steps": 1}, [])
     (tmp_path / "status.json").write_text("{}")
     start_again(tmp_path, {"steps": 1}, [])
     assert not (tmp_path / "status.json").exists()

@@ -1,4 +1,5 @@
 import errno
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,9 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from plasticity.metrics.catalogue import CATALOGUE
-from plasticity.metrics.log_values import Heatmap, Histogram, Matrix, Series
+from plasticity.metrics.log_values import Array, Heatmap, Histogram, Matrix, Series
+from plasticity.training.config.parsing import parse
+from plasticity.training.run import run
 from plasticity.training.tracking.dashboard import _all_charts, plasticity_layout
 from plasticity.training.tracking.figures import draw_heatmap, draw_matrix, draw_series
 from plasticity.training.tracking.tensorboard_writer import TensorBoardWriter, histogram_edges
@@ -184,6 +187,10 @@ def test_a_resumed_run_keeps_the_charts_of_names_not_seen_again(tmp_path):
         ("plasticity/intervention_update_norm", "Update norm, interventions"),
         ("plasticity/gradient_norm/q/torso.0", "Gradient norm by layer"),
         ("train/loss", "Loss"),
+        ("redo/units_reset", "Units reset"),
+        ("reset/layers_reset/critic", "Layers reset"),
+        ("activation_rescale/units_rescaled/actor", "Units rescaled"),
+        ("feature_norm/loss", "Term of the loss"),
         ("time/steps_per_second", "Speed (steps per second)"),
     ],
 )
@@ -209,7 +216,35 @@ def test_every_chart_is_filled_by_a_name_that_runs_log():
     assert plasticity_layout([*metrics, *probe, *tasks, *others]) == _all_charts()
 
 
-@pytest.mark.parametrize("name", ["redo/reset_units", "plasticity/weight_norm_ratio", "eval/rollout/return", "my/train/loss"])
+def test_a_chart_shows_one_quantity_of_all_interventions_and_parts():
+    names = ["redo/units_reset/actor", "redo/units_reset/critic", "continual_backprop/units_reset", "trac/scale", "train/loss"]
+    charts = plasticity_layout(names)["Interventions"]
+    assert list(charts) == ["Scale", "Units reset"]
+    (pattern,) = charts["Units reset"][1]
+    assert [name for name in names if re.match(pattern, name)] == names[:3]
+    assert not re.match(pattern, "redo/units_reset_twice")
+
+
+def test_keys_that_methods_log_are_charted(tmp_path):
+    """The names come from a learner, not from a list: two parts, a term of the loss and a reset that takes place."""
+    words = ["agent=ppo", "env=catch", "intervention=[redo,feature_norm]", "interventions.redo.every_updates=1", "steps=32"]
+    small = [
+        "agent.rollout_steps=32",
+        "agent.epochs=1",
+        "network.widths=[8]",
+        "metrics=none",
+        "probe.every_steps=0",
+        "threads=1",
+        "progress=false",
+    ]
+    run(parse([*words, *small]).plan, tmp_path / "run", [])
+    charts = plasticity_layout({row.split(",")[1] for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]})
+    assert list(charts["Interventions"]) == ["Term of the loss", "Units reset"]
+
+
+@pytest.mark.parametrize(
+    "name", ["my_method/units_reset", "redo", "plasticity/weight_norm_ratio", "eval/rollout/return", "my/train/loss"]
+)
 def test_other_names_stay_off_the_dashboard(name):
     assert plasticity_layout([name]) == {}
 
@@ -278,9 +313,18 @@ def test_growing_series_are_drawn_when_their_points_have_doubled_and_at_a_flush(
 
 def test_matrices_are_drawn_at_once(tmp_path):
     writer = TensorBoardWriter(tmp_path)
-    writer.write(3, {}, {"m": Matrix(torch.eye(5), -1.0, 1.0, "example")})
+    writer.write(3, {}, {"m": Matrix(torch.eye(5), -1.0, 1.0, "example"), "a": Array(torch.eye(5))})
     writer.close()
-    assert [event.step for event in EventAccumulator(str(tmp_path)).Reload().Images("m")] == [3]
+    accumulator = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in accumulator.Images("m")] == [3]
+    assert accumulator.Tags()["images"] == ["m"]  # arrays are not drawn
+
+
+def test_a_matrix_is_drawn_in_its_order():
+    values = torch.tensor([[1.0, -1.0, 0.5], [-1.0, 1.0, 0.0], [0.5, 0.0, 1.0]])
+    shuffled = draw_matrix(Matrix(values, -1.0, 1.0, "x", order=[2, 0, 1]))
+    assert (shuffled == draw_matrix(Matrix(values[[2, 0, 1]][:, [2, 0, 1]], -1.0, 1.0, "x"))).all()
+    assert (shuffled != draw_matrix(Matrix(values, -1.0, 1.0, "x"))).any()
 
 
 def test_images_show_their_values():

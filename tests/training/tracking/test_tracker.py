@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plasticity.metrics.log_values import Histogram, Series
+from plasticity.metrics.log_values import Array, Histogram, Series
 from plasticity.metrics.undefined import Undefined
 from plasticity.training.tracking.tracker import Tracker
 
@@ -93,8 +93,8 @@ def test_measurements_can_precede_the_first_step():
 
 def test_a_name_is_either_averaged_or_measured():
     tracker = Tracker([Tape()], every_steps=1)
-    with pytest.raises(ValueError, match="redo/reset_units is logged by a step and by an observer"):
-        tracker.write(1, {"redo/reset_units": 1.0}, {"redo/reset_units": 2.0})
+    with pytest.raises(ValueError, match="redo/units_reset is logged by a step and by an observer"):
+        tracker.write(1, {"redo/units_reset": 1.0}, {"redo/units_reset": 2.0})
 
 
 def test_returns_are_averaged_over_episodes_and_omitted_where_none_ended():
@@ -310,9 +310,20 @@ def test_values_that_cannot_be_averaged_are_refused_by_name(logs, message):
         Tracker([], every_steps=1).write(1, logs)
 
 
-def test_a_measured_tensor_holds_one_number():
-    with pytest.raises(ValueError, match=r"rates has shape \(3,\)"):
-        Tracker([], every_steps=5).write(1, {}, {"rates": torch.zeros(3)})
+def test_a_measured_tensor_has_two_axes_at_most():
+    with pytest.raises(ValueError, match=r"rates has shape \(2, 1, 2\)"):
+        Tracker([], every_steps=5).write(1, {}, {"rates": torch.zeros(2, 1, 2)})
+
+
+def test_measured_tensors_of_more_than_one_number_are_arrays():
+    tape = Tape()
+    matrix, row = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5.0, 6.0], requires_grad=True)
+    Tracker([tape], every_steps=10).write(7, {}, {"m": matrix, "r": row, "one": torch.tensor([[8.0]])})
+    ((step, scalars, rich),) = tape.lines
+    assert (step, scalars, list(rich)) == (7, {"one": 8.0}, ["m", "r"])
+    assert all(isinstance(value, Array) for value in rich.values())
+    assert torch.equal(rich["m"].values, matrix)
+    assert not rich["r"].values.requires_grad
 
 
 def test_the_interval_is_at_least_one_step():

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, joined, shown
 from plasticity.training.reports.specification import Figure
 
+_ARRAYS = "arrays"
 _MOST = 12  # panels
 
 
@@ -43,22 +45,39 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
         sheet.figure.colorbar(image, cax=axes.inset_axes((1.04, 0, 0.05, 1))).ax.tick_params(labelsize=7)
         axes.set_xlabel(f"step {step_of(path):,}")
         mean = float(np.nanmean(matrix))
-        groups = {"condition": condition, "method": method, "matrix": path.parent.name, "step": str(step_of(path))}
+        groups = {"condition": condition, "method": method, "matrix": name_of(path), "step": str(step_of(path))}
         id = f"matrix/{figure.id}/{condition}/{method}"
         text = numbers.add(id, groups, 1, 1, mean, None, "mean of the matrix of one run", [] if pd.isna(seed) else [int(seed)])
         alts.append(
-            f"Matrix {path.parent.name} of {title} at step {step_of(path)}: {matrix.shape[0]} x {matrix.shape[1]}, mean {text}."
+            f"Matrix {name_of(path)} of {title} at step {step_of(path)}: {matrix.shape[0]} x {matrix.shape[1]}, mean {text}."
         )
-        rows.append((condition, method, seed, step_of(path), path.parent.name, *matrix.shape, mean))
-    caption = f"{chosen[0][-1].parent.name}, rows and columns in their raw order; one run of each method, one colour scale."
+        rows.append((condition, method, seed, step_of(path), name_of(path), *matrix.shape, mean))
+    caption = (
+        f"{name_of(chosen[0][-1])}, rows and columns in the order of the examples; one run of each method, one colour scale."
+    )
     data = pd.DataFrame(rows, columns=["condition", "method", "seed", "step", "name", "rows", "columns", "mean"])
     return Drawing(sheet.figure, sheet.panels(alts), data, caption)
 
 
 def matrix_names(folder: Path) -> list[str]:
-    """Returns the names of the matrices of a run."""
-    root = folder / "arrays"
-    return sorted({path.parent.relative_to(root).as_posix() for path in root.rglob("step_*.npz")}) if root.is_dir() else []
+    """Returns the names of the matrices of a run; arrays of one axis are none."""
+    places = {path.parent: path for path in (folder / _ARRAYS).rglob("step_*.npz")}
+    return sorted(name_of(path) for path in places.values() if _may_be_matrix(path))
+
+
+def name_of(path: Path) -> str:
+    """Returns the name of the matrix in a file."""
+    parts = path.parent.parts
+    return "/".join(parts[len(parts) - parts[::-1].index(_ARRAYS) :]) if _ARRAYS in parts else path.parent.name
+
+
+def _may_be_matrix(path: Path) -> bool:
+    """Tells whether a file has a matrix, or is damaged, which is said when it is read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return any(file[name].ndim == 2 for name in file.files)
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+        return True
 
 
 def matrix_file(folder: Path, name: str, at: float | None, steps: object) -> Path | None:
@@ -66,16 +85,15 @@ def matrix_file(folder: Path, name: str, at: float | None, steps: object) -> Pat
 
     Args:
         folder: Of the run.
-        name: Of the matrix, with or without ``plasticity/``; empty for the first there is.
+        name: Of the matrix, with or without ``plasticity/``, and perhaps without its part, which is then the first there is;
+            empty for the first matrix.
         at: Share of the run.
         steps: Planned steps.
     """
-    names = [
-        each for each in matrix_names(folder) if name in ("", each, each.removeprefix("plasticity/")) or each.endswith(f"/{name}")
-    ]
+    names = [each for each in matrix_names(folder) if name == "" or f"/{name}/" in f"/{each}/"]
     if not names:
         return None
-    files = sorted((folder / "arrays" / names[0]).glob("step_*.npz"), key=step_of)
+    files = sorted((folder / _ARRAYS / names[0]).glob("step_*.npz"), key=step_of)
     if at is not None and not pd.isna(steps):
         files = [path for path in files if step_of(path) <= at * float(steps)]  # type: ignore[arg-type]
     return files[-1] if files else None
@@ -90,7 +108,7 @@ def read_matrix(path: Path) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     for matrix in [arrays["values"]] if "values" in arrays else list(arrays.values()):
         if matrix.ndim == 2 and np.issubdtype(matrix.dtype, np.number):

@@ -18,10 +18,8 @@ def doubts(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[s
 
 def machine_of(known: Mapping[str, Any], what: str) -> str:
     """Returns ``cpu``, ``capability``, ``threads`` or ``python`` of a provenance, "" if it is not known."""
-    older = {"cpu": "processor", "capability": "processor_capability"}
     machine = known.get("machine")
     found = machine.get(what) if isinstance(machine, Mapping) else None
-    found = known.get(older.get(what, what)) if found is None else found
     return "" if found is None else str(found)
 
 
@@ -84,10 +82,9 @@ def _mixed(records: Sequence[Record]) -> list[str]:
 def _mixed_files(parts: Sequence[Mapping[str, Any]]) -> list[str]:
     digests: dict[str, set[str]] = {}
     for known in parts:
-        for section in ("plugins", "files"):
-            entries = known.get(section)
-            for place, digest in (entries if isinstance(entries, Mapping) else {}).items():
-                digests.setdefault(str(place).rpartition("/")[2], set()).add(str(digest))
+        entries = known.get("files")
+        for place, digest in (entries if isinstance(entries, Mapping) else {}).items():
+            digests.setdefault(str(place).rpartition("/")[2], set()).add(str(digest))
     told = [name for name, seen in digests.items() if len(seen) > 1]
     return [f"Files that runs were made with differ between them: {_some(told)}."] if told else []
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from plasticity.training.reports.reading.folders import Place, load_yaml
-from plasticity.training.saving.identity import identity
+from plasticity.training.saving.identity import identity, plugin_digests
 from plasticity.training.saving.status import is_alive
 
 STATES: Final = ("finished", "running", "stopped", "failed", "missing", "unreadable")
@@ -66,8 +66,8 @@ class Record:
     @property
     def identity(self) -> str:
         """SHA-256 of its settings, "" if they are not known."""
-        plugins = self.known.get("plugins")
-        return identity(self.config, plugins if isinstance(plugins, Mapping) else None) if self.config else ""
+        files = self.known.get("files")
+        return identity(self.config, None if files is None else plugin_digests(files)) if self.config else ""
 
     @property
     def words(self) -> str:
@@ -126,7 +126,7 @@ def _fits(key: str, value: Any) -> bool:
     if key in ("overrides", "resumed"):
         kind = str if key == "overrides" else Mapping
         return isinstance(value, list) and all(isinstance(each, kind) for each in value)
-    return key not in ("plugins", "files", "packages", "machine", "choices") or isinstance(value, Mapping)
+    return key not in ("files", "packages", "machine", "choices") or isinstance(value, Mapping)
 
 
 def _json(record: Record, name: str) -> dict[str, Any]:

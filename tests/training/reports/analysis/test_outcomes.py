@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_folders import config_of, finished, write_run
+from run_folders import config_of, finished, returns, write_run
 
 from plasticity.training.reports.analysis.findings import find, what_goes_with
 from plasticity.training.reports.analysis.numbers import Numbers, number_text
@@ -170,3 +170,11 @@ def test_identity_is_that_of_the_settings() -> None:
     plugin = config | {"plugins": ["/a/m.py"]}
     moved = config | {"plugins": ["/b/m.py"]}
     assert identity(plugin, {"/a/m.py": "1"}) == identity(moved, {"/b/m.py": "1"}) != identity(moved, {"/b/m.py": "2"})
+
+
+def test_a_plugin_counts_by_its_hash_and_a_yaml_file_by_its_settings(tmp_path: Path) -> None:
+    for name, files in {"a": {"/a/m.py": "1"}, "b": {"/b/m.py": "1", "/b/e.yaml": "2"}, "c": {"/c/m.py": "3"}}.items():
+        config = config_of(0, plugins=[next(iter(files))])
+        write_run(tmp_path / name, config, returns(0.5), status=finished(), known={"files": files})
+    first, second, third = read_comparison([tmp_path]).runs["identity"]
+    assert first == second != third
