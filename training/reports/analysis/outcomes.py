@@ -103,7 +103,9 @@ def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(np.trapezoid(y[order], x[order])) / width if width > 0 else float(np.mean(y))
 
 
-def binned(comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1) -> pd.DataFrame:
+def binned(
+    comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1, condition: str | None = None
+) -> pd.DataFrame:
     """Returns one curve a run: the mean of its rows in each bin, NaN in a bin without rows, which is never filled.
 
     Args:
@@ -112,11 +114,14 @@ def binned(comparison: Comparison, name: str, by: str = "step", bins: int = 0, w
         by: ``step`` or ``task``.
         bins: How many; 0 is one for each step or task there is, 200 at most.
         window: Running mean over so many bins, the last of them the bin itself; the first bins have shorter ones.
+        condition: Its runs alone, whose bins are then their own: another one may be measured at other steps. None for all runs.
 
     Returns:
         Runs by bins; the columns are the last step or task of each bin. Empty if no run has such rows.
     """
     rows = _rows(comparison, name)
+    if condition is not None:
+        rows = rows[rows["run"].isin(comparison.runs.index[comparison.runs["condition"] == condition]).to_numpy()]
     x = rows["task"] if by == "task" else rows["step"]
     rows, x = rows[x.notna()], x[x.notna()].astype(np.int64)
     if not len(x):

@@ -170,3 +170,14 @@ def test_identity_is_that_of_the_settings() -> None:
     plugin = config | {"plugins": ["/a/m.py"]}
     moved = config | {"plugins": ["/b/m.py"]}
     assert identity(plugin, {"/a/m.py": "1"}) == identity(moved, {"/b/m.py": "1"}) != identity(moved, {"/b/m.py": "2"})
+
+
+def test_a_condition_has_bins_of_its_own_steps(tmp_path: Path) -> None:
+    for seed, (width, steps) in enumerate((("[8]", (10, 20)), ("[8]", (10, 20)), ("[16]", (10, 15, 20)), ("[16]", (10, 15, 20)))):
+        config = config_of(seed % 2)
+        config["network"] = {**config.get("network", {}), "widths": width}
+        write_run(tmp_path / str(seed), config, [(step, "v", float(step)) for step in steps], status=finished())
+    comparison = read_comparison([tmp_path])
+    first, second = comparison.conditions
+    assert binned(comparison, "v").columns.tolist() == [10, 15, 20]
+    assert {tuple(binned(comparison, "v", condition=each).columns) for each in (first, second)} == {(10, 20), (10, 15, 20)}
