@@ -15,6 +15,7 @@ from plasticity.training.reports.reading.records import TWIN
 from plasticity.training.reports.specification import Outcome
 
 MOST_BINS: Final = 200
+_SHOWN: Final = 8
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,17 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
     if outcome.normalise is not None:
         found = (found - outcome.normalise.low) / (outcome.normalise.high - outcome.normalise.low)
     return (found * outcome.scale).reindex(comparison.runs.index).rename(outcome.name)
+
+
+def without_outcome(comparison: Comparison) -> list[str]:
+    """Returns a warning that names the runs that finished and have no finite outcome: their rows are NaN, cut or elsewhere."""
+    known = run_outcome(comparison, comparison.outcome).astype(float)
+    lost = comparison.runs[comparison.runs["counted"] & ~np.isfinite(known)]
+    if not len(lost):
+        return []
+    told = [f"{row.condition} / {row.method} seed {row.seed}" for row in lost.head(_SHOWN).itertuples()]
+    more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+    return [f"{len(lost)} runs finished without a finite {comparison.outcome.value}: {', '.join(told)}{more}."]
 
 
 def cell_of(comparison: Comparison, outcomes: pd.Series, condition: str, method: str) -> Cell:
