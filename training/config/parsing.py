@@ -14,10 +14,9 @@ from plasticity.training.config.listing import help_text, list_lines
 from plasticity.training.config.methods import fit_to_methods
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.config.words import (
-    chosen_names,
-    chosen_values,
     covering,
     parse_overrides,
+    plain_texts,
     plugin_places,
     split_flags,
     with_absolute_plugins,
@@ -130,7 +129,7 @@ def parse(arguments: Sequence[str]) -> Command:
         load_plugins(plugin_places(words))
         return Show("\n".join(_listed(listing, composer)) if listing is not None else help_text(composer.configs))
     if _value_of("report", words) is not None:
-        return _report(words)
+        return _report(flags, words)
     if _value_of("study", words) is not None:
         return study_asked(flags, words, composer)
     resumed = _value_of("resume", words)
@@ -182,18 +181,23 @@ def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], compo
     return Train(plan, tuple(all_words(folder, words)), folder, resume=True, settings=chosen_from(composer.own, chosen))
 
 
-def _report(words: Sequence[str]) -> Report:
+def _report(flags: Mapping[str, str], words: Sequence[str]) -> Report:
+    for flag in flags:
+        raise ValueError(f"{flag} does not go with report=, which reads folders; leave it out")
     said: dict[str, list[str]] = {}
     for override in parse_overrides(words):
         name = override.key_or_group
         if name not in _REPORT_WORDS:
             raise ValueError(f"{override.input_line} does not go with report=, which takes {', '.join(_REPORT_WORDS[1:])} alone")
-        said[name] = [value for choice in chosen_values(override) for value in chosen_names(choice)]
+        said[name] = plain_texts(override)
+        if not all(said[name]) or not said[name]:
+            raise ValueError(f"{override.input_line} is empty; report= takes folders of grids, studies and runs, report=a,b")
     for name in _REPORT_WORDS[1:]:
         if len(said.get(name, [])) > 1:
             raise ValueError(f"{name}={','.join(said[name])} must be one name")
-    out, bundle = (Path(said[name][0]) if name in said else None for name in ("run_dir", "bundle"))
-    return Report(tuple(map(Path, said["report"])), out, bundle, said["baseline"][0] if "baseline" in said else None)
+    out, bundle = (Path(said[name][0]).expanduser() if name in said else None for name in ("run_dir", "bundle"))
+    folders = tuple(Path(name).expanduser() for name in said["report"])
+    return Report(folders, out, bundle, said["baseline"][0] if "baseline" in said else None)
 
 
 def _value_of(name: str, words: Sequence[str]) -> str | None:

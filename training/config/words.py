@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
 from hydra.errors import HydraException
 
 from plasticity.settings.naming import did_you_mean
@@ -144,6 +144,24 @@ def chosen_values(override: Override) -> list[str]:
     if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
         raise ValueError(f"{override.input_line} names no values; list them, as in {override.key_or_group}=a,b")
     return [str(value) for value in override.sweep_string_iterator()]
+
+
+def plain_texts(override: Override) -> list[str]:
+    """Returns the texts of ``a,b`` or ``[a,b]`` without quotes and escapes: names of folders, which may hold spaces.
+
+    Raises:
+        ValueError: If the values of a sweep cannot be listed.
+    """
+    if not override.is_sweep_override():
+        return _plain_texts(override.value())
+    chosen_values(override)  # refuses what names no values
+    return [text for value in override.sweep_iterator(transformer=Transformer.identity) for text in _plain_texts(value)]
+
+
+def _plain_texts(value: object) -> list[str]:
+    if isinstance(value, list):
+        return [text for each in value for text in _plain_texts(each)]
+    return [] if value is None else [value.text if isinstance(value, QuotedString) else str(value)]
 
 
 def word_lists(overrides: Sequence[Override]) -> tuple[tuple[str, ...], ...]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from plasticity.training.reports.analysis.findings import Findings, find
 from plasticity.training.reports.analysis.numbers import Numbers
-from plasticity.training.reports.analysis.outcomes import run_outcome
+from plasticity.training.reports.analysis.outcomes import run_outcome, without_outcome
 from plasticity.training.reports.comparison import Comparison, read_comparison
 from plasticity.training.reports.figures import draw
 from plasticity.training.reports.figures.default import default_figures
@@ -80,6 +81,7 @@ def make_report(comparison: Comparison, folder: Path) -> Path:
         ValueError: The folder holds something that is no report.
     """
     claim(folder)
+    comparison = replace(comparison, warnings=[*without_outcome(comparison), *comparison.warnings])
     numbers = Numbers()
     found = find(comparison, numbers)
     tables = _tables(comparison, found, numbers)

@@ -44,11 +44,20 @@ def read_study(path: Path, short: bool = False) -> tuple[StudySettings, dict[str
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"study={path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}{_hint(error)}") from error
     try:
         return _study(values, path, short)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _hint(error: yaml.YAMLError) -> str:
+    """Says what to do about the likeliest mistake: a word with brackets and without quotes."""
+    mark = getattr(error, "problem_mark", None)
+    line = "" if mark is None or mark.buffer is None else mark.buffer.splitlines()[mark.line : mark.line + 1]
+    found = re.search(r"(?<![\"'\w.])[\w./+~]+=[\[{]", line[0]) if line else None
+    word = "" if found is None else line[0][found.start() :].partition("]")[0] + "]"
+    return f'; a word with brackets needs quotes: "{word}"' if word else ""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # of a package without types

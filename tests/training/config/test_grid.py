@@ -117,10 +117,10 @@ def test_a_run_that_raises_anything_does_not_stop_the_others(
 
     real = module.run
 
-    def fails_at_seed_1(plan: Any, *rest: Any) -> Any:
+    def fails_at_seed_1(plan: Any, *rest: Any, **named: Any) -> Any:
         if plan.run.seed == 1:
             raise RuntimeError("somebody's environment broke. And more of it")
-        return real(plan, *rest)
+        return real(plan, *rest, **named)
 
     monkeypatch.setattr(module, "run", fails_at_seed_1)
     monkeypatch.setattr("sys.argv", ["run_agent.py"])

@@ -268,6 +268,8 @@ def test_a_file_that_would_be_hidden_is_refused(own: Path) -> None:
 
 def test_a_report() -> None:
     assert parse(["report=a,b/c"]) == Report((Path("a"), Path("b/c")))
+    assert parse(["report=runs/s 1"]) == parse(["report='runs/s 1'"]) == Report((Path("runs/s 1"),))
+    assert parse(["report='a=b',c d", "run_dir='out, here'"]) == Report((Path("a=b"), Path("c d")), Path("out, here"))
     words = ["report=[a]", "run_dir=out", "bundle=b.zip", "baseline=none"]
     assert parse(words) == Report((Path("a"),), Path("out"), Path("b.zip"), "none")
 
@@ -277,6 +279,8 @@ def test_a_report() -> None:
     [
         (["report=a", "seed=3"], r"^seed=3 does not go with report=, which takes run_dir, bundle, baseline alone$"),
         (["report=a", "bundle=b.zip,c.zip"], r"^bundle=b\.zip,c\.zip must be one name$"),
+        (["report="], r"^report= is empty; report= takes folders of grids, studies and runs, report=a,b$"),
+        (["-m", "report=a"], r"^--multirun does not go with report=, which reads folders; leave it out$"),
     ],
 )
 def test_mistakes_in_a_report(words: list[str], message: str) -> None:

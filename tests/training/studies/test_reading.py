@@ -106,3 +106,14 @@ def test_what_a_study_cannot_do_without(tmp_path: Path, key: str) -> None:
     path.write_text(yaml.safe_dump({name: value for name, value in SMALL.items() if name != key}))
     with pytest.raises(ValueError, match=f"{key} is missing"):
         read_study(path)
+
+
+def test_a_word_with_brackets_and_no_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text('common: ["env=catch", network.widths=[16,16], "seed=1"]\n')
+    with pytest.raises(ValueError, match=r'is not YAML: .*; a word with brackets needs quotes: "network\.widths=\[16,16\]"$'):
+        read_study(path)
+    path.write_text('common: ["network.widths=[16,16]"\n')
+    with pytest.raises(ValueError, match="is not YAML: ") as raised:
+        read_study(path)
+    assert "quotes" not in str(raised.value)

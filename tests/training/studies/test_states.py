@@ -28,7 +28,7 @@ def left(study: StudyFolder, state: str | None, step: int = 50, config: dict[str
     folder = study.path / CELL.place
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({**config, "run_dir": str(folder)}))
-    (folder / "provenance.json").write_text(json.dumps({"overrides": [], "plugins": plugins or {}}))
+    (folder / "provenance.json").write_text(json.dumps({"overrides": [], "files": plugins or {}}))
     if state is not None:
         (folder / "status.json").write_text(json.dumps({"state": state, "step": step, "steps": 50, "error": "it broke"}))
     return folder

@@ -15,6 +15,7 @@ from plasticity.training.reports.reading.records import TWIN
 from plasticity.training.reports.specification import Outcome
 
 MOST_BINS: Final = 200
+_SHOWN: Final = 8
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,17 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
     return (found * outcome.scale).reindex(comparison.runs.index).rename(outcome.name)
 
 
+def without_outcome(comparison: Comparison) -> list[str]:
+    """Returns a warning that names the runs that finished and have no finite outcome: their rows are NaN, cut or elsewhere."""
+    known = run_outcome(comparison, comparison.outcome).astype(float)
+    lost = comparison.runs[comparison.runs["counted"] & ~np.isfinite(known)]
+    if not len(lost):
+        return []
+    told = [f"{row.condition} / {row.method} seed {row.seed}" for row in lost.head(_SHOWN).itertuples()]
+    more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+    return [f"{len(lost)} runs finished without a finite {comparison.outcome.value}: {', '.join(told)}{more}."]
+
+
 def cell_of(comparison: Comparison, outcomes: pd.Series, condition: str, method: str) -> Cell:
     """Returns one cell; an outcome that is not finite counts as one that was not reached."""
     rows = comparison.cell(condition, method, counted=False)
@@ -103,7 +115,9 @@ def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(np.trapezoid(y[order], x[order])) / width if width > 0 else float(np.mean(y))
 
 
-def binned(comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1) -> pd.DataFrame:
+def binned(
+    comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1, condition: str | None = None
+) -> pd.DataFrame:
     """Returns one curve a run: the mean of its rows in each bin, NaN in a bin without rows, which is never filled.
 
     Args:
@@ -112,11 +126,14 @@ def binned(comparison: Comparison, name: str, by: str = "step", bins: int = 0, w
         by: ``step`` or ``task``.
         bins: How many; 0 is one for each step or task there is, 200 at most.
         window: Running mean over so many bins, the last of them the bin itself; the first bins have shorter ones.
+        condition: Its runs alone, whose bins are then their own: another one may be measured at other steps. None for all runs.
 
     Returns:
         Runs by bins; the columns are the last step or task of each bin. Empty if no run has such rows.
     """
     rows = _rows(comparison, name)
+    if condition is not None:
+        rows = rows[rows["run"].isin(comparison.runs.index[comparison.runs["condition"] == condition]).to_numpy()]
     x = rows["task"] if by == "task" else rows["step"]
     rows, x = rows[x.notna()], x[x.notna()].astype(np.int64)
     if not len(x):

@@ -31,21 +31,26 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     """
     conditions = shown("condition", figure.conditions, comparison.conditions)
     methods = shown("method", figure.methods, comparison.methods)
-    tables = {name: binned(comparison, name, figure.by, figure.bins, figure.window) for name in figure.values}
-    tables = {name: table for name, table in tables.items() if len(table)}
-    if not tables:
+    tables = {
+        (name, condition): binned(comparison, name, figure.by, figure.bins, figure.window, condition)
+        for name in figure.values
+        for condition in conditions
+    }
+    names = [name for name in figure.values if any(len(tables[name, condition]) for condition in conditions)]
+    if not names:
         raise ValueError(f"no run has rows of {joined(figure.values)} by {figure.by}")
     style = styles(comparison.methods)
-    places = [(name, condition) for name in tables for condition in conditions]
+    places = [(name, condition) for name in names for condition in conditions]
     one = len(conditions) == 1
     sheet = Sheet(
-        [name if one else condition if len(tables) == 1 else f"{name}: {condition}" for name, condition in places],
+        [name if one else condition if len(names) == 1 else f"{name}: {condition}" for name, condition in places],
         columns=2 if len(places) > 1 else 1,
         legend={method: style[method] for method in methods},
     )
     rows, alts = [], []
     for axes, (name, condition) in zip(sheet.axes, places, strict=True):
-        rows += _panel(axes, comparison, figure, tables[name], name, condition, {method: style[method] for method in methods})
+        looks = {method: style[method] for method in methods}
+        rows += _panel(axes, comparison, figure, tables[name, condition], name, condition, looks)
         alts.append(_alt(figure, name, condition, rows, numbers))
     _same_heights(sheet.axes, len(conditions))
     data = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=_COLUMNS)

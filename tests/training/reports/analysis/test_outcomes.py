@@ -1,4 +1,4 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +7,7 @@ from run_folders import config_of, finished, returns, write_run
 
 from plasticity.training.reports.analysis.findings import find, what_goes_with
 from plasticity.training.reports.analysis.numbers import Numbers, number_text
-from plasticity.training.reports.analysis.outcomes import binned, over_seeds, run_outcome
+from plasticity.training.reports.analysis.outcomes import binned, over_seeds, run_outcome, without_outcome
 from plasticity.training.reports.comparison import Comparison, read_comparison
 from plasticity.training.reports.specification import Normalise, Outcome, report_settings
 from plasticity.training.saving.identity import identity
@@ -57,8 +57,12 @@ def test_a_run_without_the_value_has_no_outcome(comparison: Comparison) -> None:
 def test_an_infinite_outcome_does_not_count(tmp_path: Path) -> None:
     for seed in range(3):
         write_run(tmp_path / str(seed), config_of(seed), [(100, "train/loss", float("inf") if seed else 1.0)], status=finished())
-    row = find(read_comparison([tmp_path]), Numbers()).main.iloc[0]
+    comparison = read_comparison([tmp_path])
+    row = find(comparison, Numbers()).main.iloc[0]
     assert (row["n"], row["N"], row["train/loss"]) == (1, 3, "1.00")
+    said = "2 runs finished without a finite train/loss: main / none seed 1, main / none seed 2."
+    assert without_outcome(comparison) == [said]
+    assert without_outcome(replace(comparison, runs=comparison.runs.assign(counted=False))) == []
 
 
 def test_bins_are_means_and_empty_ones_stay_empty(comparison: Comparison) -> None:
@@ -178,3 +182,14 @@ def test_a_plugin_counts_by_its_hash_and_a_yaml_file_by_its_settings(tmp_path: P
         write_run(tmp_path / name, config, returns(0.5), status=finished(), known={"files": files})
     first, second, third = read_comparison([tmp_path]).runs["identity"]
     assert first == second != third
+
+
+def test_a_condition_has_bins_of_its_own_steps(tmp_path: Path) -> None:
+    for seed, (width, steps) in enumerate((("[8]", (10, 20)), ("[8]", (10, 20)), ("[16]", (10, 15, 20)), ("[16]", (10, 15, 20)))):
+        config = config_of(seed % 2)
+        config["network"] = {**config.get("network", {}), "widths": width}
+        write_run(tmp_path / str(seed), config, [(step, "v", float(step)) for step in steps], status=finished())
+    comparison = read_comparison([tmp_path])
+    first, second = comparison.conditions
+    assert binned(comparison, "v").columns.tolist() == [10, 15, 20]
+    assert {tuple(binned(comparison, "v", condition=each).columns) for each in (first, second)} == {(10, 20), (10, 15, 20)}
