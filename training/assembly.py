@@ -18,7 +18,7 @@ from plasticity.envs.factory import build_stream
 from plasticity.envs.problem import Problem
 from plasticity.envs.stream import Stream
 from plasticity.envs.tasks.task_stream import TaskStream
-from plasticity.metrics.observer import MetricsObserver, Observer
+from plasticity.metrics.observer import TASK_START, MetricsObserver, Observer
 from plasticity.metrics.probe import ProbeObserver
 from plasticity.training.config.settings import Plan
 from plasticity.training.config.sizes import refuse_impossible_counts, refuse_impossible_memory
@@ -26,6 +26,7 @@ from plasticity.training.evaluation.episodes import EvaluationObserver
 from plasticity.training.evaluation.task_evaluation import MakeLearner, TaskEvaluationObserver, TaskEvaluationSettings
 from plasticity.training.memory import keep_freed_memory
 from plasticity.training.processor import LARGE_NETWORK_PARAMETERS, parameters_of, slower_settings
+from plasticity.training.task_start import FEWEST_EXAMPLES, OwnExamples, TaskStartObserver
 from plasticity.updates.execution import Execution
 
 
@@ -96,6 +97,8 @@ def _observers(plan: Plan, agent: Agent, stream: Stream, make_learner: MakeLearn
         "metrics": MetricsObserver(plan.metrics, plan.run.seed),
         "probe": ProbeObserver(plan.probe, plan.run.seed),
     }
+    if plan.metrics.at or plan.metrics.after_switch:
+        observers[TASK_START] = _task_start_observer(plan, agent, stream)
     if plan.evaluation.every_steps:
         observers["evaluation"] = EvaluationObserver(plan.evaluation, plan.env, plan.run.seed, agent, stream)
     if isinstance(stream, TaskStream) and isinstance(agent, SupervisedLearner):
@@ -106,6 +109,21 @@ def _observers(plan: Plan, agent: Agent, stream: Stream, make_learner: MakeLearn
             "evaluation.every_steps"
         )
     return observers
+
+
+def _task_start_observer(plan: Plan, agent: Agent, stream: Stream) -> TaskStartObserver:
+    """Builds what measures the starts of tasks.
+
+    Raises:
+        ValueError: If it is to look at examples before they are learned from, and there are none.
+    """
+    own = None
+    if isinstance(stream, TaskStream) and isinstance(agent, SupervisedLearner):
+        own = OwnExamples(stream, agent, max(plan.metrics.inputs, FEWEST_EXAMPLES))
+    elif plan.metrics.at:
+        stream.peek(1)  # an environment refuses
+        raise ValueError(f"metrics.at={plan.metrics.at} is for agent=supervised; metrics.after_switch=[1] is for all agents")
+    return TaskStartObserver(plan.metrics, plan.run.seed, own)
 
 
 def _another_learner(plan: Plan, problem: Problem, builder: PartBuilder, seed: int) -> SupervisedLearner:
