@@ -67,6 +67,15 @@ class FollowsTasks(Protocol):
 
 
 @runtime_checkable
+class AwaitsUpdate(Protocol):
+    """An observer that measures in the step in which a part makes its first update."""
+
+    def first_update_made(self) -> bool:
+        """Tells whether that has happened in this step."""
+        ...
+
+
+@runtime_checkable
 class Remarking(Protocol):
     """An observer that has something to say beside its values."""
 

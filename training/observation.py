@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 
 from plasticity.metrics.log_values import Measurements
-from plasticity.metrics.observer import FollowsTasks, Observer, Remarking, Remembering, observe
+from plasticity.metrics.observer import AwaitsUpdate, FollowsTasks, Observer, Remarking, Remembering, observe
 from plasticity.metrics.view import View
 from plasticity.training.stopping import STOP, Stopped
 from plasticity.training.tracking.tracker import Tracker
@@ -36,6 +36,10 @@ class Observers:
         for observer in following.values():
             observer.task_begins(step)
         return [name for name, observer in following.items() if observer.at_task_start]
+
+    def after_first_update(self) -> list[str]:
+        """Returns the names of those that measure because a part made its first update in this step."""
+        return [name for name, seer in self._observers.items() if isinstance(seer, AwaitsUpdate) and seer.first_update_made()]
 
     def select(self, before: int, after: int, switched: bool) -> list[str]:
         """Returns the names of those that measure in this step."""

@@ -38,6 +38,10 @@ class Observing(Protocol):
         """Returns those of the named ones that look at the end of the old task when a new one begins."""
         ...
 
+    def after_first_update(self) -> list[str]:
+        """Returns the names of those that measure because a part made its first update in this step."""
+        ...
+
     def measure(self, names: list[str], view: View) -> Measurements:
         """Returns the measurements of the named observers; raises ``Abandoned`` if the user stops meanwhile."""
         ...
@@ -62,7 +66,7 @@ class Step:
         learned: Whether the agent has learned from it.
         logs: Of stream and agent.
         measurements: Of the observers.
-        at_start: Of those that measure the start of a task.
+        at_start: Of those that measure what was before the step: the start of a task, or a network without an update.
         seconds: What acting and learning took, measurements apart.
     """
 
@@ -110,6 +114,7 @@ class Step:
             self.logs |= learn_from(agent, self.experience, self.after)
             self.learned = True
             self.seconds += time.perf_counter() - started
+        self.at_start |= observers.measure(observers.after_first_update(), View(self.before, self.experience.task, agent))
         self.measurements |= observers.measure(self.late, View(self.after, self.experience.task, agent))
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,7 +144,8 @@ class Step:
         early, late, first = ([name for name in names if name in observers] for names in state["observers"])
         logs, measurements, at_start = (_restored(state[key], device) for key in ("logs", "measurements", "at_start"))
         switched, learned = state["switched"], state["learned"]
-        return cls(*state["places"], experience, early, late, first, switched, learned, logs, measurements, at_start)
+        before, after, task = state["places"]
+        return cls(before, after, task, experience, early, late, first, switched, learned, logs, measurements, at_start)
 
 
 def _begins_task(experience: Experience, before: int, switched: bool) -> bool:

@@ -1,12 +1,11 @@
 """Measurements at the start of a task and in its first steps, on the task's own examples where there are any before it begins."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from plasticity.agents.supervised.agent import SupervisedLearner
 from plasticity.envs.tasks.task_stream import TaskStream
@@ -33,49 +32,37 @@ class GivenExamples:
         return made
 
 
-@dataclass(frozen=True)
-class PartOnExamples:
-    """A part as it is, but for the examples that its loss is measured on; see ``plasticity.metrics.view.Part``."""
+class GivenPart:
+    """A part as it is, but for what is given; see ``plasticity.metrics.view.Part``.
 
-    part: Part
-    examples: KeptExamples
+    Args:
+        part: The part.
+        examples: What its loss is measured on.
+        network: Its network, or another in its place.
+    """
 
-    @property
-    def network(self) -> Network:
-        """The part's."""
-        return self.part.network
-
-    @property
-    def initial(self) -> dict[str, Tensor]:
-        """The part's."""
-        return self.part.initial
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """The part's."""
-        return self.part.optimizer
-
-    @property
-    def value_errors(self) -> Any:
-        """The part's."""
-        return self.part.value_errors
-
-    @property
-    def trace(self) -> Trace:
-        """The part's."""
-        return self.part.trace
+    def __init__(self, part: Part, examples: KeptExamples, network: Network) -> None:
+        self.network, self.initial, self.optimizer = network, part.initial, part.optimizer
+        self.value_errors = part.value_errors
+        self.trace: Trace = part.trace
+        self.examples: KeptExamples = examples
 
 
 @dataclass(frozen=True)
-class AgentOnExamples:
-    """An agent as it is, measured on given examples; see ``plasticity.metrics.view.Measurable``."""
+class AgentAsGiven:
+    """Parts and inputs in place of those of an agent; see ``plasticity.metrics.view.Measurable``.
+
+    Attributes:
+        parts: By name.
+        sample: Called as ``sample_inputs``.
+    """
 
     parts: Mapping[str, Part]
-    inputs: Tensor
+    sample: Callable[[str, int, torch.Generator], Tensor | None]
 
-    def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor:
-        """Returns the first inputs, at most ``count``."""
-        return self.inputs[:count]
+    def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
+        """Returns inputs, at most ``count``."""
+        return self.sample(part, count, generator)
 
 
 @dataclass
@@ -104,9 +91,10 @@ class OwnExamples:
             self._task, self._batch = task, self.learner.batch_of(examples, self.stream.active())
         batch = self._batch
         parts: dict[str, Part] = {
-            name: PartOnExamples(part, GivenExamples(part.examples.objective, batch)) for name, part in self.learner.parts.items()
+            name: GivenPart(part, GivenExamples(part.examples.objective, batch), part.network)
+            for name, part in self.learner.parts.items()
         }
-        return AgentOnExamples(parts, batch.inputs)
+        return AgentAsGiven(parts, lambda name, count, generator: batch.inputs[:count])
 
 
 class TaskStartObserver(MetricsObserver):

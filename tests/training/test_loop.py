@@ -47,6 +47,9 @@ class Recorder:
     def begin_task(self, step: int) -> list[str]:
         return []
 
+    def after_first_update(self) -> list[str]:
+        return []
+
     def select(self, before: int, after: int, switched: bool) -> list[str]:
         return ["metrics"] if switched or after == 2 else []
 
