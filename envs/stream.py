@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from plasticity.envs.experience import Experience
+from plasticity.envs.experience import Examples, Experience
 
 
 class Stream(Protocol):
@@ -41,6 +41,19 @@ class Stream(Protocol):
 
         Args:
             act: maps observations (N, *input_shape) to actions, (N,) int64 or (N, A) float32.
+        """
+        ...
+
+    def peek(self, count: int) -> Examples:
+        """Returns up to ``count`` examples of the task of the next minibatch, in the order in which they will be handed out.
+
+        Nothing is moved: neither the place in the stream nor any generator.
+
+        Args:
+            count: at least 1; fewer are returned where the epoch has fewer left.
+
+        Raises:
+            ValueError: the stream has nothing to show before it is acted in.
         """
         ...
 

@@ -17,6 +17,7 @@ from plasticity.settings.fields import Settings, setting
 from plasticity.settings.seeding import torch_generator
 
 REMEMBERED_INPUTS: Final = 256
+TASK_START: Final = "task_start"
 
 
 class Observer(Protocol):
@@ -51,6 +52,30 @@ class Remembering(Protocol):
 
 
 @runtime_checkable
+class FollowsTasks(Protocol):
+    """An observer that is told where tasks begin, announced or not, the run's first among them.
+
+    Attributes:
+        at_task_start: Whether it measures there, before anything of the task is learned.
+    """
+
+    at_task_start: bool
+
+    def task_begins(self, step: int) -> None:
+        """Takes notice that a task begins at the stream's ``step``, before its first examples."""
+        ...
+
+
+@runtime_checkable
+class AwaitsUpdate(Protocol):
+    """An observer that measures in the step in which a part makes its first update."""
+
+    def first_update_made(self) -> bool:
+        """Tells whether that has happened in this step."""
+        ...
+
+
+@runtime_checkable
 class Remarking(Protocol):
     """An observer that has something to say beside its values."""
 
@@ -79,6 +104,18 @@ class MetricsSettings(Settings):
 
     every_steps: int = setting(1000, "Period in steps of the stream, 0 for never.", low=0)
     at_task_switch: bool = setting(True, "Whether they are also taken at the end of every announced task.")
+    at: list[str] = setting(
+        [],
+        "Further moments, logged as ``task_start/<metric>``. ``task_start``: before anything of a task is learned, its resets "
+        "made, on its own first examples; data streams only.",
+        choices=(TASK_START,),
+    )
+    after_switch: list[int] = setting(
+        [],
+        "Steps after the start of each task, the run's own among them, at which ``task_start/<metric>`` is logged too: on a data "
+        "stream on the task's own first examples, in an environment on the latest inputs.",
+        low=1,
+    )
     names: list[str] = setting(
         [], "Metrics of the catalogue, or its groups ``default`` (the cheap ones) and ``all``; empty for ``default``."
     )
@@ -97,12 +134,17 @@ class MetricsObserver:
     It remembers the distributions of firing rates, and, for the metrics that compare with the measurement before, some inputs and
     the features of these.
 
+    Args:
+        settings: Which, and when.
+        seed: The run's seed.
+        prefix: The first word of all names.
+
     Attributes:
         milliseconds: What each metric took at the first measurement after an update; what several share is the first one's.
     """
 
-    def __init__(self, settings: MetricsSettings, seed: int) -> None:
-        self.settings, self.seed = settings, seed
+    def __init__(self, settings: MetricsSettings, seed: int, prefix: str = "plasticity") -> None:
+        self.settings, self.seed, self.prefix = settings, seed, prefix
         self.at_task_switch = settings.at_task_switch
         self.milliseconds: dict[str, float] = {}
         self._metrics = chosen(settings.names)
@@ -125,7 +167,7 @@ class MetricsObserver:
         logs: Measurements = {}
         for name, metric in self._metrics.items():
             started = time.perf_counter()
-            logs |= {f"plasticity/{name}{suffix}": value for suffix, value in metric.measure(parts).items()}
+            logs |= {f"{self.prefix}/{name}{suffix}": value for suffix, value in metric.measure(parts).items()}
             spent[name] = time.perf_counter() - started
         logs |= self._distributions(parts, view)
         if self._remembers:
@@ -168,14 +210,14 @@ class MetricsObserver:
                 if isinstance(rates, Undefined):
                     continue
                 if self.settings.histograms:
-                    logs[f"plasticity/firing_rates/{part.name}/{layer.name}"] = Histogram(rates)
+                    logs[f"{self.prefix}/firing_rates/{part.name}/{layer.name}"] = Histogram(rates)
                 if layer.pooled:
                     pool.append(rates)
                 if self.settings.heatmaps and layer.finite:
-                    name = f"plasticity/firing_rate_heatmap/{part.name}/{layer.name}"
+                    name = f"{self.prefix}/firing_rate_heatmap/{part.name}/{layer.name}"
                     logs[name] = self._history.add(name, view.step, view.task, rates)
         if self.settings.heatmaps and pool and all(layer.finite for part in parts for layer in part.layers):
-            name = "plasticity/firing_rate_heatmap"
+            name = f"{self.prefix}/firing_rate_heatmap"
             logs[name] = self._history.add(name, view.step, view.task, torch.cat(pool))
         return logs
 

@@ -21,7 +21,7 @@ from plasticity.settings.seeding import derive_seed, torch_generator
 
 FREQUENCY: Final = 1e5
 _CURVE_POINTS: Final = 20
-_DRAWS_PER_INPUT: Final = 4  # drawn from a replay of a few hundred different inputs, many come twice
+DRAWS_PER_INPUT: Final = 4  # drawn from a replay of a few hundred different inputs, many come twice
 _OUTPUTS: Final = OutputSpace()
 
 
@@ -32,6 +32,11 @@ class ProbeSettings(Settings):
     section: ClassVar[str] = "probe"
 
     every_steps: int = setting(5_000, "Period in steps of the stream, 0 for never.", low=0)
+    before_first_update: bool = setting(
+        False,
+        "Whether the initial network of every part is probed too, as ``first_probe/<key>``, on a data stream on its first "
+        "examples, in an environment on the inputs that there are when the first update is made.",
+    )
     steps: int = setting(
         1000, 'Optimizer steps of one probe. Half of the 2,000 in "Towards perpetually trainable neural networks", B.3.', low=1
     )
@@ -174,7 +179,7 @@ class ProbeObserver:
                 continue
             device = next(part.network.parameters()).device
             generator = torch_generator(self.seed, "probe inputs", name, view.step, device=device)
-            drawn = view.agent.sample_inputs(name, _DRAWS_PER_INPUT * self.settings.inputs, generator)
+            drawn = view.agent.sample_inputs(name, DRAWS_PER_INPUT * self.settings.inputs, generator)
             if drawn is None:
                 return {"probe/loss": Undefined("there are no inputs yet")}
             inputs = latest_distinct(drawn, self.settings.inputs)

@@ -591,6 +591,19 @@ def test_more_steps_go_on_from_the_end_and_the_next_resume_remembers_them(
     assert "Done, 80 steps." in capsys.readouterr().out
 
 
+def test_lines_become_finer_when_a_run_goes_on(tmp_path: Path) -> None:
+    """From the first interval that begins after the stop, the rows are those of a run that had the finer lines from its start."""
+    words = ["steps=80", *SMALL, *QUIET]
+    fine = run(tmp_path / "fine", *words, "log_every_steps=5")
+    folder = run(tmp_path / "run", "steps=30", *SMALL, *QUIET, "log_every_steps=20", "checkpoint.every_steps=0")
+    assert run_agent.main([f"resume={folder}", "steps=80", "log_every_steps=5"]) == 0
+    lines = [step for step, name, _ in rows(folder) if name == "train/loss"]
+    assert lines == ["20", *map(str, range(35, 81, 5))]  # the line at 35 is the mean of the steps from 21 on
+    assert [row for row in rows(folder)[1:] if int(row[0]) >= 40] == [row for row in rows(fine)[1:] if int(row[0]) >= 40]
+    states = [last_state(run_folder) for run_folder in (folder, fine)]
+    assert same(*({name: state[name] for name in ("agent", "stream")} for state in states))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",

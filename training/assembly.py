@@ -18,14 +18,16 @@ from plasticity.envs.factory import build_stream
 from plasticity.envs.problem import Problem
 from plasticity.envs.stream import Stream
 from plasticity.envs.tasks.task_stream import TaskStream
-from plasticity.metrics.observer import MetricsObserver, Observer
-from plasticity.metrics.probe import ProbeObserver
+from plasticity.metrics.observer import TASK_START, MetricsObserver, Observer
+from plasticity.metrics.probe import DRAWS_PER_INPUT, ProbeObserver
 from plasticity.training.config.settings import Plan
 from plasticity.training.config.sizes import refuse_impossible_counts, refuse_impossible_memory
 from plasticity.training.evaluation.episodes import EvaluationObserver
 from plasticity.training.evaluation.task_evaluation import MakeLearner, TaskEvaluationObserver, TaskEvaluationSettings
+from plasticity.training.first_probe import FIRST_PROBE, FirstProbeObserver
 from plasticity.training.memory import keep_freed_memory
 from plasticity.training.processor import LARGE_NETWORK_PARAMETERS, parameters_of, slower_settings
+from plasticity.training.task_start import FEWEST_EXAMPLES, OwnExamples, TaskStartObserver
 from plasticity.updates.execution import Execution
 
 
@@ -96,6 +98,11 @@ def _observers(plan: Plan, agent: Agent, stream: Stream, make_learner: MakeLearn
         "metrics": MetricsObserver(plan.metrics, plan.run.seed),
         "probe": ProbeObserver(plan.probe, plan.run.seed),
     }
+    own = _own_examples(plan, agent, stream)
+    if plan.metrics.at or plan.metrics.after_switch:
+        observers[TASK_START] = TaskStartObserver(plan.metrics, plan.run.seed, own)
+    if plan.probe.before_first_update:
+        observers[FIRST_PROBE] = FirstProbeObserver(plan.probe, plan.run.seed, agent, own)
     if plan.evaluation.every_steps:
         observers["evaluation"] = EvaluationObserver(plan.evaluation, plan.env, plan.run.seed, agent, stream)
     if isinstance(stream, TaskStream) and isinstance(agent, SupervisedLearner):
@@ -106,6 +113,21 @@ def _observers(plan: Plan, agent: Agent, stream: Stream, make_learner: MakeLearn
             "evaluation.every_steps"
         )
     return observers
+
+
+def _own_examples(plan: Plan, agent: Agent, stream: Stream) -> OwnExamples | None:
+    """Returns what shows the examples of the present task before they are learned from, or None where there are none.
+
+    Raises:
+        ValueError: If there are none, and they are asked for.
+    """
+    if isinstance(stream, TaskStream) and isinstance(agent, SupervisedLearner):
+        probed = DRAWS_PER_INPUT * plan.probe.inputs if plan.probe.before_first_update else 0
+        return OwnExamples(stream, agent, max(plan.metrics.inputs, probed, FEWEST_EXAMPLES))
+    if plan.metrics.at:
+        stream.peek(1)  # an environment refuses
+        raise ValueError(f"metrics.at={plan.metrics.at} is for agent=supervised; metrics.after_switch=[1] is for all agents")
+    return None
 
 
 def _another_learner(plan: Plan, problem: Problem, builder: PartBuilder, seed: int) -> SupervisedLearner:

@@ -47,6 +47,8 @@ def train(
             saver.save(step)
             return False
         unfinished = None
+        if step.at_start:
+            tracker.write_measured(step.before, step.at_start)
         tracker.write(stream.step, step.logs, step.measurements)
         if saver.after_step(step):
             break

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 
 from plasticity.metrics.log_values import Measurements
-from plasticity.metrics.observer import Observer, Remarking, Remembering, observe
+from plasticity.metrics.observer import AwaitsUpdate, FollowsTasks, Observer, Remarking, Remembering, observe
 from plasticity.metrics.view import View
 from plasticity.training.stopping import STOP, Stopped
 from plasticity.training.tracking.tracker import Tracker
@@ -29,6 +29,17 @@ class Observers:
         self._observers = dict(observers)
         self._tracker = tracker
         self.seconds = dict.fromkeys(observers, 0.0)
+
+    def begin_task(self, step: int) -> list[str]:
+        """Tells those that follow tasks that one begins; returns the names of those that measure before it is learned from."""
+        following = {name: observer for name, observer in self._observers.items() if isinstance(observer, FollowsTasks)}
+        for observer in following.values():
+            observer.task_begins(step)
+        return [name for name, observer in following.items() if observer.at_task_start]
+
+    def after_first_update(self) -> list[str]:
+        """Returns the names of those that measure because a part made its first update in this step."""
+        return [name for name, seer in self._observers.items() if isinstance(seer, AwaitsUpdate) and seer.first_update_made()]
 
     def select(self, before: int, after: int, switched: bool) -> list[str]:
         """Returns the names of those that measure in this step."""

@@ -176,7 +176,7 @@ def _tracked(
     agent, stream, observers = assembly
     step = None if state is None else int(state["step"])
     board = TensorBoardWriter(folder, step, state["tracker"]["latest"] if state else ())
-    tables = CsvWriter(folder / "metrics.csv", step)
+    tables = CsvWriter(folder / "metrics.csv", step, state["files"] if state else {})
     writers: list[Writer] = [tables, ArrayWriter(folder / ARRAYS, step), board, status]
     bar = ProgressWriter(plan.run.steps, step or 0) if plan.run.progress else None
     writers += [] if bar is None else [bar]

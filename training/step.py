@@ -26,12 +26,20 @@ _ON_DEVICE: Final = (Examples.__name__, Place.__name__)
 class Observing(Protocol):
     """What a step needs of the observers."""
 
+    def begin_task(self, step: int) -> list[str]:
+        """Takes notice that a task begins; returns the names of those that measure before anything of it is learned."""
+        ...
+
     def select(self, before: int, after: int, switched: bool) -> list[str]:
         """Returns the names of those that measure in this step."""
         ...
 
     def before_learning(self, names: list[str]) -> list[str]:
         """Returns those of the named ones that look at the end of the old task when a new one begins."""
+        ...
+
+    def after_first_update(self) -> list[str]:
+        """Returns the names of those that measure because a part made its first update in this step."""
         ...
 
     def measure(self, names: list[str], view: View) -> Measurements:
@@ -43,7 +51,8 @@ class Observing(Protocol):
 class Step:
     """What has been seen in a step, and what is still to be done about it.
 
-    At a task switch the observers that ask for it measure the end of the old task, before anything is reset for the new one.
+    At a task switch the observers that ask for it measure the end of the old task, before anything is reset for the new one, and
+    others its start, once that is done. What they say of the start belongs to the stream's step before this one.
 
     Attributes:
         before: The stream's step before it.
@@ -52,9 +61,12 @@ class Step:
         experience: What was seen.
         early: Observers that measure before anything is learned.
         late: Observers that measure after learning.
+        first: Observers that measure the start of a task, after the switch and before anything of it is learned.
+        switched: Whether the agent knows of the switch, if there is one.
         learned: Whether the agent has learned from it.
         logs: Of stream and agent.
         measurements: Of the observers.
+        at_start: Of those that measure what was before the step: the start of a task, or a network without an update.
         seconds: What acting and learning took, measurements apart.
     """
 
@@ -64,9 +76,12 @@ class Step:
     experience: Experience
     early: list[str]
     late: list[str]
+    first: list[str] = field(default_factory=list)
+    switched: bool = False
     learned: bool = False
     logs: Logs = field(default_factory=dict)
     measurements: Measurements = field(default_factory=dict)
+    at_start: Measurements = field(default_factory=dict)
     seconds: float = 0.0
 
     @classmethod
@@ -76,23 +91,30 @@ class Step:
         before, task = stream.step, stream.task
         experience = stream.advance(agent.act)
         switched = experience.task != task
+        first = observers.begin_task(before) if _begins_task(experience, before, switched) else []
         selected = observers.select(before, stream.step, switched)
         early = observers.before_learning(selected) if switched else []
         late = [name for name in selected if name not in early]
-        step = cls(before, stream.step, task, experience, early, late, logs=dict(experience.stats))
+        step = cls(before, stream.step, task, experience, early, late, first, logs=dict(experience.stats))
         step.seconds = time.perf_counter() - started
         return step
 
     def complete(self, agent: Agent, observers: Observing) -> None:
         """Does what is still to be done, so far as it is not done already."""
         if not self.learned:
-            self.measurements |= observers.measure(self.early, View(self.after, self.task, agent))
+            if not self.switched:
+                self.measurements |= observers.measure(self.early, View(self.after, self.task, agent))
+                started = time.perf_counter()
+                if self.experience.task != self.task:
+                    self.logs |= agent.switch_task(self.experience.task)
+                self.switched = True
+                self.seconds += time.perf_counter() - started
+            self.at_start |= observers.measure(self.first, View(self.before, self.experience.task, agent))
             started = time.perf_counter()
-            if self.experience.task != self.task:
-                self.logs |= agent.switch_task(self.experience.task)
             self.logs |= learn_from(agent, self.experience, self.after)
             self.learned = True
             self.seconds += time.perf_counter() - started
+        self.at_start |= observers.measure(observers.after_first_update(), View(self.before, self.experience.task, agent))
         self.measurements |= observers.measure(self.late, View(self.after, self.experience.task, agent))
 
     def state_dict(self) -> dict[str, Any]:
@@ -101,10 +123,12 @@ class Step:
         return {
             "places": [self.before, self.after, self.task],
             "experience": [None, task, {}, None] if self.learned else [_plain(each) for each in (batch, task, stats, place)],
-            "observers": [self.early, self.late],
+            "observers": [self.early, self.late, self.first],
+            "switched": self.switched,
             "learned": self.learned,
             "logs": _plain(self.logs),
             "measurements": _plain(self.measurements),
+            "at_start": _plain(self.at_start),
         }
 
     @classmethod
@@ -117,10 +141,16 @@ class Step:
             device: Where the stream's examples are.
         """
         experience = Experience(*(_restored(each, device) for each in state["experience"]))
-        early, late = ([name for name in names if name in observers] for names in state["observers"])
-        logs, measurements = (_restored(state[key], device) for key in ("logs", "measurements"))
+        early, late, first = ([name for name in names if name in observers] for names in state["observers"])
+        logs, measurements, at_start = (_restored(state[key], device) for key in ("logs", "measurements", "at_start"))
+        switched, learned = state["switched"], state["learned"]
         before, after, task = state["places"]
-        return cls(before, after, task, experience, early, late, state["learned"], logs, measurements)
+        return cls(before, after, task, experience, early, late, first, switched, learned, logs, measurements, at_start)
+
+
+def _begins_task(experience: Experience, before: int, switched: bool) -> bool:
+    """Tells whether a task begins, announced or not; an environment's are those that it announces, and the first."""
+    return before == 0 or (switched if experience.place is None else experience.place.minibatch == 0)
 
 
 def _plain(value: Any) -> Any:

@@ -138,20 +138,29 @@ class SupervisedLearner:
         """
         if not isinstance(experience.batch, Examples):
             raise TypeError("agent=supervised learns from a data stream, not from an environment; choose agent=dqn")
-        device, place = self.learner.device, experience.place
-        inputs, targets = experience.batch.inputs.to(device), experience.batch.targets.to(device)
-        batch: LabelledBatch | MaskedBatch = LabelledBatch(inputs, targets)
-        if self.masked:
-            assert place is not None
-            assert place.active is not None
-            batch = MaskedBatch(inputs, targets, place.active.to(device).expand(len(inputs), -1))
+        place = experience.place
+        batch = self.batch_of(experience.batch, None if place is None else place.active)
         logs = self.learner.update(self._objective, batch)
         logs["online/loss"] = logs["train/loss"]
-        self._recent.add(inputs)
-        self._count(logs, len(inputs))
+        self._recent.add(batch.inputs)
+        self._count(logs, len(batch.inputs))
         if place is not None and place.ends_epoch:
             logs |= self._end_epoch(place)
         return logs
+
+    def batch_of(self, examples: Examples, active: Tensor | None) -> LabelledBatch | MaskedBatch:
+        """Returns what an update on examples is made from, on the learner's device.
+
+        Args:
+            examples: B of them.
+            active: (K,) bool, the classes that count; read if the stream says which do.
+        """
+        device = self.learner.device
+        inputs, targets = examples.inputs.to(device), examples.targets.to(device)
+        if not self.masked:
+            return LabelledBatch(inputs, targets)
+        assert active is not None
+        return MaskedBatch(inputs, targets, active.to(device).expand(len(inputs), -1))
 
     def switch_task(self, task: int) -> Logs:
         """Passes the news to the interventions."""

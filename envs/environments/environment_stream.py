@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from torch import Tensor
 
 from plasticity.envs.environments.task_sequence import TaskSequence
-from plasticity.envs.experience import Experience, Transitions
+from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.envs.simulation.actions import nearest_actions
 from plasticity.envs.simulation.announcement import ANNOUNCES, TASK
 from plasticity.envs.simulation.failure import EnvironmentFailure, check_finite, check_rewards, described, one_line
@@ -128,6 +128,17 @@ class EnvironmentStream:
         stats = self._count(raw_rewards, np.asarray(info.get("episode_over", done), np.bool_))
         noted, self._noted = self._noted, {}
         return Experience(batch, self.task, {**noted, **stats, **_notes(info)})
+
+    def peek(self, count: int) -> Examples:
+        """Refuses: there are no examples here.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"metrics.at=[task_start] asks for examples of a task before it is played, and {self.name} has none; "
+            "metrics.after_switch=[1] measures after the first step"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Returns counters, current observations, unfinished episodes and, if it keeps one, the environment's state."""

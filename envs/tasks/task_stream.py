@@ -165,6 +165,23 @@ class TaskStream:
         place = Place(self._epoch, self._epochs, self.ends_epoch, self.ends_task, *self._belonging, number, self._minibatches)
         return Experience(Examples(inputs, targets), self.task, stats, place)
 
+    def peek(self, count: int) -> Examples:
+        """Returns up to ``count`` examples of the task of the next minibatch, as they will be handed out, and in that order.
+
+        Another stream is asked that begins where this one is, so that nothing is moved.
+
+        Args:
+            count: at least 1; fewer are returned where the epoch has fewer left.
+        """
+        other = copy(self)
+        shown: list[Examples] = []
+        while not shown or (sum(len(batch.targets) for batch in shown) < count and not other.ends_epoch):
+            batch = other.advance().batch
+            assert isinstance(batch, Examples)
+            shown.append(batch)
+        inputs, targets = (torch.cat(column)[:count] for column in zip(*shown, strict=True))
+        return Examples(inputs, targets)
+
     def sets(self, task: int | None = None) -> Mapping[str, Examples]:
         """Returns the sets of examples that a task has, by ``train``, ``validation`` and ``test``, as the source made them.
 

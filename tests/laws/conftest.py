@@ -279,8 +279,9 @@ def start(config_of: Callable[..., dict[str, Any]], tmp_path_factory: pytest.Tem
         agent, stream, observers = assemble(plan)
         if state:
             discard_after(folder, state["step"])
-        tracker = Tracker([CsvWriter(folder / "metrics.csv", state and state["step"])], plan.run.log_every_steps)
-        saver = RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker, observers)
+        tables = CsvWriter(folder / "metrics.csv", *((state["step"], state["files"]) if state else ()))
+        tracker = Tracker([tables], plan.run.log_every_steps)
+        saver = RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker, observers, tables)
         if state:
             restore(state, folder, agent, stream, observers)
             tracker.load_state_dict(state["tracker"])

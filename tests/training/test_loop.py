@@ -44,6 +44,12 @@ class Recorder:
         self.tape.append(f"switch to {task}")
         return {"reset/units_reset": 2.0}
 
+    def begin_task(self, step: int) -> list[str]:
+        return []
+
+    def after_first_update(self) -> list[str]:
+        return []
+
     def select(self, before: int, after: int, switched: bool) -> list[str]:
         return ["metrics"] if switched or after == 2 else []
 
@@ -57,6 +63,10 @@ class Recorder:
                 self.stopped_in.remove(view.task)
                 raise Abandoned
         return dict.fromkeys(names, 0.5)
+
+    def write_measured(self, step: int, measurements: dict[str, Any]) -> None:
+        self.tape.append(f"write the start at {step}")
+        self.written.append((step, {}, measurements))
 
     def write(self, step: int, logs: dict[str, Any], measurements: dict[str, Any]) -> None:
         self.tape.append("write")
@@ -114,6 +124,49 @@ def test_logs_of_stream_switch_and_update_are_written_together_and_measurements_
     assert step == 3
     assert logs == {"stream/task": 1.0, "train/loss": 1.0, "reset/units_reset": 2.0}
     assert measurements == {"metrics": 0.5}
+
+
+def test_the_start_of_a_task_is_measured_after_the_switch_and_before_anything_of_it_is_learned() -> None:
+    """Two minibatches a task: the rows of the starts are those of the steps 0 and 2."""
+    recorder, told = Recorder(), []
+
+    def begin_task(step: int) -> list[str]:
+        told.append(step)
+        return ["first"]
+
+    recorder.begin_task = begin_task  # type: ignore[method-assign]
+    tape = run(recorder, 4).tape
+    assert told == [0, 2]
+    assert tape[:5] == ["advance 1", "measure task 0", "learn", "write the start at 0", "write"]
+    assert tape[tape.index("advance 3") :][:7] == [
+        "advance 3",
+        "measure task 0",
+        "switch to 1",
+        "measure task 1",
+        "learn",
+        "write the start at 2",
+        "write",
+    ]
+    assert [(step, values) for step, _, values in recorder.written if "first" in values] == [
+        (0, {"first": 0.5}),
+        (2, {"first": 0.5}),
+    ]
+
+
+def test_a_start_whose_measurement_is_abandoned_is_measured_by_the_next_process_after_the_same_switch() -> None:
+    whole, stopped = Recorder(), Recorder()
+    for recorder in (whole, stopped):
+        recorder.begin_task = lambda step: ["first"]  # type: ignore[method-assign]
+    run(whole, 4)
+    stopped.stopped_in = [1]
+    run(stopped, 4)
+    assert stopped.tape[-1] == "save the unfinished step 3"
+    part: Any = stopped
+    step = Step.restored(stopped.saved, {"metrics": part, "first": part}, torch.device("cpu"))
+    assert train(part, part, part, part, part, 4, step)
+    assert stopped.written == whole.written
+    for once in ("switch to 1", "write the start at 2"):
+        assert stopped.tape.count(once) == 1
 
 
 @pytest.mark.parametrize(("total", "stop_at", "end"), [(4, 100, 4), (4, 3, 3), (0, 100, 0)])

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Final
 
 from plasticity.metrics.log_values import Heatmap, Rich, Series
@@ -29,15 +30,20 @@ class CsvWriter:
         path: The file of scalars, usually ``<run folder>/metrics.csv``.
         resume_step: The step a resumed run continues from: rows of later steps, and a last line cut off by a kill, are
             dropped. ``None`` starts a new run.
+        saved: What ``state_dict`` returned at that step. Rows of that step which were written later, such as those of the start
+            of the next task, are then dropped too, unless the file was edited since.
 
     Raises:
         ValueError: A new run finds rows of another one, or a file to be resumed is not such a table.
     """
 
-    def __init__(self, path: Path, resume_step: int | None = None) -> None:
-        self._scalars = _Table(path, METRIC_COLUMNS, resume_step)
-        self._curves = _Table(path.with_name("curves.csv"), CURVE_COLUMNS, resume_step)
-        self._heatmaps = _Table(path.with_name("heatmap.csv"), HEATMAP_COLUMNS, resume_step)
+    def __init__(
+        self, path: Path, resume_step: int | None = None, saved: Mapping[str, Sequence[int]] = MappingProxyType({})
+    ) -> None:
+        self._scalars, self._curves, self._heatmaps = (
+            _Table(path if columns is METRIC_COLUMNS else path.with_name(name), columns, resume_step, saved.get(name))
+            for name, columns in _TABLES.items()
+        )
 
     def state_dict(self) -> dict[str, tuple[int, int]]:
         """Returns the length in bytes and the CRC-32 of each file by its name; (0, 0) of one that has no rows yet."""
@@ -71,13 +77,14 @@ class CsvWriter:
 class _Table:
     """One append-only CSV file whose first column is the step; the file appears with its first row."""
 
-    def __init__(self, path: Path, columns: Sequence[str], resume_step: int | None) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], resume_step: int | None, saved: Sequence[int] | None = None) -> None:
         self.path = path
         self.length = self.checksum = 0
         self._columns = columns
         self._file: BinaryIO | None = None
         if resume_step is not None and path.exists():
-            drop_rows_after(path, columns, resume_step)
+            unedited = saved is not None and _extent(path, saved[0]) == tuple(saved)
+            drop_rows_after(path, columns, resume_step, saved[0] if saved is not None and unedited else None)
             self.length, self.checksum = _extent(path)
         elif path.exists():
             raise ValueError(f"{path} holds another run's rows: resume that run or choose another folder")
@@ -148,7 +155,7 @@ def _require_columns(path: Path, columns: Sequence[str]) -> str:
     return first
 
 
-def drop_rows_after(path: Path, columns: Sequence[str], step: int) -> None:
+def drop_rows_after(path: Path, columns: Sequence[str], step: int, length: int | None = None) -> None:
     """Rewrites a table without the rows of later steps and without a torn last line.
 
     The new file replaces the old one in a single rename: a kill in between leaves the old one.
@@ -157,19 +164,22 @@ def drop_rows_after(path: Path, columns: Sequence[str], step: int) -> None:
         path: The table; its first line holds the column names and its first column the step.
         columns: The column names it must have.
         step: Rows of this step and of earlier ones stay.
+        length: Bytes that the file had when the run was saved at that step; what was added to it later goes. None if unknown.
 
     Raises:
         ValueError: The file has other columns, or a complete line without a step.
     """
     temporary = path.with_name(path.name + ".tmp")
     first = _require_columns(path, columns)
-    with path.open(encoding="utf-8", errors="replace", newline="") as old:
-        old.readline()
-        with temporary.open("w", encoding="utf-8", newline="") as new:
-            new.write(first)
+    with path.open("rb") as old:
+        place = len(old.readline())
+        with temporary.open("wb") as new:
+            new.write(first.encode())
             for number, line in enumerate(old, start=2):
-                if line.endswith("\n") and _step_of(path, number, line) <= step:
+                known = length is None or place < length
+                if known and line.endswith(b"\n") and _step_of(path, number, line.decode("utf-8", "replace")) <= step:
                     new.write(line)
+                place += len(line)
             new.flush()
             os.fsync(new.fileno())
     os.replace(temporary, path)

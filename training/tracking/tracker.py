@@ -185,6 +185,10 @@ class Tracker:
         elif measurements:
             self._emit(step, measurements, {})
 
+    def write_measured(self, step: int, measurements: Mapping[str, Value]) -> None:
+        """Writes observers' values of a step whose ``write`` has been called already, or of the start of the run."""
+        self._emit(step, measurements, {})
+
     def note(self, name: str, line: str) -> None:
         """Writes a line about ``name`` into the notes, once in a run that is stopped and goes on."""
         known = f"{name}: {line}"

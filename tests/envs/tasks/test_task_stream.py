@@ -71,6 +71,33 @@ def test_sizes_tasks_and_statistics_by_hand() -> None:
     assert (source.step, source.task) == (14, 2)
 
 
+def test_a_peek_shows_what_is_coming_and_moves_nothing() -> None:
+    """Five examples a task, two epochs in minibatches of two: three minibatches an epoch, six a task."""
+    for steps in range(14):
+        source, other = stream(transformation="permuted_pixels"), stream(transformation="permuted_pixels")
+        take(source, steps), take(other, steps)
+        before, generator = dict(source.state_dict()), torch.get_rng_state()
+        shown = source.peek(3)
+        assert source.state_dict() == before
+        assert torch.equal(torch.get_rng_state(), generator)
+        left = 5 - 2 * (steps % 3)  # of the epoch of the next minibatch
+        assert len(shown.targets) == len(shown.inputs) == min(3, left)
+        coming = [examples(experience) for experience in take(source, 3)]
+        count = len(shown.inputs)
+        assert torch.equal(shown.inputs, torch.cat([batch.inputs for batch in coming])[:count])
+        assert torch.equal(shown.targets, torch.cat([batch.targets for batch in coming])[:count])
+        for batch, same in zip(coming, (examples(experience) for experience in take(other, 3)), strict=True):
+            assert torch.equal(batch.inputs, same.inputs)
+
+
+def test_a_peek_at_the_end_of_a_task_shows_the_next_one() -> None:
+    source = stream(transformation="permuted_pixels")
+    take(source, 6)
+    assert torch.equal(source.peek(100).inputs, source.beginning(1).peek(5).inputs)
+    assert not torch.equal(source.peek(100).inputs, source.beginning(0).peek(5).inputs)
+    assert source.task == 0
+
+
 def test_the_task_changes_with_the_first_minibatch_of_the_next_and_not_before() -> None:
     source = stream()
     take(source, 6)

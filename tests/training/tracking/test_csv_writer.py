@@ -164,3 +164,21 @@ def test_a_resumed_file_is_counted_from_what_is_left_of_it(tmp_path: Path) -> No
     CsvWriter(path, resume_step=5).write(6, {"x": 2.0}, {})
     resumed = CsvWriter(path, resume_step=5)
     assert resumed.state_dict()["metrics.csv"] == (24, zlib.crc32(b"step,name,value\n5,x,1.0\n"))
+
+
+def test_rows_of_the_same_step_that_were_written_after_the_checkpoint_go_unless_the_file_was_edited(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = CsvWriter(path)
+    writer.write(5, {"x": 1.0}, {})
+    saved = writer.state_dict()
+    writer.write(5, {"task_start/x": 2.0}, {"h": heatmap(5)})
+    writer.close()
+    whole, heat = path.read_bytes(), (tmp_path / "heatmap.csv").read_bytes()
+    CsvWriter(path, 5, saved).close()
+    assert path.read_text() == "step,name,value\n5,x,1.0\n"
+    assert (tmp_path / "heatmap.csv").read_text() == "step,name,task,units,bin,share\n"
+    for content in (whole.replace(b"5,x,1.0", b"5,x,9.0"), whole[:20] + whole[21:]):
+        path.write_bytes(content)
+        (tmp_path / "heatmap.csv").write_bytes(heat)
+        CsvWriter(path, 5, saved).close()
+        assert path.read_bytes() == content
