@@ -66,7 +66,10 @@ class Metric:
 CATALOGUE: Final = Registry[Metric](
     "metric",
     "plasticity.metrics.groups",
-    in_order=[f"plasticity.metrics.groups.{group}_metrics" for group in ("activity", "feature", "parameter", "update", "loss")],
+    in_order=[
+        f"plasticity.metrics.groups.{group}_metrics"
+        for group in ("activity", "firing", "feature", "output", "parameter", "update", "loss", "curvature")
+    ],
     numbers=True,
 )
 

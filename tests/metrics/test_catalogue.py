@@ -54,6 +54,12 @@ UPDATE_METRICS = [
 OTHERS = {
     "dormant_fraction_drm",
     "firing_correlation",
+    "one_sided_fraction",
+    "below_zero_fraction",
+    "averaged_firing_rate",
+    "load_balancing_rate",
+    "load_balancing_offset",
+    "load_balancing_offset_size",
     "feature_norm",
     "feature_drift",
     "feature_change",
