@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
-from plasticity.metrics.log_values import Matrix
+from plasticity.metrics.log_values import Matrix, Series
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import LayerView, PartView
 from plasticity.networks.network import Network
@@ -31,7 +31,7 @@ from plasticity.settings.registry import Registry
 
 GROUP_NAMES: Final = ("default", "all")
 Number = Tensor | float
-Measured = dict[str, Number | Matrix]
+Measured = dict[str, Number | Matrix | Series]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
