@@ -89,6 +89,10 @@ OTHERS = {
     "gradient_cosine_matrix",
     "ntk_effective_rank",
     "ntk_srank",
+    "update_sign_agreement",
+    "uniform_update_fraction",
+    "nullspace_ratio",
+    "ntk_matrix",
     "sharpness",
     "sharpness_magnitude",
 }
