@@ -1,5 +1,7 @@
 """Whether an update moves a unit's pre-activation the same way for all inputs."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -54,7 +56,7 @@ def gradient_moves(view: PartView) -> dict[str, Tensor] | Undefined:
         return _along(_live_pre(network, view.inputs[:INPUTS]), parameters, [-gradient for gradient in gradients])
 
 
-def _along(values: dict[str, Tensor], parameters: list[Tensor], direction: list[Tensor]) -> dict[str, Tensor]:
+def _along(values: dict[str, Tensor], parameters: Sequence[Tensor], direction: Sequence[Tensor]) -> dict[str, Tensor]:
     """Returns the derivative of some values along a direction of the parameters, by differentiating their pullback."""
     given = [torch.zeros_like(value, requires_grad=True) for value in values.values()]
     pulled = torch.autograd.grad(
