@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
-from plasticity.metrics.log_values import Array, Matrix
+from plasticity.metrics.log_values import Array, Matrix, Series
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import LayerView, PartView
 from plasticity.networks.network import Network
@@ -31,7 +31,7 @@ from plasticity.settings.registry import Registry
 
 GROUP_NAMES: Final = ("default", "all")
 Number = Tensor | float
-Measured = dict[str, Number | Matrix | Array]
+Measured = dict[str, Number | Matrix | Array | Series]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -66,7 +66,10 @@ class Metric:
 CATALOGUE: Final = Registry[Metric](
     "metric",
     "plasticity.metrics.groups",
-    in_order=[f"plasticity.metrics.groups.{group}_metrics" for group in ("activity", "feature", "parameter", "update", "loss")],
+    in_order=[
+        f"plasticity.metrics.groups.{group}_metrics"
+        for group in ("activity", "firing", "feature", "output", "parameter", "update", "loss", "curvature")
+    ],
     numbers=True,
 )
 

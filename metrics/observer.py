@@ -12,7 +12,7 @@ from plasticity.metrics.catalogue import chosen
 from plasticity.metrics.log_values import Histogram, Measurements
 from plasticity.metrics.measures.firing_history import FiringHistory
 from plasticity.metrics.undefined import Undefined
-from plasticity.metrics.view import PartView, Remembered, View, view_part
+from plasticity.metrics.view import PartView, Remembered, View, averages_of, view_part
 from plasticity.settings.fields import Settings, setting
 from plasticity.settings.seeding import torch_generator
 
@@ -120,6 +120,9 @@ class MetricsSettings(Settings):
         [], "Metrics of the catalogue, or its groups ``default`` (the cheap ones) and ``all``; empty for ``default``."
     )
     inputs: int = setting(1000, "Inputs of the sample that activations are measured on.", low=2)
+    pool_streams: bool = setting(
+        False, "Whether units of residual streams without a non-linearity count in the values of all layers together."
+    )
     histograms: bool = setting(True, "Whether the firing rates of every layer are logged as histograms.")
     heatmaps: bool = setting(True, "Whether the firing rates of every layer, and of all, are logged as heatmaps over the run.")
 
@@ -161,7 +164,8 @@ class MetricsObserver:
         """Returns ``plasticity/<metric>`` and ``plasticity/<metric>/<part>/<layer>``, and the distributions of firing rates."""
         started = time.perf_counter()
         parts = [
-            view_part(name, part, self._inputs(view, name), self._remembered.get(name)) for name, part in view.agent.parts.items()
+            view_part(name, part, self._inputs(view, name), self._remembered.get(name), self.settings.pool_streams)
+            for name, part in view.agent.parts.items()
         ]
         spent = {"forward": time.perf_counter() - started}
         logs: Measurements = {}
@@ -190,7 +194,9 @@ class MetricsObserver:
         """Returns what it remembers."""
         return {
             "history": self._history.state_dict(),
-            "remembered": {name: (kept.inputs, kept.features) for name, kept in self._remembered.items()},
+            "remembered": {
+                name: (kept.inputs, kept.features, kept.rates, kept.updates) for name, kept in self._remembered.items()
+            },
             "remarked": self._remarked,
         }
 
@@ -236,4 +242,4 @@ def _kept(part: PartView) -> Remembered | None:
     for layer in part.feature_layers:
         rows = len(inputs) * (len(layer.post) // len(part.inputs))  # a network of tokens has a row for each of them
         features[layer.name] = layer.post[:rows].flatten(1).float().clone()
-    return Remembered(inputs, features)
+    return Remembered(inputs, features, part.once("averaged rates", averages_of), part.part.steps)

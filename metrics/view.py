@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from plasticity.metrics.measures.activity import dormancy_scores, firing_rates
 from plasticity.metrics.measures.rank import singular_values
+from plasticity.metrics.measures.sides import averaged_rates
 from plasticity.metrics.undefined import Undefined
 from plasticity.networks.layers.activations import Activation, activation_named
 from plasticity.networks.network import Network
@@ -51,12 +52,14 @@ class Part(Protocol):
 
     Attributes:
         value_errors: How it learns values that are categoricals; see ``plasticity.updates.updater.Updater``.
+        steps: Updates so far.
     """
 
     network: Network
     initial: dict[str, Tensor]
     optimizer: Optimizer
     value_errors: Callable[[Tensor, Tensor], Tensor] | None
+    steps: int
 
     @property
     def trace(self) -> Trace:
@@ -108,7 +111,8 @@ class LayerView:
         pre: Pre-activations (n, U) or (n, U, H, W).
         post: Post-activations (n, copies * U, ...).
         pooled: Whether its units count where the units of all layers are taken together: all that have a non-linearity do,
-            whether they can be reset one by one or not. A residual stream that is a mere sum of what layers hand on has none.
+            whether they can be reset one by one or not. A residual stream that is a mere sum of what layers hand on has none, and
+            counts if ``metrics.pool_streams`` says so.
     """
 
     name: str
@@ -157,10 +161,14 @@ class Remembered:
     Attributes:
         inputs: Some of the sample, (n, *input_shape).
         features: Post-activations of its feature layers on these, (n, features), by layer.
+        rates: Exponentially averaged firing rates, (U,), by layer.
+        updates: Updates of the part by then.
     """
 
     inputs: Tensor
     features: dict[str, Tensor]
+    rates: dict[str, Tensor]
+    updates: int
 
 
 @dataclass(frozen=True)
@@ -199,6 +207,21 @@ class PartView:
         return tuple(layer for layer in self.layers if layer.name in read) or self.layers[-1:]
 
 
+def averages_of(view: PartView) -> dict[str, Tensor]:
+    """Returns the exponentially averaged firing rates, (U,), of the layers that have rates; see ``averaged_rates``.
+
+    They start at 0.5 with the part's first update. A layer that is not finite keeps the average that it had.
+    """
+    updates = view.part.steps - (view.earlier.updates if view.earlier else 0)
+    before = view.earlier.rates if view.earlier else {}
+    averages: dict[str, Tensor] = {}
+    for layer in view.layers:
+        if not isinstance(layer.rates, Undefined):
+            start = before.get(layer.name, torch.full_like(layer.rates, 0.5))
+            averages[layer.name] = averaged_rates(start, layer.rates, updates) if layer.finite else start
+    return averages
+
+
 @torch.no_grad()
 def activations_on(network: Network, inputs: Tensor) -> dict[str, Tensor]:
     """Returns the post-activations of all layers on inputs (n, *input_shape), in evaluation mode."""
@@ -209,7 +232,9 @@ def activations_on(network: Network, inputs: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def view_part(name: str, part: Part, inputs: Tensor | None, earlier: Remembered | None = None) -> PartView:
+def view_part(
+    name: str, part: Part, inputs: Tensor | None, earlier: Remembered | None = None, pool_streams: bool = False
+) -> PartView:
     """Runs a part's network on ``inputs`` in evaluation mode and keeps the activations.
 
     The taps of the training forward stay as they are.
@@ -219,6 +244,7 @@ def view_part(name: str, part: Part, inputs: Tensor | None, earlier: Remembered 
         part: The part.
         inputs: (n, *input_shape), or None.
         earlier: What was remembered of the part.
+        pool_streams: Whether residual streams without a non-linearity count where the units of all layers are taken together.
     """
     network = part.network
     if not network.units.layers:
@@ -236,5 +262,5 @@ def view_part(name: str, part: Part, inputs: Tensor | None, earlier: Remembered 
         if kind is None:
             continue
         is_sum = tapped in streams and kind == "identity"
-        layers.append(LayerView(tapped, activation_named(kind), kind, pre, taps.post[tapped], not is_sum))
+        layers.append(LayerView(tapped, activation_named(kind), kind, pre, taps.post[tapped], pool_streams or not is_sum))
     return PartView(name, part, tuple(layers), "", inputs, outputs, earlier)

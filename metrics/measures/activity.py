@@ -21,7 +21,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from plasticity.metrics.measures.shapes import require_vector
+from plasticity.metrics.measures.shapes import require_vector, sample_axes
 from plasticity.networks.layers.activations import activation_named
 
 
@@ -41,7 +41,7 @@ def dormancy_scores(h: Tensor) -> Tensor:
     Raises:
         ValueError: If h has fewer than two axes or no values.
     """
-    _sample_axes("h", h)
+    sample_axes("h", h)
     # Over positions in the type of h, which is many times faster, and over inputs in float64.
     per_input = h.detach().flatten(2).abs().mean(2) if h.ndim > 2 else h.detach().abs()
     totals = per_input.sum(0, dtype=torch.float64)
@@ -109,7 +109,7 @@ def dead_units(h: Tensor, activation: str) -> Tensor:
         ValueError: If the activation is unknown, or h has fewer than two axes or no values.
     """
     saturation = activation_named(activation).saturation
-    axes = _sample_axes("h", h)
+    axes = sample_axes("h", h)
     if saturation is None:
         return (h == 0).all(dim=axes)
     return (h.abs() > saturation).all(dim=axes)
@@ -136,7 +136,7 @@ def linearised_units(z: Tensor, *, both_sides: bool = False) -> Tensor:
     Raises:
         ValueError: If z has fewer than two axes or no values.
     """
-    axes = _sample_axes("z", z)
+    axes = sample_axes("z", z)
     above = (z > 0).all(dim=axes)
     if not both_sides:
         return above
@@ -156,7 +156,7 @@ def firing_rates(z: Tensor) -> Tensor:
     Raises:
         ValueError: If z has fewer than two axes or no values.
     """
-    axes = _sample_axes("z", z)
+    axes = sample_axes("z", z)
     z = z.detach()
     rates = _shares(z > 0)
     return rates.masked_fill(z.amax(axes).isnan(), float("nan"))
@@ -192,7 +192,7 @@ def active_fractions(h: Tensor) -> Tensor:
     Raises:
         ValueError: If h has fewer than two axes or no values.
     """
-    _sample_axes("h", h)
+    sample_axes("h", h)
     return _shares(h != 0)
 
 
@@ -210,7 +210,7 @@ def firing_correlations(z: Tensor) -> Tensor:
     Raises:
         ValueError: If z has fewer than two axes or no values.
     """
-    _sample_axes("z", z)
+    sample_axes("z", z)
     fires = (z.detach() > 0).float().movedim(1, 0).flatten(1)
     centred = fires - fires.double().mean(1, keepdim=True).float()
     lengths: Tensor = centred.norm(dim=1)
@@ -238,7 +238,7 @@ def slope_variances(z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     Raises:
         ValueError: If z has fewer than two axes or no values.
     """
-    axes = _sample_axes("z", z)
+    axes = sample_axes("z", z)
     with torch.enable_grad():
         at = z.detach().float().requires_grad_()
         (slopes,) = torch.autograd.grad(function(at).sum(), at)
@@ -271,13 +271,6 @@ def _shares(mask: Tensor) -> Tensor:
     # Counted in floats, exact up to 2^24 positions, which is twice as fast as counting in integers.
     counts = mask.flatten(2).float().sum(2) if mask.ndim > 2 else mask
     return (counts.sum(0, dtype=torch.float64) / (mask.numel() // mask.shape[1])).float()
-
-
-def _sample_axes(name: str, x: Tensor) -> tuple[int, ...]:
-    """Returns every axis but the unit axis, after checking that there is something to average."""
-    if x.ndim < 2 or x.numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (B, U) or (B, U, *spatial) with at least one value")
-    return (0, *range(2, x.ndim))
 
 
 def _check_threshold(threshold: float) -> None:

@@ -129,6 +129,30 @@ def clustered(matrix: Tensor) -> list[int]:
     return order
 
 
+def nullspace_ratio(gram: Tensor, tolerance: float = 1e-5) -> float:
+    """Returns 1 - rank / n of n gradients, each scaled to length 1, in [0, 1): the share of directions that are combinations.
+
+    After the measure in public code of GraMa (Liu et al. 2025), which samples parameters; here all of them count. The rank is the
+    number of singular values above ``tolerance`` times the largest. A gradient of 0 stays 0, and adds to the null space.
+
+    Args:
+        gram: Inner products of gradients, (n, n).
+        tolerance: At least 0; below 1e-6 the rounding of the gradients counts as rank.
+
+    Raises:
+        ValueError: If it is not square, such as the gradients themselves.
+    """
+    require_square("gram", gram, _INNER_PRODUCTS)
+    if not bool(gram.isfinite().all()):
+        return Undefined("the gradients are not finite")
+    kept = (gram.diagonal() > 0).nonzero().flatten()
+    if not len(kept):
+        return Undefined("no example has a gradient")
+    lengths = gram.diagonal()[kept].sqrt()
+    squares = torch.linalg.eigvalsh(gram[kept][:, kept].double() / torch.outer(lengths, lengths))
+    return 1 - int((squares > tolerance**2 * squares[-1]).sum()) / len(gram)
+
+
 def eigenvalues(gram: Tensor) -> Tensor:
     """Returns the eigenvalues of a Gram matrix, (n,) float64, largest first, those within rounding of 0 as 0.
 

@@ -26,6 +26,17 @@ def require_same_shape(names: str, first: Tensor, second: Tensor) -> None:
         raise ValueError(f"{names} have shapes {tuple(first.shape)} and {tuple(second.shape)}; they must be equal")
 
 
+def sample_axes(name: str, x: Tensor) -> tuple[int, ...]:
+    """Returns every axis of activations but that of the units, 1, after checking that there is something to average.
+
+    Raises:
+        ValueError: If x has fewer than two axes or no values.
+    """
+    if x.ndim < 2 or x.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (B, U) or (B, U, *spatial) with at least one value")
+    return (0, *range(2, x.ndim))
+
+
 def _require_axes(name: str, x: Tensor, axes: int, allowed: str) -> None:
     if x.ndim != axes:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; {allowed}")
