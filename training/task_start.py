@@ -43,7 +43,7 @@ class GivenPart:
 
     def __init__(self, part: Part, examples: KeptExamples, network: Network) -> None:
         self.network, self.initial, self.optimizer = network, part.initial, part.optimizer
-        self.value_errors = part.value_errors
+        self.value_errors, self.steps = part.value_errors, part.steps
         self.trace: Trace = part.trace
         self.examples: KeptExamples = examples
 
