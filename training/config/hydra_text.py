@@ -1,7 +1,8 @@
 """What Hydra has to say of itself and of the config: ``--cfg``, ``--info``, ``--hydra-help``, ``--version``."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 
 import hydra
@@ -28,7 +29,7 @@ def hydra_text(flags: Mapping[str, str], words: Sequence[str], composer: Compose
         if flag in flags and "--cfg" not in flags:
             raise ValueError(f"{flag} goes with --cfg; write --cfg job {flag}")
     overrides = [*words, *composer.hydra_words]
-    with composer.hydra(), redirect_stdout(StringIO()) as text:
+    with composer.hydra(), redirect_stdout(StringIO()) as text, _logging_as_before():
         it = GlobalHydra.instance().hydra
         assert it is not None
         if "--cfg" in flags:
@@ -39,3 +40,15 @@ def hydra_text(flags: Mapping[str, str], words: Sequence[str], composer: Compose
             parser = get_args_parser()
             it.hydra_help(CONFIG, parser, parser.parse_args(overrides))
     return text.getvalue().rstrip("\n")
+
+
+@contextmanager
+def _logging_as_before() -> Iterator[None]:
+    """Undoes after the block what ``--info`` sets up: a log of everything, onto the text's stream, which is closed then."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,13 @@ def test_texts() -> None:
         command = parse(words)
         assert isinstance(command, Show)
         assert command.text.startswith(start)
+
+
+def test_what_hydra_tells_leaves_logging_as_it_was() -> None:
+    root = logging.getLogger()
+    before = list(root.handlers), root.level
+    parse(["--info", "all"])
+    assert (root.handlers, root.level) == before
 
 
 @pytest.mark.parametrize(
