@@ -19,6 +19,7 @@ ALLOWED = {
     "metrics/measures/gradients.py",
     "metrics/probe.py",
     "metrics/measures/sharpness.py",
+    "metrics/measures/update_signs.py",
 }
 
 
