@@ -120,7 +120,7 @@ class GridRun:
         _write(grid, name, _STARTED, swept)
         try:
             load_plugins(values["plugins"])
-            plan = _sharing_the_machine(plan_from(values))
+            plan = sharing_the_machine(plan_from(values))
             told = [_unescaped(word) for word in words]
             outcome = run(plan, folder, told, settings=chosen_from(self.own, values[CHOICES]))
         except (Exception, SystemExit) as error:  # somebody else's code runs here too, and may raise anything
@@ -170,7 +170,7 @@ def _unescaped(word: str) -> str:
     return word.replace("\\:", ":")
 
 
-def _sharing_the_machine(plan: Plan) -> Plan:
+def sharing_the_machine(plan: Plan) -> Plan:
     """Returns the plan of a run with others around it. Its config is as it was, for a run that goes on may be alone."""
     threads = "1" if plan.run.threads == "auto" else plan.run.threads
     return replace(plan, run=replace(plan.run, progress=False, threads=threads))

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from plasticity.settings.plugins import load_plugins
 from plasticity.training.config.command_line import chosen_files, method_of
 from plasticity.training.config.config_store import CHOICES
+from plasticity.training.config.grid import sharing_the_machine
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.saving.checkpoint import latest_checkpoint
 from plasticity.training.saving.identity import identity
@@ -73,7 +74,7 @@ class StudyJob:
         folder = study.path / cell.place
         there = folder.exists() and any(folder.iterdir())
         try:
-            outcome = run(_sharing_the_machine(plan), folder, list(cell.words), resume=there)
+            outcome = run(sharing_the_machine(plan), folder, list(cell.words), resume=there)
         except KeyboardInterrupt:
             study.note(cell, STOPPED)
             raise
@@ -102,9 +103,3 @@ def _require_planned(cell: Cell, plan: Plan) -> None:
 def _skipped(study: StudyFolder, cell: Cell, why: str) -> float:
     study.note(cell, SKIPPED, why)
     return _NAN
-
-
-def _sharing_the_machine(plan: Plan) -> Plan:
-    """Returns the plan of a run with others around it. Its config is as it was, for a run that goes on may be alone."""
-    threads = "1" if plan.run.threads == "auto" else plan.run.threads
-    return replace(plan, run=replace(plan.run, progress=False, threads=threads))
