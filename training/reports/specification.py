@@ -124,12 +124,17 @@ class Figure(Settings):
             raise ValueError(
                 f"{self.section}: kind={self.kind} needs branches of runs, which reports do not read yet; leave it out"
             )
-        if not self.id or not self.id.replace("_", "").isalnum() or self.id != self.id.lower():
-            raise ValueError(f"{self.section}.id={self.id!r} must be lower-case letters, digits and underscores: it names files")
+        _require_file_name(self.section, self.id)
         if self.kind == "curves" and not self.values:
             raise ValueError(f"{self.section}.{self.id}: curves need values=[<name in metrics.csv>, ...]")
         if self.kind == "dose" and not self.setting:
             raise ValueError(f"{self.section}.{self.id}: dose needs setting=<name of the setting that varies>")
+
+
+def _require_file_name(section: str, id: str) -> None:
+    """Raises ValueError unless an id can name files."""
+    if not id or not id.replace("_", "").isalnum() or id != id.lower():
+        raise ValueError(f"{section}.id={id!r} must be lower-case letters, digits and underscores: it names files")
 
 
 @dataclass
@@ -146,8 +151,7 @@ class TableSpec(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.id or not self.id.replace("_", "").isalnum() or self.id != self.id.lower():
-            raise ValueError(f"{self.section}.id={self.id!r} must be lower-case letters, digits and underscores: it names files")
+        _require_file_name(self.section, self.id)
 
 
 @dataclass
