@@ -44,7 +44,7 @@ def hydra_text(flags: Mapping[str, str], words: Sequence[str], composer: Compose
 
 @contextmanager
 def _logging_as_before() -> Iterator[None]:
-    """Undoes after the block what ``--info`` sets up: a log of everything, onto the text's stream, which is closed then."""
+    """Undoes after the block what ``--info`` sets up: a log of every detail, which the rest of the process has no use for."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
