@@ -27,19 +27,20 @@ class Observers:
 
     def __init__(self, observers: Mapping[str, Observer], tracker: Tracker) -> None:
         self._observers = dict(observers)
+        self._following = {name: each for name, each in observers.items() if isinstance(each, FollowsTasks)}
+        self._awaiting = {name: each for name, each in observers.items() if isinstance(each, AwaitsUpdate)}  # asked at each step
         self._tracker = tracker
         self.seconds = dict.fromkeys(observers, 0.0)
 
     def begin_task(self, step: int) -> list[str]:
         """Tells those that follow tasks that one begins; returns the names of those that measure before it is learned from."""
-        following = {name: observer for name, observer in self._observers.items() if isinstance(observer, FollowsTasks)}
-        for observer in following.values():
+        for observer in self._following.values():
             observer.task_begins(step)
-        return [name for name, observer in following.items() if observer.at_task_start]
+        return [name for name, observer in self._following.items() if observer.at_task_start]
 
     def after_first_update(self) -> list[str]:
         """Returns the names of those that measure because a part made its first update in this step."""
-        return [name for name, seer in self._observers.items() if isinstance(seer, AwaitsUpdate) and seer.first_update_made()]
+        return [name for name, observer in self._awaiting.items() if observer.first_update_made()]
 
     def select(self, before: int, after: int, switched: bool) -> list[str]:
         """Returns the names of those that measure in this step."""
