@@ -65,6 +65,13 @@ class NetworkSpec(Settings):
     spectral_layers: list[int] = setting(
         [], "Numbers of the torso's layers with spectral normalisation, counted from 1, or from the last by -1."
     )
+    dropout_rates: list[float] = setting(
+        [],
+        "Probability that the method ``dropout`` sets an activation to 0: one for every hidden layer, or one for each; empty for "
+        "none.",
+        low=0,
+        below=1,
+    )
     injected_layers: int = setting(
         0, "Layers, counted from the output, that have the frozen companions of ``plasticity_injection``; 0 for none.", low=0
     )

@@ -1,4 +1,4 @@
-"""One hidden layer: linear map, normalisation, load balancing, activation, tap, pooling."""
+"""One hidden layer: linear map, normalisation, load balancing, activation, tap, pooling, dropout."""
 
 from dataclasses import replace
 from typing import Final
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plasticity.networks.layers.activations import activation_named
+from plasticity.networks.layers.dropout import Dropout
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.learned_activations import Rational
 from plasticity.networks.layers.load_balancing import LoadBalance
@@ -31,12 +32,12 @@ _FRESH: Final = {
 
 
 class HiddenLayer(nn.Module):
-    """``pool(activation(balance(norms(map(x))) + offset))``, with pre- and post-activations tapped before the pooling.
+    """``dropout(pool(activation(balance(norms(map(x))) + offset)))``; pre- and post-activations are tapped before the pooling.
 
     Args:
         name: The layer's name, the key of its taps.
         linear: The linear map, ``nn.Linear`` or ``nn.Conv2d``.
-        spec: Names the normalisation and load balancing.
+        spec: Names the normalisation, load balancing and dropout, whose last rate this layer has.
         activation: Name of the activation.
         pool: Side of the max-pooling, 1 for none.
 
@@ -63,6 +64,8 @@ class HiddenLayer(nn.Module):
                     "choose relu, leaky_relu, elu, gelu, abs or crelu"
                 )
             self.balance = LoadBalance(self.units, spec.load_balancing)
+        rate = spec.dropout_rates[-1] if spec.dropout_rates else 0.0
+        self.dropout = Dropout(rate) if rate else None
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, in, ...) to (B, copies * units, ...), and stores pre- and post-activations in ``taps`` if there are any."""
@@ -76,7 +79,9 @@ class HiddenLayer(nn.Module):
         h = self.activation.function(z) if self.learned is None else self.learned(z)
         if taps is not None:
             taps.store(self.name, z, h)
-        return functional.max_pool2d(h, self.pool) if self.pool > 1 else h
+        if self.pool > 1:
+            h = functional.max_pool2d(h, self.pool)
+        return h if self.dropout is None else self.dropout(h)
 
     def read_by(self, path: str, linear: nn.Linear | nn.Conv2d, positions: int = 1) -> Consumer:
         """Describes a reader, the map ``linear`` at ``path``, with ``positions`` consecutive inputs per channel on axis 1."""

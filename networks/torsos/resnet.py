@@ -1,7 +1,7 @@
 """ResNet-18 in the form for small images (He et al. 2016): no pooling at the start, a first convolution of 3x3 with stride 1."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ class ResNetSpec(NetworkSpec):
         activation = activation_named(self.activations[0])
         if len(self.activations) != 1 or activation.copies > 1 or activation.learned:
             raise ValueError(f"network.torso=resnet18 takes one activation of one output per unit, not {list(self.activations)}")
+        if len(self.dropout_rates) > 1:
+            raise ValueError(f"network.torso=resnet18 takes one of network.dropout_rates, not {list(self.dropout_rates)}")
         if self.spectral_layers or self.normalised_layers:
             raise ValueError("network.torso=resnet18 does not work with spectral_layers or normalised_layers")
         if head.noise_deviation:
@@ -124,7 +126,7 @@ class ResNet(Torso):
         super().__init__()
         channels = spec.channels or list(_CHANNELS)
         stem = Convolution(inputs, channels[0], 3, 1, 1, bias=spec.convolution_biases)
-        self.stem = HiddenLayer("stem", stem, spec, spec.activations[0])
+        self.stem = HiddenLayer("stem", stem, replace(spec, dropout_rates=[]), spec.activations[0])  # it is the stream's
         self.layers = nn.ModuleDict()
         width = channels[0]
         for stage, count in enumerate(channels):
