@@ -131,7 +131,7 @@ class Network(nn.Module, ABC):
 
     @property
     def norm_parameters(self) -> frozenset[str]:
-        """Names of the gains and offsets of normalisation layers."""
+        """Names of the gains and offsets of normalisation layers and of diagonal maps."""
         named = [(path, module) for path, module in self.named_modules() if isinstance(module, NORMS)]
         return frozenset(f"{path}.{name}" for path, module in named for name, _ in module.named_parameters(recurse=False))
 

@@ -63,6 +63,10 @@ class NetworkSpec(Settings):
         "``default`` (PyTorch's), ``kaiming_uniform``, ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``; behind "
         "``absolute_``, such as ``absolute_default``, the absolute values of one of the first four.",
     )
+    diagonal: bool = setting(
+        False,
+        "Whether the map of every hidden layer is followed by a factor and an offset for each unit, ahead of normalisation.",
+    )
     load_balancing: LoadBalancingSpec | None = setting(None, "The load-balancing layer before each activation, or None.")
     spectral_layers: list[int] = setting(
         [], "Numbers of the torso's layers with spectral normalisation, counted from 1, or from the last by -1."

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.convolution import Convolution
+from plasticity.networks.layers.diagonal import Diagonal
 from plasticity.networks.layers.load_balancing import LoadBalance
 from plasticity.networks.layers.normalisation import build_normalisation
 from plasticity.networks.registry import torso
@@ -61,16 +62,19 @@ class ResNetSpec(NetworkSpec):
 
 
 class NormalisedMap(nn.Module):
-    """A convolution and its normalisation."""
+    """A convolution, a diagonal map behind it if asked for, and its normalisation."""
 
-    def __init__(self, convolution: Convolution, normalisation: Sequence[str]) -> None:
+    def __init__(self, convolution: Convolution, normalisation: Sequence[str], diagonal: bool) -> None:
         super().__init__()
         self.linear = convolution
+        self.diagonal = Diagonal(convolution.out_channels) if diagonal else None
         self.norms = nn.ModuleList(build_normalisation(name, convolution.out_channels, True) for name in normalisation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W)."""
         x = self.linear(x)
+        if self.diagonal is not None:
+            x = self.diagonal(x)
         for norm in self.norms:
             x = norm(x)
         return x
@@ -93,10 +97,11 @@ class ConvolutionBlock(nn.Module):
         bias = spec.convolution_biases
         self.inner = HiddenLayer(name, Convolution(inputs, channels, 3, stride, 1, bias=bias), spec, activation)
         width = channels * self.inner.activation.copies
-        self.outer = NormalisedMap(Convolution(width, channels, 3, 1, 1, bias=bias), spec.normalisation)
+        behind = (spec.normalisation, spec.diagonal)
+        self.outer = NormalisedMap(Convolution(width, channels, 3, 1, 1, bias=bias), *behind)
         shape_changes = stride != 1 or inputs != channels
         shortcut = Convolution(inputs, channels, 1, stride, bias=bias) if shape_changes else None
-        self.skip = None if shortcut is None else NormalisedMap(shortcut, spec.normalisation)
+        self.skip = None if shortcut is None else NormalisedMap(shortcut, *behind)
         self.skip_norm = build_normalisation("batch_non_affine", channels, True) if spec.normalised_skip else None
         self.balance = None if spec.load_balancing is None else LoadBalance(channels, spec.load_balancing)
         self.activation_name, self._activation = activation, activation_named(activation)

@@ -99,6 +99,8 @@ CASES = {
     "resnet_plain": Case(
         ResNetSpec(widths=[], channels=[3], residual_blocks=2, load_balancing=BALANCE, convolution_biases=False), (2, 5, 5)
     ),
+    "diagonal": Case(MLPSpec(widths=[5, 4], diagonal=True, normalisation=["batch"], activations=["relu", "crelu"]), (3,)),
+    "diagonal_resnet": Case(ResNetSpec(widths=[], channels=[3, 4], residual_blocks=1, diagonal=True), (2, 6, 5)),
     "dropout": Case(MLPSpec(widths=[5, 4, 3], dropout_rates=[0.3, 0.0, 0.6]), (3,)),
     "dropout_conv_crelu_dueling": Case(
         ConvSpec(widths=[5], channels=[3], pools=[2], activations=["crelu"], dropout_rates=[0.3, 0.5]),
