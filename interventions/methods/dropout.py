@@ -27,7 +27,8 @@ class Dropout(Intervention):
     activations of the training forward (continual_backprop, firing, dormancy, dr3) reads them before the mask of their layer,
     though those of deeper layers follow from masked ones. Methods that compute the loss again, such as sam, see the same mask.
     State: two random words per layer, buffers of the network; a private generator draws them after every update. Optimizer:
-    untouched. Cost: one pass of integer arithmetic over the activations.
+    untouched. Cost: a dozen integer operations on the activations of a layer; on a CPU an update of three layers of 100 units
+    takes twice as long with one example, 1.4 times with 256.
     Does not work with: a network without hidden layers (refused). PPO's ratio compares a policy with dropout to one that acted
     without, so that it is not 1 in the first minibatch.
     """

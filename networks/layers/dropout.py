@@ -76,9 +76,10 @@ def without_dropout(network: nn.Module) -> None:
 
 
 def hashed(words: Tensor, count: int) -> Tensor:
-    """Returns ``count`` numbers below 2^32, as good as independent and uniform, from two words.
+    """Returns ``count`` numbers below 2^32 from two words, as good as independent and uniform over the draws of these.
 
-    Each is the number of its place, mixed by two rounds of shifting and multiplying, with one word before each round.
+    Each is the number of its place, mixed by two multiplications with one word ahead of each, and what a mask needs and no more:
+    the last bits are worse than the first, which decide whether a number is below a rate.
 
     Args:
         words: (2,) int64, numbers below 2^32.
@@ -87,7 +88,6 @@ def hashed(words: Tensor, count: int) -> Tensor:
     Returns:
         (count,) int64.
     """
-    bits = torch.arange(count, device=words.device).bitwise_xor_(words[0])
-    bits.bitwise_xor_(bits >> 16).mul_(_FIRST).bitwise_and_(_MASK)
-    bits.bitwise_xor_(bits >> 15).bitwise_xor_(words[1]).mul_(_SECOND).bitwise_and_(_MASK)
-    return bits.bitwise_xor_(bits >> 15)
+    first, second = words.unbind()
+    bits = torch.arange(count, device=words.device).bitwise_xor_(first).mul_(_FIRST).bitwise_and_(_MASK)
+    return bits.bitwise_xor_(bits >> 15).bitwise_xor_(second).mul_(_SECOND).bitwise_and_(_MASK)
