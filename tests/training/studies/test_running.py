@@ -134,6 +134,18 @@ def test_a_run_that_another_process_has_is_skipped(copy: list[str], tmp_path: Pa
     assert "0 of 2 done, 1 busy in another process" in out
 
 
+def test_it_is_known_whether_a_process_works_on_one_of_some_runs(tmp_path: Path) -> None:
+    cells = [Cell(f"runs/main/none/seed_{seed}", "main", "none", seed, (), (), 20, "") for seed in (0, 1)]
+    folder = StudyFolder(tmp_path)
+    assert not folder.has_taken(cells, {os.getpid()})
+    with folder.taken(cells[1]):
+        assert folder.has_taken(cells, {1, os.getpid()})
+        assert not folder.has_taken(cells[:1], {os.getpid()})
+        assert not folder.has_taken(cells, {os.getpid() + 1})
+        assert not folder.has_taken(cells, set())
+    assert not folder.has_taken(cells, {os.getpid()})
+
+
 def test_words_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_agent.main(study(tmp_path, "none: [], odd: [optimizer.learning_rat=1]")) == 2
     err = capsys.readouterr().err
