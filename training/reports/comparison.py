@@ -14,7 +14,7 @@ from pandas.api.types import union_categoricals
 
 from plasticity.settings.naming import did_you_mean
 from plasticity.training.reports.reading.doubts import doubts, machine_of, revision_of
-from plasticity.training.reports.reading.folders import find_runs, study_of
+from plasticity.training.reports.reading.folders import Place, find_runs, study_of
 from plasticity.training.reports.reading.groups import MAIN, NONE, base_method, flat, group
 from plasticity.training.reports.reading.records import TWIN, Record, number_of, read_record
 from plasticity.training.reports.specification import Outcome, ReportSettings, report_settings
@@ -94,7 +94,11 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
     for key in names:
         if key not in ("title", "about", "name", "baseline"):
             raise ValueError(f"{key} is unknown{did_you_mean(key, ('title', 'about', 'name', 'baseline'))}")
-    places = {place.folder.resolve(): place for folder in folders for place in find_runs(folder)}
+    places: dict[Path, Place] = {}
+    for place in (place for folder in folders for place in find_runs(folder)):
+        known = places.setdefault(place.folder.resolve(), place)
+        if known.method is None and place.method is not None:  # given alone, and in its study
+            places[place.folder.resolve()] = place
     records = [read_record(place) for place in places.values()]
     study = next((found for found in map(study_of, folders) if found is not None), {})
     found = group(records)
@@ -166,6 +170,7 @@ def _reasons(records: Sequence[Record], conditions: Sequence[str], methods: Sequ
         stands.setdefault(cells[number], number)
     for number, (cell, record) in enumerate(zip(cells, records, strict=True)):
         own = "" if record.state == "finished" else f"{record.state}: {record.error}" if record.error else record.state
+        own = own if record.place.planned else "the study does not plan it"
         twin = bool(record.identity) and stands[cell] != number
         reasons.append(f"{TWIN} {records[stands[cell]].folder}" if twin else own)
     return reasons

@@ -19,7 +19,7 @@ from plasticity.training.studies.cells import Cell
 
 STUDY, PLAN, EVENTS, REPORT = "study.yaml", "plan.csv", "events.jsonl", "report"
 STARTED, FINISHED, STOPPED, FAILED, SKIPPED = "started", "finished", "stopped", "failed", "skipped"
-_COLUMNS: Final = ("cell", "condition", "method", "seed", "words", "folder", "seconds", "bytes")
+_COLUMNS: Final = ("cell", "condition", "method", "seed", "words", "folder", "seconds", "bytes", "identity")
 _LOCKS: Final = ".locks"
 _LONGEST_MESSAGE: Final = 1000
 _WAITS: Final = (0.002, 0.01, 0.05)  # seconds
@@ -72,7 +72,8 @@ class StudyFolder:
                 writer.writerow(_COLUMNS)
                 for number, cell in enumerate(cells):
                     told = (cell.condition, cell.method, cell.seed, shlex.join(cell.words), cell.place)
-                    writer.writerow((number, *told, *("" if cost is None else cost for cost in costs.get(cell.place, ("", "")))))
+                    cost = ["" if each is None else each for each in costs.get(cell.place, ("", ""))]
+                    writer.writerow((number, *told, *cost, cell.identity))
             os.replace(temporary, self.path / PLAN)
 
     def note(self, cell: Cell, event: str, message: str = "") -> None:

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ from run_folders import config_of, finished, returns, write_run
 from plasticity.training.reports.analysis.findings import find
 from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import read_comparison
+from plasticity.training.reports.reading.records import lost_rows, read_table
 from plasticity.training.reports.specification import report_settings
 
 OUTCOMES = {"none": (0.80, 0.82, 0.84), "redo": (0.83, 0.84, 0.88)}
@@ -300,3 +302,80 @@ def test_values_are_tidy(tmp_path: Path) -> None:
     assert values["task"].tolist() == [0, 0, 0, 1, 1, 2]
     assert isinstance(values["name"].dtype, pd.CategoricalDtype)
     assert values["value"].isna().tolist() == [False] * 5 + [True]
+
+
+def of_a_study(folder: Path, interventions: dict[str, dict[str, float]] | None = None, identity: str = "") -> Path:
+    """Writes a study of one method and three seeds, and a run of a fourth seed that it does not plan."""
+    for seed in range(4):
+        config = config_of(seed, interventions=interventions, log_every_steps=10)
+        rows = [row for step, name, value in returns(0.5 + seed) for row in ((step, name, value), (step, CLOCK, 50.0))]
+        write_run(folder / "runs" / "main" / "redo" / f"seed_{seed}", config, rows, status=finished())
+    lines = [
+        "cell,condition,method,seed,words,folder,seconds,bytes,identity",
+        *(f"{n},main,redo,{n},,,1,1,{identity}" for n in range(3)),
+    ]
+    (folder / "plan.csv").write_text("\n".join(lines) + "\n")
+    return folder / "runs" / "main" / "redo"
+
+
+CLOCK = "time/steps_per_second"
+
+
+def test_a_run_that_its_study_does_not_plan_is_named_and_does_not_count(tmp_path: Path) -> None:
+    runs = of_a_study(tmp_path)
+    comparison = read_comparison([tmp_path])
+    assert comparison.runs["counted"].tolist() == [True, True, True, False]
+    assert "1 of 4 runs do not count: main / redo seed 3 (the study does not plan it)." in comparison.warnings
+    assert len(comparison.warnings) == 2  # the other one: few seeds
+    again = read_comparison([runs / "seed_0", tmp_path, runs / "seed_1"])  # also given alone, first and last
+    assert again.runs["counted"].tolist() == [True, True, True, False]
+    assert again.methods == ["redo"]
+
+
+def test_settings_that_a_study_did_not_plan_are_named(tmp_path: Path) -> None:
+    runs = of_a_study(tmp_path, REDO, identity="0" * 64)
+    config = yaml.safe_load((runs / "seed_1" / "config.yaml").read_text())
+    config["interventions"]["redo"]["threshold"] = 0.5
+    (runs / "seed_1" / "config.yaml").write_text(yaml.safe_dump(config))
+    said = read_comparison([tmp_path]).warnings
+    assert (
+        "Settings that differ between runs of one method and condition: "
+        "main / redo: interventions.redo.threshold=0.025 (seed 0, 2) and 0.5 (seed 1)."
+    ) in said
+    names = ", ".join(f"main / redo seed {seed}" for seed in range(3))
+    assert f"Runs with other settings or plugins than their study plans now: {names}." in said
+
+
+@pytest.mark.parametrize(
+    ("kept", "counted", "told"),
+    [
+        (lambda step: step <= 80, False, "metrics.csv ends at step 80, the run at step 100"),
+        (lambda step: step not in (40, 50), True, "metrics.csv has no rows between steps 30 and 60"),
+        (lambda step: step != 10, True, "metrics.csv has no rows between steps 0 and 20"),
+    ],
+)
+def test_rows_that_were_lost_are_named(tmp_path: Path, kept: Callable[[int], bool], counted: bool, told: str) -> None:
+    table = of_a_study(tmp_path) / "seed_1" / "metrics.csv"
+    head, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([head, *(line for line in lines if kept(int(line.partition(",")[0])))]) + "\n")
+    comparison = read_comparison([tmp_path])
+    assert bool(comparison.runs.loc[1, "counted"]) == counted
+    assert any("main / redo seed 1" in warning and told in warning for warning in comparison.warnings)
+
+
+def test_steps_longer_than_the_interval_lose_no_rows(tmp_path: Path) -> None:
+    for every, length in ((10, 16), (100, 96), (100, 64), (7, 7), (10, 1)):
+        steps = [step for step in range(length, 3000, length) if step // every > (step - length) // every]
+        text = "step,name,value\n" + "".join(f"{step},{CLOCK},1\n" for step in steps)
+        (tmp_path / "metrics.csv").write_text(text)
+        assert lost_rows(read_table(tmp_path / "metrics.csv")[0], every) == "", (every, length)
+
+
+def test_a_table_that_goes_back_is_damaged(tmp_path: Path) -> None:
+    of_two_methods(tmp_path)
+    table = tmp_path / "none0" / "metrics.csv"
+    table.write_text(table.read_text() + table.read_text().partition("\n")[2])
+    comparison = read_comparison([tmp_path])
+    assert comparison.runs.loc[0, "why_not"] == "unreadable: metrics.csv is damaged: row 12 goes back to step 10"
+    (tmp_path / "none1" / "status.json").write_text('{"state": "dancing"}')
+    assert any("main / none seed 1: status.json has state='dancing'" in each for each in read_comparison([tmp_path]).warnings)

@@ -82,6 +82,30 @@ def without_outcome(comparison: Comparison) -> list[str]:
     return [f"{len(lost)} runs finished without a finite {comparison.outcome.value}: {', '.join(told)}{more}."]
 
 
+def uneven_rows(comparison: Comparison) -> list[str]:
+    """Returns a warning that names the groups whose runs have unequal numbers of rows of an outcome or a metric.
+
+    Of returns of training there are as many as there were intervals in which an episode ended.
+    """
+    values, categories = comparison.values, comparison.values["name"].cat.categories
+    wanted = {each.value for each in (comparison.outcome, *comparison.spec.also) if not each.value.startswith("rollout/")}
+    names = [str(name) for name in categories if name in wanted or str(name).startswith("plasticity/")]
+    if not names or not len(comparison.runs):
+        return []
+    codes, places = values["name"].cat.codes.to_numpy(), categories.get_indexer(pd.Index(names))
+    flat = np.bincount(values["run"].to_numpy() * len(categories) + codes, minlength=len(comparison.runs) * len(categories))
+    counts = pd.DataFrame(flat.reshape(-1, len(categories))[:, places], comparison.runs.index, names)
+    told = []
+    for (condition, method), rows in comparison.runs[comparison.runs["counted"]].groupby(["condition", "method"], sort=False):
+        mine = counts.loc[rows.index]
+        uneven = [name for name in names if mine[name].nunique() > 1]
+        if uneven:
+            numbers = ", ".join(map(str, sorted(set(mine[uneven[0]]))))
+            more = f" and of {len(uneven) - 1} more" if len(uneven) > 1 else ""
+            told.append(f"{condition} / {method} ({numbers} of {uneven[0]}{more})")
+    return [f"Runs of one group have unequal numbers of rows, as if some were lost: {', '.join(told)}."] if told else []
+
+
 def cell_of(comparison: Comparison, outcomes: pd.Series, condition: str, method: str) -> Cell:
     """Returns one cell; an outcome that is not finite counts as one that was not reached."""
     rows = comparison.cell(condition, method, counted=False)

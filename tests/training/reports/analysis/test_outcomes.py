@@ -107,8 +107,8 @@ def test_metric_at_a_moment_against_the_outcome_after_it(tmp_path: Path) -> None
     for method in ("none", "redo"):
         for seed in range(5):
             rows = [
-                (50, "plasticity/rank", float(seed)), (50, "rollout/return", -float(seed)), (60, "plasticity/rank", -float(seed)),
-                (100, "rollout/return", float(seed)), (50, "plasticity/rank/q/dense_1", 1.0 * seed),
+                (50, "plasticity/rank", float(seed)), (50, "plasticity/rank/q/dense_1", 1.0 * seed),
+                (50, "rollout/return", -float(seed)), (60, "plasticity/rank", -float(seed)), (100, "rollout/return", float(seed)),
             ]  # fmt: skip
             interventions = {"redo": {}} if method == "redo" else {}
             write_run(tmp_path / f"{method}{seed}", config_of(seed, interventions=interventions), rows, status=finished())
