@@ -17,6 +17,7 @@ from plasticity.training.reports.reading.doubts import doubts, machine_of, revis
 from plasticity.training.reports.reading.folders import Place, find_runs, study_of
 from plasticity.training.reports.reading.groups import MAIN, NONE, base_method, flat, group
 from plasticity.training.reports.reading.records import TWIN, Record, number_of, read_record
+from plasticity.training.reports.reading.tuning import LOST, Tuning, read_tuning
 from plasticity.training.reports.specification import Outcome, ReportSettings, report_settings
 from plasticity.training.saving.identity import LEFT_OUT
 
@@ -47,6 +48,7 @@ class Comparison:
         warnings: In sentences: missing, failed, mixed code or machine, few seeds, what else differs.
         notes: In sentences: what was chosen for the reader because no study says it, such as the outcome.
         config: Settings that all runs share, by flat name, values as text.
+        tuning: What the study chose before, None if it did not.
     """
 
     title: str
@@ -62,6 +64,7 @@ class Comparison:
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
     config: dict[str, str] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -100,7 +103,9 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
         if known.method is None and place.method is not None:  # given alone, and in its study
             places[place.folder.resolve()] = place
     records = [read_record(place) for place in places.values()]
-    study = next((found for found in map(study_of, folders) if found is not None), {})
+    studied, study = next(((folder, each) for folder in folders if (each := study_of(folder)) is not None), (Path(), {}))
+    tuning = read_tuning(studied, study) if study.get("tune") else None
+    searched = [LOST] if study.get("tune") and tuning is None else tuning.warnings if tuning is not None else []
     found = group(records)
     runs = _runs(records, found.conditions, found.methods)
     values = _values(records)
@@ -124,9 +129,10 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
         methods=[baseline, *(method for method in methods if method != baseline)],
         baseline=baseline,
         spec=spec,
-        warnings=doubts(records, runs, found.confounded),
+        warnings=[*doubts(records, runs, found.confounded), *searched],
         notes=notes,
         config=config,
+        tuning=tuning,
     )
 
 

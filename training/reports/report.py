@@ -25,6 +25,7 @@ from plasticity.training.reports.output.chosen_tables import (
     loss_table,
     main_table,
     relation_table,
+    tuning_table,
 )
 from plasticity.training.reports.output.page import Content, page
 from plasticity.training.reports.output.tables import Table
@@ -114,6 +115,7 @@ def _tables(comparison: Comparison, found: Findings, numbers: Numbers) -> dict[s
         difference_table(comparison, found),
         relation_table(found),
         loss_table(comparison, found),
+        tuning_table(comparison, numbers),
         cost_table(comparison, found),
     ]
     return {table.id: table for table in made}

@@ -11,8 +11,8 @@ from typing import Any, Final
 import yaml
 
 RUN_FILES: Final = ("config.yaml", "provenance.json", "status.json", "metrics.csv")
-STUDY, PLAN, GRID = "study.yaml", "plan.csv", "grid.csv"
-_SKIPPED: Final = {"checkpoints", "report", "tuning", "branches", "arrays", "data", "figures", "tables"}
+STUDY, PLAN, GRID, TUNING = "study.yaml", "plan.csv", "grid.csv", "tuning"
+_SKIPPED: Final = {"checkpoints", "report", TUNING, "branches", "arrays", "data", "figures", "tables"}
 _SEED: Final = re.compile(r"seed_(\d+)")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
