@@ -140,7 +140,7 @@ def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def binned(
-    comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1, condition: str | None = None
+    comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1, runs: pd.Index | None = None
 ) -> pd.DataFrame:
     """Returns one curve a run: the mean of its rows in each bin, NaN in a bin without rows, which is never filled.
 
@@ -150,19 +150,21 @@ def binned(
         by: ``step`` or ``task``.
         bins: How many; 0 is one for each step or task there is, 200 at most.
         window: Running mean over so many bins, the last of them the bin itself; the first bins have shorter ones.
-        condition: Its runs alone, whose bins are then their own: another one may be measured at other steps. None for all runs.
+        runs: Those of one group alone, whose bins are then their own: others may be measured at other steps. None for all runs.
 
     Returns:
-        Runs by bins; the columns are the last step or task of each bin. Empty if no run has such rows.
+        Runs by bins; the columns are the last step or task of each bin. Empty if no run has a value. Where all that was measured
+        is NaN, there is a bin without values.
     """
-    rows = _rows(comparison, name)
-    if condition is not None:
-        rows = rows[rows["run"].isin(comparison.runs.index[comparison.runs["condition"] == condition]).to_numpy()]
+    rows = comparison.values[(comparison.values["name"] == name).to_numpy()]
+    if runs is not None:
+        rows = rows[rows["run"].isin(runs).to_numpy()]
     x = rows["task"] if by == "task" else rows["step"]
     rows, x = rows[x.notna()], x[x.notna()].astype(np.int64)
+    distinct, known = np.unique(x.to_numpy()), rows["value"].notna()
+    rows, x = rows[known], x[known]
     if not len(x):
         return pd.DataFrame(index=pd.Index([], name="run"), dtype=float)
-    distinct = np.unique(x.to_numpy())
     if (bins or MOST_BINS) < len(distinct):
         edges = np.linspace(min(0, int(distinct[0])), int(distinct[-1]), (bins or MOST_BINS) + 1)
         ends = edges[1:]
