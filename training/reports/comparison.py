@@ -17,6 +17,7 @@ from plasticity.training.reports.reading.doubts import doubts, machine_of, revis
 from plasticity.training.reports.reading.folders import Place, find_runs, study_of
 from plasticity.training.reports.reading.groups import MAIN, NONE, base_method, flat, group
 from plasticity.training.reports.reading.records import TWIN, Record, number_of, read_record
+from plasticity.training.reports.reading.structures import structures
 from plasticity.training.reports.reading.tuning import LOST, Tuning, read_tuning
 from plasticity.training.reports.specification import Outcome, ReportSettings, report_settings
 from plasticity.training.saving.identity import LEFT_OUT
@@ -37,6 +38,7 @@ class Comparison:
             ``missing`` or ``unreadable``), ``step`` and ``steps`` (nullable int: reached and planned), ``cpu_seconds``
             and ``peak_memory_bytes`` (float, NaN if not known), ``revision``, ``machine``, ``capability``, ``threads`` (str, ""
             if not known), ``words`` (the line that repeats it), ``identity`` (SHA-256 of the settings, "" if not known),
+            ``structure`` (str: equal for networks of the same layers as far as known, see ``structures``),
             ``error`` (str), ``counted`` (bool: enters the statistics), ``why_not`` (str: why it does not).
         values: The tidy table: ``run`` (int), ``step`` (int), ``task`` (nullable int: the task that a row belongs to, missing
             if the stream has none), ``name`` (categorical), ``value`` (float64).
@@ -107,7 +109,7 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
     tuning = read_tuning(studied, study) if study.get("tune") else None
     searched = [LOST] if study.get("tune") and tuning is None else tuning.warnings if tuning is not None else []
     found = group(records)
-    runs = _runs(records, found.conditions, found.methods)
+    runs = _runs(records, found.conditions, found.methods).assign(structure=structures(records))
     values = _values(records)
     notes: list[str] = []
     spec = spec or report_settings(study.get("report") or {})

@@ -379,3 +379,22 @@ def test_a_table_that_goes_back_is_damaged(tmp_path: Path) -> None:
     assert comparison.runs.loc[0, "why_not"] == "unreadable: metrics.csv is damaged: row 12 goes back to step 10"
     (tmp_path / "none1" / "status.json").write_text('{"state": "dancing"}')
     assert any("main / none seed 1: status.json has state='dancing'" in each for each in read_comparison([tmp_path]).warnings)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_methods_that_add_layers_are_not_compared_in_pairs(tmp_path: Path, written: bool) -> None:
+    """Layer normalisation is built into the network, L2 is not; a plugin's method is known by what its runs have written."""
+    methods: dict[str, tuple[dict[str, object], str]] = {
+        "none": ({}, "plain"),
+        "l2": ({"l2": {"coefficient": 0.1}}, "plain"),
+        "layer_norm": ({"layer_norm": {"affine": True}}, "normalised"),
+        "adds_layers": ({"adds_layers": {}}, "larger"),
+    }
+    for method, (interventions, structure) in methods.items():
+        for seed in range(3):
+            known = {"structure": structure} if written else {}
+            config = config_of(seed, interventions=interventions)
+            write_run(tmp_path / f"{method}{seed}", config, returns(0.5 + 0.1 * seed), status=finished(), known=known)
+    rows = find(read_comparison([tmp_path]), Numbers()).differences.set_index("method")
+    assert rows["paired"].to_dict() == {"l2": True, "layer_norm": False, "adds_layers": not written}
+    assert "Welch" in rows.loc["layer_norm", "formula"]

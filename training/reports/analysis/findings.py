@@ -99,9 +99,12 @@ def differences_of(comparison: Comparison, condition: str, cells: dict[tuple[str
 
 
 def structure_of(comparison: Comparison, cell: Cell) -> tuple[str, ...]:
-    """Returns the settings of a cell's network, equal where equal seeds mean equal initial weights."""
+    """Returns what a cell's network is built of, equal where equal seeds mean equal initial weights of the same layers."""
     names = [name for name in comparison.settings if str(name).startswith("network.")]
-    return tuple(comparison.settings.loc[cell.runs.iloc[0], names]) if cell.n else ()
+    if not cell.n:
+        return ()
+    run = cell.runs.iloc[0]
+    return (*comparison.settings.loc[run, names], comparison.runs.loc[run, "structure"])
 
 
 def _main(
