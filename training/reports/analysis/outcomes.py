@@ -1,6 +1,7 @@
 """From the rows of a run to one number, or to one curve of bins; only then over seeds."""
 
 import math
+import weakref
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from plasticity.training.reports.specification import Outcome
 
 MOST_BINS: Final = 200
 _SHOWN: Final = 8
+_places: dict[int, tuple["weakref.ref[pd.DataFrame]", NDArray[np.intp], NDArray[np.int_]]] = {}
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,23 @@ def cell_of(comparison: Comparison, outcomes: pd.Series, condition: str, method:
 
 
 def _rows(comparison: Comparison, name: str) -> pd.DataFrame:
-    values = comparison.values
-    rows = values[(values["name"] == name).to_numpy()]
+    rows = _named(comparison.values, name)
     return rows[rows["value"].notna()]
+
+
+def _named(values: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Returns the rows of a name in their order. Where each name's rows are is found once for a table, which nothing changes."""
+    known = _places.get(id(values))
+    if known is None or known[0]() is not values:
+        for key in [key for key, (table, *_) in _places.items() if table() is None]:
+            del _places[key]
+        codes = values["name"].cat.codes.to_numpy()
+        order = np.argsort(codes, kind="stable")
+        known = _places[id(values)] = (weakref.ref(values), order, codes[order])
+    _, order, codes = known
+    code = values["name"].cat.categories.get_indexer(pd.Index([name]))[0]
+    first, last = np.searchsorted(codes, [code, code + 1]) if code >= 0 else (0, 0)
+    return values.take(order[first:last])
 
 
 def _reduced(rows: pd.DataFrame, reduce: str) -> pd.Series:
@@ -156,7 +172,7 @@ def binned(
         Runs by bins; the columns are the last step or task of each bin. Empty if no run has a value. Where all that was measured
         is NaN, there is a bin without values.
     """
-    rows = comparison.values[(comparison.values["name"] == name).to_numpy()]
+    rows = _named(comparison.values, name)
     if runs is not None:
         rows = rows[rows["run"].isin(runs).to_numpy()]
     x = rows["task"] if by == "task" else rows["step"]

@@ -147,7 +147,9 @@ class FiringRates:
         bins: list[str] = []
         for run in runs:
             rates = read_rates(self._comparison.folder_of(run))
-            chosen = np.isin(rates.names.astype(str), wanted)
+            chosen = np.zeros(len(rates.names), bool)
+            for name in wanted:
+                chosen |= rates.names == name
             if chosen.any():
                 bins = bins or rates.bins
                 steps, place = np.unique(rates.steps[chosen], return_inverse=True)
@@ -182,7 +184,12 @@ def averaged(tables: list[pd.DataFrame], rows: list[str]) -> Map:
     stacked = []
     for table in tables:
         place = np.minimum(np.searchsorted(ends, table.index.to_numpy()), len(ends) - 1)
-        stacked.append(table.groupby(place).mean().reindex(range(len(ends))).to_numpy(float))
+        if len(np.unique(place)) == len(place):  # nothing to take the mean of
+            spread = np.full((len(ends), table.shape[1]), np.nan)
+            spread[place] = table.to_numpy(float)
+            stacked.append(spread)
+        else:
+            stacked.append(table.groupby(place).mean().reindex(range(len(ends))).to_numpy(float))
     cube = np.stack(stacked)
     known = np.isfinite(cube)
     total = np.where(known, cube, 0).sum(axis=0)

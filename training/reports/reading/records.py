@@ -189,12 +189,18 @@ def read_table(path: Path) -> tuple[pd.DataFrame, bool]:
 
 def _tasks(table: pd.DataFrame) -> pd.api.extensions.ExtensionArray:
     """Returns the task of each row: ``task/number`` stands at the last step of each; later rows belong to the next."""
+    if "task/number" not in table["name"].cat.categories:
+        return _no_tasks(len(table))
     known = (table["name"] == "task/number") & table["value"].between(0, _MOST_TASKS)
     ends = table.loc[known, ["step", "value"]].sort_values("step")
     if not len(ends):
-        return pd.array(np.full(len(table), pd.NA), dtype="Int32")
+        return _no_tasks(len(table))
     numbers = np.append(ends["value"].to_numpy().astype(np.int32), np.int32(ends["value"].iloc[-1]) + 1)
     return pd.array(numbers[np.searchsorted(ends["step"].to_numpy(), table["step"].to_numpy())], dtype="Int32")
+
+
+def _no_tasks(rows: int) -> pd.api.extensions.ExtensionArray:
+    return pd.arrays.IntegerArray(np.zeros(rows, np.int32), np.ones(rows, bool))
 
 
 def _find_state(record: Record) -> None:

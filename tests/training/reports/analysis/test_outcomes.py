@@ -2,12 +2,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from run_folders import config_of, finished, returns, write_run
 
 from plasticity.training.reports.analysis.findings import find, what_goes_with
 from plasticity.training.reports.analysis.numbers import Numbers, number_text
-from plasticity.training.reports.analysis.outcomes import binned, over_seeds, run_outcome, without_outcome
+from plasticity.training.reports.analysis.outcomes import _named, binned, over_seeds, run_outcome, without_outcome
 from plasticity.training.reports.comparison import Comparison, read_comparison
 from plasticity.training.reports.specification import Normalise, Outcome, report_settings
 from plasticity.training.saving.identity import identity
@@ -194,3 +195,13 @@ def test_a_group_has_bins_of_its_own_steps(tmp_path: Path) -> None:
     assert binned(comparison, "v").columns.tolist() == [10, 15, 20]
     groups = [comparison.cell(each, "none").index for each in (first, second)]
     assert {tuple(binned(comparison, "v", runs=each).columns) for each in groups} == {(10, 20), (10, 15, 20)}
+
+
+def test_rows_of_a_name_are_those_of_the_table_that_is_asked(comparison: Comparison) -> None:
+    for _ in range(2):  # found anew, then remembered
+        pd.testing.assert_frame_equal(_named(comparison.values, "v"), comparison.values[comparison.values["name"] == "v"])
+    assert not len(_named(comparison.values, "none of it"))
+    for rows in range(1, 5):  # tables that come and go, perhaps in one place of memory
+        part = comparison.values.head(rows)
+        pd.testing.assert_frame_equal(_named(part, "v"), part[part["name"] == "v"])
+        del part
