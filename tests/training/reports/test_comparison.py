@@ -1,11 +1,14 @@
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from run_folders import config_of, finished, returns, write_run
+from scipy import stats
 
 from plasticity.training.reports.analysis.findings import find
 from plasticity.training.reports.analysis.numbers import Numbers
@@ -398,3 +401,32 @@ def test_methods_that_add_layers_are_not_compared_in_pairs(tmp_path: Path, writt
     rows = find(read_comparison([tmp_path]), Numbers()).differences.set_index("method")
     assert rows["paired"].to_dict() == {"l2": True, "layer_norm": False, "adds_layers": not written}
     assert "Welch" in rows.loc["layer_norm", "formula"]
+
+
+def test_what_would_be_found_is_said_at_the_level_of_the_interval(tmp_path: Path) -> None:
+    """With two methods the first of Holm's intervals has 97.5 %: a difference within it cannot be found with 80 % power."""
+    for method, values in {"none": (0.5, 0.6, 0.7), "redo": (0.52, 0.65, 0.71), "l2": (0.5, 0.61, 0.72)}.items():
+        interventions = {} if method == "none" else {method: {"strength": 1.0}}
+        for seed, value in enumerate(values):
+            write_run(
+                tmp_path / f"{method}{seed}", config_of(seed, interventions=interventions), returns(value), status=finished()
+            )
+    numbers = Numbers()
+    find(read_comparison([tmp_path]), numbers)
+    shown, needed = numbers["difference/main/redo/none"], numbers["detectable/main/redo/none"].value
+    assert shown.interval is not None
+    assert needed > (shown.interval[1] - shown.interval[0]) / 2
+    error = np.std([0.02, 0.05, 0.01], ddof=1) / math.sqrt(3)
+    bound = stats.t.ppf(1 - 0.025 / 2, 2)  # 2.5 % in two tails
+    power = stats.nct.sf(bound, 2, needed / error)
+    assert power == pytest.approx(0.8, abs=1e-3)
+
+
+def test_relations_stand_in_the_order_of_the_conditions(tmp_path: Path) -> None:
+    for number, (width, seed) in enumerate((w, s) for w in ("z", "a") for s in range(4)):
+        rows = [(50, "plasticity/rank", float(seed)), (100, "rollout/return", float(seed))]
+        config = config_of(seed, env={"name": width}, choices={"env": width})
+        write_run(tmp_path / str(number), config, rows, status=finished())
+    comparison = read_comparison([tmp_path])
+    assert comparison.conditions == ["z", "a"]
+    assert find(comparison, Numbers()).relations["condition"].tolist() == ["z", "a"]

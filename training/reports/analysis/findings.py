@@ -249,10 +249,10 @@ def _undecided(
     if n < FEWEST:
         return f"{said} Fewer than {FEWEST} runs have no interval."
     if math.isfinite(error) and error > 0 and found[largest].paired:
-        needed = detectable_difference(error * math.sqrt(n), n)
+        needed = detectable_difference(error * math.sqrt(n), n, level=found[largest].shown.level)
         groups = {"condition": condition, "method": largest, "baseline": comparison.baseline, "outcome": comparison.outcome.name}
         id = f"detectable/{condition}/{largest}/{comparison.baseline}"
-        formula = "difference that a paired t test finds with 80 % power, from the spread of these pairs"
+        formula = "difference that a paired t test of the interval's level finds with 80 % power, from the spread of these pairs"
         text = numbers.add(id, groups, n, n, needed, None, formula, cells[condition, largest].seeds, digits=2)
         said += f" With this spread and n = {n}, a difference of {text} is found with 80 % power."
     return said
