@@ -1,6 +1,7 @@
 """Stopping a run and going on: whatever it was doing, what follows equals the uninterrupted run."""
 
 import csv
+import json
 import os
 import random
 import shutil
@@ -243,3 +244,68 @@ def test_a_stop_that_a_library_hides_while_words_are_read_ends_with_one_line(
     monkeypatch.setattr(commands, "parse", cut_off)
     assert main([f"run_dir={tmp_path / 'run'}"]) == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize("patience", [1000.0, 0.05])
+def test_a_launcher_learns_of_a_stop_when_the_runs_of_others_are_saved_or_time_is_up(
+    patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plasticity.training.stopping.OTHERS_SECONDS", patience)
+    monkeypatch.setattr("plasticity.training.stopping.LIMIT_SECONDS", 0.05)  # which ends a process that waits for nothing
+    asked: list[float] = []
+
+    def unsaved() -> bool:
+        asked.append(time.monotonic())
+        return patience < 1 or asked[-1] < asked[0] + 0.3
+
+    def launch() -> None:
+        with STOP.waiting_for(unsaved):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(100)
+
+    with STOP.installed(), pytest.raises(Stopped):
+        launch()
+    assert asked[-1] - asked[0] >= 0.3 if patience > 1 else asked[-1] - asked[0] < 0.3
+
+
+WORKERS = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+STUDY = """
+common: [agent=supervised, env=slowly_changing_regression, network=linear, log_every_steps=10, checkpoint.every_steps=1000000]
+steps: 1000000
+seeds: 5
+methods: {none: }
+short: {}
+report: {outcome: {value: online/loss}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grid", "study"])
+def test_ctrl_c_saves_every_run_of_a_launcher_with_workers(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(STUDY)
+    words = [f"study={tmp_path / 'mine.yaml'}"]
+    if kind == "grid":
+        words = ["-m", *SMALL, "agent=supervised", "env=slowly_changing_regression", "seed=range(5)", "steps=1000000"]
+    process = subprocess.Popen(
+        [sys.executable, str(PROGRAM), *words, *WORKERS, f"run_dir={tmp_path / 's'}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 120
+    while sum(b"online/loss" in path.read_bytes() for path in tmp_path.glob("s/**/metrics.csv")) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    statuses = [json.loads(path.read_text()) for path in tmp_path.glob("s/**/status.json")]
+    assert [status["state"] for status in statuses] == ["stopped"] * 2, "no other run is begun either"
+    saved = sorted(path.name for path in tmp_path.glob("s/**/step_*.pt"))
+    assert saved == sorted(f"step_{status['step']:09d}.pt" for status in statuses)
+    if kind == "grid":
+        with (tmp_path / "s/grid.csv").open(newline="") as file:
+            outcomes = [row["outcome"] for row in csv.DictReader(file)]
+        assert sorted(outcomes) == sorted(f"stopped at step {status['step']}" for status in statuses)

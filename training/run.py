@@ -28,6 +28,7 @@ from plasticity.training.saving.run_folder import (
 )
 from plasticity.training.saving.saver import PARTS, RunSaver, device_of, restore
 from plasticity.training.saving.status import FINISHED, STOPPED, StatusFile
+from plasticity.training.saving.structure import structure_hash
 from plasticity.training.step import Step
 from plasticity.training.stopping import STOP
 from plasticity.training.tracking.array_writer import ARRAYS, ArrayWriter
@@ -117,7 +118,10 @@ def _start(plan: Plan, folder: Path | None, overrides: Sequence[str], settings: 
         assembly = assemble(plan)
     with STOP.stepping():
         name = folder or default_run_dir(plan.config, grid=False)
-        folder, config = create_run_folder(name, plan.config, overrides, free_name=folder is None, settings=settings)
+        built = structure_hash(assembly.agent)
+        folder, config = create_run_folder(
+            name, plan.config, overrides, free_name=folder is None, settings=settings, structure=built
+        )
         with occupied(folder), _saying_where(folder):
             return _train(replace(plan, config=config), folder, assembly, None, removable=True)
 
@@ -135,7 +139,7 @@ def _resume(plan: Plan, folder: Path, overrides: Sequence[str], settings: Sequen
         with STOP.stepping():
             if state is None:
                 print(f"note: {folder} holds no checkpoint yet; the run begins from its start", file=sys.stderr)
-                start_again(folder, plan.config, overrides, settings)
+                start_again(folder, plan.config, overrides, settings, structure_hash(assembly.agent))
                 return _train(plan, folder, assembly, None)
             for line in remarks:
                 print(f"warning: {line}", file=sys.stderr)

@@ -12,12 +12,14 @@ What a signal does depends on what the main thread is doing at that moment:
 A step, or a call into a library that never comes back to Python, may take longer than a user waits. A thread that sleeps until
 the first SIGINT looks after that: ``LIMIT_SECONDS`` later it calls ``last_resort``, which may save a copy of an earlier state,
 and ends the process. SIGTERM comes from machines, which wait, and has no such limit. A second signal ends the process at once.
-All files of a run are made so that none of this can damage them.
+A process that has runs in other processes waits, within limits, until they have saved themselves. All files of a run are made so
+that none of this can damage them.
 """
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,6 +27,7 @@ from typing import Any, Final
 
 EXIT_CODE: Final = 130
 LIMIT_SECONDS: Final = 1.2
+OTHERS_SECONDS: Final = 10.0  # that runs in other processes have to save themselves
 LOADING, READING, STEPPING, WRITING = "loading", "reading", "stepping", "writing"
 _AGAIN_SECONDS: Final = 0.005
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -49,6 +52,7 @@ class Stop:
         self.doing = LOADING
         self.last_resort: Callable[[], bool] = lambda: True
         self.ending = threading.Lock()
+        self._others: Callable[[], bool] = lambda: False
         self._installed = False
         self._block: object | None = None
         self._before: dict[int, Any] = {}
@@ -110,6 +114,21 @@ class Stop:
             finally:
                 self.doing = before
 
+    @contextmanager
+    def waiting_for(self, others: Callable[[], bool]) -> Iterator[None]:
+        """Lets the runs of other processes be saved before a signal leaves the block: a launcher would kill them.
+
+        The terminal gives Ctrl-C to them as well.
+
+        Args:
+            others: Tells whether one of them is not yet saved.
+        """
+        self._others, self.last_resort = others, lambda: not others()
+        try:
+            yield
+        finally:
+            self._others, self.last_resort = lambda: False, lambda: True
+
     def raise_if_asked(self) -> None:
         """Raises ``Stopped`` if a signal has come."""
         if self.asked:
@@ -138,6 +157,9 @@ class Stop:
         if _restores(frame):
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
             return
+        end = time.monotonic() + OTHERS_SECONDS
+        while self._others() and time.monotonic() < end:
+            time.sleep(_AGAIN_SECONDS)
         raise Stopped
 
     def _watch(self, descriptor: int, block: object) -> None:

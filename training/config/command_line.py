@@ -24,6 +24,11 @@ from plasticity.training.config.words import FREE, HYDRA, check_words, chosen_na
 CONFIGS: Final = Path(__file__).resolve().parents[2] / "configs"
 CONFIG: Final = "config"  # name of the file that every other config is composed into
 _RESUMED: Final = "_resumed"
+_COMMANDS: Final = {  # words that say what is to be done, and words that go with them alone
+    "study": ("short", "plan", "retry"),
+    "report": ("bundle", "baseline"),
+    "list": (),
+}
 _SECTIONS: Final = ("agent", "env", "network", "optimizer", "metrics")  # groups that fill the section of their name
 
 
@@ -266,7 +271,11 @@ def _unknown_key(path: Sequence[str], depth: int, node: object, choices: Mapping
         return f"{name} is unknown; {'.'.join(path[:depth])} is a single value"
     if path[0] == "interventions" and depth == 1 and path[1] in choices["intervention"]:
         return f"{name} is set, but {path[1]} is not chosen in intervention=[{','.join(node)}]; add it there"
+    command = next((each for each, theirs in _COMMANDS.items() if depth == 0 and path[0] in theirs), None)
+    if command is not None:
+        what = "a study, study=<name> or study=./mine.yaml (list=studies)" if command == "study" else "folders, report=<folder>"
+        return f"{name} goes with {command}= alone, and there is none; name {what}"
     known = sorted({*node, *choices} if depth == 0 else node)
-    hint = did_you_mean(path[depth], known)
+    hint = did_you_mean(path[depth], [*known, *_COMMANDS] if depth == 0 else known)
     where = ".".join(path[:depth]) or "the config"
     return f"{name} is unknown{hint}; {where} has {', '.join(known) or 'no settings'}"

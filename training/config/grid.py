@@ -7,10 +7,12 @@ made of. Runs may be in other processes, which write to it in turn.
 import csv
 import fcntl
 import hashlib
+import multiprocessing
 import os
 import re
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.config.words import quoted
 from plasticity.training.entry import program
+from plasticity.training.stopping import STOP
 
 GRID: Final = "grid.csv"
 FINISHED: Final = "finished"
@@ -39,6 +42,7 @@ _STARTED, _FAILED = "started", "failed: "
 _COLUMNS: Final = ("run", "outcome", "words")
 _LONGEST_NAME, _HASH = 80, 8
 _LONGEST_REASON: Final = 100
+_stopped: set[str] = set()  # launches of which this process, a worker, has stopped a job
 
 
 def run_name(number: int, words: Sequence[str]) -> str:
@@ -129,6 +133,9 @@ class GridRun:
             print(f"stopped: {name}: {' '.join(str(error).split())}", file=sys.stderr)
             _write(grid, name, _FAILED + _reason(error), swept)
             return float("nan")
+        except KeyboardInterrupt:
+            _write(grid, name, "stopped before its first step", swept)
+            raise
         _write(grid, name, FINISHED if outcome.finished else f"stopped at step {outcome.step}", swept)
         print(f"{folder}: {outcome.step} steps")
         if not outcome.finished:
@@ -137,7 +144,40 @@ class GridRun:
         return outcome.score
 
 
-def launch(runs: Sequence[Sequence[str]], task: Callable[[DictConfig], float], folder: Path, words: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class _UntilStopped:
+    """Does jobs until one of them is stopped: a worker would begin the next one that it has been given.
+
+    Attributes:
+        task: Does a job.
+        name: Of the launch.
+    """
+
+    task: Callable[[DictConfig], float]
+    name: str
+
+    def __call__(self, config: DictConfig) -> float:
+        if self.name in _stopped:
+            raise KeyboardInterrupt
+        try:
+            return self.task(config)
+        except KeyboardInterrupt:
+            _stopped.add(self.name)
+            raise
+
+
+def workers() -> set[int]:
+    """Returns the process numbers of the workers that a launcher has started here; those on other machines are not among them."""
+    return {process.pid for process in multiprocessing.active_children() if process.pid is not None}
+
+
+def launch(
+    runs: Sequence[Sequence[str]],
+    task: Callable[[DictConfig], float],
+    folder: Path,
+    words: Sequence[str],
+    unsaved: Callable[[], bool] | None = None,
+) -> None:
     """Gives runs to one of Hydra's launchers, which take any list of word lists.
 
     Args:
@@ -145,6 +185,7 @@ def launch(runs: Sequence[Sequence[str]], task: Callable[[DictConfig], float], f
         task: Does one of them from what Hydra composed, here or in another process.
         folder: Where their folders will be.
         words: Hydra's own words: which launcher, how it is set up, and where a user's YAML files are.
+        unsaved: Tells whether a worker has a run that is not yet saved; None for what the folders of a grid tell.
 
     Raises:
         HydraException: If there is no such launcher or setting of it.
@@ -158,11 +199,12 @@ def launch(runs: Sequence[Sequence[str]], task: Callable[[DictConfig], float], f
         config = composer.launcher_config([*words, place])
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config)),
-            task_function=task,
+            task_function=_UntilStopped(task, f"{os.getpid()} {time.time()}"),
             config=config,
         )
-        for job in launcher.launch(runs, initial_job_idx=0):
-            _ = job.return_value  # raises what ended the job
+        with STOP.waiting_for(unsaved or (lambda: bool(workers()) and _STARTED in dict(_read(folder).values()))):
+            for job in launcher.launch(runs, initial_job_idx=0):
+                _ = job.return_value  # raises what ended the job
 
 
 def _unescaped(word: str) -> str:

@@ -14,9 +14,11 @@ from pandas.api.types import union_categoricals
 
 from plasticity.settings.naming import did_you_mean
 from plasticity.training.reports.reading.doubts import doubts, machine_of, revision_of
-from plasticity.training.reports.reading.folders import find_runs, study_of
+from plasticity.training.reports.reading.folders import Place, find_runs, study_of
 from plasticity.training.reports.reading.groups import MAIN, NONE, base_method, flat, group
 from plasticity.training.reports.reading.records import TWIN, Record, number_of, read_record
+from plasticity.training.reports.reading.structures import structures
+from plasticity.training.reports.reading.tuning import LOST, Tuning, read_tuning
 from plasticity.training.reports.specification import Outcome, ReportSettings, report_settings
 from plasticity.training.saving.identity import LEFT_OUT
 
@@ -36,6 +38,7 @@ class Comparison:
             ``missing`` or ``unreadable``), ``step`` and ``steps`` (nullable int: reached and planned), ``cpu_seconds``
             and ``peak_memory_bytes`` (float, NaN if not known), ``revision``, ``machine``, ``capability``, ``threads`` (str, ""
             if not known), ``words`` (the line that repeats it), ``identity`` (SHA-256 of the settings, "" if not known),
+            ``structure`` (str: equal for networks of the same layers as far as known, see ``structures``),
             ``error`` (str), ``counted`` (bool: enters the statistics), ``why_not`` (str: why it does not).
         values: The tidy table: ``run`` (int), ``step`` (int), ``task`` (nullable int: the task that a row belongs to, missing
             if the stream has none), ``name`` (categorical), ``value`` (float64).
@@ -47,6 +50,7 @@ class Comparison:
         warnings: In sentences: missing, failed, mixed code or machine, few seeds, what else differs.
         notes: In sentences: what was chosen for the reader because no study says it, such as the outcome.
         config: Settings that all runs share, by flat name, values as text.
+        tuning: What the study chose before, None if it did not.
     """
 
     title: str
@@ -62,6 +66,7 @@ class Comparison:
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
     config: dict[str, str] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -94,11 +99,17 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
     for key in names:
         if key not in ("title", "about", "name", "baseline"):
             raise ValueError(f"{key} is unknown{did_you_mean(key, ('title', 'about', 'name', 'baseline'))}")
-    places = {place.folder.resolve(): place for folder in folders for place in find_runs(folder)}
+    places: dict[Path, Place] = {}
+    for place in (place for folder in folders for place in find_runs(folder)):
+        known = places.setdefault(place.folder.resolve(), place)
+        if known.method is None and place.method is not None:  # given alone, and in its study
+            places[place.folder.resolve()] = place
     records = [read_record(place) for place in places.values()]
-    study = next((found for found in map(study_of, folders) if found is not None), {})
+    studied, study = next(((folder, each) for folder in folders if (each := study_of(folder)) is not None), (Path(), {}))
+    tuning = read_tuning(studied, study) if study.get("tune") else None
+    searched = [LOST] if study.get("tune") and tuning is None else tuning.warnings if tuning is not None else []
     found = group(records)
-    runs = _runs(records, found.conditions, found.methods)
+    runs = _runs(records, found.conditions, found.methods).assign(structure=structures(records))
     values = _values(records)
     notes: list[str] = []
     spec = spec or report_settings(study.get("report") or {})
@@ -120,9 +131,10 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
         methods=[baseline, *(method for method in methods if method != baseline)],
         baseline=baseline,
         spec=spec,
-        warnings=doubts(records, runs, found.confounded),
+        warnings=[*doubts(records, runs, found.confounded), *searched],
         notes=notes,
         config=config,
+        tuning=tuning,
     )
 
 
@@ -166,6 +178,7 @@ def _reasons(records: Sequence[Record], conditions: Sequence[str], methods: Sequ
         stands.setdefault(cells[number], number)
     for number, (cell, record) in enumerate(zip(cells, records, strict=True)):
         own = "" if record.state == "finished" else f"{record.state}: {record.error}" if record.error else record.state
+        own = own if record.place.planned else "the study does not plan it"
         twin = bool(record.identity) and stands[cell] != number
         reasons.append(f"{TWIN} {records[stands[cell]].folder}" if twin else own)
     return reasons

@@ -11,11 +11,12 @@ import pandas as pd
 
 from plasticity.training.reports.analysis.findings import Findings, find
 from plasticity.training.reports.analysis.numbers import Numbers
-from plasticity.training.reports.analysis.outcomes import run_outcome, without_outcome
+from plasticity.training.reports.analysis.outcomes import run_outcome, uneven_rows, without_outcome
 from plasticity.training.reports.comparison import Comparison, read_comparison
 from plasticity.training.reports.figures import draw
 from plasticity.training.reports.figures.default import default_figures
 from plasticity.training.reports.figures.drawing import Drawing, png_of
+from plasticity.training.reports.figures.layers import damaged_heatmaps
 from plasticity.training.reports.output.bundle import UNPACKED, unpack_bundle, write_bundle
 from plasticity.training.reports.output.chosen_tables import (
     chosen_table,
@@ -24,6 +25,7 @@ from plasticity.training.reports.output.chosen_tables import (
     loss_table,
     main_table,
     relation_table,
+    tuning_table,
 )
 from plasticity.training.reports.output.page import Content, page
 from plasticity.training.reports.output.tables import Table
@@ -81,11 +83,13 @@ def make_report(comparison: Comparison, folder: Path) -> Path:
         ValueError: The folder holds something that is no report.
     """
     claim(folder)
-    comparison = replace(comparison, warnings=[*without_outcome(comparison), *comparison.warnings])
+    comparison = replace(comparison, warnings=[*without_outcome(comparison), *uneven_rows(comparison), *comparison.warnings])
     numbers = Numbers()
     found = find(comparison, numbers)
     tables = _tables(comparison, found, numbers)
     drawn, not_drawn = _drawn(comparison, numbers, folder / "figures")
+    if any(figure.kind in ("heatmap", "mosaic") for figure, *_ in drawn):
+        comparison = replace(comparison, warnings=[*comparison.warnings, *damaged_heatmaps(comparison)])
     outcomes = {outcome.name: run_outcome(comparison, outcome) for outcome in (comparison.outcome, *comparison.spec.also)}
     texts = _run_numbers(comparison, outcomes[comparison.outcome.name], numbers)
     content = Content(comparison, found, tables, drawn, _links(comparison, folder), texts, not_drawn)
@@ -111,6 +115,7 @@ def _tables(comparison: Comparison, found: Findings, numbers: Numbers) -> dict[s
         difference_table(comparison, found),
         relation_table(found),
         loss_table(comparison, found),
+        tuning_table(comparison, numbers),
         cost_table(comparison, found),
     ]
     return {table.id: table for table in made}

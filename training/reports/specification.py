@@ -183,6 +183,10 @@ class ReportSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        names = [outcome.name for outcome in ([self.outcome] if self.outcome is not None else []) + self.also]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"report.also: two outcomes are called {name}; give one of them a label of its own")
         for what, ids in {"figures": [each.id for each in self.figures], "tables": [each.id for each in self.tables]}.items():
             twice = sorted({name for name in ids if ids.count(name) > 1})
             if twice:

@@ -74,6 +74,7 @@ def create_run_folder(
     *,
     free_name: bool = False,
     settings: Sequence[Path] = (),
+    structure: str = "",
 ) -> tuple[Path, dict[str, Any]]:
     """Makes a folder that holds ``config.yaml`` and ``provenance.json`` from the moment it appears.
 
@@ -86,6 +87,7 @@ def create_run_folder(
         overrides: Words of the command line that it was composed from.
         free_name: Whether the next name that is free will do; ``run_dir`` of the config is then that name.
         settings: The user's YAML files that the config came from.
+        structure: What tells of which layers the agent is built, "" if it is not to be known.
 
     Returns:
         The folder and the config.
@@ -93,7 +95,7 @@ def create_run_folder(
     Raises:
         ValueError: If there is something in it already, for a run is never overwritten; or if it cannot be made.
     """
-    known = _known(config, overrides, settings)
+    known = _known(config, overrides, settings, structure)
     for path in numbered(folder):
         config = dict(config) | ({"run_dir": str(path)} if free_name else {})
         if _claimed(path, config, known):
@@ -141,7 +143,9 @@ def can_start_again(folder: Path, overrides: Sequence[str]) -> bool:
     return False
 
 
-def start_again(folder: Path, config: Mapping[str, Any], overrides: Sequence[str], settings: Sequence[Path] = ()) -> None:
+def start_again(
+    folder: Path, config: Mapping[str, Any], overrides: Sequence[str], settings: Sequence[Path] = (), structure: str = ""
+) -> None:
     """Makes the folder of a run without a checkpoint as it was when the run began.
 
     Args:
@@ -149,6 +153,7 @@ def start_again(folder: Path, config: Mapping[str, Any], overrides: Sequence[str
         config: The resolved config.
         overrides: Words of the command line.
         settings: The user's YAML files that were read now; those that were read before are kept.
+        structure: What tells of which layers the agent is built, "" if it is not to be known.
     """
     for pattern in _GROWING:
         for path in folder.glob(pattern):
@@ -157,7 +162,7 @@ def start_again(folder: Path, config: Mapping[str, Any], overrides: Sequence[str
         shutil.rmtree(folder / name, ignore_errors=True)
     before = known_of(folder).get("files", {})
     read = {place: digest for place, digest in before.items() if place.endswith(".yaml")}
-    known = _known(config, overrides, settings)
+    known = _known(config, overrides, settings, structure)
     _write(folder, config, known | {"files": read | known["files"]})
 
 
@@ -258,9 +263,9 @@ def config_remark(folder: Path) -> str | None:
     return f"{path} has been edited, and is written again as it was: words after resume= change settings, as in steps=20000"
 
 
-def _known(config: Mapping[str, Any], overrides: Sequence[str], settings: Sequence[Path]) -> dict[str, Any]:
+def _known(config: Mapping[str, Any], overrides: Sequence[str], settings: Sequence[Path], structure: str) -> dict[str, Any]:
     """Returns what ``provenance.json`` holds when a run begins."""
-    said = {"overrides": list(overrides), "choices": config.get("choices", {})}
+    said = {"overrides": list(overrides), "choices": config.get("choices", {}), "structure": structure or None}
     return said | provenance(config.get("plugins", ()), settings)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from plasticity.training.studies.cells import Cell
 
 STUDY, PLAN, EVENTS, REPORT = "study.yaml", "plan.csv", "events.jsonl", "report"
 STARTED, FINISHED, STOPPED, FAILED, SKIPPED = "started", "finished", "stopped", "failed", "skipped"
-_COLUMNS: Final = ("cell", "condition", "method", "seed", "words", "folder", "seconds", "bytes")
+_COLUMNS: Final = ("cell", "condition", "method", "seed", "words", "folder", "seconds", "bytes", "identity")
 _LOCKS: Final = ".locks"
 _LONGEST_MESSAGE: Final = 1000
 _WAITS: Final = (0.002, 0.01, 0.05)  # seconds
@@ -72,7 +72,8 @@ class StudyFolder:
                 writer.writerow(_COLUMNS)
                 for number, cell in enumerate(cells):
                     told = (cell.condition, cell.method, cell.seed, shlex.join(cell.words), cell.place)
-                    writer.writerow((number, *told, *("" if cost is None else cost for cost in costs.get(cell.place, ("", "")))))
+                    cost = ["" if each is None else each for each in costs.get(cell.place, ("", ""))]
+                    writer.writerow((number, *told, *cost, cell.identity))
             os.replace(temporary, self.path / PLAN)
 
     def note(self, cell: Cell, event: str, message: str = "") -> None:
@@ -126,6 +127,9 @@ class StudyFolder:
             for wait in () if mine else _WAITS:  # a process that only asks holds the lock for a moment too
                 time.sleep(wait)
                 mine = mine or _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if mine:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield mine
 
     def is_taken(self, cell: Cell) -> bool:
@@ -134,6 +138,12 @@ class StudyFolder:
             return False
         with self._lock_file(cell.place) as descriptor:
             return not _lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def has_taken(self, cells: Sequence[Cell], processes: Set[int]) -> bool:
+        """Tells whether one of some processes of this machine works on one of some runs."""
+        known = {str(number).encode() for number in processes}
+        paths = [(cell, self.path / _LOCKS / _lock_name(cell.place)) for cell in cells] if known else []
+        return any(path.is_file() and path.read_bytes() in known and self.is_taken(cell) for cell, path in paths)
 
     @contextmanager
     def _lock_file(self, name: str) -> Iterator[int]:

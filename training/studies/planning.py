@@ -14,6 +14,7 @@ from plasticity.training.saving.status import read_status
 from plasticity.training.studies.asking import Study
 from plasticity.training.studies.cells import Group
 from plasticity.training.studies.folder import StudyFolder, bytes_in
+from plasticity.training.studies.logged import names_in, unwritten
 from plasticity.training.studies.states import DONE, State
 from plasticity.training.studies.timing import Estimate, estimate
 
@@ -61,6 +62,9 @@ def plan_lines(
     untimed = dict.fromkeys(name for cost in costs.values() for name in cost.untimed)
     more = f", without {', '.join(untimed)}" if untimed else ""
     yield f"about {duration(seconds)} one after the other, as fast as this machine was just now{more}; {size / 1e6:.0f} MB"
+    written = {"/".join(pair): (cost.names, cost.later) for pair, cost in costs.items()}
+    for line in unwritten(asked.settings, written):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     yield from _power_lines(asked, study, any(states[cell.place].name == DONE for group in groups for cell in group.cells))
 
 
@@ -69,7 +73,8 @@ def _cost(study: StudyFolder, group: Group, states: Mapping[str, State]) -> Esti
     folders = [study.path / cell.place for cell in group.cells if states[cell.place].name == DONE]
     seconds = [cost for folder in folders if (cost := read_status(folder).cpu_seconds) is not None]
     if seconds:
-        return Estimate(float(np.mean(seconds)), float(np.mean([bytes_in(folder) for folder in folders])))
+        names = frozenset(name for folder in folders for name in names_in(folder / "metrics.csv"))
+        return Estimate(float(np.mean(seconds)), float(np.mean([bytes_in(folder) for folder in folders])), names=names)
     cell = group.cells[0]
     print(f"timing {cell.condition}/{cell.method} ...", file=sys.stderr, flush=True)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from plasticity.training.assembly import assemble
-from plasticity.training.config.grid import launch
+from plasticity.training.config.grid import launch, workers
 from plasticity.training.config.words import covering
 from plasticity.training.entry import program
 from plasticity.training.saving.status import read_status
@@ -145,7 +145,8 @@ def run_cells(asked: Study, study: StudyFolder, groups: Sequence[Group], what: s
         study.write_plan(by_seed(groups), {}) if not what else None
         try:
             job = StudyJob(study.path, tuple(to_do), asked.retry)
-            launch([cell.spelled for cell in to_do], job, study.path, asked.launcher)
+            launched = [cell.spelled for cell in to_do]
+            launch(launched, job, study.path, asked.launcher, lambda: study.has_taken(to_do, workers()))
         except Exception as error:  # of any launcher; what was run is on disk
             print(f"stopped: the launcher gave up: {' '.join(str(error).split())}", file=sys.stderr)
         except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """How long a run will take and what it will fill, from a few timed steps of it."""
 
+import re
 import time
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -13,6 +14,7 @@ from plasticity.training.assembly import Assembly, assemble
 from plasticity.training.config.settings import Plan
 from plasticity.training.observation import Observers
 from plasticity.training.step import Step
+from plasticity.training.studies.logged import awaited
 from plasticity.training.tracking.tracker import Tracker
 
 _SECONDS: Final = 1.5  # of timing
@@ -32,11 +34,15 @@ class Estimate:
         seconds: Of its steps and its metrics and probes; without evaluations, checkpoints and its start.
         bytes: On disk.
         untimed: Names of observers that come on top.
+        names: Values that were written in the timed steps.
+        later: What matches the names of values that may come after them; None where none do.
     """
 
     seconds: float
     bytes: float
     untimed: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
+    later: re.Pattern[str] | None = None
 
 
 def estimate(plan: Plan) -> Estimate:
@@ -55,10 +61,11 @@ def estimate(plan: Plan) -> Estimate:
         quiet = Observers({}, tracker)
         rollout = int(getattr(plan.agent, "rollout_steps", 0))
         skipped = rollout if rollout and plan.run.compile else min(warmup, _WARMUP) + (0 if rollout else _SKIPPED)
-        _steps(agent, stream, quiet, skipped, 0.0)
+        *_, before = _steps(agent, stream, quiet, skipped, 0.0)
         count, seconds, names = _steps(agent, stream, quiet, rollout or _FEWEST, 0.0 if rollout else _SECONDS)
+        names |= before
     steps = plan.run.steps
-    total, rows = seconds / max(1, count) * steps, names * (steps / plan.run.log_every_steps)
+    total, rows = seconds / max(1, count) * steps, len(names) * (steps / plan.run.log_every_steps)
     for name in _TIMED:
         times = _times_measured(plan, assembly, name)
         if times:
@@ -66,22 +73,25 @@ def estimate(plan: Plan) -> Estimate:
             measured = observe(observers[name], View(stream.step, stream.task, agent))
             total += times * (time.perf_counter() - started)
             rows += times * len(measured)
+            names |= measured.keys()
     stream.close()
     weights = sum(value.numel() * value.element_size() for part in agent.parts.values() for value in part.network.parameters())
     untimed = tuple(
         name for name, observer in observers.items() if name not in _TIMED and (observer.at_task_switch or observer.due(0, steps))
     )
-    return Estimate(total, weights * _COPIES * plan.checkpoint.keep + rows * _BYTES_OF_ROW + _replay(plan, stream), untimed)
+    size = weights * _COPIES * plan.checkpoint.keep + rows * _BYTES_OF_ROW + _replay(plan, stream)
+    return Estimate(total, size, untimed, frozenset(names), awaited(plan, assembly))
 
 
-def _steps(agent: Agent, stream: Stream, observers: Observers, fewest: int, at_least: float) -> tuple[int, float, int]:
-    """Goes some steps on; returns how many in the stream's count, the seconds, and how many values a step logs."""
-    begun, started, names = stream.step, time.perf_counter(), 0
+def _steps(agent: Agent, stream: Stream, observers: Observers, fewest: int, at_least: float) -> tuple[int, float, set[str]]:
+    """Goes some steps on; returns how many in the stream's count, the seconds, and the names of the values that they log."""
+    begun, started, names = stream.step, time.perf_counter(), set[str]()
     done = 0
     while done < fewest or time.perf_counter() - started < at_least:
         step = Step.begun(agent, stream, observers)
         step.complete(agent, observers)
-        done, names = done + 1, max(names, len(step.logs))
+        done += 1
+        names |= step.logs.keys()
     return stream.step - begun, time.perf_counter() - started, names
 
 

@@ -11,15 +11,15 @@ from typing import Any, Final
 import yaml
 
 from plasticity.training.config.methods import spelled
+from plasticity.training.reports.reading.folders import TUNING
+from plasticity.training.reports.reading.tuning import COLUMNS, TABLE
 from plasticity.training.reports.specification import Outcome, ReportSettings
 from plasticity.training.studies.cells import Group, Words
 from plasticity.training.studies.folder import StudyFolder, write_whole
 from plasticity.training.studies.specification import StudySettings
 from plasticity.training.studies.states import DONE, FAILED_BEFORE, State
 
-TUNING: Final = "tuning"
-CHOSEN, TABLE = "chosen.yaml", "chosen.csv"
-_COLUMNS: Final = ("condition", "method", "settings", "finished", "of", "outcome", "chosen", "edge")
+CHOSEN: Final = "chosen.yaml"
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,14 @@ def choose(
             write_whole(study.path / TUNING / pair[0] / pair[1] / CHOSEN, yaml.safe_dump(told, sort_keys=False))
         for point, mean in tried:
             finished = sum(math.isfinite(outcomes.get(cell.place, math.nan)) for cell in point.group.cells)
-            marks = ("yes" if point is best else "", ", ".join(edge) if point is best else "")
+            marks = (
+                "yes" if point is best else "",
+                ", ".join(f"{name} ({which})" for name, which in edge.items()) if point is best else "",
+            )
             rows.append((*pair, " ".join(point.words), finished, len(tune.seeds), mean, *marks))
     if write:
         text = io.StringIO(newline="")
-        csv.writer(text).writerows([_COLUMNS, *rows])
+        csv.writer(text).writerows([COLUMNS, *rows])
         write_whole(study.path / TUNING / TABLE, text.getvalue())
     return chosen, lines
 

@@ -127,3 +127,21 @@ def test_a_run_that_raises_anything_does_not_stop_the_others(
     assert run_agent.main(["-m", "seed=0,1,2", *QUIET, f"run_dir={tmp_path / 'grid'}"]) == 1
     assert [row["outcome"].partition(":")[0] for row in rows(tmp_path / "grid")] == ["finished", "failed", "finished"]
     assert capsys.readouterr().err.splitlines()[-1].startswith("1 of 3 failed: 1_seed=1 (somebody's environment broke")
+
+
+def test_a_worker_that_was_stopped_begins_no_other_run_of_its_launch() -> None:
+    begun: list[str] = []
+
+    def task(config: Any) -> float:
+        begun.append(config)
+        if config == "stopped":
+            raise KeyboardInterrupt
+        return 0.0
+
+    one, other = grid._UntilStopped(task, "one"), grid._UntilStopped(task, "other")
+    one("first")  # type: ignore[arg-type]
+    for config in ("stopped", "next"):
+        with pytest.raises(KeyboardInterrupt):
+            one(config)  # type: ignore[arg-type]
+    other("another launch")  # type: ignore[arg-type]
+    assert begun == ["first", "stopped", "another launch"]

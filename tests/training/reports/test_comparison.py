@@ -1,14 +1,19 @@
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from run_folders import config_of, finished, returns, write_run
+from scipy import stats
 
 from plasticity.training.reports.analysis.findings import find
 from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import read_comparison
+from plasticity.training.reports.reading.records import lost_rows, read_table
 from plasticity.training.reports.specification import report_settings
 
 OUTCOMES = {"none": (0.80, 0.82, 0.84), "redo": (0.83, 0.84, 0.88)}
@@ -300,3 +305,128 @@ def test_values_are_tidy(tmp_path: Path) -> None:
     assert values["task"].tolist() == [0, 0, 0, 1, 1, 2]
     assert isinstance(values["name"].dtype, pd.CategoricalDtype)
     assert values["value"].isna().tolist() == [False] * 5 + [True]
+
+
+def of_a_study(folder: Path, interventions: dict[str, dict[str, float]] | None = None, identity: str = "") -> Path:
+    """Writes a study of one method and three seeds, and a run of a fourth seed that it does not plan."""
+    for seed in range(4):
+        config = config_of(seed, interventions=interventions, log_every_steps=10)
+        rows = [row for step, name, value in returns(0.5 + seed) for row in ((step, name, value), (step, CLOCK, 50.0))]
+        write_run(folder / "runs" / "main" / "redo" / f"seed_{seed}", config, rows, status=finished())
+    lines = [
+        "cell,condition,method,seed,words,folder,seconds,bytes,identity",
+        *(f"{n},main,redo,{n},,,1,1,{identity}" for n in range(3)),
+    ]
+    (folder / "plan.csv").write_text("\n".join(lines) + "\n")
+    return folder / "runs" / "main" / "redo"
+
+
+CLOCK = "time/steps_per_second"
+
+
+def test_a_run_that_its_study_does_not_plan_is_named_and_does_not_count(tmp_path: Path) -> None:
+    runs = of_a_study(tmp_path)
+    comparison = read_comparison([tmp_path])
+    assert comparison.runs["counted"].tolist() == [True, True, True, False]
+    assert "1 of 4 runs do not count: main / redo seed 3 (the study does not plan it)." in comparison.warnings
+    assert len(comparison.warnings) == 2  # the other one: few seeds
+    again = read_comparison([runs / "seed_0", tmp_path, runs / "seed_1"])  # also given alone, first and last
+    assert again.runs["counted"].tolist() == [True, True, True, False]
+    assert again.methods == ["redo"]
+
+
+def test_settings_that_a_study_did_not_plan_are_named(tmp_path: Path) -> None:
+    runs = of_a_study(tmp_path, REDO, identity="0" * 64)
+    config = yaml.safe_load((runs / "seed_1" / "config.yaml").read_text())
+    config["interventions"]["redo"]["threshold"] = 0.5
+    (runs / "seed_1" / "config.yaml").write_text(yaml.safe_dump(config))
+    said = read_comparison([tmp_path]).warnings
+    assert (
+        "Settings that differ between runs of one method and condition: "
+        "main / redo: interventions.redo.threshold=0.025 (seed 0, 2) and 0.5 (seed 1)."
+    ) in said
+    names = ", ".join(f"main / redo seed {seed}" for seed in range(3))
+    assert f"Runs with other settings or plugins than their study plans now: {names}." in said
+
+
+@pytest.mark.parametrize(
+    ("kept", "counted", "told"),
+    [
+        (lambda step: step <= 80, False, "metrics.csv ends at step 80, the run at step 100"),
+        (lambda step: step not in (40, 50), True, "metrics.csv has no rows between steps 30 and 60"),
+        (lambda step: step != 10, True, "metrics.csv has no rows between steps 0 and 20"),
+    ],
+)
+def test_rows_that_were_lost_are_named(tmp_path: Path, kept: Callable[[int], bool], counted: bool, told: str) -> None:
+    table = of_a_study(tmp_path) / "seed_1" / "metrics.csv"
+    head, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([head, *(line for line in lines if kept(int(line.partition(",")[0])))]) + "\n")
+    comparison = read_comparison([tmp_path])
+    assert bool(comparison.runs.loc[1, "counted"]) == counted
+    assert any("main / redo seed 1" in warning and told in warning for warning in comparison.warnings)
+
+
+def test_steps_longer_than_the_interval_lose_no_rows(tmp_path: Path) -> None:
+    for every, length in ((10, 16), (100, 96), (100, 64), (7, 7), (10, 1)):
+        steps = [step for step in range(length, 3000, length) if step // every > (step - length) // every]
+        text = "step,name,value\n" + "".join(f"{step},{CLOCK},1\n" for step in steps)
+        (tmp_path / "metrics.csv").write_text(text)
+        assert lost_rows(read_table(tmp_path / "metrics.csv")[0], every) == "", (every, length)
+
+
+def test_a_table_that_goes_back_is_damaged(tmp_path: Path) -> None:
+    of_two_methods(tmp_path)
+    table = tmp_path / "none0" / "metrics.csv"
+    table.write_text(table.read_text() + table.read_text().partition("\n")[2])
+    comparison = read_comparison([tmp_path])
+    assert comparison.runs.loc[0, "why_not"] == "unreadable: metrics.csv is damaged: row 12 goes back to step 10"
+    (tmp_path / "none1" / "status.json").write_text('{"state": "dancing"}')
+    assert any("main / none seed 1: status.json has state='dancing'" in each for each in read_comparison([tmp_path]).warnings)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_methods_that_add_layers_are_not_compared_in_pairs(tmp_path: Path, written: bool) -> None:
+    """Layer normalisation is built into the network, L2 is not; a plugin's method is known by what its runs have written."""
+    methods: dict[str, tuple[dict[str, object], str]] = {
+        "none": ({}, "plain"),
+        "l2": ({"l2": {"coefficient": 0.1}}, "plain"),
+        "layer_norm": ({"layer_norm": {"affine": True}}, "normalised"),
+        "adds_layers": ({"adds_layers": {}}, "larger"),
+    }
+    for method, (interventions, structure) in methods.items():
+        for seed in range(3):
+            known = {"structure": structure} if written else {}
+            config = config_of(seed, interventions=interventions)
+            write_run(tmp_path / f"{method}{seed}", config, returns(0.5 + 0.1 * seed), status=finished(), known=known)
+    rows = find(read_comparison([tmp_path]), Numbers()).differences.set_index("method")
+    assert rows["paired"].to_dict() == {"l2": True, "layer_norm": False, "adds_layers": not written}
+    assert "Welch" in rows.loc["layer_norm", "formula"]
+
+
+def test_what_would_be_found_is_said_at_the_level_of_the_interval(tmp_path: Path) -> None:
+    """With two methods the first of Holm's intervals has 97.5 %: a difference within it cannot be found with 80 % power."""
+    for method, values in {"none": (0.5, 0.6, 0.7), "redo": (0.52, 0.65, 0.71), "l2": (0.5, 0.61, 0.72)}.items():
+        interventions = {} if method == "none" else {method: {"strength": 1.0}}
+        for seed, value in enumerate(values):
+            write_run(
+                tmp_path / f"{method}{seed}", config_of(seed, interventions=interventions), returns(value), status=finished()
+            )
+    numbers = Numbers()
+    find(read_comparison([tmp_path]), numbers)
+    shown, needed = numbers["difference/main/redo/none"], numbers["detectable/main/redo/none"].value
+    assert shown.interval is not None
+    assert needed > (shown.interval[1] - shown.interval[0]) / 2
+    error = np.std([0.02, 0.05, 0.01], ddof=1) / math.sqrt(3)
+    bound = stats.t.ppf(1 - 0.025 / 2, 2)  # 2.5 % in two tails
+    power = stats.nct.sf(bound, 2, needed / error)
+    assert power == pytest.approx(0.8, abs=1e-3)
+
+
+def test_relations_stand_in_the_order_of_the_conditions(tmp_path: Path) -> None:
+    for number, (width, seed) in enumerate((w, s) for w in ("z", "a") for s in range(4)):
+        rows = [(50, "plasticity/rank", float(seed)), (100, "rollout/return", float(seed))]
+        config = config_of(seed, env={"name": width}, choices={"env": width})
+        write_run(tmp_path / str(number), config, rows, status=finished())
+    comparison = read_comparison([tmp_path])
+    assert comparison.conditions == ["z", "a"]
+    assert find(comparison, Numbers()).relations["condition"].tolist() == ["z", "a"]

@@ -56,6 +56,27 @@ def test_a_gap_stays_one(comparison: Comparison) -> None:
     assert row["n"] == 2
 
 
+def test_methods_that_are_measured_at_other_steps_make_no_gaps_in_each_other(comparison: Comparison) -> None:
+    values, name = comparison.values, "plasticity/dormant_fraction"
+    redo = comparison.runs.index[comparison.runs["method"] == "redo"]
+    seldom = values[~((values["name"] == name) & values["run"].isin(redo) & values["step"].isin([25, 75]))]
+    made = draw(Comparison(**{**vars(comparison), "values": seldom}), figure("curves", values=[name]), Numbers())
+    data = made.data[made.data["condition"] == comparison.conditions[0]]
+    assert data[data["method"] == "redo"]["x"].tolist() == [50, 100]
+    assert data[data["method"] == "none"]["x"].tolist() == [25, 50, 75, 100]
+    assert data["mean"].notna().all()
+    assert "Where not all runs have a value" not in made.caption
+    # What was measured and is NaN in all runs of a method stays a gap of its own.
+    undefined = values.assign(value=values["value"].where(~((values["name"] == name) & (values["step"] == 75))))
+    undefined.loc[(undefined["name"] == name) & (undefined["step"] == 50) & (undefined["run"] == redo[0]), "value"] = math.nan
+    made = draw(Comparison(**{**vars(comparison), "values": undefined}), figure("curves", values=[name]), Numbers())
+    data = made.data[(made.data["condition"] == comparison.conditions[0]) & (made.data["method"] == "redo")]
+    assert data["x"].tolist() == [25, 50, 75, 100]
+    assert data["mean"].isna().tolist() == [False, False, True, False]
+    assert data["n"].tolist() == [3, 2, 0, 3]
+    assert "Where not all runs have a value the mean is over those that do" in made.caption
+
+
 def test_differences_show_every_pair(comparison: Comparison) -> None:
     made = draw(comparison, figure("differences"), Numbers())
     rows = made.data[made.data["condition"] == comparison.conditions[0]]

@@ -15,7 +15,7 @@ from plasticity.training.reports.figures.drawing import styles
 from plasticity.training.reports.output.bundle import changed
 from plasticity.training.reports.output.elements import legend
 from plasticity.training.reports.output.tables import Table, latex_text, to_csv, to_html, to_latex, to_markdown
-from plasticity.training.reports.report import report
+from plasticity.training.reports.report import make_report, report
 from plasticity.training.reports.specification import Figure, Outcome, ReportSettings, report_settings
 
 VOID = {"meta", "img", "line", "circle", "path", "br"}
@@ -195,8 +195,6 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
-    from plasticity.training.reports.report import make_report
-
     spec = ReportSettings(figures=[Figure(id="none", title="Loss", values=["no/such"]), Figure(id="final", kind="final")])
     comparison = read_comparison([write_comparison(tmp_path / "runs")], spec)
     text = make_report(comparison, tmp_path / "out").read_text()
@@ -254,3 +252,32 @@ def test_tables_in_four_ways() -> None:
 
 def test_legends_have_a_mark_for_every_style() -> None:
     assert legend(styles([f"m{k}" for k in range(25)])).count("<li>") == 25
+
+
+def test_lost_rows_and_damaged_heatmaps_are_warnings_of_the_page(tmp_path: Path) -> None:
+    runs, relu, tanh = write_comparison(tmp_path / "runs"), "activations=[relu]", "activations=[tanh]"
+    table = runs / "tanh_none_1" / "metrics.csv"
+    table.write_text("\n".join(line for line in table.read_text().splitlines() if not line.startswith("50,task/online")) + "\n")
+    for name, text in {"relu_none_0": "garbage\n1,2\n", "relu_none_1": "", "relu_redo_0": None}.items():
+        heatmap = runs / name / "heatmap.csv"
+        heatmap.write_text(heatmap.read_text()[:300] if text is None else text)
+    (runs / "relu_redo_1" / "heatmap.csv").unlink()
+    spec = ReportSettings(Outcome("task/online_accuracy", by="task"), figures=[Figure(id="h", kind="heatmap")])
+    make_report(read_comparison([runs], spec), tmp_path / "out")
+    said = json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
+    assert (
+        f"Runs of one group have unequal numbers of rows, as if some were lost: {tanh} / none (3, 4 of task/online_accuracy)."
+        in said
+    )
+    told = ", ".join(f"{relu} / {name} (damaged)" for name in ("none seed 0", "none seed 1", "redo seed 0"))
+    told += f" and {relu} / redo seed 1 (missing)"
+    assert f"Of some runs heatmap.csv is damaged or missing; figures show what can be read: {told}." in said
+    whole = write_comparison(tmp_path / "whole")
+    make_report(read_comparison([whole], spec), tmp_path / "again")
+    assert len(json.loads((tmp_path / "again" / "report.json").read_text())["warnings"]) == 1  # few seeds
+
+
+def test_two_outcomes_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="two outcomes are called a/b; give one of them a label of its own"):
+        report_settings({"outcome": "a/b", "also": [{"value": "a/b", "reduce": "last"}]})
+    report_settings({"outcome": "a/b", "also": [{"value": "a/b", "reduce": "last", "label": "at the end"}]})

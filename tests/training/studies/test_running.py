@@ -82,7 +82,7 @@ def test_each_run_has_its_folder_and_a_failure_stops_no_other(done: Path) -> Non
     assert json.loads((s / "runs/main/wild/seed_0/status.json").read_text())["state"] == "failed"
     events = StudyFolder(s).last_events()
     assert [events[f"runs/main/{name}/seed_0"]["event"] for name in ("none", "wild")] == ["finished", "failed"]
-    assert (s / "plan.csv").read_text().splitlines()[0] == "cell,condition,method,seed,words,folder,seconds,bytes"
+    assert (s / "plan.csv").read_text().splitlines()[0] == "cell,condition,method,seed,words,folder,seconds,bytes,identity"
 
 
 def test_again_nothing_is_done_and_the_failure_is_named(
@@ -132,6 +132,18 @@ def test_a_run_that_another_process_has_is_skipped(copy: list[str], tmp_path: Pa
     out = capsys.readouterr().out
     assert "mine: 0 of 2 to do (1 failed, 1 busy)" in out
     assert "0 of 2 done, 1 busy in another process" in out
+
+
+def test_it_is_known_whether_a_process_works_on_one_of_some_runs(tmp_path: Path) -> None:
+    cells = [Cell(f"runs/main/none/seed_{seed}", "main", "none", seed, (), (), 20, "") for seed in (0, 1)]
+    folder = StudyFolder(tmp_path)
+    assert not folder.has_taken(cells, {os.getpid()})
+    with folder.taken(cells[1]):
+        assert folder.has_taken(cells, {1, os.getpid()})
+        assert not folder.has_taken(cells[:1], {os.getpid()})
+        assert not folder.has_taken(cells, {os.getpid() + 1})
+        assert not folder.has_taken(cells, set())
+    assert not folder.has_taken(cells, {os.getpid()})
 
 
 def test_words_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

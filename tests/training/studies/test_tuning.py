@@ -7,6 +7,11 @@ import pytest
 import run_folders
 import yaml
 
+from plasticity.training.reports.analysis.numbers import Numbers
+from plasticity.training.reports.comparison import read_comparison
+from plasticity.training.reports.output.chosen_tables import tuning_table
+from plasticity.training.reports.reading.tuning import LOST
+from plasticity.training.reports.report import report
 from plasticity.training.reports.specification import Outcome, ReportSettings
 from plasticity.training.studies.cells import Cell, Group
 from plasticity.training.studies.folder import StudyFolder
@@ -88,3 +93,37 @@ def test_one_value_or_words_have_no_edge(tmp_path: Path, grid: list[Any]) -> Non
     points, states = tried(tmp_path, dict.fromkeys(grid, (1.0, 1.0)))
     _, lines = choose(study_of("higher", grid), StudyFolder(tmp_path), points, states, write=False)
     assert lines == []
+
+
+def test_the_page_shows_what_was_tried_and_warns_of_the_edge(tmp_path: Path) -> None:
+    points, states = tried(tmp_path, RETURNS)
+    choose(study_of("lower", list(RETURNS)), StudyFolder(tmp_path), points, states)
+    run_folders.write_run(
+        tmp_path / "runs/main/l2/seed_0", run_folders.config_of(0), run_folders.returns(1.0), status=run_folders.finished()
+    )
+    tune = {"seeds": [7, 8], "steps": 100, "value": {"value": "rollout/return", "better": "lower"}}
+    told = {"name": "mine", "methods": {"none": [], "l2": []}, "seeds": [0], "tune": tune}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(told))
+    comparison = read_comparison([tmp_path])
+    edge = f"{NAME} (largest)"
+    assert f"Chosen at the edge of what was tried, beyond which a better value may lie: main / l2 {edge}." in comparison.warnings
+    numbers = Numbers()
+    table = tuning_table(comparison, numbers)
+    assert [list(row) for row in table.rows] == [
+        ["main", "l2", f"{NAME}=0.0001", "2 of 2", "1.500", ""],
+        ["main", "l2", f"{NAME}=0.001", "2 of 2", "2.250", ""],
+        ["main", "l2", f"{NAME}=0.01", "1 of 2", "–", ""],
+        ["main", "l2", f"{NAME}=0.1", "2 of 2", "0.5000", f"yes, at the edge: {edge}"],
+    ]
+    assert table.bold == {(3, 2), (3, 4)}
+    assert numbers["tuning/main/l2/1"].value == 2.25
+    assert table.note.endswith(
+        "By rollout/return, mean over seeds (lower is better), on seeds 7, 8, which are not reported, in 100 steps a run. "
+        "Not tuned: none."
+    )
+    page = report([tmp_path], bundle=tmp_path / "b.zip").read_text()
+    assert 'id="table-tuning"' in page
+    again = report([tmp_path / "b.zip"], tmp_path / "again").read_text()
+    assert 'id="table-tuning"' in again
+    (tmp_path / "tuning/chosen.csv").write_text("condition,method\nmain,l2\n")
+    assert LOST in read_comparison([tmp_path]).warnings

@@ -63,7 +63,9 @@ def what_goes_with(
             numbers.add(f"{id}/between/{place}", groups, between.n, between.n, between.value, None, between.formula, seeds, 2)
             rows.append((condition, metric, n, between.n, within[metric].value, ps[metric], between.value))
     found = pd.DataFrame(rows, columns=["condition", "metric", "n", "groups", "within", "p", "between"])
-    return found.sort_values(["condition", "p"], kind="stable", ignore_index=True)
+    order = {condition: place for place, condition in enumerate(comparison.conditions)}
+    found = found.sort_values("p", kind="stable")
+    return found.sort_values("condition", kind="stable", ignore_index=True, key=lambda column: column.map(order))
 
 
 def metrics_at(comparison: Comparison, metrics: list[str] | None = None, at: float = 0.5) -> pd.DataFrame:

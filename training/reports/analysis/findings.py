@@ -99,9 +99,12 @@ def differences_of(comparison: Comparison, condition: str, cells: dict[tuple[str
 
 
 def structure_of(comparison: Comparison, cell: Cell) -> tuple[str, ...]:
-    """Returns the settings of a cell's network, equal where equal seeds mean equal initial weights."""
+    """Returns what a cell's network is built of, equal where equal seeds mean equal initial weights of the same layers."""
     names = [name for name in comparison.settings if str(name).startswith("network.")]
-    return tuple(comparison.settings.loc[cell.runs.iloc[0], names]) if cell.n else ()
+    if not cell.n:
+        return ()
+    run = cell.runs.iloc[0]
+    return (*comparison.settings.loc[run, names], comparison.runs.loc[run, "structure"])
 
 
 def _main(
@@ -246,10 +249,10 @@ def _undecided(
     if n < FEWEST:
         return f"{said} Fewer than {FEWEST} runs have no interval."
     if math.isfinite(error) and error > 0 and found[largest].paired:
-        needed = detectable_difference(error * math.sqrt(n), n)
+        needed = detectable_difference(error * math.sqrt(n), n, level=found[largest].shown.level)
         groups = {"condition": condition, "method": largest, "baseline": comparison.baseline, "outcome": comparison.outcome.name}
         id = f"detectable/{condition}/{largest}/{comparison.baseline}"
-        formula = "difference that a paired t test finds with 80 % power, from the spread of these pairs"
+        formula = "difference that a paired t test of the interval's level finds with 80 % power, from the spread of these pairs"
         text = numbers.add(id, groups, n, n, needed, None, formula, cells[condition, largest].seeds, digits=2)
         said += f" With this spread and n = {n}, a difference of {text} is found with 80 % power."
     return said

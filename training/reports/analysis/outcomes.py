@@ -1,6 +1,7 @@
 """From the rows of a run to one number, or to one curve of bins; only then over seeds."""
 
 import math
+import weakref
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from plasticity.training.reports.specification import Outcome
 
 MOST_BINS: Final = 200
 _SHOWN: Final = 8
+_places: dict[int, tuple["weakref.ref[pd.DataFrame]", NDArray[np.intp], NDArray[np.int_]]] = {}
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,30 @@ def without_outcome(comparison: Comparison) -> list[str]:
     return [f"{len(lost)} runs finished without a finite {comparison.outcome.value}: {', '.join(told)}{more}."]
 
 
+def uneven_rows(comparison: Comparison) -> list[str]:
+    """Returns a warning that names the groups whose runs have unequal numbers of rows of an outcome or a metric.
+
+    Of returns of training there are as many as there were intervals in which an episode ended.
+    """
+    values, categories = comparison.values, comparison.values["name"].cat.categories
+    wanted = {each.value for each in (comparison.outcome, *comparison.spec.also) if not each.value.startswith("rollout/")}
+    names = [str(name) for name in categories if name in wanted or str(name).startswith("plasticity/")]
+    if not names or not len(comparison.runs):
+        return []
+    codes, places = values["name"].cat.codes.to_numpy(), categories.get_indexer(pd.Index(names))
+    flat = np.bincount(values["run"].to_numpy() * len(categories) + codes, minlength=len(comparison.runs) * len(categories))
+    counts = pd.DataFrame(flat.reshape(-1, len(categories))[:, places], comparison.runs.index, names)
+    told = []
+    for (condition, method), rows in comparison.runs[comparison.runs["counted"]].groupby(["condition", "method"], sort=False):
+        mine = counts.loc[rows.index]
+        uneven = [name for name in names if mine[name].nunique() > 1]
+        if uneven:
+            numbers = ", ".join(map(str, sorted(set(mine[uneven[0]]))))
+            more = f" and of {len(uneven) - 1} more" if len(uneven) > 1 else ""
+            told.append(f"{condition} / {method} ({numbers} of {uneven[0]}{more})")
+    return [f"Runs of one group have unequal numbers of rows, as if some were lost: {', '.join(told)}."] if told else []
+
+
 def cell_of(comparison: Comparison, outcomes: pd.Series, condition: str, method: str) -> Cell:
     """Returns one cell; an outcome that is not finite counts as one that was not reached."""
     rows = comparison.cell(condition, method, counted=False)
@@ -94,9 +120,23 @@ def cell_of(comparison: Comparison, outcomes: pd.Series, condition: str, method:
 
 
 def _rows(comparison: Comparison, name: str) -> pd.DataFrame:
-    values = comparison.values
-    rows = values[(values["name"] == name).to_numpy()]
+    rows = _named(comparison.values, name)
     return rows[rows["value"].notna()]
+
+
+def _named(values: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Returns the rows of a name in their order. Where each name's rows are is found once for a table, which nothing changes."""
+    known = _places.get(id(values))
+    if known is None or known[0]() is not values:
+        for key in [key for key, (table, *_) in _places.items() if table() is None]:
+            del _places[key]
+        codes = values["name"].cat.codes.to_numpy()
+        order = np.argsort(codes, kind="stable")
+        known = _places[id(values)] = (weakref.ref(values), order, codes[order])
+    _, order, codes = known
+    code = values["name"].cat.categories.get_indexer(pd.Index([name]))[0]
+    first, last = np.searchsorted(codes, [code, code + 1]) if code >= 0 else (0, 0)
+    return values.take(order[first:last])
 
 
 def _reduced(rows: pd.DataFrame, reduce: str) -> pd.Series:
@@ -116,7 +156,7 @@ def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def binned(
-    comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1, condition: str | None = None
+    comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1, runs: pd.Index | None = None
 ) -> pd.DataFrame:
     """Returns one curve a run: the mean of its rows in each bin, NaN in a bin without rows, which is never filled.
 
@@ -126,19 +166,21 @@ def binned(
         by: ``step`` or ``task``.
         bins: How many; 0 is one for each step or task there is, 200 at most.
         window: Running mean over so many bins, the last of them the bin itself; the first bins have shorter ones.
-        condition: Its runs alone, whose bins are then their own: another one may be measured at other steps. None for all runs.
+        runs: Those of one group alone, whose bins are then their own: others may be measured at other steps. None for all runs.
 
     Returns:
-        Runs by bins; the columns are the last step or task of each bin. Empty if no run has such rows.
+        Runs by bins; the columns are the last step or task of each bin. Empty if no run has a value. Where all that was measured
+        is NaN, there is a bin without values.
     """
-    rows = _rows(comparison, name)
-    if condition is not None:
-        rows = rows[rows["run"].isin(comparison.runs.index[comparison.runs["condition"] == condition]).to_numpy()]
+    rows = _named(comparison.values, name)
+    if runs is not None:
+        rows = rows[rows["run"].isin(runs).to_numpy()]
     x = rows["task"] if by == "task" else rows["step"]
     rows, x = rows[x.notna()], x[x.notna()].astype(np.int64)
+    distinct, known = np.unique(x.to_numpy()), rows["value"].notna()
+    rows, x = rows[known], x[known]
     if not len(x):
         return pd.DataFrame(index=pd.Index([], name="run"), dtype=float)
-    distinct = np.unique(x.to_numpy())
     if (bins or MOST_BINS) < len(distinct):
         edges = np.linspace(min(0, int(distinct[0])), int(distinct[-1]), (bins or MOST_BINS) + 1)
         ends = edges[1:]

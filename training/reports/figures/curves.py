@@ -31,12 +31,13 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     """
     conditions = shown("condition", figure.conditions, comparison.conditions)
     methods = shown("method", figure.methods, comparison.methods)
+    runs = {(condition, method): comparison.cell(condition, method).index for condition in conditions for method in methods}
     tables = {
-        (name, condition): binned(comparison, name, figure.by, figure.bins, figure.window, condition)
+        (name, *cell): binned(comparison, name, figure.by, figure.bins, figure.window, mine)
         for name in figure.values
-        for condition in conditions
+        for cell, mine in runs.items()
     }
-    names = [name for name in figure.values if any(len(tables[name, condition]) for condition in conditions)]
+    names = [name for name in figure.values if any(len(tables[name, *cell]) for cell in runs)]
     if not names:
         raise ValueError(f"no run has rows of {joined(figure.values)} by {figure.by}")
     style = styles(comparison.methods)
@@ -49,8 +50,8 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     )
     rows, alts = [], []
     for axes, (name, condition) in zip(sheet.axes, places, strict=True):
-        looks = {method: style[method] for method in methods}
-        rows += _panel(axes, comparison, figure, tables[name, condition], name, condition, looks)
+        curves = {method: tables[name, condition, method] for method in methods}
+        rows += _panel(axes, figure, curves, name, condition, style)
         alts.append(_alt(figure, name, condition, rows, numbers))
     _same_heights(sheet.axes, len(conditions))
     data = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=_COLUMNS)
@@ -58,14 +59,13 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
 
 
 def _panel(
-    axes: Axes, comparison: Comparison, figure: Figure, table: pd.DataFrame, name: str, condition: str, style: dict[str, Style]
+    axes: Axes, figure: Figure, tables: dict[str, pd.DataFrame], name: str, condition: str, style: dict[str, Style]
 ) -> list[pd.DataFrame]:
     found = []
-    for method, look in style.items():
-        runs = comparison.cell(condition, method).index
-        if not len(table.index.intersection(runs)):
+    for method, table in tables.items():
+        if not len(table):
             continue
-        curve = over_seeds(table, runs, figure.band)
+        curve, look = over_seeds(table, table.index, figure.band), style[method]
         x, mean = curve.index.to_numpy(float), curve["mean"].to_numpy(float)
         marked = look.marker if len(x) <= _MOST_MARKED else None
         axes.plot(x, mean, color=look.colour, linestyle=look.dash, linewidth=1.4, marker=marked, markersize=3)
@@ -75,7 +75,7 @@ def _panel(
         if curve["low"].notna().any():
             axes.fill_between(x, curve["low"], curve["high"], color=look.colour, alpha=0.15, linewidth=0)
         elif curve["n"].max() > 1:
-            for run in table.index.intersection(runs):
+            for run in table.index:
                 axes.plot(x, table.loc[run], color=look.colour, alpha=0.35, linewidth=0.7)
         found.append(curve.rename_axis("x").reset_index().assign(value=name, condition=condition, method=method)[_COLUMNS])
     axes.set(xlabel=figure.by, ylabel=name)
@@ -121,4 +121,7 @@ def _caption(figure: Figure, data: pd.DataFrame) -> str:
     runs = f"{int(n)}" if n == least else f"{int(least)} to {int(n)}"
     window = f" Running mean over {figure.window} bins." if figure.window > 1 else ""
     band = f"bands are pointwise: {_BANDS[figure.band]}" if n >= _FEWEST else "no band below 3 runs; thin lines are single runs"
-    return f"Mean over {runs} runs of what is binned for each run first; {band}. A gap has no values and is not filled.{window}"
+    fewer = data["n"].gt(0) & data["n"].lt(data.groupby(["value", "condition", "method"])["n"].transform("max"))
+    some = " Where not all runs have a value the mean is over those that do; the CSV says how many." if fewer.any() else ""
+    told = f"Mean over {runs} runs of what is binned for each run first; {band}. A gap has no values and is not filled."
+    return f"{told}{some}{window}"

@@ -1,6 +1,7 @@
 """Values by layer, averaged over seeds: firing rates of ``heatmap.csv``, and metrics of single layers."""
 
-from dataclasses import dataclass
+import io
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.figures.drawing import joined
 
 FIRING: Final = "plasticity/firing_rate_heatmap"
 MOST_COLUMNS: Final = 120
@@ -44,6 +46,7 @@ class Rates:
         units: Units of the layer, shape (distributions,).
         shares: Shape (distributions, bins).
         bins: Names of the bins, from the lowest.
+        damaged: Whether rows were left out that are no whole distribution.
     """
 
     names: np.ndarray
@@ -51,6 +54,20 @@ class Rates:
     units: np.ndarray
     shares: np.ndarray
     bins: list[str]
+    damaged: bool = False
+
+
+def damaged_heatmaps(comparison: Comparison) -> list[str]:
+    """Returns a warning that names the runs whose heatmaps are damaged, or missing where others of their group have one."""
+    told = []
+    for _, rows in comparison.runs[comparison.runs["counted"]].groupby(["condition", "method"], sort=False):
+        rates = {run: read_rates(comparison.folder_of(int(str(run)))) for run in rows.index}
+        measured = any(len(each.names) for each in rates.values())
+        for row in rows.itertuples():
+            if rates[row.Index].damaged or (measured and not len(rates[row.Index].names)):
+                what = "damaged" if rates[row.Index].damaged else "missing"
+                told.append(f"{row.condition} / {row.method} seed {row.seed} ({what})")
+    return [f"Of some runs heatmap.csv is damaged or missing; figures show what can be read: {joined(told)}."] if told else []
 
 
 def read_rates(folder: Path) -> Rates:
@@ -64,6 +81,7 @@ def read_rates(folder: Path) -> Rates:
 
 
 _NOTHING: Final = Rates(np.empty(0, object), np.empty(0, np.int64), np.empty(0), np.empty((0, 0)), [])
+_DAMAGED: Final = replace(_NOTHING, damaged=True)
 
 
 @lru_cache(maxsize=_MOST_FILES)
@@ -71,14 +89,15 @@ def _read_rates(path: Path, changed: int, size: int) -> Rates:
     columns = ["step", "name", "bin", "units", "share"]
     kinds = {"name": "category", "bin": "category"}
     try:
-        table = pd.read_csv(path, usecols=columns, dtype=kinds, on_bad_lines="skip")
+        data = path.read_bytes()
+        table = pd.read_csv(io.BytesIO(data), usecols=columns, dtype=kinds, on_bad_lines="skip")
     except (OSError, ValueError):
-        return _NOTHING
+        return _DAMAGED
     for column in ("step", "units", "share"):
         table[column] = pd.to_numeric(table[column], errors="coerce")
-    table = table.dropna()
+    lines, table = data.count(b"\n") - 1 + (not data.endswith(b"\n")), table.dropna()
     if not len(table):
-        return _NOTHING
+        return _DAMAGED if lines else _NOTHING
     place, order = pd.factorize(table["bin"])  # in the order in which they stand there
     starts = np.flatnonzero(place == 0)
     starts = starts[starts + len(order) <= len(table)]
@@ -87,7 +106,8 @@ def _read_rates(path: Path, changed: int, size: int) -> Rates:
     starts, places = starts[whole], places[whole]
     step, units, share = (table[column].to_numpy(float) for column in ("step", "units", "share"))
     names = table["name"].astype(str).to_numpy(object)[starts]
-    return Rates(names, step[starts].astype(np.int64), units[starts], share[places], [str(label) for label in order])
+    labels = [str(label) for label in order]
+    return Rates(names, step[starts].astype(np.int64), units[starts], share[places], labels, damaged=places.size != lines)
 
 
 def layers_of(names: list[str], chosen: list[str]) -> list[str]:
@@ -127,7 +147,9 @@ class FiringRates:
         bins: list[str] = []
         for run in runs:
             rates = read_rates(self._comparison.folder_of(run))
-            chosen = np.isin(rates.names.astype(str), wanted)
+            chosen = np.zeros(len(rates.names), bool)
+            for name in wanted:
+                chosen |= rates.names == name
             if chosen.any():
                 bins = bins or rates.bins
                 steps, place = np.unique(rates.steps[chosen], return_inverse=True)
@@ -162,7 +184,12 @@ def averaged(tables: list[pd.DataFrame], rows: list[str]) -> Map:
     stacked = []
     for table in tables:
         place = np.minimum(np.searchsorted(ends, table.index.to_numpy()), len(ends) - 1)
-        stacked.append(table.groupby(place).mean().reindex(range(len(ends))).to_numpy(float))
+        if len(np.unique(place)) == len(place):  # nothing to take the mean of
+            spread = np.full((len(ends), table.shape[1]), np.nan)
+            spread[place] = table.to_numpy(float)
+            stacked.append(spread)
+        else:
+            stacked.append(table.groupby(place).mean().reindex(range(len(ends))).to_numpy(float))
     cube = np.stack(stacked)
     known = np.isfinite(cube)
     total = np.where(known, cube, 0).sum(axis=0)

@@ -16,7 +16,7 @@ UNPACKED: Final = "bundle"  # folder in a report for the runs of the bundle that
 _RUNS, _REPORT = "runs", "report"
 _FILES: Final = {
     "config.yaml", "provenance.json", "status.json", "metrics.csv", "curves.csv", "heatmap.csv", "notes.log",
-    "grid.csv", "study.yaml", "plan.csv", "events.jsonl", "chosen.yaml",
+    "grid.csv", "study.yaml", "plan.csv", "events.jsonl", "chosen.yaml", "chosen.csv",
 }  # fmt: skip
 _LEFT_OUT: Final = {"checkpoints", "report", "videos"}
 _FIRST_DAY: Final = (1980, 1, 1, 0, 0, 0)  # of zip files: the same content is the same file whenever it was packed

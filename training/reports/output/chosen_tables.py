@@ -119,6 +119,22 @@ def cost_table(comparison: Comparison, found: Findings) -> Table:
     return Table("cost", "Cost by method", ["condition", "method", "runs", *keys.values()], rows, note=note, names=2)
 
 
+def tuning_table(comparison: Comparison, numbers: Numbers) -> Table:
+    """Returns all settings that a study tried before its comparison, what it chose in bold; no rows if it tuned nothing."""
+    tuning, rows, bold, places = comparison.tuning, [], set(), dict[tuple[str, str], int]()
+    for number, each in enumerate(tuning.tried if tuning is not None else ()):
+        place = places[each.condition, each.method] = places.get((each.condition, each.method), -1) + 1
+        groups = {"condition": each.condition, "method": each.method, "settings": each.settings}
+        id, formula = f"tuning/{each.condition}/{each.method}/{place}", "mean outcome over the seeds of the search"
+        text = numbers.add(id, groups, each.finished, each.of, each.value, None, formula, digits=4)
+        chosen = f"yes, at the edge: {each.edge}" if each.edge else "yes" if each.chosen else ""
+        rows.append([each.condition, each.method, each.settings, f"{each.finished} of {each.of}", text, chosen])
+        bold |= {(number, column) for column in (2, 4) if each.chosen}
+    columns = ["condition", "method", "settings", "runs", "outcome", "chosen"]
+    note = f"Before the comparison every method that is tuned got as many settings. {tuning.about}" if tuning is not None else ""
+    return Table("tuning", "Settings that were tried", columns, rows, frozenset(bold), note, names=3)
+
+
 def chosen_table(comparison: Comparison, spec: TableSpec, numbers: Numbers) -> Table:
     """Returns a table that the report's settings ask for.
 

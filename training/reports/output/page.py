@@ -30,6 +30,7 @@ _SECTIONS: Final = {
     "curves": "curves", "heatmap": "curves", "mosaic": "curves", "matrix": "curves",
     "differences": "differences", "final": "differences", "dose": "differences", "scatter": "relations",
 }  # fmt: skip
+_PLACED: Final = ("main", "differences", "relations", "loss", "tuning", "cost")
 _MOST_VALUES: Final = 12  # of a setting, that the page shows
 _TEMPLATE: Final = Path(__file__).with_name("page.html")
 
@@ -41,7 +42,8 @@ class Content:
     Attributes:
         comparison: The runs.
         found: The answers and tables' numbers.
-        tables: By id: ``main``, ``differences``, ``relations``, ``loss``, ``cost``, and those that the settings ask for.
+        tables: By id: ``main``, ``differences``, ``relations``, ``loss``, ``tuning``, ``cost``, and those that the settings ask
+            for.
         drawings: Figures with their drawings and PNG, in their order.
         not_drawn: Why a figure was not drawn, by title.
         links: Of each run, from the page to its folder.
@@ -61,9 +63,7 @@ def page(content: Content) -> str:
     """Returns the page as HTML."""
     comparison = content.comparison
     pictures = _pictures(content)
-    own = [
-        to_html(table) for id, table in content.tables.items() if id not in ("main", "differences", "relations", "loss", "cost")
-    ]
+    own = [to_html(table) for id, table in content.tables.items() if id not in _PLACED]
     answers = "\n".join(paragraph(answer, "answer") for answer in content.found.answers)
     missing = [f"{title} is not drawn: {why}." for title, why in content.not_drawn.items()]
     parts = [
@@ -73,6 +73,7 @@ def page(content: Content) -> str:
         ("curves", "Curves and layers", pictures["curves"]),
         ("differences", "Differences", [*_table(content, "differences"), *pictures["differences"]]),
         ("relations", "What goes with the outcome", [*_table(content, "relations"), *pictures["relations"]]),
+        ("tuning", "Tuning", _table(content, "tuning")),
         ("cost", "Cost", _table(content, "cost")),
         ("runs", "All runs", [_runs(content)]),
         ("settings", "Settings", [_settings(comparison)]),

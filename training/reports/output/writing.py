@@ -8,9 +8,11 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from plasticity.training.reports.analysis.findings import Findings
@@ -57,11 +59,20 @@ def write_values(comparison: Comparison, path: Path) -> None:
         for run, rows in values.groupby("run", sort=True):
             row = runs.loc[run]
             head = ",".join([str(run), _quoted(row["condition"]), _quoted(row["method"]), _whole(row["seed"])])
-            tasks = ["" if pd.isna(task) else str(task) for task in rows["task"].astype("Int64").tolist()]
-            columns = zip(rows["step"].tolist(), tasks, rows["name"].cat.codes.tolist(), rows["value"].tolist(), strict=True)
-            file.writelines([f"{head},{step},{task},{names[name]},{value!r}\n" for step, task, name, value in columns])
+            file.write("".join(_lines(head, rows, names)))
         file.flush()
         file.detach()
+
+
+def _lines(head: str, rows: pd.DataFrame, names: list[str]) -> list[str]:
+    """Returns the lines of a run. What rows share, their step, task and name, is put together once."""
+    steps, tasks = rows["step"].to_numpy(), rows["task"].to_numpy(np.int64, na_value=-1)
+    ends = np.flatnonzero((np.diff(steps) != 0) | (np.diff(tasks) != 0)) + 1
+    codes, values, lines = rows["name"].cat.codes.tolist(), rows["value"].tolist(), list[str]()
+    for first, last in pairwise([0, *ends.tolist(), len(rows)]):
+        start = f"{head},{steps[first]},{tasks[first] if tasks[first] >= 0 else ''},"
+        lines += [f"{start}{names[code]},{value!r}\n" for code, value in zip(codes[first:last], values[first:last], strict=True)]
+    return lines
 
 
 def write_runs(comparison: Comparison, outcomes: Mapping[str, pd.Series], path: Path) -> None:

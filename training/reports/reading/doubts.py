@@ -6,14 +6,24 @@ from typing import Any, Final
 import pandas as pd
 
 from plasticity.training.reports.analysis.statistics import FEWEST, MANY, detectable_difference, smallest_p
+from plasticity.training.reports.reading.groups import flat
 from plasticity.training.reports.reading.records import TWIN, Record
+from plasticity.training.saving.identity import LEFT_OUT
 
 _SHOWN: Final = 8
+_OF_A_RUN: Final = ("seed", "plugins", *LEFT_OUT)
 
 
 def doubts(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[str]) -> list[str]:
     """Returns warnings in sentences, the gravest first."""
-    return [*_not_counted(runs), *_damaged(records), *_mixed(records), *_else(records, runs, confounded), *_few(runs)]
+    return [
+        *_not_counted(runs),
+        *_damaged(records, runs),
+        *_other_settings(records, runs),
+        *_mixed(records),
+        *_else(records, runs, confounded),
+        *_few(runs),
+    ]
 
 
 def machine_of(known: Mapping[str, Any], what: str) -> str:
@@ -51,9 +61,42 @@ def _same_in_two_cells(runs: pd.DataFrame) -> list[str]:
     return [f"Runs of equal settings and seed stand in different groups: {_some(cells)}."] if cells else []
 
 
-def _damaged(records: Sequence[Record]) -> list[str]:
-    told = [f"{record.folder.name}: {remark}" for record in records for remark in record.remarks]
+def _damaged(records: Sequence[Record], runs: pd.DataFrame) -> list[str]:
+    names = _names(runs)
+    told = [f"{name}: {remark}" for name, record in zip(names, records, strict=True) for remark in record.remarks]
     return [f"Damaged files: {_some(told)}."] if told else []
+
+
+def _other_settings(records: Sequence[Record], runs: pd.DataFrame) -> list[str]:
+    """Names runs of a study that are not those that its file plans, and what differs between those of one method."""
+    names = _names(runs)
+    other = [
+        name
+        for name, record in zip(names, records, strict=True)
+        if record.place.identity and record.identity not in ("", record.place.identity)
+    ]
+    found = [f"Runs with other settings or plugins than their study plans now: {_some(other)}."] if other else []
+    cells: dict[tuple[str, str], list[Record]] = {}
+    for record, counted in zip(records, runs["counted"], strict=True):
+        if counted and record.place.method is not None:
+            cells.setdefault((record.place.condition or "", record.place.method), []).append(record)
+    told = [f"{condition} / {method}: {each}" for (condition, method), mine in cells.items() for each in _varying(mine)]
+    return [*found, f"Settings that differ between runs of one method and condition: {_some(told)}."] if told else found
+
+
+def _varying(records: Sequence[Record]) -> list[str]:
+    """Returns the settings that differ between records, each with the seeds that have a value of it."""
+    each = [flat(record.config) for record in records]
+    found = []
+    for key in dict.fromkeys(key for settings in each for key in settings):
+        if key.partition(".")[0] in _OF_A_RUN or key in LEFT_OUT:
+            continue
+        seeds: dict[str, list[str]] = {}
+        for record, settings in zip(records, each, strict=True):
+            seeds.setdefault(settings.get(key, "absent"), []).append(str(record.seed))
+        if len(seeds) > 1:
+            found.append(f"{key}={' and '.join(f'{value} (seed {_some(mine)})' for value, mine in seeds.items())}")
+    return found
 
 
 def _mixed(records: Sequence[Record]) -> list[str]:

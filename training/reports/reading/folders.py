@@ -11,8 +11,8 @@ from typing import Any, Final
 import yaml
 
 RUN_FILES: Final = ("config.yaml", "provenance.json", "status.json", "metrics.csv")
-STUDY, PLAN, GRID = "study.yaml", "plan.csv", "grid.csv"
-_SKIPPED: Final = {"checkpoints", "report", "tuning", "branches", "arrays", "data", "figures", "tables"}
+STUDY, PLAN, GRID, TUNING = "study.yaml", "plan.csv", "grid.csv", "tuning"
+_SKIPPED: Final = {"checkpoints", "report", TUNING, "branches", "arrays", "data", "figures", "tables"}
 _SEED: Final = re.compile(r"seed_(\d+)")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -28,6 +28,8 @@ class Place:
         seed: As the study's folders say.
         outcome: What ``grid.csv`` says became of it, "" if nothing.
         words: The swept words that ``grid.csv`` gives it.
+        planned: Whether its study has it, if it is in one.
+        identity: That which the study plans for it, "" if nothing says it.
     """
 
     folder: Path
@@ -36,6 +38,8 @@ class Place:
     seed: int | None = None
     outcome: str = ""
     words: str = ""
+    planned: bool = True
+    identity: str = ""
 
 
 def load_yaml(path: Path) -> Any:
@@ -46,7 +50,9 @@ def load_yaml(path: Path) -> Any:
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # a safe loader, the one in C where there is one
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ValueError(f"{path.name} is missing" if not path.exists() else f"{path.name}: {error.strerror}") from error
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         told = " ".join(str(error).split())[:200]
         raise ValueError(f"{path.name} cannot be read: {told}") from error
 
@@ -120,20 +126,24 @@ def _of_grid(folder: Path) -> Iterator[Place]:
 
 def _of_study(folder: Path) -> Iterator[Place]:
     """Yields ``runs/<condition>/<method>/seed_<s>``: those of the plan, then all others that are there."""
-    for condition, method, seed in _planned(folder):
-        yield Place(folder / "runs" / condition / method / f"seed_{seed}", condition, method, seed)
+    planned = _planned(folder)
+    for condition, method, seed, identity in planned:
+        yield Place(folder / "runs" / condition / method / f"seed_{seed}", condition, method, seed, identity=identity)
+    known = {cell[:3] for cell in planned}
     for place in _inner(folder / "runs"):
         for inner in _inner(place):
             for run in _inner(inner):
-                if (found := _SEED.fullmatch(run.name)) is not None:
-                    yield Place(run, place.name, inner.name, int(found[1]))
+                found = _SEED.fullmatch(run.name)
+                if found is not None and (place.name, inner.name, int(found[1])) not in known:
+                    yield Place(run, place.name, inner.name, int(found[1]), planned=not known)
 
 
-def _planned(folder: Path) -> list[tuple[str, str, int]]:
-    """Returns condition, method and seed of each run of a study: as in its plan, or else as its settings say."""
+def _planned(folder: Path) -> list[tuple[str, str, int, str]]:
+    """Returns condition, method, seed and identity of each run of a study: as in its plan, or else as its settings say."""
     if (folder / PLAN).exists():
-        rows = [(row.get("condition") or "", row.get("method") or "", row.get("seed") or "") for row in _rows(folder / PLAN)]
-        return [(place, method, int(seed)) for place, method, seed in rows if place and method and seed.isdecimal()]
+        keys = ("condition", "method", "seed", "identity")
+        rows = [[row.get(key) or "" for key in keys] for row in _rows(folder / PLAN)]
+        return [(place, method, int(seed), told) for place, method, seed, told in rows if place and method and seed.isdecimal()]
     study = study_of(folder) or {}
     seeds = study.get("seeds", [])
     numbers = range(seeds) if isinstance(seeds, int) else seeds if isinstance(seeds, list) else []
@@ -142,7 +152,7 @@ def _planned(folder: Path) -> list[tuple[str, str, int]]:
         (str(place), str(method)) for place in study.get("conditions") or {"main": []} for method in study.get("methods") or ()
     ]
     return [
-        (place, method, seed)
+        (place, method, seed, "")
         for place, method in cells
         if (place, method) not in left_out
         for seed in numbers

@@ -19,6 +19,7 @@ from plasticity.training.saving.status import is_alive
 
 STATES: Final = ("finished", "running", "stopped", "failed", "missing", "unreadable")
 TWIN: Final = "the same run as"  # how the reason of a run begins that does not count, as an equal one does
+_CLOCK: Final = "time/steps_per_second"  # which is written whenever an interval ends
 _HEADER: Final = b"step,name,value"
 _LARGEST: Final = 2**63 - 1
 _MOST_TASKS: Final = 2**31 - 2
@@ -105,6 +106,8 @@ def _read_settings(record: Record) -> None:
         record.error = str(error)
     record.known = {key: value for key, value in _json(record, "provenance.json").items() if _fits(key, value)}
     record.status = _json(record, "status.json")
+    if record.status and record.status.get("state") not in STATES:
+        record.remarks.append(f"status.json has state={record.status.get('state')!r}, expected one of {', '.join(STATES[:4])}")
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
@@ -153,6 +156,8 @@ def _read_table(record: Record) -> None:
         return
     if cut:
         record.remarks.append("the last line of metrics.csv is torn and left out")
+    lost = lost_rows(record.table, whole_number(record.config.get("log_every_steps")) or _LARGEST)
+    record.remarks += [lost] if lost else []
 
 
 def read_table(path: Path) -> tuple[pd.DataFrame, bool]:
@@ -173,6 +178,9 @@ def read_table(path: Path) -> tuple[pd.DataFrame, bool]:
         table = pd.read_csv(io.BytesIO(data[:end]), dtype=kinds, na_filter=True, on_bad_lines="error")
     except (ValueError, OverflowError, pd.errors.ParserError) as error:
         raise ValueError(f"{path.name} is damaged: {' '.join(str(error).split())[:150]}") from error
+    back = np.flatnonzero(np.diff(table["step"].to_numpy()) < 0)
+    if len(back):
+        raise ValueError(f"{path.name} is damaged: row {int(back[0]) + 3} goes back to step {table['step'].iloc[back[0] + 1]}")
     if table["name"].isna().any():
         raise ValueError(f"{path.name} is damaged: row {int(np.flatnonzero(table['name'].isna())[0]) + 2} has no name")
     table.insert(1, "task", _tasks(table))
@@ -181,12 +189,18 @@ def read_table(path: Path) -> tuple[pd.DataFrame, bool]:
 
 def _tasks(table: pd.DataFrame) -> pd.api.extensions.ExtensionArray:
     """Returns the task of each row: ``task/number`` stands at the last step of each; later rows belong to the next."""
+    if "task/number" not in table["name"].cat.categories:
+        return _no_tasks(len(table))
     known = (table["name"] == "task/number") & table["value"].between(0, _MOST_TASKS)
     ends = table.loc[known, ["step", "value"]].sort_values("step")
     if not len(ends):
-        return pd.array(np.full(len(table), pd.NA), dtype="Int32")
+        return _no_tasks(len(table))
     numbers = np.append(ends["value"].to_numpy().astype(np.int32), np.int32(ends["value"].iloc[-1]) + 1)
     return pd.array(numbers[np.searchsorted(ends["step"].to_numpy(), table["step"].to_numpy())], dtype="Int32")
+
+
+def _no_tasks(rows: int) -> pd.api.extensions.ExtensionArray:
+    return pd.arrays.IntegerArray(np.zeros(rows, np.int32), np.ones(rows, bool))
 
 
 def _find_state(record: Record) -> None:
@@ -210,6 +224,9 @@ def _find_state(record: Record) -> None:
         record.state = "failed"
     else:
         record.state = "finished" if outcome == "finished" or complete else "stopped"
+    lost = _lost_end(record) if record.state == "finished" else ""
+    if lost:
+        record.state, record.error = "unreadable", lost
     told = record.status.get("error") or (outcome.removeprefix("failed: ") if outcome.startswith("failed") else "")
     if record.state not in ("finished", "unreadable") and told:
         record.error = " ".join(str(told).split())
@@ -220,6 +237,28 @@ def _find_state(record: Record) -> None:
         )
     elif record.state == "stopped" and not record.error:
         record.error = f"ended at step {record.step} of {record.steps}"
+
+
+def _lost_end(record: Record) -> str:
+    """Tells whether the rows of a run that finished end before it did; "" if not, or if that is not known."""
+    every, step = whole_number(record.config.get("log_every_steps")), whole_number(record.status.get("step"))
+    if not every or step is None or record.table is None:
+        return ""
+    last = int(record.table["step"].max()) if len(record.table) else 0
+    return f"metrics.csv ends at step {last}, the run at step {step}" if last < step // every * every else ""
+
+
+def lost_rows(table: pd.DataFrame, every: int) -> str:
+    """Tells between which rows others are missing; "" if none are.
+
+    A run writes ``time/steps_per_second`` at its first step at or after each multiple of ``every``, so that such rows are less
+    than two intervals apart, or all of them as far apart as its steps are long.
+    """
+    codes = {str(name): code for code, name in enumerate(table["name"].cat.categories)}
+    steps = table["step"].to_numpy()[table["name"].cat.codes.to_numpy() == codes.get(_CLOCK, -2)]
+    gaps = np.diff(steps, prepend=0)
+    wide = np.flatnonzero((gaps >= 2 * every) & (gaps > (np.median(gaps) if len(gaps) else 0)))
+    return "" if not len(wide) else f"metrics.csv has no rows between steps {steps[wide[0]] - gaps[wide[0]]} and {steps[wide[0]]}"
 
 
 def _checkpoints(folder: Path) -> list[str]:

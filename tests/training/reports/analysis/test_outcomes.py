@@ -2,12 +2,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from run_folders import config_of, finished, returns, write_run
 
 from plasticity.training.reports.analysis.findings import find, what_goes_with
 from plasticity.training.reports.analysis.numbers import Numbers, number_text
-from plasticity.training.reports.analysis.outcomes import binned, over_seeds, run_outcome, without_outcome
+from plasticity.training.reports.analysis.outcomes import _named, binned, over_seeds, run_outcome, without_outcome
 from plasticity.training.reports.comparison import Comparison, read_comparison
 from plasticity.training.reports.specification import Normalise, Outcome, report_settings
 from plasticity.training.saving.identity import identity
@@ -70,7 +71,7 @@ def test_bins_are_means_and_empty_ones_stay_empty(comparison: Comparison) -> Non
     assert table.columns.tolist() == [20, 40, 60, 80, 100]
     assert table.loc[0].tolist() == pytest.approx([50.5, 2, 3, 8, 10])
     assert table.loc[1].tolist() == pytest.approx([101, 4, NAN, NAN, NAN], nan_ok=True)
-    assert binned(comparison, "v").columns.tolist() == [0, 20, 40, 50, 80, 100]
+    assert binned(comparison, "v").columns.tolist() == [0, 20, 40, 50, 60, 80, 100]  # at 60 a NaN, which stays a gap
     by_task = binned(comparison, "v", by="task")
     assert by_task.loc[0].tolist() == pytest.approx([106 / 4, 9])
     smooth = binned(comparison, "v", bins=5, window=2)
@@ -107,8 +108,8 @@ def test_metric_at_a_moment_against_the_outcome_after_it(tmp_path: Path) -> None
     for method in ("none", "redo"):
         for seed in range(5):
             rows = [
-                (50, "plasticity/rank", float(seed)), (50, "rollout/return", -float(seed)), (60, "plasticity/rank", -float(seed)),
-                (100, "rollout/return", float(seed)), (50, "plasticity/rank/q/dense_1", 1.0 * seed),
+                (50, "plasticity/rank", float(seed)), (50, "plasticity/rank/q/dense_1", 1.0 * seed),
+                (50, "rollout/return", -float(seed)), (60, "plasticity/rank", -float(seed)), (100, "rollout/return", float(seed)),
             ]  # fmt: skip
             interventions = {"redo": {}} if method == "redo" else {}
             write_run(tmp_path / f"{method}{seed}", config_of(seed, interventions=interventions), rows, status=finished())
@@ -184,7 +185,7 @@ def test_a_plugin_counts_by_its_hash_and_a_yaml_file_by_its_settings(tmp_path: P
     assert first == second != third
 
 
-def test_a_condition_has_bins_of_its_own_steps(tmp_path: Path) -> None:
+def test_a_group_has_bins_of_its_own_steps(tmp_path: Path) -> None:
     for seed, (width, steps) in enumerate((("[8]", (10, 20)), ("[8]", (10, 20)), ("[16]", (10, 15, 20)), ("[16]", (10, 15, 20)))):
         config = config_of(seed % 2)
         config["network"] = {**config.get("network", {}), "widths": width}
@@ -192,4 +193,15 @@ def test_a_condition_has_bins_of_its_own_steps(tmp_path: Path) -> None:
     comparison = read_comparison([tmp_path])
     first, second = comparison.conditions
     assert binned(comparison, "v").columns.tolist() == [10, 15, 20]
-    assert {tuple(binned(comparison, "v", condition=each).columns) for each in (first, second)} == {(10, 20), (10, 15, 20)}
+    groups = [comparison.cell(each, "none").index for each in (first, second)]
+    assert {tuple(binned(comparison, "v", runs=each).columns) for each in groups} == {(10, 20), (10, 15, 20)}
+
+
+def test_rows_of_a_name_are_those_of_the_table_that_is_asked(comparison: Comparison) -> None:
+    for _ in range(2):  # found anew, then remembered
+        pd.testing.assert_frame_equal(_named(comparison.values, "v"), comparison.values[comparison.values["name"] == "v"])
+    assert not len(_named(comparison.values, "none of it"))
+    for rows in range(1, 5):  # tables that come and go, perhaps in one place of memory
+        part = comparison.values.head(rows)
+        pd.testing.assert_frame_equal(_named(part, "v"), part[part["name"] == "v"])
+        del part
