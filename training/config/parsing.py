@@ -13,6 +13,7 @@ from plasticity.training.config.hydra_text import hydra_text
 from plasticity.training.config.listing import help_text, list_lines
 from plasticity.training.config.methods import fit_to_methods
 from plasticity.training.config.settings import Plan, plan_from
+from plasticity.training.config.sweeps import spelled_in_full
 from plasticity.training.config.words import (
     covering,
     parse_overrides,
@@ -136,6 +137,7 @@ def parse(arguments: Sequence[str]) -> Command:
     if resumed not in (None, "null"):
         words = [word for word in words if not word.startswith("resume=")]
         return _resumed(Path(str(resumed)), flags, words, composer)
+    words = spelled_in_full(words, composer.folders, "--multirun" in flags)
     load_plugins(plugin_places(words))
     choices = composer.choices()
     overrides = checked_overrides(words, choices, "--multirun" in flags)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, TypeVar, Union, get_args, get_origin, g
 
 from plasticity.settings.fields import Settings, describe, setting
 from plasticity.settings.naming import did_you_mean
+from plasticity.training.config.sweeps import sweep_with_scores
 
 REDUCTIONS: Final = ("mean", "last", "min", "max", "area")
 CLOCKS: Final = ("step", "task")
@@ -39,9 +40,12 @@ class Normalise(Settings):
 
     low: float = setting(0.0, "The score that becomes 0.")
     high: float = setting(1.0, "The score that becomes 1.")
+    scores: str = setting("", "A list of ``list=sweeps`` that has both scores, for the value of its setting in each run.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.scores:
+            sweep_with_scores(self.scores)
         if self.low == self.high:
             raise ValueError(f"{self.section}: low={self.low:g} and high={self.high:g} must differ")
 

@@ -9,10 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from plasticity.training.config.sweeps import sweep_with_scores
 from plasticity.training.reports.analysis.statistics import FEWEST, LEVEL
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.reading.records import TWIN
-from plasticity.training.reports.specification import Outcome
+from plasticity.training.reports.specification import Normalise, Outcome
 
 MOST_BINS: Final = 200
 _SHOWN: Final = 8
@@ -67,8 +68,21 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
         inside = inside.rename(columns={"step": "x"})
     found = _reduced(inside, outcome.reduce)
     if outcome.normalise is not None:
-        found = (found - outcome.normalise.low) / (outcome.normalise.high - outcome.normalise.low)
+        low, high = _bounds(comparison, outcome.normalise)
+        found = (found - low) / (high - low)
     return (found * outcome.scale).reindex(comparison.runs.index).rename(outcome.name)
+
+
+def _bounds(comparison: Comparison, normalise: Normalise) -> tuple[pd.Series, pd.Series]:
+    """Returns for each run the scores that become 0 and 1, NaN where a list has none for its value."""
+    runs = comparison.runs.index
+    if not normalise.scores:
+        return pd.Series(normalise.low, runs), pd.Series(normalise.high, runs)
+    sweep = sweep_with_scores(normalise.scores)
+    shared = pd.Series(comparison.config.get(sweep.setting, ""), runs)
+    values = comparison.settings.get(sweep.setting, shared)
+    pairs = [sweep.scores.get(str(value), (math.nan, math.nan)) for value in values]
+    return pd.Series([low for low, _ in pairs], runs), pd.Series([high for _, high in pairs], runs)
 
 
 def without_outcome(comparison: Comparison) -> list[str]:
