@@ -1,6 +1,7 @@
 """From the rows of a run to one number, or to one curve of bins; only then over seeds."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,10 +58,7 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
     could not be computed, do not enter; an infinite one makes the outcome infinite.
     """
     rows = _rows(comparison, outcome.value)
-    steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
-    share = rows["step"].to_numpy() / np.maximum(steps, 1)[rows["run"].to_numpy()]
-    first, last = outcome.part
-    inside = rows[((share > first) | (first == 0)) & (share <= last)]
+    inside = _inside(comparison, rows, outcome.part)
     if outcome.by == "task":
         inside = inside[inside["task"].notna()].groupby(["run", "task"], as_index=False)["value"].mean()
         inside = inside.rename(columns={"task": "x"})
@@ -71,6 +69,14 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
         low, high = _bounds(comparison, outcome.normalise)
         found = (found - low) / (high - low)
     return (found * outcome.scale).reindex(comparison.runs.index).rename(outcome.name)
+
+
+def _inside(comparison: Comparison, rows: pd.DataFrame, part: Sequence[float]) -> pd.DataFrame:
+    """Returns the rows of which the step is after the first share of the planned steps, or 0, and up to the last."""
+    steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
+    share = rows["step"].to_numpy() / np.maximum(steps, 1)[rows["run"].to_numpy()]
+    first, last = part
+    return rows[((share > first) | (first == 0)) & (share <= last)]
 
 
 def _bounds(comparison: Comparison, normalise: Normalise) -> tuple[pd.Series, pd.Series]:
@@ -130,7 +136,13 @@ def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def binned(
-    comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1, condition: str | None = None
+    comparison: Comparison,
+    name: str,
+    by: str = "step",
+    bins: int = 0,
+    window: int = 1,
+    condition: str | None = None,
+    part: Sequence[float] = (0.0, 1.0),
 ) -> pd.DataFrame:
     """Returns one curve a run: the mean of its rows in each bin, NaN in a bin without rows, which is never filled.
 
@@ -141,11 +153,13 @@ def binned(
         bins: How many; 0 is one for each step or task there is, 200 at most.
         window: Running mean over so many bins, the last of them the bin itself; the first bins have shorter ones.
         condition: Its runs alone, whose bins are then their own: another one may be measured at other steps. None for all runs.
+        part: First and last share of the steps that are shown, as for an outcome.
 
     Returns:
         Runs by bins; the columns are the last step or task of each bin. Empty if no run has such rows.
     """
     rows = _rows(comparison, name)
+    rows = rows if tuple(part) == (0.0, 1.0) else _inside(comparison, rows, part)
     if condition is not None:
         rows = rows[rows["run"].isin(comparison.runs.index[comparison.runs["condition"] == condition]).to_numpy()]
     x = rows["task"] if by == "task" else rows["step"]
@@ -154,7 +168,8 @@ def binned(
         return pd.DataFrame(index=pd.Index([], name="run"), dtype=float)
     distinct = np.unique(x.to_numpy())
     if (bins or MOST_BINS) < len(distinct):
-        edges = np.linspace(min(0, int(distinct[0])), int(distinct[-1]), (bins or MOST_BINS) + 1)
+        start = min(0, int(distinct[0])) if part[0] == 0 else int(distinct[0])
+        edges = np.linspace(start, int(distinct[-1]), (bins or MOST_BINS) + 1)
         ends = edges[1:]
     else:
         ends = distinct.astype(float)

@@ -32,7 +32,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     conditions = shown("condition", figure.conditions, comparison.conditions)
     methods = shown("method", figure.methods, comparison.methods)
     tables = {
-        (name, condition): binned(comparison, name, figure.by, figure.bins, figure.window, condition)
+        (name, condition): binned(comparison, name, figure.by, figure.bins, figure.window, condition, figure.part)
         for name in figure.values
         for condition in conditions
     }
