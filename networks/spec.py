@@ -59,7 +59,9 @@ class NetworkSpec(Settings):
         [], "Numbers of the torso's layers that have them, counted from 1, or from the last by -1; empty for all."
     )
     initialiser: str = setting(
-        "default", "``default`` (PyTorch's), ``kaiming_uniform``, ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``."
+        "default",
+        "``default`` (PyTorch's), ``absolute`` (its absolute values: zombie units), ``kaiming_uniform``, ``kaiming_normal``, "
+        "``xavier_uniform`` or ``orthogonal``.",
     )
     load_balancing: LoadBalancingSpec | None = setting(None, "The load-balancing layer before each activation, or None.")
     spectral_layers: list[int] = setting(

@@ -66,6 +66,9 @@ def deviation(initialiser: Initialiser, value: Tensor) -> float:
     if initialiser.kind == "uniform":
         root: float = 3**0.5
         return initialiser.scale / root
+    if initialiser.kind == "absolute_uniform":  # uniform on [0, scale]
+        half_root: float = 12**0.5
+        return initialiser.scale / half_root
     if initialiser.kind == "orthogonal":  # rows or columns of norm gain, whichever are fewer
         longer_root: float = max(value.shape[0], value[0].numel()) ** 0.5
         return initialiser.scale / longer_root

@@ -15,9 +15,9 @@ class Initialiser:
     """The distribution that one tensor's initial value is drawn from.
 
     Attributes:
-        kind: ``constant``, ``uniform`` on [-scale, scale], ``normal`` with deviation ``scale``, ``orthogonal`` with gain
-            ``scale``, ``orthogonal_rows`` of length ``scale`` (of which no more are orthogonal than there are columns), or
-            ``values`` given one by one.
+        kind: ``constant``, ``uniform`` on [-scale, scale], ``absolute_uniform`` with the absolute values of that, ``normal`` with
+            deviation ``scale``, ``orthogonal`` with gain ``scale``, ``orthogonal_rows`` of length ``scale`` (of which no more are
+            orthogonal than there are columns), or ``values`` given one by one.
         scale: The constant, the bound, the deviation, the gain, or the length.
         values: The values of ``values``, in the order of memory.
     """
@@ -42,6 +42,8 @@ class Initialiser:
             return tensor.normal_(0.0, self.scale, generator=generator)
         if self.kind == "uniform":
             return tensor.uniform_(-self.scale, self.scale, generator=generator)
+        if self.kind == "absolute_uniform":
+            return tensor.uniform_(-self.scale, self.scale, generator=generator).abs_()
         if self.kind == "orthogonal_rows":
             drawn = nn.init.orthogonal_(tensor, generator=generator)
             return drawn.mul_(self.scale / drawn.norm(dim=1, keepdim=True))
@@ -55,6 +57,11 @@ def fan_in(weight: Tensor) -> int:
 
 def _default(fan: int, gain: float) -> tuple[Initialiser, Initialiser]:
     bound = Initialiser("uniform", fan**-0.5)
+    return bound, bound
+
+
+def _absolute(fan: int, gain: float) -> tuple[Initialiser, Initialiser]:
+    bound = Initialiser("absolute_uniform", fan**-0.5)
     return bound, bound
 
 
@@ -72,6 +79,7 @@ def _orthogonal(fan: int, gain: float) -> tuple[Initialiser, Initialiser]:
 
 _BY_FAN_IN: Final[dict[str, Callable[[int, float], tuple[Initialiser, Initialiser]]]] = {
     "default": _default,
+    "absolute": _absolute,
     "kaiming_uniform": _kaiming_uniform,
     "kaiming_normal": _kaiming_normal,
     "orthogonal": _orthogonal,
@@ -82,8 +90,9 @@ def initialisers_for(name: str, weight: Tensor, gain: float) -> tuple[Initialise
     """Returns the distributions of a layer's weight and bias.
 
     Args:
-        name: ``default`` (PyTorch's: weight and bias uniform on +-1/sqrt(fan_in)), ``kaiming_uniform``,
-            ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``, these with a bias of 0.
+        name: ``default`` (PyTorch's: weight and bias uniform on +-1/sqrt(fan_in)), ``absolute`` (the absolute values of the same
+            draws, Lyle et al. 2024, D.7), ``kaiming_uniform``, ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``, these with
+            a bias of 0.
         weight: The weight, (out, in) or (out, in, height, width).
         gain: The factor of the activation that follows; 1 for an output layer.
 

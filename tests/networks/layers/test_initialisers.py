@@ -42,6 +42,16 @@ def test_uniform_fills_its_interval() -> None:
     assert sample.std().item() == pytest.approx(0.5 / sqrt(3), rel=1e-2)
 
 
+def test_absolute_values_are_those_of_the_same_draws(build: Build) -> None:
+    plain, absolute = build((6,), widths=[5, 4]), build((6,), widths=[5, 4], initialiser="absolute")
+    for name, value in plain.named_parameters():
+        assert torch.equal(absolute.get_parameter(name), value.abs())
+        assert absolute.initialisers[name] == Initialiser("absolute_uniform", plain.initialisers[name].scale)
+    hidden = absolute.torso.layers["dense_1"]  # its outputs are not negative, so that the second layer is linear on all inputs
+    second = absolute.torso.layers["dense_2"].linear(hidden(torch.randn(50, 6, generator=torch.Generator().manual_seed(0))))
+    assert (second >= 0).all()
+
+
 def test_a_constant_draws_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
