@@ -90,9 +90,9 @@ def initialisers_for(name: str, weight: Tensor, gain: float) -> tuple[Initialise
     """Returns the distributions of a layer's weight and bias.
 
     Args:
-        name: ``default`` (PyTorch's: weight and bias uniform on +-1/sqrt(fan_in)), ``absolute`` (the absolute values of the same
-            draws, Lyle et al. 2024, D.7), ``kaiming_uniform``, ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``, these with
-            a bias of 0.
+        name: ``default`` (PyTorch's: weight and bias uniform on +-1/sqrt(fan_in)), ``absolute`` (the absolute values of these
+            draws, Lyle et al. 2024, D.7), ``kaiming_uniform``, ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``, the last
+            four with a bias of 0.
         weight: The weight, (out, in) or (out, in, height, width).
         gain: The factor of the activation that follows; 1 for an output layer.
 
