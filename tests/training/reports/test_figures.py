@@ -12,6 +12,7 @@ from plasticity.training.reports.figures.default import default_figures
 from plasticity.training.reports.figures.drawing import png_of, styles
 from plasticity.training.reports.figures.layers import FIRST, SECOND, FiringRates, averaged, grouped
 from plasticity.training.reports.figures.matrix import read_matrix
+from plasticity.training.reports.output.page import SECTIONS
 from plasticity.training.reports.specification import KINDS as DECLARED
 from plasticity.training.reports.specification import Figure
 
@@ -26,7 +27,7 @@ def figure(kind: str, **settings: object) -> Figure:
 
 
 def test_every_kind_that_settings_name_can_be_drawn() -> None:
-    assert set(KINDS) == set(DECLARED)
+    assert set(KINDS) == set(DECLARED) == set(SECTIONS)  # and has its place on the page
 
 
 def test_curves_are_the_mean_of_what_is_binned_for_each_run(comparison: Comparison) -> None:
