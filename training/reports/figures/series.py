@@ -18,13 +18,17 @@ from plasticity.training.reports.specification import Figure
 _MOST: Final = 12  # panels
 _MOST_FILES: Final = 200  # curves that are remembered
 _WIDE: Final = 100.0  # ratio of values above which the axis is logarithmic
+_LEAST: Final = 1e-9  # of the largest value, below which a logarithmic axis shows nothing: rounding of float32
 _COLUMNS: Final = ("step", "name", "curve", "x", "value")
 Place = tuple[str, str]  # condition and method
 Lines = dict[str, tuple[Place, pd.DataFrame]]  # by what the legend calls them
 
 
 def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
-    """Draws one panel for each condition, a line a method; of series with several curves one for each method, a line a curve.
+    """Draws one panel for each condition, a line a method, the mean over runs.
+
+    Of series with several curves it draws one panel for each method, a line a curve, of the run with the first seed: what stands
+    at one place in two runs, the contribution to the output of one input say, is not the same thing.
 
     Raises:
         ValueError: No run has such a series.
@@ -43,13 +47,14 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     for axes, (title, lines) in zip(sheet.axes, panels.items(), strict=True):
         for name, (_, rows) in lines.items():
             axes.plot(rows["x"], rows["value"], color=style[name].colour, linestyle=style[name].dash, linewidth=1.3)
-        _finish(axes, figure, wide)
+        _finish(axes, figure, wide, max(float(table["value"].max()) for table in found.values()))
         alts.append(f"Series {figure.value} of {title}: {_told(lines, figure, numbers)}.")
     n = sorted({int(table["n"].max()) for table in found.values()})
+    runs = f"the mean over {joined(n)} runs" if n != [1] else "one run each"
     data = pd.concat([table.assign(condition=place[0], method=place[1]) for place, table in found.items()], ignore_index=True)
     moments = joined([f"{int(step):,}" for step in sorted(set(data["step"]))])
-    scale = " Vertical axis logarithmic." if wide else ""
-    caption = f"{figure.value} at step {moments}, the mean over {joined(n)} runs.{scale}"
+    scale = f" Vertical axis logarithmic, down to {_LEAST:g} of the largest value." if wide else ""
+    caption = f"{figure.value} at step {moments}, {runs}.{scale}"
     return Drawing(sheet.figure, sheet.panels(alts), data, caption, style)
 
 
@@ -68,13 +73,13 @@ def _panels(found: Mapping[Place, pd.DataFrame]) -> dict[str, Lines]:
 
 
 def _mean(comparison: Comparison, figure: Figure, condition: str, method: str) -> pd.DataFrame:
-    """Returns the columns curve, x, value, n and step: the mean over the runs of a group, and the last of their steps."""
-    runs = comparison.cell(condition, method)
+    """Returns the columns curve, x, value, n and step: the mean over the runs of a group, or of several curves the first run."""
+    runs = comparison.cell(condition, method).sort_values("seed")
     tables = [series_of(Path(run.folder), figure.value, figure.at, run.steps) for run in runs.itertuples()]
     tables = [table for table in tables if len(table)]
     if not tables:
         return pd.DataFrame()
-    together = pd.concat(tables)
+    together = pd.concat(tables if tables[0]["curve"].nunique() == 1 else tables[:1])
     grouped = together.groupby(["curve", "x"], sort=False)["value"]
     made = grouped.agg(value="mean", n="count").reset_index()
     order = {curve: place for place, curve in enumerate(dict.fromkeys(together["curve"]))}
@@ -123,10 +128,11 @@ def _is_wide(tables: Iterable[pd.DataFrame]) -> bool:
     return bool((values >= 0).all() and values.max() > _WIDE * values[values > 0].min())
 
 
-def _finish(axes: Axes, figure: Figure, wide: bool) -> None:
+def _finish(axes: Axes, figure: Figure, wide: bool, largest: float) -> None:
     axes.set(xlabel="index" if "singular" in figure.value else "x", ylabel=figure.value.rpartition("/")[2])
     if wide:
         axes.set_yscale("log")
+        axes.set_ylim(max(axes.get_ylim()[0], _LEAST * largest), 2 * largest)
     axes.grid(alpha=0.25)
 
 
