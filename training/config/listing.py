@@ -1,6 +1,6 @@
 """What there is to choose from and to set: ``list=...`` and ``--help``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from textwrap import wrap
@@ -30,7 +30,7 @@ _KINDS: Final = {
 _WIDTH: Final = 110
 
 
-def list_lines(kind: str, configs: Path) -> list[str]:
+def list_lines(kind: str, configs: Path, own: Path | None = None) -> list[str]:
     """Returns one line for each entry: its name, then its description.
 
     Args:
@@ -38,6 +38,7 @@ def list_lines(kind: str, configs: Path) -> list[str]:
             ``studies`` or ``sweeps``; or, with the name of a registered one, ``agents.dqn`` say, for its settings, and with that
             of a sweep for its values.
         configs: Folder of the YAML files.
+        own: Folder of the user's, for the values of a sweep of theirs.
 
     Raises:
         ValueError: If the kind or the name is unknown.
@@ -46,7 +47,7 @@ def list_lines(kind: str, configs: Path) -> list[str]:
     require_choice("list", kind, list(_KINDS))
     group = _KINDS[kind]
     if name:
-        rows = _values_of(name, configs) if group == SWEEP else _settings_of(group, kind, name)
+        rows = _values_of(name, [configs, *([] if own is None else [own])]) if group == SWEEP else _settings_of(group, kind, name)
     elif kind == "metrics":
         rows = {name: entry.line for name, entry in CATALOGUE.items()}
     elif kind == "interventions":
@@ -70,9 +71,9 @@ def _settings_of(group: str, kind: str, name: str) -> dict[str, str]:
     return rows
 
 
-def _values_of(name: str, configs: Path) -> dict[str, str]:
+def _values_of(name: str, folders: Sequence[Path]) -> dict[str, str]:
     """Returns the values of a list, with the scores of those that have some."""
-    known = sweeps_in([configs])
+    known = sweeps_in(folders)
     require_choice("list", f"sweeps.{name}", [f"sweeps.{each}" for each in known])
     scores = known[name].scores
     return {value: "{:g} to {:g}".format(*scores[value]) if value in scores else "" for value in known[name].values}

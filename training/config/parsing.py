@@ -207,5 +207,5 @@ def _value_of(name: str, words: Sequence[str]) -> str | None:
 
 
 def _listed(kind: str, composer: Composer) -> list[str]:
-    lines = list_lines(kind, composer.configs)
-    return lines if composer.own is None or kind in _NOT_FILES else [*lines, *list_lines(kind, composer.own)]
+    lines, own = list_lines(kind, composer.configs, composer.own), composer.own
+    return lines if own is None or kind in _NOT_FILES or "." in kind else [*lines, *list_lines(kind, own)]

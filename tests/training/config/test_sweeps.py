@@ -58,6 +58,9 @@ def test_a_grid_has_a_run_for_each_value(tmp_path: Path) -> None:
     listed = parse(["list=sweeps", f"--config-dir={own}"])
     assert isinstance(listed, Show)
     assert listed.text.endswith("mine  Mine.")
+    values = parse(["list=sweeps.mine", f"--config-dir={own}"])
+    assert isinstance(values, Show)
+    assert values.text == "4\n6"
 
 
 def test_what_is_no_value_of_a_list_stays_as_it_is() -> None:
