@@ -25,7 +25,7 @@ _USES: Final[dict[str, tuple[str, ...]]] = {
     "dose": ("setting", "outcome"),
     "heatmap": ("value", "layers", "group"),
     "mosaic": ("value", "layers", "group"),
-    "matrix": ("value", "at"),
+    "matrix": ("value", "at", "colours"),
     "series": ("value", "at"),
     "scatter": ("metrics", "at", "outcome"),
 }
@@ -116,6 +116,9 @@ class Figure(Settings):
     layers: list[str] = setting([], "heatmap, mosaic: layers, empty for all.")
     group: str = setting(
         "none", "heatmap, mosaic: ``block_relu`` shows first and second ReLUs of blocks apart.", choices=("none", "block_relu")
+    )
+    colours: str = setting(
+        "shared", "matrix: ``shared`` for one colour scale, ``own`` for one for each panel.", choices=("shared", "own")
     )
     metrics: list[str] = setting([], "scatter: metrics, without ``plasticity/``.")
     at: float | None = setting(

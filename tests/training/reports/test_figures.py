@@ -128,6 +128,24 @@ def test_matrices_stand_next_to_each_other_in_raw_order(comparison: Comparison) 
         assert list(draw(comparison, figure("matrix", value=name), Numbers()).data["step"]) == [100] * 4
 
 
+def test_matrices_share_a_colour_scale_or_have_their_own(tmp_path: Path) -> None:
+    comparison = read_comparison([write_comparison(tmp_path)])
+
+    def limits(**settings: str) -> list[float]:
+        made = draw(comparison, figure("matrix", at=0.6, **settings), Numbers())
+        return [float(image.get_clim()[1]) for axes in made.figure.axes for image in axes.images if axes.get_xlabel()]
+
+    assert limits() == limits(colours="own") == [50.0] * 4  # seed 0 of every method
+    matrices = {"none": 3.0, "redo": 7.0}
+    for method, size in matrices.items():
+        run = comparison.cell(comparison.conditions[0], method).sort_values("seed").index[0]
+        path = comparison.folder_of(run) / "arrays" / "b" / "step_000000050.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, values=np.full((2, 2), -size))
+    assert limits(value="b") == [7.0, 7.0]
+    assert limits(value="b", colours="own") == [3.0, 7.0]
+
+
 def test_a_damaged_matrix_is_named(tmp_path: Path) -> None:
     (tmp_path / "step_000000001.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match="cannot be read"):
