@@ -86,6 +86,17 @@ def test_doses_come_from_the_settings(comparison: Comparison) -> None:
         draw(comparison, figure("dose", setting="interventions.redo.nothing"), Numbers())
 
 
+def test_doses_of_conditions_share_a_panel(comparison: Comparison) -> None:
+    scale = ["4" if condition == comparison.conditions[0] else "16" for condition in comparison.runs["condition"]]
+    settings = comparison.settings.assign(**{"network.scale": scale})
+    made = draw(Comparison(**{**vars(comparison), "settings": settings}), figure("dose", setting="network.scale"), Numbers())
+    assert len(made.panels) == 1
+    assert set(made.legend) == {"none", "redo"}
+    rows = made.data[made.data["method"] == "none"].groupby("dose")["value"].mean()
+    assert rows[4.0] - rows[16.0] == pytest.approx(0.1)  # tanh is lower by that
+    assert "all conditions: 4: " in made.panels[0].alt
+
+
 def test_heatmaps_are_averaged_over_seeds(comparison: Comparison) -> None:
     made = draw(comparison, figure("heatmap"), Numbers())
     assert len(made.panels) == 2  # tanh has none
