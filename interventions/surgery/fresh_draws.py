@@ -22,7 +22,7 @@ class FreshDraws:
         parameters: By name; only shape, layout and device are read.
         initialisers: The initial distribution of each, by name.
         noise: ``initial``: a draw from the tensor's own initial distribution. ``scaled``: normal numbers with the mean and the
-            deviation of its entries. ``gaussian``: N(0, 1) for all.
+            deviation of its entries; of a distribution of absolute values, a draw from it. ``gaussian``: N(0, 1) for all.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], initialisers: Mapping[str, Initialiser], noise: str = "initial") -> None:
@@ -66,9 +66,6 @@ def deviation(initialiser: Initialiser, value: Tensor) -> float:
     if initialiser.kind == "uniform":
         root: float = 3**0.5
         return initialiser.scale / root
-    if initialiser.kind == "absolute_uniform":  # uniform on [0, scale]
-        half_root: float = 12**0.5
-        return initialiser.scale / half_root
     if initialiser.kind == "orthogonal":  # rows or columns of norm gain, whichever are fewer
         longer_root: float = max(value.shape[0], value[0].numel()) ** 0.5
         return initialiser.scale / longer_root

@@ -79,7 +79,7 @@ def page(content: Content) -> str:
     ]
     made = {id: section(id, title, inside) for id, title, inside in parts}
     links = "".join(f'<a href="#{id}">{text(title)}</a>' for id, title, _ in parts if made[id])
-    return _template().substitute(
+    return template().substitute(
         title=text(comparison.title),
         about=paragraph(comparison.about, "about") + paragraph(_scope(comparison), "about"),
         navigation=links,
@@ -91,7 +91,8 @@ def page(content: Content) -> str:
 
 
 @cache
-def _template() -> Template:
+def template() -> Template:
+    """Returns the page without its title, text about it, navigation, content and footer."""
     return Template(_TEMPLATE.read_text(encoding="utf-8"))
 
 
