@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isqrt
 from typing import ClassVar, Final
 
 import torch
@@ -186,11 +187,23 @@ class ViT(Transformer):
 class GPTSpec(TransformerSpec):
     """A GPT over as many kinds of tokens as the head has outputs."""
 
+    scale: int = setting(
+        1, "A square number, by whose root the width and the number of heads are multiplied (Farias and Jozefiak 2025).", low=1
+    )
+
     def build(self, input_shape: Sequence[int], head: HeadSpec) -> GPT:
         """Builds it; ValueError if inputs are no sequences, or the sizes do not fit."""
         if len(input_shape) != 1:
             raise ValueError(f"network.torso=gpt needs sequences of tokens, not inputs of shape {tuple(input_shape)}")
-        return GPT(self, input_shape[0], head.outputs)
+        return GPT(self._scaled(), input_shape[0], head.outputs)
+
+    def _scaled(self) -> "GPTSpec":
+        """Returns the same network at scale 1."""
+        root = isqrt(self.scale)
+        if root**2 != self.scale:
+            raise ValueError(f"network.scale={self.scale} must be a square number, 1, 4, 9, 16 ...: its root multiplies widths")
+        widths, heads = [root * width for width in self.widths], root * self.attention_heads
+        return replace(self, widths=widths, attention_heads=heads, scale=1)
 
 
 @torso("vit")

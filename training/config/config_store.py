@@ -6,6 +6,7 @@ The classes are the one source of every default: a file in ``configs/`` names on
 from typing import Final
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from plasticity.metrics.observer import MetricsSettings
 from plasticity.metrics.probe import ProbeSettings
@@ -24,6 +25,21 @@ SECTIONS: Final = {
     "checkpoint": CheckpointSettings,
 }
 _stored: dict[tuple[str, str], object] = {}
+
+
+def grown(count: int, scale: float, exponent: float, multiple: int) -> int:
+    """Returns ``count`` times ``scale ** exponent``, cut to a multiple: ``${grown:256,${network.scale},0.74,8}`` in a file."""
+    return int(count * scale**exponent / multiple) * multiple
+
+
+def times(first: int, second: int) -> int:
+    """Returns the product of two whole numbers: ``${times:6250,${env.examples_per_task}}`` in a file."""
+    return int(first) * int(second)
+
+
+# As this module is imported, for a launcher's workers compose in processes of their own.
+OmegaConf.register_new_resolver("grown", grown, replace=True)
+OmegaConf.register_new_resolver("times", times, replace=True)
 
 
 def register_configs() -> None:

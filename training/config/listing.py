@@ -1,6 +1,6 @@
 """What there is to choose from and to set: ``list=...`` and ``--help``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from textwrap import wrap
@@ -12,6 +12,7 @@ from plasticity.settings.fields import describe, require_choice
 from plasticity.training.config.choices import REGISTERED, files, first_line, options
 from plasticity.training.config.config_store import SECTIONS
 from plasticity.training.config.settings import RunSettings
+from plasticity.training.config.sweeps import SWEEP, sweeps_in
 from plasticity.training.entry import program
 
 _KINDS: Final = {
@@ -24,17 +25,20 @@ _KINDS: Final = {
     "metrics": "metrics",
     "experiments": "experiment",
     "studies": "study",
+    "sweeps": SWEEP,
 }
 _WIDTH: Final = 110
 
 
-def list_lines(kind: str, configs: Path) -> list[str]:
+def list_lines(kind: str, configs: Path, own: Path | None = None) -> list[str]:
     """Returns one line for each entry: its name, then its description.
 
     Args:
-        kind: ``agents``, ``envs``, ``networks``, ``optimizers``, ``interventions``, ``methods``, ``metrics``, ``experiments`` or
-            ``studies``; or, with the name of a registered one, ``agents.dqn`` say, for its settings.
+        kind: ``agents``, ``envs``, ``networks``, ``optimizers``, ``interventions``, ``methods``, ``metrics``, ``experiments``,
+            ``studies`` or ``sweeps``; or, with the name of a registered one, ``agents.dqn`` say, for its settings, and with that
+            of a sweep for its values.
         configs: Folder of the YAML files.
+        own: Folder of the user's, for the values of a sweep of theirs.
 
     Raises:
         ValueError: If the kind or the name is unknown.
@@ -43,7 +47,7 @@ def list_lines(kind: str, configs: Path) -> list[str]:
     require_choice("list", kind, list(_KINDS))
     group = _KINDS[kind]
     if name:
-        rows = _settings_of(group, kind, name)
+        rows = _values_of(name, [configs, *([] if own is None else [own])]) if group == SWEEP else _settings_of(group, kind, name)
     elif kind == "metrics":
         rows = {name: entry.line for name, entry in CATALOGUE.items()}
     elif kind == "interventions":
@@ -67,13 +71,22 @@ def _settings_of(group: str, kind: str, name: str) -> dict[str, str]:
     return rows
 
 
+def _values_of(name: str, folders: Sequence[Path]) -> dict[str, str]:
+    """Returns the values of a list, with the scores of those that have some."""
+    known = sweeps_in(folders)
+    require_choice("list", f"sweeps.{name}", [f"sweeps.{each}" for each in known])
+    scores = known[name].scores
+    return {value: "{:g} to {:g}".format(*scores[value]) if value in scores else "" for value in known[name].values}
+
+
 def _plural(group: str) -> str:
     return next(kind for kind, other in _KINDS.items() if other == group)
 
 
 def help_text(configs: Path) -> str:
     """Returns the text of ``--help``."""
-    choices = {group: options(group, configs) for group in _KINDS.values()} | {"method": files("method", configs)}
+    choices = {group: options(group, configs) for group in _KINDS.values() if group != SWEEP}
+    choices["method"] = files("method", configs)
     groups = "\n".join(f"  {group:<13} {', '.join(names)}" for group, names in choices.items())
     settings = "\n".join(_setting_lines())
     text = f"""Trains an agent on a changing problem and measures how well it can still learn.
@@ -82,6 +95,7 @@ def help_text(configs: Path) -> str:
   python run_agent.py agent=supervised env=permuted_pixels   a supervised learner on permuted images
   python run_agent.py intervention=[layer_norm,redo] interventions.redo.threshold=0.1 seed=3
   python run_agent.py -m method=none,redo,l2_init seed=0,1,2   a grid, each run in a folder of its own
+  python run_agent.py -m experiment=atari_dqn env.game=@atari_57   one run for each value of a list, see list=sweeps
   python run_agent.py study=<name or file> short=true        runs what is missing of a study, and reports; plan=true only tells
   python run_agent.py resume=<run folder>                    goes on where a run stopped
   python run_agent.py report=<folder>[,<folder>...]          compares the runs in them on one page, with intervals over seeds

@@ -13,6 +13,7 @@ from plasticity.training.config.hydra_text import hydra_text
 from plasticity.training.config.listing import help_text, list_lines
 from plasticity.training.config.methods import fit_to_methods
 from plasticity.training.config.settings import Plan, plan_from
+from plasticity.training.config.sweeps import spelled_in_full
 from plasticity.training.config.words import (
     covering,
     parse_overrides,
@@ -136,6 +137,7 @@ def parse(arguments: Sequence[str]) -> Command:
     if resumed not in (None, "null"):
         words = [word for word in words if not word.startswith("resume=")]
         return _resumed(Path(str(resumed)), flags, words, composer)
+    words = spelled_in_full(words, composer.folders, "--multirun" in flags)
     load_plugins(plugin_places(words))
     choices = composer.choices()
     overrides = checked_overrides(words, choices, "--multirun" in flags)
@@ -205,5 +207,5 @@ def _value_of(name: str, words: Sequence[str]) -> str | None:
 
 
 def _listed(kind: str, composer: Composer) -> list[str]:
-    lines = list_lines(kind, composer.configs)
-    return lines if composer.own is None or kind in _NOT_FILES else [*lines, *list_lines(kind, composer.own)]
+    lines, own = list_lines(kind, composer.configs, composer.own), composer.own
+    return lines if own is None or kind in _NOT_FILES or "." in kind else [*lines, *list_lines(kind, own)]

@@ -10,21 +10,23 @@ from typing import Any, ClassVar, Final, TypeVar, Union, get_args, get_origin, g
 
 from plasticity.settings.fields import Settings, describe, setting
 from plasticity.settings.naming import did_you_mean
+from plasticity.training.config.sweeps import sweep_with_scores
 
 REDUCTIONS: Final = ("mean", "last", "min", "max", "area")
 CLOCKS: Final = ("step", "task")
-KINDS: Final = ("curves", "final", "differences", "dose", "heatmap", "mosaic", "matrix", "scatter")
+KINDS: Final = ("curves", "final", "differences", "dose", "heatmap", "mosaic", "matrix", "series", "scatter")
 LATER: Final = ("gains", "predictors")  # of branches, which this testbed does not draw yet
 BANDS: Final = ("auto", "sd", "se", "t")
 SPREADS: Final = ("sd", "se", "ci")
 _USES: Final[dict[str, tuple[str, ...]]] = {
-    "curves": ("values", "by", "window", "bins", "band"),
+    "curves": ("values", "by", "window", "bins", "band", "part"),
     "final": ("outcome",),
     "differences": ("outcome",),
     "dose": ("setting", "outcome"),
     "heatmap": ("value", "layers", "group"),
     "mosaic": ("value", "layers", "group"),
-    "matrix": ("value", "at"),
+    "matrix": ("value", "at", "colours"),
+    "series": ("value", "at"),
     "scatter": ("metrics", "at", "outcome"),
 }
 _COMMON: Final = ("id", "kind", "title", "conditions", "methods")
@@ -39,9 +41,12 @@ class Normalise(Settings):
 
     low: float = setting(0.0, "The score that becomes 0.")
     high: float = setting(1.0, "The score that becomes 1.")
+    scores: str = setting("", "A list of ``list=sweeps`` that has both scores, for the value of its setting in each run.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.scores:
+            sweep_with_scores(self.scores)
         if self.low == self.high:
             raise ValueError(f"{self.section}: low={self.low:g} and high={self.high:g} must differ")
 
@@ -103,15 +108,21 @@ class Figure(Settings):
     by: str = setting("step", "curves: what the horizontal axis counts.", choices=CLOCKS)
     window: int = setting(1, "curves: running mean over so many bins.", low=1)
     bins: int = setting(0, "curves: bins of the axis, 0 for one per row or task, 200 at most.", low=0)
+    part: list[float] = setting([0.0, 1.0], "curves: first and last share of the run's steps that are shown.", low=0.0, high=1.0)
     band: str = setting("auto", "curves: band over seeds; ``auto`` is a t interval from 3 seeds on.", choices=BANDS)
-    value: str = setting("", "heatmap, mosaic, matrix: name of what is drawn; empty for the firing rates or the first matrix.")
+    value: str = setting(
+        "", "heatmap, mosaic, matrix, series: name of what is drawn; empty for the firing rates or the first matrix."
+    )
     layers: list[str] = setting([], "heatmap, mosaic: layers, empty for all.")
     group: str = setting(
         "none", "heatmap, mosaic: ``block_relu`` shows first and second ReLUs of blocks apart.", choices=("none", "block_relu")
     )
+    colours: str = setting(
+        "shared", "matrix: ``shared`` for one colour scale, ``own`` for one for each panel.", choices=("shared", "own")
+    )
     metrics: list[str] = setting([], "scatter: metrics, without ``plasticity/``.")
     at: float | None = setting(
-        None, "matrix, scatter: share of the run; None is the last matrix, and for scatter the half.", low=0.0, high=1.0
+        None, "matrix, series, scatter: share of the run; None is the last of it, and for scatter the half.", low=0.0, high=1.0
     )
     outcome: Outcome | None = setting(None, "final, differences, dose, scatter: another outcome than the report's.")
     setting: str = setting(
@@ -127,6 +138,10 @@ class Figure(Settings):
         _require_file_name(self.section, self.id)
         if self.kind == "curves" and not self.values:
             raise ValueError(f"{self.section}.{self.id}: curves need values=[<name in metrics.csv>, ...]")
+        if len(self.part) != 2 or not self.part[0] < self.part[1]:
+            raise ValueError(f"{self.section}.{self.id}.part={self.part} must be two shares of the run, the smaller first")
+        if self.kind == "series" and not self.value:
+            raise ValueError(f"{self.section}.{self.id}: series need value=<name in curves.csv>")
         if self.kind == "dose" and not self.setting:
             raise ValueError(f"{self.section}.{self.id}: dose needs setting=<name of the setting that varies>")
 

@@ -80,7 +80,7 @@ def study_asked(flags: Mapping[str, str], words: Sequence[str], composer: Compos
             raise ValueError(f"{word} names several values; a study takes one")
     file = study_file(str(given["study"].value()), composer)
     switched = {name: _switch(name, given) for name in _SWITCHES}
-    settings, resolved = read_study(file, switched["short"])
+    settings, resolved = read_study(file, switched["short"], composer.folders)
     run_dir = given["run_dir"].value() if "run_dir" in given else None
     folder = Path(str(run_dir)).expanduser() if run_dir else _ROOT / f"{settings.name}{'_short' if switched['short'] else ''}"
     words_for_hydra = (*launcher, *composer.hydra_words)

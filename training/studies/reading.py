@@ -8,11 +8,13 @@ from typing import Any, Final
 import yaml
 
 from plasticity.settings.fields import describe
+from plasticity.training.config.command_line import CONFIGS
 from plasticity.training.reports.specification import ReportSettings, report_settings
 from plasticity.training.studies.specification import Source, StudySettings, Tune
 from plasticity.training.studies.values import (
     entries,
     mapping,
+    one_for_each_value,
     one_of,
     require_keys,
     seed_list,
@@ -26,12 +28,13 @@ _NAME: Final = re.compile(r"[a-z0-9_]+")
 _NOT_SHORT: Final = ("name", "short", "report")
 
 
-def read_study(path: Path, short: bool = False) -> tuple[StudySettings, dict[str, Any]]:
+def read_study(path: Path, short: bool = False, folders: Sequence[Path] = (CONFIGS,)) -> tuple[StudySettings, dict[str, Any]]:
     """Reads a study's file.
 
     Args:
         path: The file.
         short: Whether the keys of its ``short:`` replace the others.
+        folders: Folders laid out like ``configs/``, in which lists of values are found.
 
     Returns:
         The study, and the same as plain containers with all defaults, as its folder keeps it.
@@ -46,7 +49,7 @@ def read_study(path: Path, short: bool = False) -> tuple[StudySettings, dict[str
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}{_hint(error)}") from error
     try:
-        return _study(values, path, short)
+        return _study(_with_sweeps(values, folders), path, short)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -70,6 +73,18 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # of a package without ty
                 raise yaml.constructor.ConstructorError(None, None, f"{key} is there twice", node.value[number][0].start_mark)
         made: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return made
+
+
+def _with_sweeps(values: Any, folders: Sequence[Path]) -> Any:
+    """Returns the values of a file with a condition for each value where conditions are one word, ``env.game=@atari_57``."""
+    if not isinstance(values, Mapping):
+        return values
+    made = dict(values)
+    if isinstance(values.get("conditions"), str):
+        made["conditions"] = one_for_each_value(values["conditions"], folders)
+    if isinstance(values.get("short"), Mapping):
+        made["short"] = _with_sweeps(values["short"], folders)
+    return made
 
 
 def _study(values: Any, path: Path, short: bool) -> tuple[StudySettings, dict[str, Any]]:

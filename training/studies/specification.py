@@ -43,7 +43,10 @@ class StudySettings(Settings):
     common: list[str] = setting([], "Words of every run.")
     steps: int | None = setting(None, "Steps of every run; None for those of the experiment.", low=1)
     seeds: list[int] = setting([0, 1, 2, 3, 4], "Seeds, or a number n for 0 to n - 1.", low=0)
-    conditions: dict[str, list[str]] = setting({"main": []}, "Words of each condition.")
+    conditions: dict[str, list[str]] = setting(
+        {"main": []},
+        "Words of each condition; in a file perhaps one text, ``env.game=@atari_57``, for a condition of each value.",
+    )
     methods: dict[str, list[str]] = setting({}, "Words of each method; null is [method=<name>].")
     leave_out: list[tuple[str, str]] = setting([], "Pairs of condition and method that are not run.")
     baseline: str = setting("", "The method that the others are compared with; the first if it is left out.")

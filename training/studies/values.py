@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from plasticity.settings.naming import did_you_mean
+from plasticity.training.config.sweeps import spelled_in_full
 
 _FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
+_OTHER: Final = re.compile(r"[^A-Za-z0-9_.+=-]")
 _SAID_ELSEWHERE: Final = {
     "seed": "seeds: says which",
     "run_dir": "each run has its place in the study's folder",
@@ -32,6 +35,18 @@ def word_map(values: Any, where: str, default: str | None = None) -> dict[str, l
     if not made:
         raise ValueError(f"{where} is empty; it needs one at least")
     return made
+
+
+def one_for_each_value(word: str, folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Returns a condition for each value of ``<setting>=<value>,...``, named after the value; ``@<name>`` stands for a list."""
+    full = spelled_in_full([word], folders, multirun=True)[0]
+    setting, equals, listed = full.partition("=")
+    if not equals or not all(listed.split(",")):
+        raise ValueError(f"conditions: {word} must be <setting>=<value>,..., a map of conditions, or <setting>=@<list>")
+    named = {_OTHER.sub("-", value).lstrip("-."): [f"{setting}={value}"] for value in listed.split(",")}
+    if len(named) < len(listed.split(",")):
+        raise ValueError(f"conditions: {word} names a value twice, or two that give a folder the same name")
+    return named
 
 
 def words(values: Any, where: str) -> list[str]:

@@ -120,7 +120,8 @@ def test_the_named_networks_have_one_normalisation_behind_each_of_20_convolution
     assert norms_of("resnet18") == {nn.BatchNorm2d: 20}
     assert norms_of("resnet18_layer_norm") == norms_of("resnet18_plain", LayerNorm()) == {nn.GroupNorm: 20}
     assert norms_of("resnet18_plain") == {}
-    assert norms_of("resnet18_plain", LayerNorm(), BatchNorm()) == {nn.GroupNorm: 20, nn.BatchNorm2d: 20}
+    both = {nn.GroupNorm: 20, nn.BatchNorm2d: 20}
+    assert norms_of("resnet18_layer_and_batch_norm") == norms_of("resnet18_plain", LayerNorm(), BatchNorm()) == both
 
 
 @pytest.mark.parametrize("method", [LayerNorm(), LayerNorm(affine=False), PartialNorm()])

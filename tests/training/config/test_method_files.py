@@ -104,6 +104,25 @@ def test_the_weight_decay_of_incremental_cifar_stays_behind_each_row() -> None:
     assert (noisy["noise"], noisy["at_task_switch"]) == ("gaussian", False)
 
 
+@pytest.mark.parametrize(
+    ("name", "normalisation", "coefficient"),
+    [
+        ("none", ["batch"], 5e-4),
+        ("batch_norm_l2_cifar", ["batch"], 5e-4),
+        ("batch_norm_cifar", ["batch"], 0.0),
+        ("l2_balance_cifar", [], 5e-4),
+        ("layer_norm_l2_cifar", ["layer"], 5e-4),
+        ("non_affine_batch_norm", ["batch_non_affine"], 5e-4),
+        ("non_affine_layer_norm_l2_cifar", ["layer_non_affine"], 5e-4),
+    ],
+)
+def test_load_balancing_has_l2_of_the_weights_alone_on_cifar(name: str, normalisation: list[str], coefficient: float) -> None:
+    row = composed("experiment=incremental_cifar100_balance", f"method={name}")
+    l2 = row["interventions"]["l2"]
+    assert (row["network"]["normalisation"], l2["coefficient"], l2["include"]) == (normalisation, coefficient, "weights")
+    assert list(row["interventions"]) == ["l2"]
+
+
 def test_the_strategies_of_the_thesis() -> None:
     mixed = "experiment=online_permuted_mnist_mixed"
     code = interventions(mixed, "method=combined_strategy_code")["activation_rescale"]
@@ -128,6 +147,18 @@ def test_a_loss_is_a_method() -> None:
     assert row["agent"]["label_smoothing_decoding"] == "published"
     assert list(row["interventions"]) == ["layer_norm", "l2"]
     assert row["interventions"]["l2"]["coefficient"] == 1e-6
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("beginning", "chosen"), [("", []), ("l2_small_", ["l2"]), ("layer_norm_", ["layer_norm"])])
+def test_the_grid_of_the_bandit_has_every_combination(beginning: str, chosen: list[str], smoothing: float) -> None:
+    ending = "_smoothed" if smoothing else ""
+    rows = {f"{beginning}two_hot{ending}": chosen, f"layer_norm_l2_two_hot{ending}": ["layer_norm", "l2"]}
+    for name, interventions_of_it in rows.items():
+        row = composed("experiment=bandit_plasticity", f"method={name}")
+        assert (row["agent"]["loss"], row["agent"]["label_smoothing"]) == ("two_hot", smoothing)
+        assert list(row["interventions"]) == interventions_of_it
+        assert row["interventions"].get("l2", {"coefficient": 1e-6})["coefficient"] == 1e-6
 
 
 def test_self_normalized_resets_on_shakespeare() -> None:

@@ -38,11 +38,14 @@ TYPED_ALONE = {
     "continual_imagenet",
     "incremental_cifar10",
     "incremental_cifar100",
+    "incremental_cifar100_balance",
     "iwildcam",
     "noisy_start",
     "permuted_shakespeare",
     "quick_draw_pairs",
     "random_label_cifar",
+    "snr_continual_imagenet",
+    "snr_random_label_cifar",
     "warm_start",
 }
 WATCHED = ["metrics.every_steps=32", "metrics.inputs=8", "probe.every_steps=32", "probe.steps=2", "probe.inputs=8"]

@@ -13,17 +13,14 @@ import run_agent
 from plasticity.envs.tasks.permuted_text import ShakespeareSettings
 from plasticity.networks.factory import build_network
 from plasticity.networks.spec import HeadSpec
+from plasticity.networks.torsos.transformer import GPTSpec, TransformerBlock
 from plasticity.training.config.command_line import compose_config
 from plasticity.training.config.settings import plan_from
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 WORDS = ["progress=false", "threads=1", "log_every_steps=1", "experiment=permuted_shakespeare", "network.widths=[8]"]
 SMALL = ["env.sequence_tokens=7", "env.examples_per_task=5", "env.batch_size=2", "env.epochs_per_task=2"]
-SCALES = {
-    1: [],
-    4: ["network.widths=[64]", "network.attention_heads=4", "env.examples_per_task=712", "steps=4450000"],
-    16: ["network.widths=[128]", "network.attention_heads=8", "env.examples_per_task=1984", "steps=12400000"],
-}
+SEQUENCES = {1: 256, 4: 712, 16: 1984}  # 32 minibatches of 8 times scale^0.74: 89.26 and 248.99
 
 
 @pytest.fixture(autouse=True)
@@ -87,16 +84,40 @@ def test_a_missing_text_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "let env.data_folder name a folder with input.txt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", SEQUENCES)
 def test_the_scales_are_those_of_the_paper(scale: int) -> None:
-    plan = plan_from(compose_config(["experiment=permuted_shakespeare", *SCALES[scale]], CONFIGS))
-    batches, width = int(32 * scale**0.74), round(scale**0.5)
+    words = [] if scale == 1 else [f"network.scale={scale}"]
+    plan = plan_from(compose_config(["experiment=permuted_shakespeare", *words], CONFIGS))
+    root = round(scale**0.5)
     assert isinstance(plan.env, ShakespeareSettings)
-    assert (plan.env.examples_per_task, plan.env.batch_size, plan.env.sequence_tokens) == (8 * batches, 8, 128)
-    assert plan.run.steps == 500 * plan.env.epochs_per_task * batches
+    assert (plan.env.examples_per_task, plan.env.batch_size, plan.env.sequence_tokens) == (SEQUENCES[scale], 8, 128)
+    assert SEQUENCES[scale] // 8 == int(32 * scale**0.74)
+    assert plan.run.steps == 500 * plan.env.epochs_per_task * SEQUENCES[scale] // 8
     assert plan.env.epochs_per_task == 100
-    assert (plan.network.widths, plan.network.attention_heads) == ([32 * width], 2 * width)
     network = build_network(plan.network, (128,), torch.int64, HeadSpec("classification", 100), 0)
-    assert [layer.units for layer in network.units.layers] == [256 * width]
-    comment = (CONFIGS / "experiment" / "permuted_shakespeare.yaml").read_text()
-    assert " ".join(SCALES[scale]) in comment
+    assert [layer.units for layer in network.units.layers] == [256 * root]
+    assert network.get_parameter("torso.positions").shape == (128, 32 * root)
+    assert {block.attention.heads for block in network.modules() if isinstance(block, TransformerBlock)} == {2 * root}
+
+
+def test_a_scale_is_the_network_of_those_widths_and_heads() -> None:
+    head, seed = HeadSpec("classification", 11), 3
+    scaled = build_network(GPTSpec(widths=[6], attention_heads=2, scale=9), (5,), torch.int64, head, seed)
+    spelled_out = build_network(GPTSpec(widths=[18], attention_heads=6), (5,), torch.int64, head, seed)
+    for name, value in spelled_out.named_parameters():
+        assert torch.equal(scaled.get_parameter(name), value)
+    tokens = torch.arange(10).view(2, 5)
+    assert torch.equal(scaled(tokens), spelled_out(tokens))
+
+
+def test_sequences_and_steps_that_are_said_stay_as_they_are() -> None:
+    words = ["experiment=permuted_shakespeare", "network.scale=16", "env.examples_per_task=64"]
+    config = compose_config(words, CONFIGS)
+    assert (config["env"]["examples_per_task"], config["steps"]) == (64, 400_000)
+    assert compose_config([*words, "steps=7"], CONFIGS)["steps"] == 7
+
+
+def test_a_scale_without_a_whole_root_is_one_line(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*WORDS, *SMALL, f"run_dir={tmp_path / 'run'}", f"env.data_folder={text}", "network.scale=2"]
+    assert run_agent.main(words) == 2
+    assert "network.scale=2 must be a square number, 1, 4, 9, 16" in capsys.readouterr().err

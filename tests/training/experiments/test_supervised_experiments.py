@@ -146,6 +146,9 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path, name: str, words: list[st
         ("random_label_cifar", 20, 75_000),
         ("random_label_mnist", 50, 30_000),
         ("target_offsets", 2, 10_000),
+        ("snr_permuted_mnist", 500, 625),
+        ("snr_random_label_cifar", 50, 30_000),
+        ("snr_continual_imagenet", 500, 120),
     ],
 )
 def test_runs_are_a_whole_number_of_tasks(name: str, tasks: int, steps_per_task: int) -> None:
@@ -205,6 +208,18 @@ def test_the_mixed_network_has_a_strategy_for_each_layer() -> None:
 def test_the_same_images_come_in_every_task_where_the_papers_have_them_so() -> None:
     for name, images in (("online_permuted_mnist", 10_000), ("random_label_mnist", 1200)):
         assert (plan(name).env.examples, plan(name).env.examples_per_task) == (images, None)
+
+
+def test_the_benchmarks_of_self_normalized_resets_have_its_networks_and_both_optimizers() -> None:
+    for name in ("snr_random_label_cifar", "snr_continual_imagenet"):
+        spec = plan(name).network
+        assert (spec.channels, spec.kernel_sizes, spec.paddings, spec.widths) == ([16, 16], [5], [0], [100, 100])
+    assert plan("snr_permuted_mnist").network.widths == [100, 100]
+    for name in ("snr_permuted_mnist", "snr_random_label_cifar", "snr_continual_imagenet"):
+        adam, sgd = plan(name).optimizer, plan(name, "optimizer=sgd", "optimizer.learning_rate=0.01").optimizer
+        assert (adam.name, adam.learning_rate) == ("adam", 0.001)
+        assert (sgd.name, sgd.learning_rate, sgd.momentum) == ("sgd", 0.01, 0.0)
+    assert list(plan("snr_continual_imagenet").interventions) == ["reset"]
 
 
 def test_networks_have_the_published_numbers_of_parameters() -> None:

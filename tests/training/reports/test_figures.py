@@ -12,6 +12,7 @@ from plasticity.training.reports.figures.default import default_figures
 from plasticity.training.reports.figures.drawing import png_of, styles
 from plasticity.training.reports.figures.layers import FIRST, SECOND, FiringRates, averaged, grouped
 from plasticity.training.reports.figures.matrix import read_matrix
+from plasticity.training.reports.output.page import SECTIONS
 from plasticity.training.reports.specification import KINDS as DECLARED
 from plasticity.training.reports.specification import Figure
 
@@ -26,7 +27,7 @@ def figure(kind: str, **settings: object) -> Figure:
 
 
 def test_every_kind_that_settings_name_can_be_drawn() -> None:
-    assert set(KINDS) == set(DECLARED)
+    assert set(KINDS) == set(DECLARED) == set(SECTIONS)  # and has its place on the page
 
 
 def test_curves_are_the_mean_of_what_is_binned_for_each_run(comparison: Comparison) -> None:
@@ -106,6 +107,17 @@ def test_doses_come_from_the_settings(comparison: Comparison) -> None:
         draw(comparison, figure("dose", setting="interventions.redo.nothing"), Numbers())
 
 
+def test_doses_of_conditions_share_a_panel(comparison: Comparison) -> None:
+    scale = ["4" if condition == comparison.conditions[0] else "16" for condition in comparison.runs["condition"]]
+    settings = comparison.settings.assign(**{"network.scale": scale})
+    made = draw(Comparison(**{**vars(comparison), "settings": settings}), figure("dose", setting="network.scale"), Numbers())
+    assert len(made.panels) == 1
+    assert set(made.legend) == {"none", "redo"}
+    rows = made.data[made.data["method"] == "none"].groupby("dose")["value"].mean()
+    assert rows[4.0] - rows[16.0] == pytest.approx(0.1)  # tanh is lower by that
+    assert "all conditions: 4: " in made.panels[0].alt
+
+
 def test_heatmaps_are_averaged_over_seeds(comparison: Comparison) -> None:
     made = draw(comparison, figure("heatmap"), Numbers())
     assert len(made.panels) == 2  # tanh has none
@@ -146,6 +158,24 @@ def test_matrices_stand_next_to_each_other_in_raw_order(comparison: Comparison) 
     assert list(draw(comparison, figure("matrix"), Numbers()).data["step"]) == [100] * 4
     for name in ("gradient_cosine_matrix", "gradient_cosine_matrix/learner", "plasticity/gradient_cosine_matrix"):
         assert list(draw(comparison, figure("matrix", value=name), Numbers()).data["step"]) == [100] * 4
+
+
+def test_matrices_share_a_colour_scale_or_have_their_own(tmp_path: Path) -> None:
+    comparison = read_comparison([write_comparison(tmp_path)])
+
+    def limits(**settings: str) -> list[float]:
+        made = draw(comparison, figure("matrix", at=0.6, **settings), Numbers())
+        return [float(image.get_clim()[1]) for axes in made.figure.axes for image in axes.images if axes.get_xlabel()]
+
+    assert limits() == limits(colours="own") == [50.0] * 4  # seed 0 of every method
+    matrices = {"none": 3.0, "redo": 7.0}
+    for method, size in matrices.items():
+        run = comparison.cell(comparison.conditions[0], method).sort_values("seed").index[0]
+        path = comparison.folder_of(run) / "arrays" / "b" / "step_000000050.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, values=np.full((2, 2), -size))
+    assert limits(value="b") == [7.0, 7.0]
+    assert limits(value="b", colours="own") == [3.0, 7.0]
 
 
 def test_a_damaged_matrix_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from plasticity.training.config.sweeps import sweep_with_scores
 from plasticity.training.reports.analysis.statistics import FEWEST, LEVEL
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.reading.records import TWIN
-from plasticity.training.reports.specification import Outcome
+from plasticity.training.reports.specification import Normalise, Outcome
 
 MOST_BINS: Final = 200
 _SHOWN: Final = 8
@@ -58,10 +60,7 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
     could not be computed, do not enter; an infinite one makes the outcome infinite.
     """
     rows = _rows(comparison, outcome.value)
-    steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
-    share = rows["step"].to_numpy() / np.maximum(steps, 1)[rows["run"].to_numpy()]
-    first, last = outcome.part
-    inside = rows[((share > first) | (first == 0)) & (share <= last)]
+    inside = _inside(comparison, rows, outcome.part)
     if outcome.by == "task":
         inside = inside[inside["task"].notna()].groupby(["run", "task"], as_index=False)["value"].mean()
         inside = inside.rename(columns={"task": "x"})
@@ -69,8 +68,29 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
         inside = inside.rename(columns={"step": "x"})
     found = _reduced(inside, outcome.reduce)
     if outcome.normalise is not None:
-        found = (found - outcome.normalise.low) / (outcome.normalise.high - outcome.normalise.low)
+        low, high = _bounds(comparison, outcome.normalise)
+        found = (found - low) / (high - low)
     return (found * outcome.scale).reindex(comparison.runs.index).rename(outcome.name)
+
+
+def _inside(comparison: Comparison, rows: pd.DataFrame, part: Sequence[float]) -> pd.DataFrame:
+    """Returns the rows of which the step is after the first share of the planned steps, or 0, and up to the last."""
+    steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
+    share = rows["step"].to_numpy() / np.maximum(steps, 1)[rows["run"].to_numpy()]
+    first, last = part
+    return rows[((share > first) | (first == 0)) & (share <= last)]
+
+
+def _bounds(comparison: Comparison, normalise: Normalise) -> tuple[pd.Series, pd.Series]:
+    """Returns for each run the scores that become 0 and 1, NaN where a list has none for its value."""
+    runs = comparison.runs.index
+    if not normalise.scores:
+        return pd.Series(normalise.low, runs), pd.Series(normalise.high, runs)
+    sweep = sweep_with_scores(normalise.scores)
+    shared = pd.Series(comparison.config.get(sweep.setting, ""), runs)
+    values = comparison.settings.get(sweep.setting, shared)
+    pairs = [sweep.scores.get(str(value), (math.nan, math.nan)) for value in values]
+    return pd.Series([low for low, _ in pairs], runs), pd.Series([high for _, high in pairs], runs)
 
 
 def without_outcome(comparison: Comparison) -> list[str]:
@@ -156,7 +176,13 @@ def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def binned(
-    comparison: Comparison, name: str, by: str = "step", bins: int = 0, window: int = 1, runs: pd.Index | None = None
+    comparison: Comparison,
+    name: str,
+    by: str = "step",
+    bins: int = 0,
+    window: int = 1,
+    runs: pd.Index | None = None,
+    part: Sequence[float] = (0.0, 1.0),
 ) -> pd.DataFrame:
     """Returns one curve a run: the mean of its rows in each bin, NaN in a bin without rows, which is never filled.
 
@@ -167,6 +193,7 @@ def binned(
         bins: How many; 0 is one for each step or task there is, 200 at most.
         window: Running mean over so many bins, the last of them the bin itself; the first bins have shorter ones.
         runs: Those of one group alone, whose bins are then their own: others may be measured at other steps. None for all runs.
+        part: First and last share of the steps that are shown, as for an outcome.
 
     Returns:
         Runs by bins; the columns are the last step or task of each bin. Empty if no run has a value. Where all that was measured
@@ -175,6 +202,7 @@ def binned(
     rows = _named(comparison.values, name)
     if runs is not None:
         rows = rows[rows["run"].isin(runs).to_numpy()]
+    rows = rows if tuple(part) == (0.0, 1.0) else _inside(comparison, rows, part)
     x = rows["task"] if by == "task" else rows["step"]
     rows, x = rows[x.notna()], x[x.notna()].astype(np.int64)
     distinct, known = np.unique(x.to_numpy()), rows["value"].notna()
@@ -182,7 +210,8 @@ def binned(
     if not len(x):
         return pd.DataFrame(index=pd.Index([], name="run"), dtype=float)
     if (bins or MOST_BINS) < len(distinct):
-        edges = np.linspace(min(0, int(distinct[0])), int(distinct[-1]), (bins or MOST_BINS) + 1)
+        start = min(0, int(distinct[0])) if part[0] == 0 else int(distinct[0])
+        edges = np.linspace(start, int(distinct[-1]), (bins or MOST_BINS) + 1)
         ends = edges[1:]
     else:
         ends = distinct.astype(float)

@@ -5,7 +5,7 @@ from typing import Final
 
 from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import Comparison
-from plasticity.training.reports.figures import curves, differences, dose, final, heatmap, matrix, mosaic, scatter
+from plasticity.training.reports.figures import curves, differences, dose, final, heatmap, matrix, mosaic, scatter, series
 from plasticity.training.reports.figures.drawing import Drawing
 from plasticity.training.reports.specification import Figure
 
@@ -17,6 +17,7 @@ KINDS: Final[dict[str, Callable[[Comparison, Figure, Numbers], Drawing]]] = {
     "heatmap": heatmap.draw,
     "mosaic": mosaic.draw,
     "matrix": matrix.draw,
+    "series": series.draw,
     "scatter": scatter.draw,
 }
 

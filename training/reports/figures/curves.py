@@ -33,7 +33,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     methods = shown("method", figure.methods, comparison.methods)
     runs = {(condition, method): comparison.cell(condition, method).index for condition in conditions for method in methods}
     tables = {
-        (name, *cell): binned(comparison, name, figure.by, figure.bins, figure.window, mine)
+        (name, *cell): binned(comparison, name, figure.by, figure.bins, figure.window, mine, figure.part)
         for name in figure.values
         for cell, mine in runs.items()
     }

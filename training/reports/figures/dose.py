@@ -1,6 +1,7 @@
 """Outcome against a setting that varies."""
 
 import math
+from typing import Final
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,12 +13,14 @@ from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import MOST_POINTS, Drawing, Sheet, Style, joined, shown, styles
 from plasticity.training.reports.specification import Figure
 
+_ALL: Final = "all conditions"
 _RATIO = 9.99  # of the largest to the smallest dose from which the axis is logarithmic
 
 
 def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     """Draws one panel for each condition: means over the setting, and every run as a point.
 
+    Where each condition has a number of its own, as scales of a network have, one panel shows them all, a line for each method.
     Runs that lack the setting, such as those of the baseline, are a horizontal line.
 
     Raises:
@@ -36,6 +39,10 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     given = table[table["dose"].notna()]
     if given["dose"].nunique() < 2:
         raise ValueError(f"{figure.setting} has no two numbers among the runs that count")
+    each_its_own = given.groupby("condition")["dose"].nunique().max() == 1 and given["condition"].nunique() > 1
+    if each_its_own:
+        conditions = [_ALL]
+        table, given = (rows.assign(condition=_ALL) for rows in (table, given))
     look = styles(comparison.methods)
     several = given.groupby("method")["dose"].nunique().max() > 1  # otherwise the methods are the doses
     sheet = Sheet(conditions, legend={name: look[name] for name in given["method"].unique()} if several else None)

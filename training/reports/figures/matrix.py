@@ -17,7 +17,7 @@ _MOST = 12  # panels
 
 
 def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
-    """Draws the matrix of the first seed of each condition and method, all on one colour scale that is white at 0.
+    """Draws the matrix of the first seed of each condition and method, on one colour scale or each on its own, white at 0.
 
     Raises:
         ValueError: No run has such a matrix.
@@ -35,12 +35,14 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     if not chosen:
         raise ValueError(f"no run that counts has a matrix {figure.value or 'of any name'} in arrays/")
     matrices = [read_matrix(path) for *_, path in chosen]
-    largest = max(float(np.nanmax(np.abs(matrix))) for matrix in matrices) or 1.0
+    bounds = [float(np.nanmax(np.abs(matrix))) or 1.0 for matrix in matrices]
+    bounds = bounds if figure.colours == "own" else [max(bounds)] * len(bounds)
     one = len({place[0] for place in chosen}) == 1
     titles = [f"{method if one else f'{condition}: {method}'}, seed {seed}" for condition, method, seed, _ in chosen]
     sheet = Sheet(titles, columns=3, size=(2.3, 2.3), right=0.7)
     alts, rows = [], []
-    for axes, title, matrix, (condition, method, seed, path) in zip(sheet.axes, titles, matrices, chosen, strict=True):
+    for axes, title, matrix, largest, place in zip(sheet.axes, titles, matrices, bounds, chosen, strict=True):
+        condition, method, seed, path = place
         image = axes.imshow(matrix, vmin=-largest, vmax=largest, cmap="RdBu_r", interpolation="nearest", aspect="auto")
         sheet.figure.colorbar(image, cax=axes.inset_axes((1.04, 0, 0.05, 1))).ax.tick_params(labelsize=7)
         axes.set_xlabel(f"step {step_of(path):,}")
@@ -52,9 +54,8 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
             f"Matrix {name_of(path)} of {title} at step {step_of(path)}: {matrix.shape[0]} x {matrix.shape[1]}, mean {text}."
         )
         rows.append((condition, method, seed, step_of(path), name_of(path), *matrix.shape, mean))
-    caption = (
-        f"{name_of(chosen[0][-1])}, rows and columns in the order of the examples; one run of each method, one colour scale."
-    )
+    scale = "one colour scale" if figure.colours == "shared" else "each on its own colour scale"
+    caption = f"{name_of(chosen[0][-1])}, rows and columns in the order of the examples; one run of each method, {scale}."
     data = pd.DataFrame(rows, columns=["condition", "method", "seed", "step", "name", "rows", "columns", "mean"])
     return Drawing(sheet.figure, sheet.panels(alts), data, caption)
 

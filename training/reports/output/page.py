@@ -26,8 +26,8 @@ from plasticity.training.reports.output.tables import Table, to_html
 from plasticity.training.reports.specification import Figure
 
 MOST_BYTES: Final = 13_000_000  # of figures within the page, which stays below 15 MB
-_SECTIONS: Final = {
-    "curves": "curves", "heatmap": "curves", "mosaic": "curves", "matrix": "curves",
+SECTIONS: Final = {
+    "curves": "curves", "heatmap": "curves", "mosaic": "curves", "matrix": "curves", "series": "curves",
     "differences": "differences", "final": "differences", "dose": "differences", "scatter": "relations",
 }  # fmt: skip
 _PLACED: Final = ("main", "differences", "relations", "loss", "tuning", "cost")
@@ -104,7 +104,7 @@ def _table(content: Content, id: str) -> list[str]:
 
 def _pictures(content: Content) -> dict[str, list[str]]:
     """Returns the figures of each section; those that would make the page too large are linked."""
-    found: dict[str, list[str]] = {name: [] for name in _SECTIONS.values()}
+    found: dict[str, list[str]] = {name: [] for name in SECTIONS.values()}
     used = 0
     for figure, drawing, png in content.drawings:
         title = figure.title or figure.id
@@ -112,7 +112,7 @@ def _pictures(content: Content) -> dict[str, list[str]]:
         if used + len(whole) > MOST_BYTES:
             whole = linked_picture(figure.id, title, drawing)
         used += len(whole)
-        found[_SECTIONS[figure.kind]].append(whole)
+        found[SECTIONS[figure.kind]].append(whole)
     return found
 
 

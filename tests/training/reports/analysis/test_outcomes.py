@@ -50,6 +50,20 @@ def test_one_number_by_hand(comparison: Comparison, more, expected) -> None:
     assert run_outcome(comparison, Outcome(value="v", **more))[0] == pytest.approx(expected, nan_ok=True)
 
 
+def test_scores_of_a_list_are_those_of_the_runs_own_value(tmp_path: Path) -> None:
+    for number, game in enumerate(("pong", "breakout", "chess")):
+        config = {**config_of(number), "env": {"name": "atari", "game": game}}
+        write_run(tmp_path / str(number), config, [(100, "v", 12.0)], status=finished())
+    outcome = Outcome(value="v", normalise=Normalise(scores="atari_57"), scale=100.0)
+    found = run_outcome(read_comparison([tmp_path]), outcome)
+    # Pong from -20.7 to 14.6 and Breakout from 1.7 to 30.5; there are none for the third.
+    assert found.tolist() == pytest.approx([100 * 32.7 / 35.3, 100 * 10.3 / 28.8, NAN], nan_ok=True)
+    alone = read_comparison([tmp_path / "0"])
+    assert run_outcome(alone, outcome).tolist() == pytest.approx([100 * 32.7 / 35.3])
+    with pytest.raises(ValueError, match=r"^scores=atari_75 is unknown \(did you mean atari_57\?\); lists with"):
+        Normalise(scores="atari_75")
+
+
 def test_a_run_without_the_value_has_no_outcome(comparison: Comparison) -> None:
     assert run_outcome(comparison, Outcome(value="v", part=[0.5, 1.0])).isna().tolist() == [False, True]
     assert run_outcome(comparison, Outcome(value="none of it")).isna().all()
