@@ -1,4 +1,4 @@
-"""What tells whether two agents are built of the same layers, so that equal seeds give them equal initial weights."""
+"""What tells whether two agents have the same parameters, so that equal seeds give them equal initial weights."""
 
 import hashlib
 
@@ -6,10 +6,9 @@ from plasticity.agents.agent import Agent
 
 
 def structure_hash(agent: Agent) -> str:
-    """Returns the SHA-256 of the names and classes of all layers and of the names and shapes of all parameters, part by part."""
+    """Returns the SHA-256 of the names and shapes of all parameters, part by part."""
     found = hashlib.sha256()
     for part, updater in agent.parts.items():
-        lines = [f"{name} {type(layer).__qualname__}" for name, layer in updater.network.named_modules()]
-        lines += [f"{name} {tuple(value.shape)}" for name, value in updater.network.named_parameters()]
+        lines = [f"{name} {tuple(value.shape)}" for name, value in updater.network.named_parameters()]
         found.update("\n".join([part, *lines, ""]).encode())
     return found.hexdigest()
