@@ -49,6 +49,7 @@ class CheckpointSettings(Settings):
 
     every_steps: int = setting(20_000, "Period in steps of the stream, 0 for only at the end and on interruption.", low=0)
     keep: int = setting(2, "How many of the newest checkpoints are kept.", low=1)
+    at_steps: list[int] = setting([], "Steps of the stream after which it is also saved, and kept for good: to branch from.", low=1)
 
 
 @dataclass

@@ -121,15 +121,22 @@ def saved_config(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def prune(folder: Path, keep: int) -> None:
+def prune(folder: Path, keep: int, at_steps: Collection[int] = ()) -> None:
     """Deletes all but the ``keep`` newest checkpoints of a run folder, replay files that none of those names, and torn writes.
+
+    Args:
+        folder: The run folder.
+        keep: How many; at least 1. Those of ``at_steps`` do not count.
+        at_steps: Steps for each of which the first checkpoint at or after it is kept as well.
 
     Raises:
         ValueError: ``keep`` is below 1.
     """
     if keep < 1:
         raise ValueError(f"keep={keep}: at least 1 checkpoint must be kept")
-    old = _checkpoints(folder / FOLDER)[:-keep]
+    there = _checkpoints(folder / FOLDER)
+    for_good = {next((path for path in there if _step_of(path) >= step), None) for step in at_steps}
+    old = [path for path in there if path not in for_good][:-keep]
     for path in [*old, *(folder / FOLDER).glob(f"step_*{_TEMPORARY}")]:
         path.unlink(missing_ok=True)
     replay = folder / FOLDER / REPLAY
