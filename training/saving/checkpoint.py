@@ -113,11 +113,16 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def saved_config(folder: Path) -> dict[str, Any] | None:
     """Returns the config in the newest checkpoint of a run folder that can be read, or None. Tensors stay on disk."""
-    for path in reversed(_checkpoints(folder / FOLDER)):
-        with suppress(ValueError):
-            config = _open(path, mmap=True).get("config")
-            if isinstance(config, dict) and isinstance(config.get("interventions"), dict):
-                return config
+    found = map(config_in, reversed(_checkpoints(folder / FOLDER)))
+    return next((config for config in found if config is not None), None)
+
+
+def config_in(path: Path) -> dict[str, Any] | None:
+    """Returns the config in a checkpoint, or None if it cannot be read or is not one of a run. Tensors stay on disk."""
+    with suppress(ValueError):
+        config = _open(path, mmap=True).get("config")
+        if isinstance(config, dict) and isinstance(config.get("interventions"), dict):
+            return config
     return None
 
 

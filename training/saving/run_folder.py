@@ -261,6 +261,7 @@ def config_remark(folder: Path) -> str | None:
 def _known(config: Mapping[str, Any], overrides: Sequence[str], settings: Sequence[Path]) -> dict[str, Any]:
     """Returns what ``provenance.json`` holds when a run begins."""
     said = {"overrides": list(overrides), "choices": config.get("choices", {})}
+    said |= {"branch": config["branch"]} if "branch" in config else {}
     return said | provenance(config.get("plugins", ()), settings)
 
 
