@@ -81,7 +81,7 @@ def refuse_another_function(
         raise ValueError(f"branch: {part} of the parent has {_listed(lost)}, and this network has not; what is built in stays")
     other = [name for name, value in saved.items() if value.shape != present[name].shape]
     if other:
-        raise ValueError(f"branch: {_listed(other)} of {part} have another shape in the parent")
+        raise ValueError(f"branch: {told}changes the shape of {_listed(other)} of {part}, and a branch has those of its parent")
     if new and not _same_outputs(network, before(), saved):
         raise ValueError(
             f"branch: {told}changes what {part} computes before anything is learned, and must be there from the start"

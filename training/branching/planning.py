@@ -67,6 +67,10 @@ def branch_plan(words: Sequence[str], composer: Composer) -> tuple[Plan, BranchP
     parent = point.config()
     load_plugins([*parent["plugins"], *plugin_places(rest)])
     config = _composed(parent, rest, point, composer)
+    for group in ("agent", "network"):
+        before, now = (each[CHOICES].get(group) for each in (parent, config))
+        if before != now:
+            raise ValueError(f"{group}={now}: a branch has its parent's, {before}")
     if config["seed"] != parent["seed"]:
         raise ValueError(f"seed={config['seed']}: a branch has its parent's seed; branch.repeat=1 draws new random numbers")
     require_match(parent, config, (*MAY_CHANGE, *_MAY_CHANGE))

@@ -74,9 +74,10 @@ def origins(state: Mapping[str, Any]) -> dict[str, PartOrigin]:
         state: Its checkpoint's.
     """
     optimizer, by_part = optimizers_of(state["config"])
+    within = state["agent"].get("parts", state["agent"])  # agents have them together or one by one
     return {
         name: PartOrigin(part, by_part.get(name, optimizer))
-        for name, part in state["agent"].items()
+        for name, part in within.items()
         if isinstance(part, Mapping) and part.keys() >= {*_IN_PARTS}
     }
 
@@ -99,9 +100,9 @@ def redrawn(state: Any, fresh: Any) -> Any:
     """
     if _is_generator(state):
         return fresh
-    if isinstance(state, Mapping):
+    if isinstance(state, Mapping) and isinstance(fresh, Mapping):
         return {key: redrawn(value, fresh[key]) if key in fresh else value for key, value in state.items()}
-    if isinstance(state, list | tuple) and len(state) == len(fresh):
+    if isinstance(state, list | tuple) and isinstance(fresh, list | tuple) and len(state) == len(fresh):
         return type(state)(redrawn(one, other) for one, other in zip(state, fresh, strict=True))
     return state
 
