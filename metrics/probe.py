@@ -14,6 +14,7 @@ from plasticity.metrics.observer import passes
 from plasticity.metrics.probe_space import SPACES, VALUES, OutputSpace, Space, space_of
 from plasticity.metrics.undefined import Undefined
 from plasticity.metrics.view import Part, View
+from plasticity.networks.layers.dropout import without_dropout
 from plasticity.networks.network import Network
 from plasticity.networks.torsos.torso_network import TorsoNetwork
 from plasticity.settings.fields import Settings, setting
@@ -109,7 +110,7 @@ def fit(
     generator: torch.Generator,
     measure: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Curve:
-    """Trains ``network`` in place with a fresh Adam.
+    """Trains ``network`` in place with a fresh Adam, and without dropout.
 
     Args:
         network: A copy that nobody else uses.
@@ -122,6 +123,7 @@ def fit(
     Returns:
         The loss, or the measure, on all rows in evaluation mode, before the first step, at about 20 points, and after the last.
     """
+    without_dropout(network)
     every = max(1, settings.steps // _CURVE_POINTS)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
     rows, measure = torch.arange(inputs.shape[0], device=inputs.device), measure or loss

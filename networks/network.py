@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from plasticity.networks.layers.dropout import Dropout
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.load_balancing import LoadBalance
 from plasticity.networks.layers.noisy import NoisyLinear
@@ -19,7 +20,7 @@ from plasticity.networks.taps import Taps
 from plasticity.networks.units import UnitGraph
 from plasticity.settings.seeding import torch_generator
 
-_MODE_DEPENDENT: Final = (*BATCH_STATISTICS, nn.Dropout, LoadBalance, SpectralNormalisation)
+_MODE_DEPENDENT: Final = (*BATCH_STATISTICS, Dropout, LoadBalance, SpectralNormalisation)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Network(nn.Module, ABC):
 
     @property
     def mode_dependent(self) -> bool:
-        """Whether training and evaluation mode differ: batch normalisation, load balancing, spectral normalisation."""
+        """Whether training and evaluation mode differ: batch normalisation, load balancing, spectral normalisation, dropout."""
         cached: bool | None = self.__dict__.get("_mode_dependent")
         if cached is None:
             cached = self.__dict__["_mode_dependent"] = any(isinstance(module, _MODE_DEPENDENT) for module in self.modules())
@@ -130,7 +131,7 @@ class Network(nn.Module, ABC):
 
     @property
     def norm_parameters(self) -> frozenset[str]:
-        """Names of the gains and offsets of normalisation layers."""
+        """Names of the gains and offsets of normalisation layers and of diagonal maps."""
         named = [(path, module) for path, module in self.named_modules() if isinstance(module, NORMS)]
         return frozenset(f"{path}.{name}" for path, module in named for name, _ in module.named_parameters(recurse=False))
 

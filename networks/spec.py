@@ -59,11 +59,24 @@ class NetworkSpec(Settings):
         [], "Numbers of the torso's layers that have them, counted from 1, or from the last by -1; empty for all."
     )
     initialiser: str = setting(
-        "default", "``default`` (PyTorch's), ``kaiming_uniform``, ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``."
+        "default",
+        "``default`` (PyTorch's), ``kaiming_uniform``, ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``; behind "
+        "``absolute_``, such as ``absolute_default``, the absolute values of one of the first four.",
+    )
+    diagonal: bool = setting(
+        False,
+        "Whether the map of every hidden layer is followed by a factor and an offset for each unit, ahead of normalisation.",
     )
     load_balancing: LoadBalancingSpec | None = setting(None, "The load-balancing layer before each activation, or None.")
     spectral_layers: list[int] = setting(
         [], "Numbers of the torso's layers with spectral normalisation, counted from 1, or from the last by -1."
+    )
+    dropout_rates: list[float] = setting(
+        [],
+        "Probability that the method ``dropout`` sets an activation to 0: one for every hidden layer, or one for each; empty for "
+        "none.",
+        low=0,
+        below=1,
     )
     injected_layers: int = setting(
         0, "Layers, counted from the output, that have the frozen companions of ``plasticity_injection``; 0 for none.", low=0

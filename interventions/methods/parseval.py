@@ -1,6 +1,6 @@
 """Parseval regularisation: rows of the weights that stay orthogonal."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.registry import intervention
 from plasticity.networks.network import Network
+from plasticity.networks.spec import NetworkSpec
 from plasticity.settings.fields import setting
 
 
@@ -59,25 +60,35 @@ class Parseval(Intervention):
     Equation: loss + coefficient * (64 / width)^2 * sum over hidden layers of ||W W^T - s I||^2, added as its gradient, width the
     rows of W; every layer but the output.
     Deviations: none of the rule. For a tall W, which W W^T = s I cannot hold for, ||W^T W - s I||^2 differs by the constant
-    s^2 (rows - columns) alone, so its gradient is the same and there is no choice to make. The paper's diagonal layer behind each
-    linear map and its input scale are structure and not built; use an orthogonal ``network.initialiser``. Its normalised form
-    divides a row of zeros by 0, here that row has no gradient.
+    s^2 (rows - columns) alone, so its gradient is the same and there is no choice to make. Use an orthogonal
+    ``network.initialiser``; the paper's learned scale of the inputs is not built. Its normalised form divides a row of zeros by
+    0, here that row has no gradient.
+    ``diagonal`` adds the paper's diagonal layer d * z + e behind each regularised map, d at 1 and e at 0, which gives back the
+    lengths of rows; ahead of any normalisation, and not said there: not behind the output, which is not regularised. d and e are
+    a unit's own, begin again when it is reset, and count as gain and offset of a normalisation for what leaves these alone.
     State: none. Optimizer: untouched. Cost: two matrix products for each layer.
+    Does not work with: with ``diagonal``, torsos of which other maps than those of hidden layers are regularised: residual
+    streams of dense layers, transformers (refused).
     """
 
     coefficient: float = setting(1e-3, "Strength.", low=0)
     scale: float = setting(2.0, "s, the squared length that rows are pulled to; 1 with ``normalise_rows``.", low=0)
     groups: int = setting(1, "Groups of neighbouring rows; only rows of the same group are made orthogonal.", low=1)
     normalise_rows: bool = setting(False, "Whether only the angles between rows count, not their lengths.")
+    diagonal: bool = setting(False, "Whether each regularised map is followed by a factor and an offset for each unit.")
     reference_width: int = setting(64, "Width at which the coefficient holds as it is; 0 for no dependence on the width.", low=0)
 
     no_effect: ClassVar = {"coefficient": 0.0}
+
+    def build(self, spec: NetworkSpec) -> NetworkSpec:
+        """Adds the diagonal layers, if asked to."""
+        return replace(spec, diagonal=True) if self.diagonal else spec
 
     def attach(self, u: Update) -> None:
         """Chooses the weights.
 
         Raises:
-            ValueError: If there is no hidden layer, or the groups do not divide a layer.
+            ValueError: If there is no hidden layer, the groups do not divide a layer, or a map has no diagonal layer.
         """
         self._weights = hidden_weights(u.network)
         if not self._weights:
@@ -87,6 +98,11 @@ class Parseval(Intervention):
         for name, weight in self._weights.items():
             if weight.shape[0] % self.groups:
                 raise ValueError(f"parseval.groups={self.groups} must divide the {weight.shape[0]} units of {name}")
+            if self.diagonal and name.replace(".linear.weight", ".diagonal.weight") not in u.network.norm_parameters:
+                raise ValueError(
+                    f"parseval.diagonal=true needs a diagonal layer behind every regularised map, and {name} of "
+                    f"network.torso={u.network.spec.torso} has none; choose mlp, conv, nature_cnn or resnet18"
+                )
 
     @torch.no_grad()
     def after_backward(self, u: Update) -> Logs:

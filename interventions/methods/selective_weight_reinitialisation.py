@@ -122,4 +122,4 @@ class SelectiveWeightReinitialisation(Scheduled):
 
 
 def _mean_of(initialiser: Initialiser) -> Initialiser:
-    return initialiser if initialiser.kind in ("constant", "values") else Initialiser("constant", 0.0)
+    return initialiser if initialiser.kind == "values" else Initialiser("constant", initialiser.mean)

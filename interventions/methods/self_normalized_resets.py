@@ -13,6 +13,7 @@ from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.firing_laws import (
     exponential_percentile,
     geometric_percentile,
+    geometric_time,
     next_threshold,
     percentile_of,
     silence_before,
@@ -23,6 +24,7 @@ from plasticity.settings.fields import require_range, setting
 
 RULES: Final = ("paper", "published")
 ESTIMATORS: Final = ("histogram", "exponential", "ema")
+MOVES: Final = ("contract", "estimate")
 
 
 @intervention("self_normalized_resets")
@@ -33,13 +35,18 @@ class SelfNormalizedResets(SilentUnitResets):
     Paper: Farias & Jozefiak 2025, "Self-Normalized Resets for Plasticity in Continual Learning", algorithm 1.
     Equation: a_i <- 0 if unit i fires, else a_i + 1; reset at the first age with P(A_i >= a_i) <= eta, A_i being the unit's own
     silences: if a_i >= tau_i. A reset unit has fresh incoming weights, bias 0, outgoing weights 0, a_i = 0.
-    Estimators of tau_i, at the end of each period, by contraction to the estimate if that is smaller, else times ``expand``,
-    within [floor, cap]. ``histogram``: 1 + the 1 - eta quantile of recorded silences (those of length 0 left out, resets counted
-    as ends of silences), since P(A >= q + 1) <= eta. ``exponential``: -ln(eta) / rate of firing, as in the authors' code for
-    transformers. ``ema``: ln(eta) / ln(1 - p) for a running average p of firing, taken as it is; not theirs.
+    Estimators of tau_i, at the end of each period, by contraction to the estimate if that is smaller, else times ``expand``
+    (``move: estimate`` takes every estimate as it is), within [floor, cap]. ``histogram``: 1 + the 1 - eta quantile of recorded
+    silences (those of length 0 left out, resets counted as ends of silences), since P(A >= q + 1) <= eta. ``exponential``:
+    -ln(eta) / rate of firing, as in the authors' code for transformers. ``ema``: ln(eta) / ln(1 - p) for a running average p of
+    firing, taken as it is; not theirs.
     Published code: ``rule: published`` resets at the quantile itself, which is one update earlier, and lets tau fall to the floor
     where no silence was recorded (here it is kept). The paper's tables come from that code, with eta tuned for each problem. The
     floor of 100 examples is the code's, not the equation's: without it units that pause for a few examples are reset for ever.
+    Code for transformers: it ends a period with each update by chance (``threshold_probability``, 1e-4 times a factor for the
+    length of training), and begins the next with a count of 1, here with none. Its second version counts the mean time between
+    firings by single inputs of a batch and takes the percentile as it is; not said in the paper, and read here as
+    ``estimator: exponential``, ``fired: fraction``, ``move: estimate``: ``method=snr_second_version``.
     Deviations: the published code makes a forward pass of its own, where these activations are of the training forward, before
     the step; periods are counted in updates, the authors' 16 tasks being 10,000 updates of 16 examples, unless
     ``threshold_every_tasks`` is set; silences are exact up to 2,047 updates, longer ones to a thirty-second, 8.7 kB per unit at
@@ -71,6 +78,18 @@ class SelfNormalizedResets(SilentUnitResets):
     initial_threshold_examples: int = setting(20_000, "tau at the start, in examples.", low=1)
     threshold_floor_examples: int = setting(100, "Smallest tau, in examples; never less than one update.", low=0)
     threshold_cap_examples: int = setting(20_000, "Largest tau, in examples.", low=1, high=2**22)  # ages are whole float32
+    threshold_probability: float = setting(
+        0.0,
+        "Probability that a period ends with an update, in the place of periods of a fixed length; 0 for these.",
+        low=0,
+        high=1,
+    )
+    move: str = setting(
+        "contract",
+        "Where thresholds go: ``contract``, to the estimate if it is smaller, else times ``expand``; or ``estimate``. ``ema`` is "
+        "always taken as it is.",
+        choices=MOVES,
+    )
     expand: float = setting(2.0, "Factor of a threshold that is not contracted.", low=1)
     decay: float = setting(0.999, "Decay per update of the running average of ``ema``.", low=0, below=1)
 
@@ -80,6 +99,11 @@ class SelfNormalizedResets(SilentUnitResets):
         super().__post_init__()
         for name, low in (("initial_threshold_examples", 1), ("threshold_floor_examples", 0)):
             require_range(f"{self.name}.{name}", getattr(self, name), low, self.threshold_cap_examples)
+        if self.threshold_probability and self.threshold_every_tasks:
+            raise ValueError(
+                f"{self.name}.threshold_probability={self.threshold_probability} must be 0 with "
+                f"threshold_every_tasks={self.threshold_every_tasks}: a period ends by chance or by tasks"
+            )
 
     def attach(self, u: Update) -> None:
         """Makes ages, thresholds and the estimator's records."""
@@ -96,6 +120,8 @@ class SelfNormalizedResets(SilentUnitResets):
         # The silences that end in one update and their weights; a histogram would be a burden to a compiled update.
         self._ended, self._weight = self._units.full(), self._units.full()
         self.state.update(records, tasks=0, bin_width=0.0)
+        if self.threshold_probability:
+            self._draw_period(u)
 
     def _recorded(self) -> list[Tensor]:
         """Returns the records, those of a histogram for one update."""
@@ -110,9 +136,22 @@ class SelfNormalizedResets(SilentUnitResets):
             self._widen_bins()
             self._enter(self._ended, self._weight)
         logs = self._reset_silent(u)
-        if self.threshold_every_tasks == 0 and is_multiple(u.step, self.threshold_every_updates):
+        if self._period_ends(u):
             logs |= self._move_thresholds(u.step)
         return logs
+
+    def _period_ends(self, u: Update) -> bool:
+        if not self.threshold_probability:
+            return self.threshold_every_tasks == 0 and is_multiple(u.step, self.threshold_every_updates)
+        if u.step < self.state["period_ends"]:
+            return False
+        self._draw_period(u)
+        return True
+
+    def _draw_period(self, u: Update) -> None:
+        """Draws when the period that begins now will end: one number for all of it, so that the host seldom waits."""
+        uniform = float(torch.rand((), generator=u.generator, device=u.generator.device))
+        self.state["period_ends"] = u.step + geometric_time(uniform, self.threshold_probability)
 
     def task_switch(self, u: Update, task: int) -> Logs:
         """Moves the thresholds at the end of a period of tasks."""
@@ -134,7 +173,7 @@ class SelfNormalizedResets(SilentUnitResets):
             else:
                 firings, time = self._records
                 estimate, known = exponential_percentile(firings, time, eta), firings > 0
-            moved = next_threshold(self._threshold, estimate, self.expand)
+            moved = estimate if self.move == "estimate" else next_threshold(self._threshold, estimate, self.expand)
             for record in self._records:
                 record.zero_()
         floor, cap = map(self._in_units_of_time, (self.threshold_floor_examples, self.threshold_cap_examples))

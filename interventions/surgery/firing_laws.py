@@ -79,6 +79,16 @@ def geometric_percentile(probability: Tensor, eta: float) -> Tensor:
     return math.log(eta) / torch.log1p(-probability)
 
 
+def geometric_time(uniform: float, probability: float) -> int:
+    """Returns the first of trials 1, 2, ... that succeeds, each with ``probability``: the inverse of its distribution function.
+
+    Args:
+        uniform: In [0, 1): the least t with 1 - (1 - probability)^t > uniform.
+        probability: In (0, 1].
+    """
+    return 1 if probability == 1 else 1 + math.floor(math.log1p(-uniform) / math.log1p(-probability))
+
+
 def next_threshold(threshold: Tensor, estimate: Tensor, expand: float) -> Tensor:
     """Contracts thresholds to estimates below them, and multiplies the others by ``expand``."""
     return torch.where(estimate < threshold, estimate, threshold * expand)

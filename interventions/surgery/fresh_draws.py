@@ -22,7 +22,7 @@ class FreshDraws:
         parameters: By name; only shape, layout and device are read.
         initialisers: The initial distribution of each, by name.
         noise: ``initial``: a draw from the tensor's own initial distribution. ``scaled``: normal numbers with the mean and the
-            deviation of its entries. ``gaussian``: N(0, 1) for all.
+            deviation of its entries; of a distribution of absolute values, a draw from it. ``gaussian``: N(0, 1) for all.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], initialisers: Mapping[str, Initialiser], noise: str = "initial") -> None:

@@ -97,6 +97,7 @@ def copy_incoming(network: Network, layer: UnitLayer, source: Tensor, scale: Ten
     names = [norm.slice.tensor for norm in layer.norms]
     gains = [name.rpartition(".")[0] for name in names if _is_gain(name)]
     scaled = {slice_.tensor for slice_ in (*layer.weights, *layer.biases)}
+    scaled |= {name for name in names if name.endswith(".diagonal.bias")}
     if any(".norms." in name for name in names):
         scaled = {f"{gains[-1]}.{entry}" for entry in ("weight", "bias")} if gains else set()
     scaled |= {name for name in names if name.endswith(".balance.offset")}

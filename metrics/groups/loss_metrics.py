@@ -17,6 +17,7 @@ from plasticity.metrics.measures.gradients import (
     tangent_gram,
     with_gradient,
 )
+from plasticity.metrics.measures.hessian import hessian_effective_rank, hessian_trace
 from plasticity.metrics.measures.rank import effective_rank, srank
 from plasticity.metrics.measures.sharpness import Sharpness, sharpness
 from plasticity.metrics.metric import Measured, metric
@@ -115,6 +116,24 @@ def _largest(view: PartView) -> float:
 def _largest_magnitude(view: PartView) -> float:
     """Eigenvalue of that Hessian of largest magnitude, with its sign."""
     return _sharpness(view, lambda both: both.largest_magnitude)
+
+
+@_curvature("hessian_trace", cost="64 Hessian-vector products, or one for each of up to 500 parameters")
+def _trace(view: PartView) -> float:
+    """Trace of that Hessian: exact for up to 500 parameters, beyond them an estimate by 64 vectors of random signs."""
+    return hessian_trace(view)
+
+
+@metric(
+    "hessian_effective_rank",
+    of="parts",
+    direction="falls",
+    range="1 and up",
+    cost="480 Hessian-vector products, or as hessian_trace, shared, for up to 500 parameters; none for more than 500,000",
+)
+def _hessian_rank(view: PartView) -> float:
+    """Effective rank of the magnitudes of that Hessian's eigenvalues, beyond 500 parameters estimated by Lanczos' method."""
+    return hessian_effective_rank(view)
 
 
 def _sharpness(view: PartView, of: Callable[[Sharpness], float]) -> float:

@@ -1,13 +1,16 @@
 """Initial distributions, kept beside every tensor so that a unit can be redrawn from its own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import pi, sqrt
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from plasticity.settings.fields import require_choice
+
+ABSOLUTE: Final = "absolute_"
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,9 @@ class Initialiser:
 
     Attributes:
         kind: ``constant``, ``uniform`` on [-scale, scale], ``normal`` with deviation ``scale``, ``orthogonal`` with gain
-            ``scale``, ``orthogonal_rows`` of length ``scale`` (of which no more are orthogonal than there are columns), or
-            ``values`` given one by one.
+            ``scale``, ``orthogonal_rows`` of length ``scale`` (of which no more are orthogonal than there are columns),
+            ``absolute_uniform`` or ``absolute_normal``, the absolute values of what those two draw, or ``values`` given one by
+            one.
         scale: The constant, the bound, the deviation, the gain, or the length.
         values: The values of ``values``, in the order of memory.
     """
@@ -31,6 +35,12 @@ class Initialiser:
         """Whether entries are drawn independently of each other, so that some of them can be drawn alone."""
         return self.kind not in ("orthogonal", "orthogonal_rows", "values")
 
+    @property
+    def mean(self) -> float:
+        """The expectation of every entry; of ``values`` there is none in common, and it is not to be asked for."""
+        factors = {"constant": 1.0, "absolute_uniform": 0.5, "absolute_normal": sqrt(2 / pi)}
+        return factors.get(self.kind, 0.0) * self.scale
+
     def sample(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Draws a whole float32 tensor on the generator's device; a constant draws nothing from the generator."""
         tensor = torch.empty(shape, device=generator.device)
@@ -38,6 +48,8 @@ class Initialiser:
             return tensor.fill_(self.scale)
         if self.kind == "values":
             return tensor.copy_(torch.tensor(self.values, device=generator.device).view(shape))
+        if self.kind.startswith(ABSOLUTE):
+            return replace(self, kind=self.kind.removeprefix(ABSOLUTE)).sample(shape, generator).abs_()
         if self.kind == "normal":
             return tensor.normal_(0.0, self.scale, generator=generator)
         if self.kind == "uniform":
@@ -46,6 +58,12 @@ class Initialiser:
             drawn = nn.init.orthogonal_(tensor, generator=generator)
             return drawn.mul_(self.scale / drawn.norm(dim=1, keepdim=True))
         return nn.init.orthogonal_(tensor, gain=self.scale, generator=generator)
+
+
+def _absolute(initialiser: Initialiser) -> Initialiser:
+    if initialiser.kind == "constant":
+        return replace(initialiser, scale=abs(initialiser.scale))
+    return replace(initialiser, kind=f"{ABSOLUTE}{initialiser.kind}")
 
 
 def fan_in(weight: Tensor) -> int:
@@ -76,6 +94,9 @@ _BY_FAN_IN: Final[dict[str, Callable[[int, float], tuple[Initialiser, Initialise
     "kaiming_normal": _kaiming_normal,
     "orthogonal": _orthogonal,
 }
+_NAMES: Final = [*_BY_FAN_IN, "xavier_uniform"]
+# The absolute values of an orthogonal matrix are not orthogonal.
+_WITH_ABSOLUTE: Final = [f"{ABSOLUTE}{name}" for name in _NAMES if name != "orthogonal"]
 
 
 def initialisers_for(name: str, weight: Tensor, gain: float) -> tuple[Initialiser, Initialiser]:
@@ -83,14 +104,20 @@ def initialisers_for(name: str, weight: Tensor, gain: float) -> tuple[Initialise
 
     Args:
         name: ``default`` (PyTorch's: weight and bias uniform on +-1/sqrt(fan_in)), ``kaiming_uniform``,
-            ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``, these with a bias of 0.
+            ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``, these with a bias of 0. Behind ``absolute_`` any of them
+            but the last, with the absolute value of every weight and bias: all that a layer hands on raises every unit behind it,
+            so that with relu each of these starts on one side of its kink for all inputs ("Towards perpetually trainable neural
+            networks", appendix D.7, figure 22; not said there: of which distribution).
         weight: The weight, (out, in) or (out, in, height, width).
         gain: The factor of the activation that follows; 1 for an output layer.
 
     Raises:
         ValueError: If ``name`` is unknown.
     """
-    require_choice("network.initialiser", name, [*_BY_FAN_IN, "xavier_uniform"])
+    require_choice("network.initialiser", name, [*_NAMES, *_WITH_ABSOLUTE])
+    if name.startswith(ABSOLUTE):
+        weights, biases = initialisers_for(name.removeprefix(ABSOLUTE), weight, gain)
+        return _absolute(weights), _absolute(biases)
     if name == "xavier_uniform":
         fan_out = weight.shape[0] * weight[0, 0].numel()
         return Initialiser("uniform", (6 / (fan_in(weight) + fan_out)) ** 0.5), Initialiser("constant", 0.0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from plasticity.networks.heads.head import Head
+from plasticity.networks.layers.dropout import WORDS
 from plasticity.networks.layers.spectral_normalisation import SpectralNormalisation
 from plasticity.networks.torsos.torso import Torso
 from plasticity.networks.units import Consumer, UnitLayer
@@ -75,7 +76,7 @@ class Injection(nn.Module):
 
     Both are held as buffers and begin at 0, where nothing is added. ``inject`` moves the tail's values to ``frozen`` and gives
     both the tail and ``fresh`` the same new ones: frozen(x) + (tail(x) - fresh(x)) is what the tail was.
-    Noise is shared by all three. Normalisation by batches keeps statistics of its own in each.
+    Noise and the masks of dropout are shared by all three. Normalisation by batches keeps statistics of its own in each.
 
     Attributes:
         active: On from the first injection into the network or one of its copies; off while there is nothing to compute. It is
@@ -190,8 +191,8 @@ def _layers(torso: Torso) -> Iterator[nn.Module]:
 
 
 def _values(tail: Tail) -> Iterator[tuple[str, Tensor]]:
-    """Yields the parameters, and the buffers that belong to layers rather than to the meaning of the outputs."""
+    """Yields the parameters, and the buffers that belong to layers rather than to the meaning of the outputs, or to the run."""
     yield from tail.named_parameters()
     for name, buffer in tail.named_buffers():
-        if not name.endswith("atoms"):
+        if not name.endswith(("atoms", f".{WORDS}")):
             yield name, buffer

@@ -6,6 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from plasticity.networks.layers.diagonal import Diagonal
 from plasticity.networks.spec import NetworkSpec
 from plasticity.settings.fields import require_choice
 
@@ -101,7 +102,8 @@ _MAKERS: Final[dict[str, Callable[[int, bool], nn.Module]]] = {
 }
 NORMALISATIONS: Final = tuple(_MAKERS)
 BATCH_STATISTICS: Final = (nn.modules.batchnorm._BatchNorm, BatchMoment)
-NORMS: Final = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+# Whatever has a gain and an offset for each unit, which are not weights of the network.
+NORMS: Final = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, Diagonal)
 
 
 def build_normalisation(name: str, units: int, spatial: bool) -> nn.Module:

@@ -158,14 +158,16 @@ def _shape_after(
 
 
 def _spec_of_each(spec: NetworkSpec, count: int) -> list[NetworkSpec]:
-    """Returns the spec of each layer: those that are not chosen have no normalisation, or no spectral one."""
+    """Returns the spec of each layer, with its rate of dropout; those not chosen have no normalisation, or no spectral one."""
     normalised = _chosen("network.normalised_layers", spec.normalised_layers, count) or set(range(1, count + 1))
     spectral = _chosen("network.spectral_layers", spec.spectral_layers, count)
+    rates = _one_for_each("network.dropout_rates", spec.dropout_rates or [0.0], count)
     return [
         replace(
             spec,
             normalisation=spec.normalisation if number in normalised else [],
             spectral_layers=[number] if number in spectral else [],
+            dropout_rates=[rates[number - 1]],
         )
         for number in range(1, count + 1)
     ]

@@ -1,4 +1,4 @@
-"""One hidden layer: linear map, normalisation, load balancing, activation, tap, pooling."""
+"""One hidden layer: linear map, diagonal map, normalisation, load balancing, activation, tap, pooling, dropout."""
 
 from dataclasses import replace
 from typing import Final
@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plasticity.networks.layers.activations import activation_named
+from plasticity.networks.layers.diagonal import Diagonal
+from plasticity.networks.layers.dropout import Dropout
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.learned_activations import Rational
 from plasticity.networks.layers.load_balancing import LoadBalance
@@ -17,7 +19,7 @@ from plasticity.networks.spec import NetworkSpec
 from plasticity.networks.taps import Taps
 from plasticity.networks.units import Consumer, NormSlice, UnitLayer, UnitSlice
 
-# Values that a fresh unit has, by the names of parameters and buffers of normalisation, load balancing and learned activations.
+# Values that a fresh unit has, by the names of parameters and buffers of the modules behind its map.
 _FRESH: Final = {
     "weight": 1.0,
     "bias": 0.0,
@@ -31,12 +33,12 @@ _FRESH: Final = {
 
 
 class HiddenLayer(nn.Module):
-    """``pool(activation(balance(norms(map(x))) + offset))``, with pre- and post-activations tapped before the pooling.
+    """``dropout(pool(activation(balance(norms(diagonal(map(x)))) + offset)))``, with a tap on either side of the activation.
 
     Args:
         name: The layer's name, the key of its taps.
         linear: The linear map, ``nn.Linear`` or ``nn.Conv2d``.
-        spec: Names the normalisation and load balancing.
+        spec: Names the diagonal map, normalisation, load balancing and dropout, whose last rate this layer has.
         activation: Name of the activation.
         pool: Side of the max-pooling, 1 for none.
 
@@ -53,6 +55,7 @@ class HiddenLayer(nn.Module):
         self.units = linear.weight.shape[0]
         self.learned = None if self.activation.learned is None else self.activation.learned(self.units)
         self.spectral = SpectralNormalisation(linear) if spec.spectral_layers else None
+        self.diagonal = Diagonal(self.units) if spec.diagonal else None
         spatial = isinstance(linear, nn.Conv2d)
         self.norms = nn.ModuleList(build_normalisation(norm, self.units, spatial) for norm in spec.normalisation)
         self.balance: LoadBalance | None = None
@@ -63,10 +66,14 @@ class HiddenLayer(nn.Module):
                     "choose relu, leaky_relu, elu, gelu, abs or crelu"
                 )
             self.balance = LoadBalance(self.units, spec.load_balancing)
+        rate = spec.dropout_rates[-1] if spec.dropout_rates else 0.0
+        self.dropout = Dropout(rate) if rate else None
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, in, ...) to (B, copies * units, ...), and stores pre- and post-activations in ``taps`` if there are any."""
         z = self.linear(x) if self.spectral is None else self.spectral(x)
+        if self.diagonal is not None:
+            z = self.diagonal(z)
         for norm in self.norms:
             z = norm(z)
         if self.balance is not None:
@@ -76,7 +83,9 @@ class HiddenLayer(nn.Module):
         h = self.activation.function(z) if self.learned is None else self.learned(z)
         if taps is not None:
             taps.store(self.name, z, h)
-        return functional.max_pool2d(h, self.pool) if self.pool > 1 else h
+        if self.pool > 1:
+            h = functional.max_pool2d(h, self.pool)
+        return h if self.dropout is None else self.dropout(h)
 
     def read_by(self, path: str, linear: nn.Linear | nn.Conv2d, positions: int = 1) -> Consumer:
         """Describes a reader, the map ``linear`` at ``path``, with ``positions`` consecutive inputs per channel on axis 1."""
@@ -87,7 +96,8 @@ class HiddenLayer(nn.Module):
 
     def unit_layer(self, prefix: str, consumers: tuple[Consumer, ...]) -> UnitLayer:
         """Describes the layer's units; ``prefix`` is the module path of this layer in the network."""
-        modules = [(f"norms.{index}", norm) for index, norm in enumerate(self.norms)]
+        modules: list[tuple[str, nn.Module]] = [] if self.diagonal is None else [("diagonal", self.diagonal)]
+        modules += [(f"norms.{index}", norm) for index, norm in enumerate(self.norms)]
         if self.balance is not None:
             modules.append(("balance", self.balance))
         if self.learned is not None:
@@ -111,6 +121,8 @@ class HiddenLayer(nn.Module):
         chosen = map_initialisers(f"{prefix}.linear", self.linear, kind, self.activation.gain)
         for name, _ in self.norms.named_parameters():
             chosen[f"{prefix}.norms.{name}"] = Initialiser("constant", 1.0 if name.endswith("weight") else 0.0)
+        if self.diagonal is not None:
+            chosen |= {f"{prefix}.diagonal.{name}": Initialiser("constant", _FRESH[name]) for name in ("weight", "bias")}
         if self.learned is not None:
             chosen |= {f"{prefix}.learned.{name}": start for name, start in self.learned.initialisers().items()}
         return chosen

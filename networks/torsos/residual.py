@@ -210,6 +210,8 @@ def stream_width(spec: NetworkSpec) -> int:
             f"network.torso={spec.torso} has one width, that of its stream, and one activation, "
             f"not widths={list(spec.widths)} and activations={list(spec.activations)}"
         )
+    if len(spec.dropout_rates) > 1:
+        raise ValueError(f"network.torso={spec.torso} takes one of network.dropout_rates, not {list(spec.dropout_rates)}")
     if spec.spectral_layers or spec.normalised_layers:
         raise ValueError(f"network.torso={spec.torso} does not work with spectral_layers or normalised_layers")
     return spec.widths[0]

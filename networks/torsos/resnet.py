@@ -1,13 +1,14 @@
 """ResNet-18 in the form for small images (He et al. 2016): no pooling at the start, a first convolution of 3x3 with stride 1."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
 from torch import Tensor, nn
 
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.convolution import Convolution
+from plasticity.networks.layers.diagonal import Diagonal
 from plasticity.networks.layers.load_balancing import LoadBalance
 from plasticity.networks.layers.normalisation import build_normalisation
 from plasticity.networks.registry import torso
@@ -45,6 +46,8 @@ class ResNetSpec(NetworkSpec):
         activation = activation_named(self.activations[0])
         if len(self.activations) != 1 or activation.copies > 1 or activation.learned:
             raise ValueError(f"network.torso=resnet18 takes one activation of one output per unit, not {list(self.activations)}")
+        if len(self.dropout_rates) > 1:
+            raise ValueError(f"network.torso=resnet18 takes one of network.dropout_rates, not {list(self.dropout_rates)}")
         if self.spectral_layers or self.normalised_layers:
             raise ValueError("network.torso=resnet18 does not work with spectral_layers or normalised_layers")
         if head.noise_deviation:
@@ -59,16 +62,19 @@ class ResNetSpec(NetworkSpec):
 
 
 class NormalisedMap(nn.Module):
-    """A convolution and its normalisation."""
+    """A convolution, a diagonal map behind it if asked for, and its normalisation."""
 
-    def __init__(self, convolution: Convolution, normalisation: Sequence[str]) -> None:
+    def __init__(self, convolution: Convolution, normalisation: Sequence[str], diagonal: bool) -> None:
         super().__init__()
         self.linear = convolution
+        self.diagonal = Diagonal(convolution.out_channels) if diagonal else None
         self.norms = nn.ModuleList(build_normalisation(name, convolution.out_channels, True) for name in normalisation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W)."""
         x = self.linear(x)
+        if self.diagonal is not None:
+            x = self.diagonal(x)
         for norm in self.norms:
             x = norm(x)
         return x
@@ -91,10 +97,11 @@ class ConvolutionBlock(nn.Module):
         bias = spec.convolution_biases
         self.inner = HiddenLayer(name, Convolution(inputs, channels, 3, stride, 1, bias=bias), spec, activation)
         width = channels * self.inner.activation.copies
-        self.outer = NormalisedMap(Convolution(width, channels, 3, 1, 1, bias=bias), spec.normalisation)
+        behind = (spec.normalisation, spec.diagonal)
+        self.outer = NormalisedMap(Convolution(width, channels, 3, 1, 1, bias=bias), *behind)
         shape_changes = stride != 1 or inputs != channels
         shortcut = Convolution(inputs, channels, 1, stride, bias=bias) if shape_changes else None
-        self.skip = None if shortcut is None else NormalisedMap(shortcut, spec.normalisation)
+        self.skip = None if shortcut is None else NormalisedMap(shortcut, *behind)
         self.skip_norm = build_normalisation("batch_non_affine", channels, True) if spec.normalised_skip else None
         self.balance = None if spec.load_balancing is None else LoadBalance(channels, spec.load_balancing)
         self.activation_name, self._activation = activation, activation_named(activation)
@@ -124,7 +131,7 @@ class ResNet(Torso):
         super().__init__()
         channels = spec.channels or list(_CHANNELS)
         stem = Convolution(inputs, channels[0], 3, 1, 1, bias=spec.convolution_biases)
-        self.stem = HiddenLayer("stem", stem, spec, spec.activations[0])
+        self.stem = HiddenLayer("stem", stem, replace(spec, dropout_rates=[]), spec.activations[0])  # it is the stream's
         self.layers = nn.ModuleDict()
         width = channels[0]
         for stage, count in enumerate(channels):

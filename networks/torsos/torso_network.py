@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from plasticity.networks.heads.output_heads import build_head
+from plasticity.networks.layers.dropout import WORDS
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.injection import Injection, Tail, with_companions
 from plasticity.networks.network import Block, Network
@@ -100,7 +101,8 @@ class TorsoNetwork(Network):
         modules = {path: self.get_submodule(path) for path in paths if path not in tensors}
         parameters = [f"{path}.{key}" for path, module in modules.items() for key, _ in module.named_parameters()]
         parameters += [path for path in paths if path not in modules]
-        buffers = [f"{path}.{key}" for path, module in modules.items() for key, _ in module.named_buffers()]
+        held = [f"{path}.{key}" for path, module in modules.items() for key, _ in module.named_buffers()]
+        buffers = [key for key in held if not key.endswith(f".{WORDS}")]  # random numbers of the run, which no reset repeats
         return Block(name, tuple(parameters), tuple(buffers))
 
     def _recording(self, taps: Taps | None) -> Taps | None:

@@ -30,7 +30,7 @@ def test_a_registered_class_knows_its_name() -> None:
 def test_what_comes_with_the_testbed_is_sorted() -> None:
     names = list(INTERVENTIONS)
     assert names == sorted(names)
-    assert len([cls for cls in INTERVENTIONS.values() if cls.__module__.startswith("plasticity.interventions.methods.")]) >= 42
+    assert len([cls for cls in INTERVENTIONS.values() if cls.__module__.startswith("plasticity.interventions.methods.")]) >= 43
     assert {"redo", "continual_backprop", "layer_norm", "load_balancing", "l2", "l2_init", "shrink_and_perturb", "reset"} <= set(
         names
     )

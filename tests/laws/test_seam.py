@@ -18,7 +18,7 @@ ALLOWED = {
     "metrics/measures/activity.py",
     "metrics/measures/gradients.py",
     "metrics/probe.py",
-    "metrics/measures/sharpness.py",
+    "metrics/measures/hessian.py",
     "metrics/measures/update_signs.py",
 }
 

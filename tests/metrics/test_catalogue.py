@@ -95,6 +95,8 @@ OTHERS = {
     "ntk_matrix",
     "sharpness",
     "sharpness_magnitude",
+    "hessian_trace",
+    "hessian_effective_rank",
 }
 DENSE_1, HEAD = "torso.layers.dense_1.linear", "head.linear"
 
@@ -608,7 +610,15 @@ def test_groups() -> None:
     assert list(chosen([])) == list(chosen(["default"])) == list(groups()["default"])
     assert list(chosen(["all"])) == list(CATALOGUE)
     assert list(chosen(["sharpness", "default"]))[:2] == ["sharpness", "dormant_fraction"]
-    costly = {"sharpness", "gradient_cosine", "ntk_effective_rank", "feature_drift", "weight_spectral_norm"}
+    costly = {
+        "sharpness",
+        "hessian_trace",
+        "hessian_effective_rank",
+        "gradient_cosine",
+        "ntk_effective_rank",
+        "feature_drift",
+        "weight_spectral_norm",
+    }
     assert costly.isdisjoint(groups()["default"])
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from plasticity.networks.factory import build_network
+from plasticity.networks.layers.dropout import draw, dropout_layers
 from plasticity.networks.network import Network
 from plasticity.networks.registry import TORSOS
 from plasticity.networks.spec import HeadSpec, LoadBalancingSpec, NetworkSpec
@@ -31,7 +32,10 @@ class Case:
     members: int = 1
 
     def build(self, seed: int = 0) -> Network:
-        return build_network(self.spec, self.input_shape, self.dtype, self.head, seed, self.members)
+        network = build_network(self.spec, self.input_shape, self.dtype, self.head, seed, self.members)
+        if layers := dropout_layers(network):
+            draw(layers, torch.Generator().manual_seed(seed))
+        return network
 
     def inputs(self, count: int = 6, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -95,6 +99,16 @@ CASES = {
     "resnet_plain": Case(
         ResNetSpec(widths=[], channels=[3], residual_blocks=2, load_balancing=BALANCE, convolution_biases=False), (2, 5, 5)
     ),
+    "diagonal": Case(MLPSpec(widths=[5, 4], diagonal=True, normalisation=["batch"], activations=["relu", "crelu"]), (3,)),
+    "diagonal_resnet": Case(ResNetSpec(widths=[], channels=[3, 4], residual_blocks=1, diagonal=True), (2, 6, 5)),
+    "dropout": Case(MLPSpec(widths=[5, 4, 3], dropout_rates=[0.3, 0.0, 0.6]), (3,)),
+    "dropout_conv_crelu_dueling": Case(
+        ConvSpec(widths=[5], channels=[3], pools=[2], activations=["crelu"], dropout_rates=[0.3, 0.5]),
+        (2, 8, 9),
+        HeadSpec("q", 2, dueling=True, stream_widths=(4,)),
+    ),
+    "dropout_resnet": Case(ResNetSpec(widths=[], channels=[3], residual_blocks=2, dropout_rates=[0.5]), (2, 5, 5)),
+    "dropout_ensemble": Case(SimbaSpec(widths=[4], dropout_rates=[0.5]), (3,), HeadSpec("value", 1), members=2),
     "vit": Case(ViTSpec(widths=[4], residual_blocks=2, patch_size=2), (2, 4, 6)),
     "gpt": Case(GPTSpec(widths=[4], residual_blocks=2, expansion=2), (5,), HeadSpec("classification", 7), torch.int64),
     "ensemble_noisy": Case(MLPSpec(widths=[5]), (3,), HeadSpec("value", 1, noise_deviation=0.5), members=2),

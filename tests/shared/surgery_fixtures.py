@@ -95,6 +95,11 @@ FACTORY = {
     "mlp_crelu": (MLPSpec(widths=[6, 5], activations=["crelu"]), (3,)),
     "mlp_batch_norm": (MLPSpec(widths=[6, 5], normalisation=["batch"]), (3,)),
     "mlp_batch_norm_load_balancing": (MLPSpec(widths=[6, 5], normalisation=["batch"], load_balancing=BALANCE), (3,)),
+    "mlp_diagonal": (MLPSpec(widths=[6, 5], diagonal=True), (3,)),
+    "conv_diagonal_batch_norm": (
+        ConvSpec(widths=[5], channels=[6], diagonal=True, normalisation=["batch"]),
+        (2, 5, 5),
+    ),
     "conv_conv_flatten_dense": (ConvSpec(widths=[5], channels=[6, 4], pools=[1, 2]), (2, 8, 8)),
     "conv_crelu_flatten_dense": (ConvSpec(widths=[5], channels=[6, 4], activations=["crelu"]), (2, 7, 7)),
     "conv_padded_batch_norm": (ConvSpec(widths=[5], channels=[6, 4], paddings=[1], normalisation=["batch"]), (2, 6, 6)),

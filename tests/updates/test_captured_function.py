@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.continual_backprop import ContinualBackprop
+from plasticity.interventions.methods.dropout import Dropout
 from plasticity.networks.spec import HeadSpec
 from plasticity.networks.torsos.feedforward import MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
@@ -103,7 +104,10 @@ def batch(number: int, count: int, device: torch.device) -> Batch:
 
 def updates_alike(builder: BuildPart, name: str, device: torch.device, compile: bool = False) -> None:
     """Compares twelve updates of a network that changes itself, of two sizes of minibatch, with plain ones."""
-    methods = {"continual_backprop": partial(ContinualBackprop, replacement_rate=0.2, maturity_updates=2)}
+    methods = {
+        "continual_backprop": partial(ContinualBackprop, replacement_rate=0.2, maturity_updates=2),
+        "dropout": partial(Dropout, rates=[0.3]),
+    }
     made = builder(methods, spec=MLPSpec(widths=[6], normalisation=["batch"]), optimizer=OptimizerSettings(name, 0.02))
     plain, recorded = (
         replace(made, device=device, execution=execution)("q", HeadSpec("regression", 2))

@@ -69,6 +69,7 @@ CHOICES: dict[str, Methods] = {
     "reset": {"reset": {"last_layers": 1, "every_updates": 7}},
     "adam_state_reset": {"adam_state_reset": {"every_updates": 4}},
     "anchor": {"anchor": {}},
+    "dropout": {"dropout": {"rates": [0.3]}},
 }
 AGENTS: dict[str, dict[str, Any]] = {
     "supervised": {},

@@ -79,6 +79,8 @@ def _all_charts() -> Layout:
             "Gradient entries that are 0 (fraction)": _pooled("gradient_zero_fraction"),
             "Units with hardly any gradient, GraMa (fraction)": _pooled("grama_fraction"),
             "Sharpness": _pooled("sharpness"),
+            "Trace of the Hessian": _pooled("hessian_trace"),
+            "Effective rank of the Hessian": _pooled("hessian_effective_rank"),
             "Cosine between gradients of two examples": _pooled("gradient_cosine"),
             "Effective rank of the tangent kernel": _pooled("ntk_effective_rank"),
             "Policy churn of one update (fraction)": _pooled("policy_churn"),

@@ -1,3 +1,5 @@
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -6,8 +8,12 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.parseval import Parseval, hidden_weights, parseval_gradient, parseval_penalty
+from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.networks.torsos.residual import SimbaSpec
+from plasticity.networks.torsos.resnet import ResNetSpec
+from plasticity.networks.torsos.transformer import ViTSpec
 from plasticity.optimizers.factory import OptimizerSettings
 from plasticity.updates.updater import Updater
 
@@ -35,10 +41,10 @@ CASES: dict[str, tuple[NetworkSpec, tuple[int, ...], HeadSpec, list[str]]] = {
 SHAPES = {"wide": (4, 7), "tall": (6, 3), "conv": (4, 2, 3, 3)}
 
 
-def build(case: str = "mlp", treated: bool = True, **settings: Any) -> Updater:
-    spec, inputs, head, _ = CASES[case]
+def build(case: str = "mlp", treated: bool = True, spec: dict[str, Any] | None = None, **settings: Any) -> Updater:
+    own, inputs, head, _ = CASES[case]
     methods = {"parseval": lambda: Parseval(**settings)} if treated else {}
-    return PartBuilder(spec, inputs, torch.float32, OptimizerSettings("adam", 0.02), methods)("q", head)
+    return PartBuilder(replace(own, **(spec or {})), inputs, torch.float32, OptimizerSettings("adam", 0.02), methods)("q", head)
 
 
 def loss_of(part: Updater, step: int) -> Tensor:
@@ -100,10 +106,15 @@ def test_rows_of_zeros_have_no_gradient() -> None:
         assert (gradient[1] == 0).all()
 
 
-@pytest.mark.parametrize("settings", [{}, {"groups": 2, "reference_width": 0}, {"normalise_rows": True, "scale": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"groups": 2, "reference_width": 0}, {"normalise_rows": True, "scale": 1.0}, {"diagonal": True}],
+    ids=str,
+)
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_the_penalty_in_the_loss(case: str, settings: dict[str, Any]) -> None:
-    treated, plain = build(case, coefficient=1e-4, **settings), build(case, treated=False)
+    treated = build(case, coefficient=1e-4, **settings)
+    plain = build(case, treated=False, spec={"diagonal": settings.get("diagonal", False)})
     groups, scale = settings.get("groups", 1), settings.get("scale", 2.0)
     for step in range(5):
         treated.step(loss_of(treated, step), None)
@@ -146,6 +157,82 @@ def test_rows_become_orthogonal() -> None:
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Parseval(**settings)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_diagonal_layers_are_behind_every_map_that_is_regularised_and_trained(case: str) -> None:
+    part, without = build(case, diagonal=True), build(case)
+    paths = CASES[case][3]
+    wanted = {f"{path}.diagonal.{name}" for path in paths for name in ("weight", "bias")}
+    names = {name for name, _ in part.network.named_parameters()}
+    assert names - {name for name, _ in without.network.named_parameters()} == wanted
+    assert set(hidden_weights(part.network)) == {f"{path}.linear.weight" for path in paths}  # they are not pulled themselves
+    before = {name: part.network.tensor(name).detach().clone() for name in wanted}
+    part.step(loss_of(part, 0), None)
+    assert all(not torch.equal(part.network.tensor(name), before[name]) for name in wanted)
+
+
+def test_rows_stay_of_one_length_where_the_diagonal_grows() -> None:
+    """What the layer is for: a unit wants to be large, and its row must not."""
+    lengths = []
+    for diagonal in (False, True):
+        part = build(diagonal=diagonal, coefficient=0.05, reference_width=0, spec={"normalisation": []})
+        x = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+        for _ in range(300):
+            part.step((part.forward(x) - 40 * x[:, :2].abs()).square().mean(), None)
+        lengths.append(part.network.tensor("torso.layers.dense_2.linear.weight").norm(dim=1).max().item())
+    assert lengths[1] < lengths[0]
+    assert part.network.tensor("torso.layers.dense_2.diagonal.weight").max() > 1.5
+
+
+def test_diagonal_layers_are_resumed() -> None:
+    whole, resumed = build(diagonal=True), build(diagonal=True)
+    for step in range(3):
+        whole.step(loss_of(whole, step), None)
+    resumed.load_state_dict(deepcopy(whole.state_dict()))
+    for part in (whole, resumed):
+        for step in range(3, 6):
+            part.step(loss_of(part, step), None)
+    assert all(torch.equal(one, two) for one, two in zip(whole.network.parameters(), resumed.network.parameters(), strict=True))
+
+
+def test_a_reset_unit_has_a_new_diagonal_entry() -> None:
+    part = build(diagonal=True)
+    network = part.network
+    with torch.no_grad():
+        for name in network.norm_parameters:
+            network.tensor(name).fill_(7.0)
+    mask = torch.arange(6) == 2
+    generator = torch.Generator().manual_seed(0)
+    reset_units(network, part.optimizer, {"dense_1": mask}, ResetPolicy(), generator)
+    path = "torso.layers.dense_1.diagonal"
+    assert network.tensor(f"{path}.weight").tolist() == [7.0, 7.0, 1.0, 7.0, 7.0, 7.0]
+    assert network.tensor(f"{path}.bias").tolist() == [7.0, 7.0, 0.0, 7.0, 7.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        (SimbaSpec(widths=[4]), r"torso\.embed\.0\.weight of network\.torso=simba"),
+        (ViTSpec(widths=[4], patch_size=2), r"torso\.positions of network\.torso=vit"),
+    ],
+    ids=["simba", "vit"],
+)
+def test_torsos_with_maps_outside_hidden_layers_refuse_diagonal_layers(spec: NetworkSpec, name: str) -> None:
+    methods = {"parseval": lambda: Parseval(diagonal=True)}
+    builder = PartBuilder(spec, (1, 4, 4), torch.float32, OptimizerSettings(), methods)
+    message = (
+        rf"^parseval\.diagonal=true needs a diagonal layer behind every regularised map, and {name} has none; choose mlp, conv,"
+    )
+    with pytest.raises(ValueError, match=message):
+        builder("q", HeadSpec("q", 2))
+
+
+def test_a_resnet_has_them_behind_every_convolution() -> None:
+    methods = {"parseval": lambda: Parseval(diagonal=True)}
+    spec = ResNetSpec(channels=[3, 4], residual_blocks=1)
+    network = PartBuilder(spec, (1, 6, 6), torch.float32, OptimizerSettings(), methods)("q", HeadSpec("q", 2)).network
+    assert len(network.norm_parameters) == 2 * len(hidden_weights(network)) == 2 * (1 + 2 + 3)
 
 
 def test_refusals() -> None:

@@ -1,4 +1,5 @@
 import math
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from plasticity.interventions.methods.self_normalized_resets import SelfNormaliz
 from plasticity.interventions.surgery.firing_laws import (
     exponential_percentile,
     geometric_percentile,
+    geometric_time,
     next_threshold,
     percentile_of,
     silence_before,
@@ -132,7 +134,8 @@ class Plain:
             self.silences, self.firings, self.elapsed = [], 0.0, 0.0
             if estimate is None:
                 return
-            estimate = estimate if estimate < self.threshold else 2 * self.threshold
+            if self.s.get("move") != "estimate":
+                estimate = estimate if estimate < self.threshold else 2 * self.threshold
         self.threshold = min(max(estimate, self.time), 15.0)
 
     def quantile(self) -> float | None:
@@ -187,6 +190,85 @@ def test_against_loops(trained: Any, layout: str, estimator: str, fired: str, ti
         thresholds |= set(expected)
     assert resets > 3
     assert len(thresholds) > 1
+
+
+@pytest.mark.parametrize("fired", ["any", "fraction"])
+@pytest.mark.parametrize("estimator", ["histogram", "exponential", "ema"])
+def test_thresholds_that_take_estimates_as_they_are_at_times_of_chance(trained: Any, estimator: str, fired: str) -> None:
+    settings: dict[str, Any] = {"estimator": estimator, "fired": fired, "move": "estimate"}
+    pair = trained(
+        "mlp",
+        lambda: SelfNormalizedResets(
+            rejection_probability=0.2,
+            threshold_probability=0.3,
+            firing_level=0.4,
+            decay=0.9,
+            initial_threshold_examples=3,
+            threshold_floor_examples=0,
+            threshold_cap_examples=15,
+            **settings,
+        ),
+    )
+    plain = [Plain(settings, 0.2, 1.0) for layer in pair.layers for _ in range(layer.units)]
+    places = [(layer, unit) for layer in pair.layers for unit in range(layer.units)]
+    periods, thresholds = 0, set()
+    for step in range(1, 25):
+        ends = step == pair.method.state["period_ends"]
+        logs = pair.update(step, 1)
+        resets = sum(own.see(pair.fires(*place, 0.4)) for own, place in zip(plain, places, strict=True))
+        assert int(logs["method/units_reset"]) == resets
+        assert ends == ("method/threshold" in logs)
+        if ends:
+            periods += 1
+            for own in plain:
+                own.end_period(step)
+        expected = [own.threshold for own in plain]
+        assert pair.method.state["threshold"].tolist() == pytest.approx(expected, rel=1e-4)
+        thresholds |= set(expected)
+    assert 3 < periods < 14
+    assert len(thresholds) > 2
+
+
+def test_a_period_that_always_ends_is_one_update_long(trained: Any) -> None:
+    # Nobody fires, so that it does not matter that resets draw other weights.
+    common = {"initial_threshold_examples": 20, "threshold_floor_examples": 0, "firing_level": 1e9, "rejection_probability": 0.2}
+    settings = [{"threshold_probability": 1.0}, {"threshold_every_updates": 1}]
+    seen = []
+    for own in settings:
+        pair = trained("mlp", lambda own=own: SelfNormalizedResets(**common, **own))
+        for step in range(8):
+            pair.update(step)
+        seen.append(pair.method.state["threshold"].tolist())
+    assert seen[0] == seen[1]
+    assert set(seen[0]) != {20.0}
+
+
+def test_periods_of_chance_go_on_after_a_resume(trained: Any) -> None:
+    settings = {"threshold_probability": 0.4, "move": "estimate", "estimator": "exponential", "fired": "fraction"}
+    settings |= {"initial_threshold_examples": 8, "threshold_floor_examples": 0, "firing_level": 0.6}
+    whole, resumed = (trained("mlp", lambda: SelfNormalizedResets(**settings)) for _ in range(2))
+    for step in range(6):
+        whole.update(step)
+    resumed.update(99)
+    resumed.part.load_state_dict(deepcopy(whole.part.state_dict()))
+    logs = [[pair.update(step) for step in range(6, 16)] for pair in (whole, resumed)]
+    assert [{key: float(value) for key, value in of.items()} for of in logs[0]] == [
+        {key: float(value) for key, value in of.items()} for of in logs[1]
+    ]
+    assert sum("method/threshold" in of for of in logs[0]) > 1
+    assert torch.equal(whole.method.state["threshold"], resumed.method.state["threshold"])
+    for one, two in zip(whole.part.network.parameters(), resumed.part.network.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_times_of_chance_by_hand() -> None:
+    # At 1/2 the first succeeds below 0.5, the second below 0.75, the third below 0.875.
+    uniforms = [0.0, 0.4999, 0.5, 0.7499, 0.75, 0.8751]
+    assert [geometric_time(uniform, 0.5) for uniform in uniforms] == [1, 1, 2, 2, 3, 4]
+    assert [geometric_time(uniform, 1.0) for uniform in uniforms] == [1] * 6
+    drawn = [geometric_time(float(uniform), 0.02) for uniform in torch.rand(4000, generator=torch.Generator().manual_seed(0))]
+    assert sum(drawn) / 4000 == pytest.approx(50, rel=0.05)  # three deviations of 49.5 / sqrt(4000)
+    assert sum(time > 50 for time in drawn) / 4000 == pytest.approx(0.98**50, abs=0.025)
 
 
 def test_a_unit_that_records_no_silence_keeps_its_threshold(trained: Any) -> None:
@@ -290,6 +372,12 @@ def test_activations_without_a_threshold_are_refused(
         ({"rule": "code"}, r"self_normalized_resets\.rule=code is unknown; choose from paper, published"),
         ({"initial_threshold_examples": 30_000}, r"initial_threshold_examples=30000 must be between 1 and 20000"),
         ({"threshold_floor_examples": 30_000}, r"threshold_floor_examples=30000 must be between 0 and 20000"),
+        ({"move": "shrink"}, r"self_normalized_resets\.move=shrink is unknown; choose from contract, estimate"),
+        ({"threshold_probability": 1.5}, r"self_normalized_resets\.threshold_probability=1\.5 must be between 0 and 1"),
+        (
+            {"threshold_probability": 0.5, "threshold_every_tasks": 2},
+            r"threshold_probability=0\.5 must be 0 with threshold_every_tasks=2: a period ends by chance or by tasks",
+        ),
         ({"expand": 0.5}, r"self_normalized_resets\.expand=0\.5 must be at least 1"),
         ({"bias": "keep"}, r"bias=keep is unknown; choose from zero, resample"),
     ],

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from math import sqrt
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,8 @@ def test_fan_in_by_hand() -> None:
         ("xavier_uniform", (4, 2), 9.0, Initialiser("uniform", 1.0), Initialiser("constant", 0.0)),  # sqrt(6/(2+4))
         ("xavier_uniform", (4, 2, 2, 2), 9.0, Initialiser("uniform", 0.5), Initialiser("constant", 0.0)),  # sqrt(6/(8+16))
         ("orthogonal", (5, 12), 2.0, Initialiser("orthogonal", 2.0), Initialiser("constant", 0.0)),
+        ("absolute_default", (5, 16), 2.0, Initialiser("absolute_uniform", 0.25), Initialiser("absolute_uniform", 0.25)),
+        ("absolute_kaiming_normal", (5, 16), 2.0, Initialiser("absolute_normal", 0.5), Initialiser("constant", 0.0)),  # 2 / 4
     ],
 )
 def test_bounds_by_hand(name: str, shape: tuple[int, ...], gain: float, weight: Initialiser, bias: Initialiser) -> None:
@@ -47,6 +50,51 @@ def test_a_constant_draws_nothing() -> None:
     before = generator.get_state()
     assert Initialiser("constant", 0.5).sample(torch.Size([2, 2]), generator).tolist() == [[0.5, 0.5], [0.5, 0.5]]
     assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal"])
+def test_absolute_values_are_those_of_the_same_draws(kind: str) -> None:
+    drawn = [
+        Initialiser(own, 0.5).sample(torch.Size([4, 3]), torch.Generator().manual_seed(1)) for own in (kind, f"absolute_{kind}")
+    ]
+    assert drawn[0].min() < 0
+    assert torch.equal(drawn[1], drawn[0].abs())
+    assert Initialiser(f"absolute_{kind}", 0.5).independent
+
+
+def test_means_by_hand() -> None:
+    # The mean of |x| is half the bound for a uniform x, and sqrt(2 / pi) = 0.7979 deviations for a normal one.
+    for initialiser, mean in [
+        (Initialiser("constant", 3.0), 3.0),
+        (Initialiser("uniform", 2.0), 0.0),
+        (Initialiser("orthogonal", 2.0), 0.0),
+        (Initialiser("absolute_uniform", 2.0), 1.0),
+        (Initialiser("absolute_normal", 2.0), 1.5958),
+    ]:
+        assert initialiser.mean == pytest.approx(mean, rel=1e-4)
+        sample = initialiser.sample(torch.Size([300, 400]), torch.Generator().manual_seed(0))
+        assert sample.mean().item() == pytest.approx(mean, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["default", "kaiming_uniform", "kaiming_normal", "xavier_uniform"])
+def test_with_absolute_values_every_unit_behind_the_first_layer_is_on_one_side(build: Build, name: str) -> None:
+    settings: dict[str, Any] = {"torso": "conv", "channels": [3, 4], "widths": [6, 5], "normalisation": ["batch"]}
+    plain = build((2, 8, 8), **settings, initialiser=name)
+    network = build((2, 8, 8), **settings, initialiser=f"absolute_{name}")
+    for path, parameter in network.named_parameters():
+        assert torch.equal(parameter, plain.get_parameter(path).abs())
+    network = build((2, 8, 8), **settings | {"normalisation": []}, initialiser=f"absolute_{name}")
+    with network.taps.record():
+        network(torch.randn(20, 2, 8, 8, generator=torch.Generator().manual_seed(0)))
+    first, *others = network.taps.pre.values()
+    assert first.min() < 0
+    assert len(others) == 3
+    assert all(layer.min() > 0 for layer in others)
+
+
+def test_there_are_no_absolute_orthogonal_values() -> None:
+    with pytest.raises(ValueError, match=r"^network\.initialiser=absolute_orthogonal is unknown"):
+        initialisers_for("absolute_orthogonal", torch.empty(3, 3), 1.0)
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (8, 3), (4, 2, 3, 3)])
