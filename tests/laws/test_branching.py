@@ -25,7 +25,7 @@ from plasticity.updates.hooks import Hooks
 Branched = Callable[..., Any]
 # Built into the network, so that they cannot be attached by hand: those that change nothing where a run branches, and the others.
 BUILT_IN = [name for name in built_in_interventions() if INTERVENTIONS[name].build is not Intervention.build]
-HARMLESS = ["load_balancing", "plasticity_injection"]
+HARMLESS = ["load_balancing", "parseval", "plasticity_injection"]
 ATTACHED = [name for name in built_in_interventions() if name not in BUILT_IN and name != "dr3"]  # which is for values
 
 
