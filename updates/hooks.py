@@ -58,16 +58,26 @@ class Hooks:
         self._recompute: Callable[[], Tensor] | None = None
         self._has_terms = False
 
-    def attach(self, optimizer: Optimizer, compile: bool) -> None:
+    def attach(
+        self, optimizer: Optimizer, compile: bool, kept: Collection[str] = (), restore: Callable[[], None] | None = None
+    ) -> None:
         """Attaches the interventions.
 
         Args:
             optimizer: Holds every parameter of the network once.
             compile: Whether ``measure`` runs as compiled functions.
+            kept: Where a run branches, the methods that it had before; they come first.
+            restore: Called after those and before the others: it undoes what the first have drawn and will be given back.
         """
         self._optimizer = optimizer
+        before = [name for name in self.interventions if name in kept]
+        for name in before:
+            self.interventions[name].attach(self.view(name))
+        if restore is not None:
+            restore()
         for name, intervention in self.interventions.items():
-            intervention.attach(self.view(name))
+            if name not in before:
+                intervention.attach(self.view(name))
         named = {name: value.detach() for name, value in self._network.named_parameters()}
         self._measures = [self._measure_of(method, named, compile) for method in self.measuring]
 

@@ -86,11 +86,10 @@ class Updater:
         self.optimizer = optimizer
         self._rates = ScheduledRates(optimizer, schedule)  # of the rates as this run has them
         self._branches = origin is not None
-        if origin is not None:
-            network.load_state_dict(_filled_up(origin["network"], network))
-            if "optimizer" in origin:
-                optimizer.load_state_dict(origin["optimizer"])
-        self.hooks.attach(optimizer, execution.compile)
+        if origin is None:
+            self.hooks.attach(optimizer, execution.compile)
+        else:
+            self.hooks.attach(optimizer, execution.compile, origin["interventions"], lambda: self._adopt(origin))
         network.taps.keeps_graph = bool(self.hooks.needs_graph)
         self._records = self.hooks.taps_wanted or bool(self.hooks.measuring)
         self.initial = {name: value.detach().clone() for name, value in network.named_parameters()}
@@ -301,6 +300,12 @@ class Updater:
         self.hooks.load_state_dict(state, self.steps)
         self.trace.load_state_dict(state["trace"], self.device)
         self.examples.load_state_dict(state["examples"], self.device)
+
+    def _adopt(self, origin: Mapping[str, Any]) -> None:
+        """Gives network and optimizer what the part has in another run."""
+        self.network.load_state_dict(_filled_up(origin["network"], self.network))
+        if "optimizer" in origin:
+            self.optimizer.load_state_dict(origin["optimizer"])
 
     def _forward(self, inputs: Tensor, network: Network) -> Tensor:
         if self.execution.autocast is None:
