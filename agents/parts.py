@@ -1,12 +1,14 @@
 """Building the trained parts of an agent: specification, network, optimizer, interventions, updater, in that order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
+from plasticity.agents.part_origin import PartOrigin, refuse_another_function
 from plasticity.interventions.base import Intervention
 from plasticity.networks.factory import build_network
+from plasticity.networks.network import Network
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.optimizers.factory import OptimizerSettings, build_optimizer
 from plasticity.settings.seeding import derive_seed
@@ -32,6 +34,7 @@ class PartBuilder:
         channels_last: Whether weights of convolutions are laid out channels last, which is faster; their shape stays.
         part_specs: Networks of parts, by name, that differ from ``spec``.
         part_optimizers: Optimizers of parts, by name, that differ from ``optimizer``.
+        origin: The parts of the run that this one branches from, by name; None for a run with weights of its own.
     """
 
     spec: NetworkSpec
@@ -45,6 +48,7 @@ class PartBuilder:
     channels_last: bool = True
     part_specs: Mapping[str, NetworkSpec] = field(default_factory=dict)
     part_optimizers: Mapping[str, OptimizerSettings] = field(default_factory=dict)
+    origin: Mapping[str, PartOrigin] | None = None
 
     def __call__(self, name: str, head: HeadSpec, input_shape: Sequence[int] | None = None, members: int = 1) -> Updater:
         """Builds one part.
@@ -59,18 +63,29 @@ class PartBuilder:
             ValueError: If an intervention cannot work on this network or optimizer.
         """
         chosen = {key: method for key, make in self.interventions.items() if _acts_on(method := make(), name)}
-        spec = replace(self.part_specs.get(name, self.spec))
-        for method in chosen.values():
-            spec = method.build(spec)
-        seed = derive_seed(self.seed, name, "network")
         shape, dtype = (self.input_shape, self.input_dtype) if input_shape is None else (input_shape, torch.float32)
-        network = build_network(spec, shape, dtype, head, seed, members).to(self.device)
-        if self.channels_last:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in PyTorch's types too late
+        spec = self.part_specs.get(name, self.spec)
+
+        def built(methods: Iterable[Intervention]) -> Network:
+            full = replace(spec)
+            for method in methods:
+                full = method.build(full)
+            network = build_network(full, shape, dtype, head, derive_seed(self.seed, name, "network"), members).to(self.device)
+            if self.channels_last:
+                network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # typed too late
+            return network
+
+        network = built(chosen.values())
         settings = self.part_optimizers.get(name, self.optimizer)
         optimizer = build_optimizer(settings, network, derive_seed(self.seed, name, "optimizer"))
+        state = None
+        if self.origin is not None:
+            origin = self.origin[name]
+            kept = origin.state["interventions"]
+            refuse_another_function(name, network, lambda: built(m for key, m in chosen.items() if key in kept), origin, chosen)
+            state = origin.adopted(settings, optimizer)
         bound, schedule = settings.max_gradient_norm, settings.rate_schedule
-        return Updater(name, network, optimizer, chosen, self.seed, bound, self.execution, schedule)
+        return Updater(name, network, optimizer, chosen, self.seed, bound, self.execution, schedule, state)
 
 
 def _acts_on(method: Intervention, part: str) -> bool:

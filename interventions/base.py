@@ -21,7 +21,8 @@ class Update(NamedTuple):
     """What a hook may see of one update: a part's network and optimizer, never the agent, the environment or the loop.
 
     Attributes:
-        step: Updates of this part so far, this one included: 1 in the first. 0 in ``attach``.
+        step: Updates of this part since the method was attached, this one included: 1 in the first. 0 in ``attach``. Of a method
+            that is added where a run branches it is less than the part's own count.
         network: The network that is trained; its values may be changed in place, its structure may not.
         optimizer: Its optimizer.
         batch: What the agent learns from in this update, a named tuple with a field ``inputs``; None in ``attach`` and
@@ -62,6 +63,7 @@ class Intervention(Settings):
         build -> [network built] -> [optimizer built] -> attach
         every update: loss -> [backward] -> after_backward -> [clip, finite check, optimizer.step] -> measure -> after_step
         at a task switch: task_switch
+        where it is added to a run that branches: attach, with the weights and the optimizer as they are there; then branch
 
     Attributes:
         name: The registered name.
@@ -86,7 +88,7 @@ class Intervention(Settings):
         return spec
 
     def attach(self, u: Update) -> None:
-        """Prepares ``self.state`` for a network that has its initial weights.
+        """Prepares ``self.state`` for a network that has its initial weights, or those of the run that it branches from.
 
         Raises:
             ValueError: If the method cannot work on this network or optimizer.
@@ -121,6 +123,10 @@ class Intervention(Settings):
 
     def task_switch(self, u: Update, task: int) -> Logs:
         """May edit what ``after_step`` may. Runs between the last update on the old task and the first on ``task``."""
+        return {}
+
+    def branch(self, u: Update) -> Logs:
+        """May edit what ``after_step`` may, where the method has just been added to a run that branches, before its next step."""
         return {}
 
     def evaluation_network(self, u: Update) -> Network:

@@ -16,23 +16,41 @@ from plasticity.settings.fields import setting
 
 @dataclass
 class Scheduled(Intervention):
-    """A method that acts at announced task switches, periodically, or after given updates. Subclasses write ``act``."""
+    """A method that acts at announced task switches, periodically, after given updates, or where it is added to a run.
+
+    Subclasses write ``act``. One that reads activations acts in the first update where it is added, since there are none before.
+    """
 
     every_updates: int = setting(0, "Period in updates, 0 for never.", low=0, kw_only=True)
     at_updates: list[int] = setting([], "Single updates after which it also happens, counted from 1.", low=1, kw_only=True)
     at_task_switch: bool = setting(True, "Whether it also happens at every announced task switch.", kw_only=True)
+    at_branch: bool = setting(True, "Whether it also happens where it is added to a run that branches.", kw_only=True)
 
     def act(self, u: Update) -> Logs:
         """Does what the method does."""
         raise NotImplementedError
 
+    def attach(self, u: Update) -> None:
+        """Prepares to remember that it is due, if it cannot act at once."""
+        if self.needs_taps:
+            self.state["due"] = False
+
     def after_step(self, u: Update) -> Logs:
         """Acts when the period is over, or this update is one of those given."""
-        return self.act(u) if is_multiple(u.step, self.every_updates) or u.step in self.at_updates else {}
+        due = self.needs_taps and self.state["due"]
+        if due:
+            self.state["due"] = False
+        return self.act(u) if due or is_multiple(u.step, self.every_updates) or u.step in self.at_updates else {}
 
     def task_switch(self, u: Update, task: int) -> Logs:
         """Acts if asked to."""
         return self.act(u) if self.at_task_switch else {}
+
+    def branch(self, u: Update) -> Logs:
+        """Acts if asked to, at once or in the first update."""
+        if self.at_branch and self.needs_taps:
+            self.state["due"] = True
+        return self.act(u) if self.at_branch and not self.needs_taps else {}
 
 
 def copy_again(network: Network, copies: Mapping[str, Network]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from torch import nn
 
 from plasticity.agents.agent import Agent
 from plasticity.agents.factory import build_agent
+from plasticity.agents.part_origin import PartOrigin
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.supervised.agent import SupervisedLearner
 from plasticity.envs.factory import build_stream
@@ -39,10 +41,14 @@ class Assembly(NamedTuple):
     observers: dict[str, Observer]
 
 
-def assemble(plan: Plan) -> Assembly:
+def assemble(plan: Plan, origin: Mapping[str, PartOrigin] | None = None) -> Assembly:
     """Builds a run.
 
     Sets PyTorch's thread count for the process, and what becomes of its freed memory.
+
+    Args:
+        plan: What to build.
+        origin: The agent's parts in the run that this one branches from, by name; None for a run that begins by itself.
 
     Raises:
         ValueError: If the parts of the plan do not fit together.
@@ -73,6 +79,7 @@ def assemble(plan: Plan) -> Assembly:
         channels_last=plan.run.channels_last,
         part_specs=plan.network_parts,
         part_optimizers=plan.optimizer_parts,
+        origin=origin,
     )
     agent = build_agent(plan.agent_name, plan.agent, problem, builder, plan.choices["agent"])
     _refuse_unknown_parts(plan, agent)
@@ -132,7 +139,7 @@ def _own_examples(plan: Plan, agent: Agent, stream: Stream) -> OwnExamples | Non
 
 def _another_learner(plan: Plan, problem: Problem, builder: PartBuilder, seed: int) -> SupervisedLearner:
     """Builds a learner like that of the run, with another seed."""
-    agent = build_agent(plan.agent_name, plan.agent, problem, replace(builder, seed=seed))
+    agent = build_agent(plan.agent_name, plan.agent, problem, replace(builder, seed=seed, origin=None))
     assert isinstance(agent, SupervisedLearner)
     return agent
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from hydra.errors import HydraException
 
 from plasticity.training.assembly import assemble
+from plasticity.training.branching.grid import BranchRun
 from plasticity.training.config.grid import GridRun, launch, run_grid
 from plasticity.training.config.parsing import Command, Evaluate, Grid, Report, Show, Train, parse
 from plasticity.training.entry import program
@@ -54,21 +55,22 @@ def perform(command: Command) -> int:
 
             print(f"The report is {report(folders, out, bundle, baseline)}")
             return 0
-        case Train(plan, words, given, resume, settings):
-            outcome = run(plan, given, words, resume, settings)
+        case Train(plan, words, given, resume, settings, origin):
+            outcome = run(plan, given, words, resume, settings, origin)
             _report(outcome)
             return 0 if outcome.finished else EXIT_CODE
-        case Grid(runs, said, notes, launcher, plans, given, own):
+        case Grid(runs, said, notes, launcher, plans, given, own, branches):
             for note in notes:
                 print(f"note: {note}", file=sys.stderr)
-            for plan in plans:  # built once, on this machine's CPU, so that what does not fit is refused before any run starts
+            for plan in (
+                () if branches else plans
+            ):  # built once, on this machine's CPU, so that what does not fit is refused before any run starts
                 assemble(replace(plan, run=replace(plan.run, device="cpu"))).stream.close()
             default = default_run_dir(plans[0].config, grid=True)
             absent = [path for path in default.parents if not path.exists()]
             folder = given or create_grid_folder(default)
-            return run_grid(
-                folder, lambda: launch(runs, GridRun(said, own), folder, launcher), made=[] if given else [folder, *absent]
-            )
+            task = BranchRun(said, own) if branches else GridRun(said, own)
+            return run_grid(folder, lambda: launch(runs, task, folder, launcher), made=[] if given else [folder, *absent])
         case Study():
             from plasticity.training.studies.running import run_study
 

@@ -9,13 +9,17 @@ from typing import Any, Final
 
 from plasticity.agents.agent import Agent
 from plasticity.envs.simulation.failure import EnvironmentFailure
+from plasticity.interventions.base import Logs
 from plasticity.training.assembly import Assembly, assemble
+from plasticity.training.branching.point import BranchPoint
+from plasticity.training.branching.starting import begin
 from plasticity.training.config.settings import Plan
 from plasticity.training.evaluation.episodes import protocol
 from plasticity.training.loop import train
 from plasticity.training.observation import Observers
 from plasticity.training.saving.checkpoint import discard_after, latest_checkpoint, load_checkpoint, require_match, require_run
 from plasticity.training.saving.provenance import differences, provenance
+from plasticity.training.saving.resuming import MAY_CHANGE
 from plasticity.training.saving.run_folder import (
     can_start_again,
     config_remark,
@@ -23,6 +27,7 @@ from plasticity.training.saving.run_folder import (
     default_run_dir,
     known_of,
     occupied,
+    remove_run_folder,
     start_again,
     update_run_folder,
 )
@@ -37,27 +42,6 @@ from plasticity.training.tracking.progress import ProgressWriter, summary_lines
 from plasticity.training.tracking.tensorboard_writer import TensorBoardWriter
 from plasticity.training.tracking.tracker import Tracker, Writer
 
-# What may change when a run goes on: how far, how fast, and what is watched; none of it changes what is learned.
-MAY_CHANGE: Final = (
-    "choices",
-    "steps",
-    "device",
-    "threads",
-    "log_every_steps",
-    "progress",
-    "run_dir",
-    "resume",
-    "plugins",
-    "mode",
-    "video",
-    "metrics",
-    "probe",
-    "evaluation",
-    "task_evaluation",
-    "checkpoint",
-    "agent.replay_folder",
-    "env.keep_on",
-)
 _SHOWN_WITH_HPARAMS: Final = (
     "rollout/return",
     "online/accuracy",
@@ -67,6 +51,30 @@ _SHOWN_WITH_HPARAMS: Final = (
     "plasticity/effective_rank",
     "probe/relative_loss",
 )
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """With what a run begins, or goes on.
+
+    Attributes:
+        state: Checkpoint that agent, stream and observers have been restored from, or None.
+        unfinished: Its step that was not completed.
+        remarks: Lines for the notes.
+        removable: Whether this process made the folder.
+        branch: Values of methods that acted where the run branched; None for a run that does not begin as a branch.
+    """
+
+    state: Mapping[str, Any] | None = None
+    unfinished: Step | None = None
+    remarks: Sequence[str] = ()
+    removable: bool = False
+    branch: Logs | None = None
+
+    @property
+    def written(self) -> Mapping[str, Any] | None:
+        """The state that the folder's files go on from; None for a folder that is new."""
+        return self.state if self.branch is None else None
 
 
 @dataclass(frozen=True)
@@ -89,9 +97,14 @@ class Outcome:
 
 
 def run(
-    plan: Plan, folder: Path | None, overrides: Sequence[str], resume: bool = False, settings: Sequence[Path] = ()
+    plan: Plan,
+    folder: Path | None,
+    overrides: Sequence[str],
+    resume: bool = False,
+    settings: Sequence[Path] = (),
+    origin: BranchPoint | None = None,
 ) -> Outcome:
-    """Trains, from the start or from the newest checkpoint of ``folder``.
+    """Trains, from the start, from the newest checkpoint of ``folder``, or from that of another run.
 
     Args:
         plan: What to run.
@@ -99,6 +112,7 @@ def run(
         overrides: Words of the command line, kept in the folder.
         resume: Whether to go on with what the folder holds; from the start if it holds no checkpoint yet.
         settings: The user's YAML files that the plan came from; their hashes are kept in the folder.
+        origin: Where another run is branched from; None for a run that begins by itself.
 
     Raises:
         ValueError: If the plan cannot be run, the folder holds another run or is in use, or there is nothing to resume.
@@ -108,14 +122,22 @@ def run(
         KeyboardInterrupt: If the user stops it before there is anything to go on from.
     """
     with STOP.installed():
-        if folder is not None and (resume or can_start_again(folder, overrides)):
+        if folder is not None and origin is not None and not resume and can_start_again(folder, overrides):
+            remove_run_folder(folder)  # a branch is saved as it begins: this one had not begun
+        elif folder is not None and (resume or can_start_again(folder, overrides)):
             return _resume(plan, folder, overrides, settings)
-        return _start(plan, folder, overrides, settings)
+        return _start(plan, folder, overrides, settings, origin)
 
 
-def _start(plan: Plan, folder: Path | None, overrides: Sequence[str], settings: Sequence[Path]) -> Outcome:
+def _start(
+    plan: Plan, folder: Path | None, overrides: Sequence[str], settings: Sequence[Path], origin: BranchPoint | None
+) -> Outcome:
     with STOP.reading():
-        assembly = assemble(plan)
+        branch = None if origin is None else begin(plan, origin)
+        assembly = assemble(plan) if branch is None else branch.assembly
+    beginning = Beginning(removable=True)
+    if branch is not None:
+        beginning = Beginning(branch.state, branch.unfinished, removable=True, branch=branch.logs)
     with STOP.stepping():
         name = folder or default_run_dir(plan.config, grid=False)
         built = structure_hash(assembly.agent)
@@ -123,7 +145,7 @@ def _start(plan: Plan, folder: Path | None, overrides: Sequence[str], settings: 
             name, plan.config, overrides, free_name=folder is None, settings=settings, structure=built
         )
         with occupied(folder), _saying_where(folder):
-            return _train(replace(plan, config=config), folder, assembly, None, removable=True)
+            return _train(replace(plan, config=config), folder, assembly, beginning)
 
 
 def _resume(plan: Plan, folder: Path, overrides: Sequence[str], settings: Sequence[Path]) -> Outcome:
@@ -140,69 +162,55 @@ def _resume(plan: Plan, folder: Path, overrides: Sequence[str], settings: Sequen
             if state is None:
                 print(f"note: {folder} holds no checkpoint yet; the run begins from its start", file=sys.stderr)
                 start_again(folder, plan.config, overrides, settings, structure_hash(assembly.agent))
-                return _train(plan, folder, assembly, None)
+                return _train(plan, folder, assembly, Beginning())
             for line in remarks:
                 print(f"warning: {line}", file=sys.stderr)
             discard_after(folder, state["step"])
             update_run_folder(folder, plan.config, overrides, state["step"], settings)
-            return _train(plan, folder, assembly, state, unfinished, remarks)
+            return _train(plan, folder, assembly, Beginning(state, unfinished, remarks))
 
 
-def _train(
-    plan: Plan,
-    folder: Path,
-    assembly: Assembly,
-    state: Mapping[str, Any] | None,
-    unfinished: Step | None = None,
-    remarks: Sequence[str] = (),
-    *,
-    removable: bool = False,
-) -> Outcome:
+def _train(plan: Plan, folder: Path, assembly: Assembly, beginning: Beginning) -> Outcome:
     stream = assembly.stream
     resumed = len(known_of(folder).get("resumed", ()))
     status = StatusFile(folder, lambda: stream.step, plan.run.steps, resumed)
     with status.kept():
-        outcome = _tracked(plan, folder, assembly, state, unfinished, remarks, status, removable)
+        outcome = _tracked(plan, folder, assembly, beginning, status)
         status.end(FINISHED if outcome.finished else STOPPED)
     return outcome
 
 
-def _tracked(
-    plan: Plan,
-    folder: Path,
-    assembly: Assembly,
-    state: Mapping[str, Any] | None,
-    unfinished: Step | None,
-    remarks: Sequence[str],
-    status: StatusFile,
-    removable: bool,
-) -> Outcome:
+def _tracked(plan: Plan, folder: Path, assembly: Assembly, beginning: Beginning, status: StatusFile) -> Outcome:
     agent, stream, observers = assembly
-    step = None if state is None else int(state["step"])
-    board = TensorBoardWriter(folder, step, state["tracker"]["latest"] if state else ())
-    tables = CsvWriter(folder / "metrics.csv", step, state["files"] if state else {})
+    state, written = beginning.state, beginning.written
+    step = None if written is None else int(written["step"])
+    board = TensorBoardWriter(folder, step, written["tracker"]["latest"] if written else ())
+    tables = CsvWriter(folder / "metrics.csv", step, written["files"] if written else {})
     writers: list[Writer] = [tables, ArrayWriter(folder / ARRAYS, step), board, status]
-    bar = ProgressWriter(plan.run.steps, step or 0) if plan.run.progress else None
+    bar = ProgressWriter(plan.run.steps, stream.step) if plan.run.progress else None
     writers += [] if bar is None else [bar]
     moved = None if bar is None else bar.move
     tracker = Tracker(writers, plan.run.log_every_steps, notes=folder / "notes.log", text=board.text, moved=moved)
-    if state is None:
+    if written is None:
         board.hparams({**_choices(plan), **dict(_flatten(plan.config))}, _SHOWN_WITH_HPARAMS)
     watching = Observers(observers, tracker)
-    saver = RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker, observers, tables, removable, status)
+    saver = RunSaver(folder, plan.checkpoint, plan.config, agent, stream, tracker, observers, tables, beginning.removable, status)
     with saver, tracker:
         if state is not None:
             tracker.load_state_dict(state["tracker"])
-        for line in remarks:
+        for line in beginning.remarks:
             tracker.remark("resume", line)
         for line in getattr(stream, "notes", ()):
             tracker.note("env", line)
         if "evaluation" in observers:
             tracker.note("evaluation", protocol(plan.evaluation, plan.env, stream))
-        if state is None:
+        if written is None:
             STOP.raise_if_asked()
+        if beginning.branch is not None:  # with files of its own from here on: its parent may be moved or deleted
+            tracker.write_measured(stream.step, beginning.branch) if beginning.branch else None
+            saver.save(beginning.unfinished)
         try:
-            finished = train(agent, stream, watching, tracker, saver, plan.run.steps, unfinished)
+            finished = train(agent, stream, watching, tracker, saver, plan.run.steps, beginning.unfinished)
         except ValueError as error:  # not a word of the command line any more: its author wants to see where
             raise RuntimeError(f"at step {stream.step} of {folder}: {error}") from error
         if finished:
@@ -232,6 +240,8 @@ def _saying_where(folder: Path) -> Iterator[None]:
 def _load(plan: Plan, folder: Path) -> dict[str, Any] | None:
     """Returns the state to go on from, or None without a checkpoint."""
     path = latest_checkpoint(folder)
+    if path is None and "branch" in plan.config:
+        raise ValueError(f"resume={folder}: the branch was ended before it was saved; begin it again, by branch.run=")
     if path is None:
         return None
     state = load_checkpoint(path)

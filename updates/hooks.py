@@ -1,6 +1,6 @@
 """The interventions of a part: their hooks, called in the order of the config, each with its own view of the update."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -52,21 +52,32 @@ class Hooks:
         self._optimizer: Optimizer
         self._measures: list[Callable[[], object]] = []
         self._step = 0
+        self._begun = dict.fromkeys(self.interventions, 0)  # updates of the part before the method was attached
         self._batch: Batch | None = None
         self._loss: Tensor | None = None
         self._recompute: Callable[[], Tensor] | None = None
         self._has_terms = False
 
-    def attach(self, optimizer: Optimizer, compile: bool) -> None:
+    def attach(
+        self, optimizer: Optimizer, compile: bool, kept: Collection[str] = (), restore: Callable[[], None] | None = None
+    ) -> None:
         """Attaches the interventions.
 
         Args:
             optimizer: Holds every parameter of the network once.
             compile: Whether ``measure`` runs as compiled functions.
+            kept: Where a run branches, the methods that it had before; they come first.
+            restore: Called after those and before the others: it undoes what the first have drawn and will be given back.
         """
         self._optimizer = optimizer
+        before = [name for name in self.interventions if name in kept]
+        for name in before:
+            self.interventions[name].attach(self.view(name))
+        if restore is not None:
+            restore()
         for name, intervention in self.interventions.items():
-            intervention.attach(self.view(name))
+            if name not in before:
+                intervention.attach(self.view(name))
         named = {name: value.detach() for name, value in self._network.named_parameters()}
         self._measures = [self._measure_of(method, named, compile) for method in self.measuring]
 
@@ -74,7 +85,9 @@ class Hooks:
         """Returns what the method of that name may see at this moment."""
         taps, generator = self._network.taps, self._generators[name]
         more = self._loss, self._recompute, self._has_terms
-        return Update(self._step, self._network, self._optimizer, self._batch, taps, generator, self.copies, *more)
+        return Update(
+            self._step - self._begun[name], self._network, self._optimizer, self._batch, taps, generator, self.copies, *more
+        )
 
     def overrides(self, hook: str) -> bool:
         """Tells whether any method overrides a hook."""
@@ -128,6 +141,14 @@ class Hooks:
             _collect(logs, name, intervention.task_switch(view, task))
         return logs
 
+    def at_branch(self, names: Collection[str]) -> Logs:
+        """Tells the interventions of those names that they have just been added to a run that goes on."""
+        logs: Logs = {}
+        for name in names:
+            view = self.view(name)._replace(batch=None, taps=Taps())
+            _collect(logs, name, self.interventions[name].branch(view))
+        return logs
+
     def evaluation_network(self) -> Network:
         """Returns the network to act with and to evaluate, which an intervention may replace by an average of its own."""
         network = self._network
@@ -137,17 +158,22 @@ class Hooks:
         return network
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the states of interventions and generators."""
+        """Returns the states of interventions, their clocks and generators."""
         return {
             "interventions": {name: intervention.state_dict() for name, intervention in self.interventions.items()},
+            "begun": dict(self._begun),
             "generators": {name: generator.get_state() for name, generator in self._generators.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
-        """Restores what ``state_dict`` returned after ``step`` updates."""
+        """Restores what ``state_dict`` returned after ``step`` updates; methods of which it holds nothing begin with the next."""
         self._step = step
         for name, intervention in self.interventions.items():
+            if name not in state["interventions"]:
+                self._begun[name] = step
+                continue
             intervention.load_state_dict(state["interventions"][name])
+            self._begun[name] = state["begun"][name]
             restore_generator(self._generators[name], state["generators"][name])
 
     def _measure_of(self, method: Intervention, named: dict[str, Tensor], compile: bool) -> Callable[[], object]:

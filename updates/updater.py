@@ -1,6 +1,6 @@
 """The one seam: every backward pass and every optimizer step of the testbed's agents happens in ``Updater.step``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +33,9 @@ class Updater:
         max_gradient_norm: Bound of the joint gradient norm, or None.
         execution: How updates are carried out.
         schedule: What becomes of the optimizer's learning rates.
+        origin: State of this part in the run that this one branches from, without ``optimizer`` if that begins afresh. Network
+            and optimizer have it before any method is attached; the rest is restored by ``load_state_dict``, which then leaves
+            both alone, and begins with methods of which the state holds nothing.
 
     Attributes:
         steps: Updates so far.
@@ -57,6 +60,7 @@ class Updater:
         max_gradient_norm: float | None = None,
         execution: Execution = EAGER,
         schedule: Schedule = CONSTANT,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         if execution.as_function and (network.noisy_layers or network.spec.injected_layers):
             what = "noisy layers" if network.noisy_layers else "plasticity_injection"
@@ -80,8 +84,12 @@ class Updater:
             reason = "which differentiates the training forward"
             raise ValueError(f"{execution.name} does not work with {method}, {reason}; choose {execution.remedy}")
         self.optimizer = optimizer
-        self._rates = ScheduledRates(optimizer, schedule)
-        self.hooks.attach(optimizer, execution.compile)
+        self._rates = ScheduledRates(optimizer, schedule)  # of the rates as this run has them
+        self._branches = origin is not None
+        if origin is None:
+            self.hooks.attach(optimizer, execution.compile)
+        else:
+            self.hooks.attach(optimizer, execution.compile, origin["interventions"], lambda: self._adopt(origin))
         network.taps.keeps_graph = bool(self.hooks.needs_graph)
         self._records = self.hooks.taps_wanted or bool(self.hooks.measuring)
         self.initial = {name: value.detach().clone() for name, value in network.named_parameters()}
@@ -244,6 +252,10 @@ class Updater:
         """Tells the interventions that ``task`` begins."""
         return self.hooks.task_switch(task)
 
+    def at_branch(self, names: Collection[str]) -> Logs:
+        """Tells the interventions of those names, which the run that this one branches from does not have, that they begin."""
+        return self.hooks.at_branch([name for name in names if name in self.interventions])
+
     def evaluation_network(self) -> Network:
         """Returns the network to act with and to evaluate, which an intervention may replace by an average of its own."""
         return self.hooks.evaluation_network()
@@ -272,21 +284,28 @@ class Updater:
         """Restores what ``state_dict`` returned.
 
         Raises:
-            ValueError: If the checkpoint was made with other interventions.
+            ValueError: If the checkpoint was made with other interventions, and this is no branch.
         """
         saved, present = list(state["interventions"]), list(self.interventions)
-        if saved != present:
+        if saved != present and not self._branches:
             raise ValueError(f"part {self.part}: the checkpoint was made with interventions {saved}, this run has {present}")
         self.steps = state["steps"]
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if not self._branches:
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["initial"].items():
             self.initial[name].copy_(value)
         for name, network in self.copies.items():
-            network.load_state_dict(state["copies"][name])
+            network.load_state_dict(_filled_up(state["copies"][name], network) if self._branches else state["copies"][name])
         self.hooks.load_state_dict(state, self.steps)
         self.trace.load_state_dict(state["trace"], self.device)
         self.examples.load_state_dict(state["examples"], self.device)
+
+    def _adopt(self, origin: Mapping[str, Any]) -> None:
+        """Gives network and optimizer what the part has in another run."""
+        self.network.load_state_dict(_filled_up(origin["network"], self.network))
+        if "optimizer" in origin:
+            self.optimizer.load_state_dict(origin["optimizer"])
 
     def _forward(self, inputs: Tensor, network: Network) -> Tensor:
         if self.execution.autocast is None:
@@ -295,3 +314,8 @@ class Updater:
         with torch.autocast(self.device.type, self.execution.autocast):
             outputs: Tensor = network(inputs)
         return outputs.float()
+
+
+def _filled_up(state: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """Returns the state of a network with buffers of its own where the state has none: those of layers that were added to it."""
+    return {**network.state_dict(), **state}

@@ -103,6 +103,12 @@ class DASH(Scheduled):
             logs |= self.act(u)
         return logs
 
+    def branch(self, u: Update) -> Logs:
+        """Begins to collect, for one update if no other number is given: there are no gradients before."""
+        if self.at_branch:
+            self.state["updates_to_collect"] = max(1, self.collect_updates)
+        return {}
+
     def act(self, u: Update) -> Logs:
         """Shrinks, or begins to collect."""
         if self.collect_updates == 0:

@@ -49,6 +49,7 @@ class HareAndTortoise(Scheduled):
     )
     every_updates: int = setting(1000, "Period in updates, 0 for never.", low=0, kw_only=True)
     at_task_switch: bool = setting(False, "Whether it happens at announced task switches.", kw_only=True)
+    at_branch: bool = setting(False, "Whether it happens where it is added, which changes no weights.", kw_only=True)
 
     no_effect: ClassVar = {"momentum": 0.0, "every_updates": 3}
 

@@ -67,6 +67,7 @@ class PerturbByDormancy(Scheduled):
 
     def attach(self, u: Update) -> None:
         """Chooses the parameters."""
+        super().attach(u)
         require_restart(self.name, self.optimizer_state, u.optimizer)
         network = u.network
         if not (network.units.layers or network.units.excluded):

@@ -80,8 +80,13 @@ class Composer:
     def hydra(self) -> Iterator[None]:
         """Sets up Hydra for the block; plugins must be loaded."""
         register_configs()
-        with initialize_config_dir(str(self.configs.resolve()), version_base="1.3", job_name="run_agent"):
-            yield
+        known = GlobalHydra.instance()
+        outer, known.hydra = known.hydra, None  # of a grid, in one of whose runs this may be
+        try:
+            with initialize_config_dir(str(self.configs.resolve()), version_base="1.3", job_name="run_agent"):
+                yield
+        finally:
+            known.hydra = outer
 
     def launcher_config(self, words: Sequence[str]) -> DictConfig:
         """Composes what a launcher is given; ``hydra`` must be set up.

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
@@ -35,6 +35,9 @@ from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.config.words import quoted
 from plasticity.training.entry import program
 from plasticity.training.stopping import STOP
+
+if TYPE_CHECKING:
+    from plasticity.training.run import Outcome
 
 GRID: Final = "grid.csv"
 FINISHED: Final = "finished"
@@ -111,22 +114,15 @@ class GridRun:
         Raises:
             KeyboardInterrupt: If it was stopped: whoever stops one run of a grid stops the grid.
         """
-        from plasticity.training.run import run  # here, as the grid's own process may have no use for it
-
         hydra = HydraConfig.get()
         words = self.said[hydra.job.num]
         common = frozenset.intersection(*map(frozenset, self.said))
         swept = [_unescaped(word) for word in words if word not in common]
         grid, name = Path(hydra.runtime.output_dir), run_name(hydra.job.num, swept)
         folder = grid / name
-        values: Any = OmegaConf.to_container(config, resolve=True)
-        values |= {"run_dir": str(folder), CHOICES: chosen_files(hydra.runtime.choices, method_of(words))}
         _write(grid, name, _STARTED, swept)
         try:
-            load_plugins(values["plugins"])
-            plan = sharing_the_machine(plan_from(values))
-            told = [_unescaped(word) for word in words]
-            outcome = run(plan, folder, told, settings=chosen_from(self.own, values[CHOICES]))
+            outcome = self.run(config, words, [_unescaped(word) for word in words], folder)
         except (Exception, SystemExit) as error:  # somebody else's code runs here too, and may raise anything
             if not isinstance(error, ValueError | FloatingPointError | OSError):
                 traceback.print_exc()
@@ -142,6 +138,24 @@ class GridRun:
             print(f"Stopped and saved. Go on with:\n  {program()} {shlex.quote(f'resume={folder}')}")
             raise KeyboardInterrupt
         return outcome.score
+
+    def run(self, config: DictConfig, words: Sequence[str], told: Sequence[str], folder: Path) -> "Outcome":
+        """Plans and runs.
+
+        Args:
+            config: What Hydra composed.
+            words: Of this run.
+            told: The same as the user wrote them.
+            folder: The run folder.
+        """
+        from plasticity.training.run import run  # here, as the grid's own process may have no use for it
+
+        values: Any = OmegaConf.to_container(config, resolve=True)
+        choices = HydraConfig.get().runtime.choices
+        values |= {"run_dir": str(folder), CHOICES: chosen_files(choices, method_of(words))}
+        load_plugins(values["plugins"])
+        plan = sharing_the_machine(plan_from(values))
+        return run(plan, folder, told, settings=chosen_from(self.own, values[CHOICES]))
 
 
 @dataclass(frozen=True)

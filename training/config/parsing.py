@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from plasticity.settings.plugins import load_plugins
+from plasticity.training.branching.planning import branch_plan, is_branch, methods_of, points_in
+from plasticity.training.branching.point import BranchPoint
 from plasticity.training.config.choices import chosen_from
 from plasticity.training.config.command_line import Composer, checked_overrides
 from plasticity.training.config.config_store import CHOICES
@@ -39,6 +41,7 @@ class Train:
         folder: Its folder; None for one that names itself.
         resume: Whether it goes on with what the folder holds.
         settings: The user's YAML files that the plan came from.
+        origin: Where another run is branched from, or None.
     """
 
     plan: Plan
@@ -46,6 +49,7 @@ class Train:
     folder: Path | None
     resume: bool = False
     settings: tuple[Path, ...] = ()
+    origin: BranchPoint | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Grid:
         plans: Of so many of the runs that every word is in one of them, to be tried out before any run starts.
         folder: Folder of all runs; None for one that is named after the first.
         own: Folder of the user's YAML files.
+        branches: Whether the runs are branches, which are composed from their parents.
     """
 
     runs: tuple[tuple[str, ...], ...]
@@ -69,6 +74,7 @@ class Grid:
     plans: tuple[Plan, ...]
     folder: Path | None
     own: Path | None = None
+    branches: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,8 @@ def parse(arguments: Sequence[str]) -> Command:
         return _resumed(Path(str(resumed)), flags, words, composer)
     words = spelled_in_full(words, composer.folders, "--multirun" in flags)
     load_plugins(plugin_places(words))
+    if is_branch(words):
+        return _branched(flags, words, composer)
     choices = composer.choices()
     overrides = checked_overrides(words, choices, "--multirun" in flags)
     runs = word_lists([override for override in overrides if not override.is_hydra_override()])
@@ -159,6 +167,30 @@ def parse(arguments: Sequence[str]) -> Command:
         with composer.hydra():
             composer.launcher_config(launcher)  # refused before there is a folder
     return Grid(tuple(tuple(composer.spelled_out(run)) for run in runs), runs, tuple(notes), launcher, plans, folder, own)
+
+
+def _branched(flags: Mapping[str, str], words: Sequence[str], composer: Composer) -> Command:
+    """Begins one run or several from checkpoints of others."""
+    several = "--multirun" in flags
+    for flag in flags.keys() - {"--multirun", "--config-dir"}:
+        raise ValueError(f"{flag} does not go with branch.run=; leave it out")
+    for point in points_in(words):  # what plugins of the parents register may be named by the words
+        load_plugins(point.config()["plugins"])
+    overrides = checked_overrides(words, composer.choices(), several)
+    runs = word_lists([override for override in overrides if not override.is_hydra_override()])
+    runs, notes = fit_to_methods(runs, [methods_of(run, composer) for run in runs]) if several else (runs, [])
+    planned = [branch_plan(run, composer) for run in covering(runs)]
+    first, origin = planned[0]
+    folder = Path(first.run.run_dir) if first.run.run_dir else None
+    if not several:
+        return Train(first, runs[0], folder, settings=chosen_from(composer.own, first.config[CHOICES]), origin=origin)
+    runs = tuple(tuple(word for word in run if not word.startswith("run_dir=")) for run in runs)
+    launcher = (*(str(each.input_line) for each in overrides if each.is_hydra_override()), *composer.hydra_words)
+    with composer.hydra():
+        composer.launcher_config(launcher)
+    nothing: tuple[str, ...] = ()
+    plans = tuple(plan for plan, _ in planned)
+    return Grid(tuple(nothing for _ in runs), runs, tuple(notes), launcher, plans, folder, composer.own, branches=True)
 
 
 def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], composer: Composer) -> Command:

@@ -49,6 +49,9 @@ class CheckpointSettings(Settings):
 
     every_steps: int = setting(20_000, "Period in steps of the stream, 0 for only at the end and on interruption.", low=0)
     keep: int = setting(2, "How many of the newest checkpoints are kept.", low=1)
+    at_steps: list[int] = setting(
+        [], "Steps of the stream after which it is also saved, and kept for good: to branch from.", low=1
+    )
 
 
 @dataclass
@@ -154,8 +157,8 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
     agent: Any = build_settings(AGENTS[agent_name].settings, _without_name(config["agent"]), "agent")
     filled_in = {"env": {"name": env_name, **asdict(env)}, "agent": {"name": agent_name, **asdict(agent)}}
     run = build_settings(RunSettings, top, "")
-    optimizer = _with_lengths(config["optimizer"], run.steps)
-    filled_in["optimizer"] = optimizer
+    filled_in["optimizer"] = _with_lengths(config["optimizer"], run.steps)
+    optimizer, optimizer_parts = optimizers_of(filled_in)
     return Plan(
         run=run,
         agent_name=agent_name,
@@ -163,8 +166,8 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
         env=env,
         network=_network(config["network"], "network"),
         network_parts=_networks_by_part(config["network"]),
-        optimizer=_optimizer(_without_parts(optimizer), "optimizer"),
-        optimizer_parts=_optimizers_by_part(optimizer),
+        optimizer=optimizer,
+        optimizer_parts=optimizer_parts,
         interventions={name: _method(name, values) for name, values in methods.items()},
         metrics=build_settings(MetricsSettings, config["metrics"], "metrics"),
         probe=build_settings(ProbeSettings, config["probe"], "probe"),
@@ -174,6 +177,11 @@ def plan_from(config: Mapping[str, Any]) -> Plan:
         choices=chosen_words(config),
         config={**config, **filled_in},
     )
+
+
+def optimizers_of(config: Mapping[str, Any]) -> tuple[OptimizerSettings, dict[str, OptimizerSettings]]:
+    """Returns the optimizer's settings of a run's resolved config, and those of parts that differ, by part."""
+    return _optimizer(_without_parts(config["optimizer"]), "optimizer"), _optimizers_by_part(config["optimizer"])
 
 
 def chosen_words(config: Mapping[str, Any]) -> dict[str, str]:

@@ -113,23 +113,35 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def saved_config(folder: Path) -> dict[str, Any] | None:
     """Returns the config in the newest checkpoint of a run folder that can be read, or None. Tensors stay on disk."""
-    for path in reversed(_checkpoints(folder / FOLDER)):
-        with suppress(ValueError):
-            config = _open(path, mmap=True).get("config")
-            if isinstance(config, dict) and isinstance(config.get("interventions"), dict):
-                return config
+    found = map(config_in, reversed(_checkpoints(folder / FOLDER)))
+    return next((config for config in found if config is not None), None)
+
+
+def config_in(path: Path) -> dict[str, Any] | None:
+    """Returns the config in a checkpoint, or None if it cannot be read or is not one of a run. Tensors stay on disk."""
+    with suppress(ValueError):
+        config = _open(path, mmap=True).get("config")
+        if isinstance(config, dict) and isinstance(config.get("interventions"), dict):
+            return config
     return None
 
 
-def prune(folder: Path, keep: int) -> None:
+def prune(folder: Path, keep: int, at_steps: Collection[int] = ()) -> None:
     """Deletes all but the ``keep`` newest checkpoints of a run folder, replay files that none of those names, and torn writes.
+
+    Args:
+        folder: The run folder.
+        keep: How many; at least 1. Those of ``at_steps`` do not count.
+        at_steps: Steps for each of which the first checkpoint at or after it is kept as well.
 
     Raises:
         ValueError: ``keep`` is below 1.
     """
     if keep < 1:
         raise ValueError(f"keep={keep}: at least 1 checkpoint must be kept")
-    old = _checkpoints(folder / FOLDER)[:-keep]
+    there = _checkpoints(folder / FOLDER)
+    for_good = {next((path for path in there if _step_of(path) >= step), None) for step in at_steps}
+    old = [path for path in there if path not in for_good][:-keep]
     for path in [*old, *(folder / FOLDER).glob(f"step_*{_TEMPORARY}")]:
         path.unlink(missing_ok=True)
     replay = folder / FOLDER / REPLAY

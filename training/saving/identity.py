@@ -17,6 +17,7 @@ LEFT_OUT: Final = (
     "choices",
     "agent.replay_folder",
     "env.keep_on",
+    "branch.run",
 )
 
 

@@ -2,13 +2,35 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from plasticity.training.config.words import parse_overrides
 from plasticity.training.saving.checkpoint import saved_config
 from plasticity.training.saving.run_folder import CONFIG, config_remark, known_of, saved_overrides
+
+# What may change when a run goes on: how far, how fast, and what is watched; none of it changes what is learned.
+MAY_CHANGE: Final = (
+    "choices",
+    "steps",
+    "device",
+    "threads",
+    "log_every_steps",
+    "progress",
+    "run_dir",
+    "resume",
+    "plugins",
+    "mode",
+    "video",
+    "metrics",
+    "probe",
+    "evaluation",
+    "task_evaluation",
+    "checkpoint",
+    "agent.replay_folder",
+    "env.keep_on",
+)
 
 
 def saved_settings(folder: Path) -> dict[str, Any]:

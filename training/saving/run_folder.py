@@ -266,6 +266,7 @@ def config_remark(folder: Path) -> str | None:
 def _known(config: Mapping[str, Any], overrides: Sequence[str], settings: Sequence[Path], structure: str) -> dict[str, Any]:
     """Returns what ``provenance.json`` holds when a run begins."""
     said = {"overrides": list(overrides), "choices": config.get("choices", {}), "structure": structure or None}
+    said |= {"branch": config["branch"]} if "branch" in config else {}
     return said | provenance(config.get("plugins", ()), settings)
 
 

@@ -102,7 +102,8 @@ class RunSaver:
         """Saves if the period is over or the run is to stop; returns whether it is to stop."""
         self._slow_steps = self._slow_steps or step.seconds > _SLOW_STEP_SECONDS
         asked = STOP.asked  # once: a signal after this line is for the next step
-        if asked or passes(step.before, step.after, self.settings.every_steps):
+        reached = any(step.before < at <= step.after for at in self.settings.at_steps)
+        if asked or reached or passes(step.before, step.after, self.settings.every_steps):
             self.save()
         return asked
 
@@ -123,7 +124,7 @@ class RunSaver:
         with STOP.writing(), self.tracker.paused():
             self.tracker.flush()
             save_checkpoint(self.folder, self.stream.step, self._state(unfinished))
-            prune(self.folder, self.settings.keep)
+            prune(self.folder, self.settings.keep, self.settings.at_steps)
             self.stopped = STOP.asked
             self._saved_at, self._copy = time.monotonic(), None
 

@@ -20,6 +20,7 @@ from plasticity.training.saving.checkpoint import (
     prune,
     require_match,
     save_checkpoint,
+    saved_steps,
 )
 
 
@@ -107,6 +108,15 @@ def test_pruning_keeps_the_newest_and_sweeps_up(tmp_path):
     assert names(tmp_path) == ["mine.txt", "step_000000200.pt", "step_000001000.pt"]
     with pytest.raises(ValueError, match="keep=0"):
         prune(tmp_path, keep=0)
+
+
+def test_pruning_keeps_the_first_at_or_after_given_steps(tmp_path):
+    for step in (5, 10, 200, 300, 1000, 2000):
+        save_checkpoint(tmp_path, step, {})
+    prune(tmp_path, keep=2, at_steps=[10, 150, 5000])  # 10 itself, 200 for 150, none yet for 5,000
+    assert saved_steps(tmp_path) == [10, 200, 1000, 2000]
+    prune(tmp_path, keep=1, at_steps=[1000])
+    assert saved_steps(tmp_path) == [1000, 2000]
 
 
 def test_later_checkpoints_can_be_discarded(tmp_path):

@@ -95,6 +95,15 @@ def test_it_saves_when_a_multiple_of_the_period_is_reached_or_passed_and_keeps_t
     assert agent.value == 45
 
 
+def test_it_saves_at_given_steps_for_good(tmp_path: Path) -> None:
+    save, _, stream, _ = saver(tmp_path, every=10, keep=1)
+    save.settings = CheckpointSettings(10, 1, [15, 24])
+    for before, step in ((0, 8), (8, 16), (16, 24), (24, 32), (32, 40)):  # as eight environments go
+        stream.step = step
+        save.after_step(passed(before, step))
+    assert names(tmp_path) == [16, 24, 40]
+
+
 def test_a_period_of_0_saves_only_when_asked(tmp_path: Path) -> None:
     save, _, stream, _ = saver(tmp_path, every=0)
     stream.step = 1000

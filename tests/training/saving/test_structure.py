@@ -23,7 +23,7 @@ def test_parameters_tell_apart_and_nothing_else_does() -> None:
     # layers without parameters leave the initial weights as they are
     assert plain == hash_of("intervention=[load_balancing]")
     assert plain == hash_of("intervention=[layer_norm]", "interventions.layer_norm.affine=false")
-    assert len({plain, hash_of("intervention=[layer_norm]"), hash_of("network.widths=[5]")}) == 3
+    assert len({plain, hash_of("intervention=[layer_norm]"), hash_of("network.activations=[crelu]")}) == 3
 
 
 def test_a_run_says_it(tmp_path: Path) -> None:

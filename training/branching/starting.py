@@ -1,0 +1,119 @@
+"""Putting agent, stream and observers where a branch begins."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plasticity.agents.part_origin import PartOrigin
+from plasticity.envs.tasks.task_stream import TaskStream
+from plasticity.interventions.base import Logs
+from plasticity.settings.seeding import derive_seed
+from plasticity.training.assembly import Assembly, assemble
+from plasticity.training.branching.point import BranchPoint
+from plasticity.training.config.settings import Plan, optimizers_of
+from plasticity.training.saving.saver import restore
+from plasticity.training.step import Step
+from plasticity.updates.logs import by_part
+
+_IN_PARTS = ("network", "optimizer", "interventions", "begun")  # what the state of every part holds
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A run at the moment in which it leaves its parent.
+
+    Attributes:
+        assembly: What runs, as the parent had it, with new methods attached.
+        state: The parent's.
+        unfinished: The parent's step that was not completed, if there is one.
+        logs: Of new methods that acted at once.
+    """
+
+    assembly: Assembly
+    state: Mapping[str, Any]
+    unfinished: Step | None
+    logs: Logs
+
+
+def begin(plan: Plan, point: BranchPoint) -> Branch:
+    """Builds a branch and takes it to its first moment.
+
+    Raises:
+        ValueError: If parent and plan do not fit together.
+    """
+    state = point.load()
+    assembly = assemble(plan, origins(state))
+    agent, stream, _ = assembly
+    if point.repeat:
+        state = _with_other_numbers(plan, point, state)
+        if isinstance(stream, TaskStream):
+            print(
+                "note: the order of the examples is the parent's in every repeat; only the agent's draws are new", file=sys.stderr
+            )
+    try:
+        unfinished = restore(state, point.folder, *assembly)
+    except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{point.where}: the checkpoint does not fit this run: {reason}") from error
+    new = [name for name in plan.interventions if name not in state["config"]["interventions"]]
+    logs: Logs = {}
+    for name, part in agent.parts.items():
+        own = part.at_branch(new)
+        logs |= by_part(own, name) if len(agent.parts) > 1 else own
+    return Branch(assembly, state, unfinished, logs)
+
+
+def origins(state: Mapping[str, Any]) -> dict[str, PartOrigin]:
+    """Returns the parts of the parent by name.
+
+    Args:
+        state: Its checkpoint's.
+    """
+    optimizer, by_part = optimizers_of(state["config"])
+    within = state["agent"].get("parts", state["agent"])  # agents have them together or one by one
+    return {
+        name: PartOrigin(part, by_part.get(name, optimizer))
+        for name, part in within.items()
+        if isinstance(part, Mapping) and part.keys() >= {*_IN_PARTS}
+    }
+
+
+def _with_other_numbers(plan: Plan, point: BranchPoint, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the state with generators that are seeded by the repeat."""
+    seed = derive_seed(plan.run.seed, "branch", point.repeat)
+    agent, stream, _ = assemble(replace(plan, run=replace(plan.run, seed=seed)), origins(state))
+    fresh = {"agent": agent.state_dict(), "stream": stream.state_dict()}
+    stream.close()
+    return {**state, **{key: redrawn(state[key], fresh[key]) for key in fresh}}
+
+
+def redrawn(state: Any, fresh: Any) -> Any:
+    """Returns a nested state with the random generators of another: all else is as it was.
+
+    Args:
+        state: To go on from.
+        fresh: The state of the same object, built with another seed.
+    """
+    if _is_generator(state):
+        return fresh
+    if isinstance(state, Mapping) and isinstance(fresh, Mapping):
+        return {key: redrawn(value, fresh[key]) if key in fresh else value for key, value in state.items()}
+    if isinstance(state, list | tuple) and isinstance(fresh, list | tuple) and len(state) == len(fresh):
+        return type(state)(redrawn(one, other) for one, other in zip(state, fresh, strict=True))
+    return state
+
+
+def _is_generator(value: Any) -> bool:
+    """Tells whether a value is the state of a generator, PyTorch's or NumPy's."""
+    if isinstance(value, Tensor):
+        return value.dtype == torch.uint8 and value.ndim == 1 and len(value) in _sizes()
+    return isinstance(value, Mapping) and "bit_generator" in value
+
+
+def _sizes() -> tuple[int, ...]:
+    """Returns the lengths of the states of generators, on the CPU and on a GPU."""
+    return len(torch.Generator().get_state()), 16
