@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from plasticity.training.saving.status import FINISHED, is_alive, read_status
 from plasticity.training.studies.cells import Cell
 from plasticity.training.studies.folder import FAILED, StudyFolder
 from plasticity.training.studies.folder import FINISHED as SAID_FINISHED
+from plasticity.training.studies.upgrades import completed
 
 DONE, TO_DO, INTERRUPTED, FAILED_BEFORE, OTHER, BUSY = STATES = (
     "done",
@@ -67,11 +69,15 @@ def state_of(cell: Cell, plan: Mapping[str, Any], study: StudyFolder, event: Map
     try:
         config = yaml.load((folder / CONFIG).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         known = json.loads((folder / PROVENANCE).read_text())
-        made = identity(config, plugin_digests(known["files"]))
+        plugins = plugin_digests(known["files"])
+        made = identity(config, plugins)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return State(OTHER, f"{folder} holds no readable {CONFIG} and {PROVENANCE}")
     if made != cell.identity:
-        return State(OTHER, _difference(config, plan))
+        with suppress(ValueError, KeyError, TypeError):  # what is no config of today's program is another one
+            config = completed(config, plan)
+        if identity(config, plugins) != cell.identity:
+            return State(OTHER, _difference(config, plan))
     status = read_status(folder)
     newest = latest_checkpoint(folder)
     complete = newest is not None and newest.stem == f"step_{cell.steps:09d}"
