@@ -1,6 +1,5 @@
 """From folders of runs, or a bundle, to a report."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,6 +32,7 @@ from plasticity.training.reports.output.writing import (
     PAGE,
     REPORT,
     claim,
+    seen_from,
     write_figure,
     write_page,
     write_report,
@@ -91,7 +91,7 @@ def make_report(comparison: Comparison, folder: Path) -> Path:
     if any(figure.kind in ("heatmap", "mosaic") for figure, *_ in drawn):
         comparison = replace(comparison, warnings=[*comparison.warnings, *damaged_heatmaps(comparison)])
     outcomes = {outcome.name: run_outcome(comparison, outcome) for outcome in (comparison.outcome, *comparison.spec.also)}
-    texts = _run_numbers(comparison, outcomes[comparison.outcome.name], numbers)
+    texts = _run_numbers(comparison, outcomes[comparison.outcome.name], numbers, folder)
     content = Content(comparison, found, tables, drawn, _links(comparison, folder), texts, not_drawn)
     write_tables(tables, folder / "tables")
     write_values(comparison, folder / "data" / "values.csv.gz")
@@ -136,10 +136,11 @@ def _drawn(comparison: Comparison, numbers: Numbers, folder: Path) -> tuple[list
     return drawn, not_drawn
 
 
-def _run_numbers(comparison: Comparison, outcomes: pd.Series, numbers: Numbers) -> dict[int, str]:
+def _run_numbers(comparison: Comparison, outcomes: pd.Series, numbers: Numbers, report: Path) -> dict[int, str]:
     found = {}
     for run, row in comparison.runs.iterrows():
-        groups = {name: str(row[name]) for name in ("condition", "method", "folder")}
+        groups = {name: str(row[name]) for name in ("condition", "method")}
+        groups["folder"] = seen_from(row["folder"], report)
         seeds = [] if pd.isna(row["seed"]) else [int(row["seed"])]
         value = float(outcomes[run])
         groups["outcome"] = comparison.outcome.name
@@ -150,6 +151,5 @@ def _run_numbers(comparison: Comparison, outcomes: pd.Series, numbers: Numbers) 
 
 def _links(comparison: Comparison, folder: Path) -> dict[int, str]:
     """Returns the way from the page to each run, which stays right when both are moved together."""
-    start = folder.resolve()
-    ways = {run: os.path.relpath(Path(place).resolve(), start) for run, place in comparison.runs["folder"].items()}
-    return {int(str(run)): quote(Path(way).as_posix() + "/") for run, way in ways.items()}
+    ways = {run: seen_from(place, folder) for run, place in comparison.runs["folder"].items()}
+    return {int(str(run)): quote(f"{way}/") for run, way in ways.items()}

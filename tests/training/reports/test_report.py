@@ -155,6 +155,18 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(made: Path, tmp_path:
         report([made / "runs <b>&co"], tmp_path)
 
 
+def test_what_is_published_names_no_folder_of_the_machine(made: Path) -> None:
+    files = {
+        str(path): path.read_bytes() for path in (made / "out").rglob("*") if path.suffix in (".html", ".json", ".csv", ".md")
+    }
+    with zipfile.ZipFile(made / "all.zip") as file:
+        files |= {name: file.read(name) for name in file.namelist() if not name.endswith((".npz", ".png", ".pdf", ".gz"))}
+    assert len(files) > 40
+    assert [name for name, content in files.items() if str(made).encode() in content] == []
+    runs = json.loads((made / "out" / "report.json").read_text())["runs"]
+    assert all((made / "out" / run["folder"]).is_dir() for run in runs if run["state"] != "missing")
+
+
 def test_the_page_is_rebuilt_from_the_bundle(made: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(made / "all.zip") as file:
         names = file.namelist()

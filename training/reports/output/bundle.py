@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.specification import ReportSettings, report_settings
+from plasticity.training.saving.run_folder import CONFIG
 
 CONTENTS: Final = "bundle.json"
 UNPACKED: Final = "bundle"  # folder in a report for the runs of the bundle that it was made from
@@ -40,7 +42,8 @@ def write_bundle(path: Path, folders: Sequence[Path], comparison: Comparison, re
             for number, folder in enumerate(folders):
                 root = f"{_RUNS}/{number}_{folder.resolve().name}"
                 for found in _packed(folder):
-                    _put(file, f"{root}/{found.relative_to(folder).as_posix()}", found)
+                    within = found.relative_to(folder).as_posix()
+                    _put(file, f"{root}/{within}", _without_place(found) if found.name == CONFIG else found)
                 for place, row in states.items():
                     inside = place.is_relative_to(folder.resolve()) and place.is_dir() and not (place / "status.json").exists()
                     if inside and row["state"] in _KNOWN_STATES:
@@ -97,6 +100,11 @@ def _contents(comparison: Comparison, folders: int) -> dict[str, Any]:
 def _status(row: dict[str, Any]) -> dict[str, Any]:
     whole = {name: None if row[name] is None or row[name] != row[name] else int(row[name]) for name in ("step", "steps")}
     return {"state": row["state"], **whole, "error": row["error"] or None}
+
+
+def _without_place(config: Path) -> bytes:
+    """Returns a run's ``config.yaml`` without the folder that the run had on its machine."""
+    return re.sub(rb"(?m)^run_dir: .*$", b"run_dir: .", config.read_bytes(), count=1)
 
 
 def _packed(folder: Path) -> Iterator[Path]:

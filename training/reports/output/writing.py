@@ -76,8 +76,9 @@ def _lines(head: str, rows: pd.DataFrame, names: list[str]) -> list[str]:
 
 
 def write_runs(comparison: Comparison, outcomes: Mapping[str, pd.Series], path: Path) -> None:
-    """Writes one row for each run, its outcomes among the columns."""
+    """Writes one row for each run, its outcomes among the columns; folders as seen from that of the report."""
     table = comparison.runs.copy()
+    table["folder"] = [seen_from(place, path.parent.parent) for place in table["folder"]]
     for name, values in outcomes.items():
         table[name] = values
     table.to_csv(path, index_label="run")
@@ -124,7 +125,10 @@ def write_report(
         ],
         "not_drawn": dict(not_drawn),
         "runs": plain(
-            [{"run": run, **row} for run, row in zip(comparison.runs.index, comparison.runs.to_dict("records"), strict=True)]
+            [
+                {"run": run, **row, "folder": seen_from(row["folder"], path.parent)}
+                for run, row in zip(comparison.runs.index, comparison.runs.to_dict("records"), strict=True)
+            ]
         ),
         "varying_settings": {str(run): dict(row) for run, row in comparison.settings.iterrows()},
         "shared_settings": comparison.config,
@@ -137,6 +141,11 @@ def write_page(text: str, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def seen_from(place: str | Path, folder: Path) -> str:
+    """Returns the way from a folder to another, which stays right when both are moved together and names no machine's folders."""
+    return Path(os.path.relpath(Path(place).resolve(), folder.resolve())).as_posix()
 
 
 def plain(value: Any) -> Any:
