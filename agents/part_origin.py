@@ -89,7 +89,7 @@ def refuse_another_function(
 
 
 def _same_outputs(network: Network, before: Network, weights: Mapping[str, torch.Tensor]) -> bool:
-    """Tells whether two networks with the same weights agree bit for bit on some inputs, in both modes."""
+    """Tells whether two networks with the same weights agree bit for bit on some inputs, in both modes; changes ``before``."""
     generator = torch.Generator().manual_seed(0)
     first = next(network.parameters())
     shape, dtype = network.input_shape, network.input_dtype
@@ -97,12 +97,12 @@ def _same_outputs(network: Network, before: Network, weights: Mapping[str, torch
         inputs = torch.randn(_TRIED, *shape, generator=generator).to(first.device, dtype)
     else:
         inputs = torch.randint(0, 2, (_TRIED, *shape), generator=generator).to(first.device, dtype)
-    ours, theirs = deepcopy(network), deepcopy(before)
+    ours = deepcopy(network)
     ours.load_state_dict({**ours.state_dict(), **weights})
-    theirs.load_state_dict(weights)
+    before.load_state_dict(weights)
     for training in (False, True):
         outputs = []
-        for each in (ours, theirs):
+        for each in (ours, before):
             each.train(training)
             try:
                 with torch.no_grad():

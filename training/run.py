@@ -123,7 +123,8 @@ def run(
     """
     with STOP.installed():
         if folder is not None and origin is not None and not resume and can_start_again(folder, overrides):
-            remove_run_folder(folder)  # a branch is saved as it begins: this one had not begun
+            with occupied(folder):  # by nobody else, who may be about to save it
+                remove_run_folder(folder)  # a branch is saved as it begins: this one had not begun
         elif folder is not None and (resume or can_start_again(folder, overrides)):
             return _resume(plan, folder, overrides, settings)
         return _start(plan, folder, overrides, settings, origin)
@@ -207,7 +208,8 @@ def _tracked(plan: Plan, folder: Path, assembly: Assembly, beginning: Beginning,
         if written is None:
             STOP.raise_if_asked()
         if beginning.branch is not None:  # with files of its own from here on: its parent may be moved or deleted
-            tracker.write_measured(stream.step, beginning.branch) if beginning.branch else None
+            if beginning.branch:
+                tracker.write_measured(stream.step, beginning.branch)
             saver.save(beginning.unfinished)
         try:
             finished = train(agent, stream, watching, tracker, saver, plan.run.steps, beginning.unfinished)

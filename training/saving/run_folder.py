@@ -87,7 +87,7 @@ def create_run_folder(
         overrides: Words of the command line that it was composed from.
         free_name: Whether the next name that is free will do; ``run_dir`` of the config is then that name.
         settings: The user's YAML files that the config came from.
-        structure: What tells of which layers the agent is built, "" if it is not to be known.
+        structure: What tells which parameters the agent has, "" if it is not to be known.
 
     Returns:
         The folder and the config.
@@ -153,7 +153,7 @@ def start_again(
         config: The resolved config.
         overrides: Words of the command line.
         settings: The user's YAML files that were read now; those that were read before are kept.
-        structure: What tells of which layers the agent is built, "" if it is not to be known.
+        structure: What tells which parameters the agent has, "" if it is not to be known.
     """
     for pattern in _GROWING:
         for path in folder.glob(pattern):

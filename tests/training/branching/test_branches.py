@@ -17,6 +17,7 @@ from plasticity.training.branching.planning import methods_of, points_in
 from plasticity.training.config.command_line import Composer
 from plasticity.training.config.parsing import Grid, Train, parse
 from plasticity.training.saving.checkpoint import load_checkpoint, saved_steps
+from plasticity.training.saving.run_folder import occupied
 
 SMALL = ["network.widths=[8]", "agent.warmup_env_steps=5", "agent.batch_size=4", "agent.buffer_transitions=200"]
 QUIET = ["metrics.every_steps=0", "probe.every_steps=0", "log_every_steps=10", "progress=false", "checkpoint.keep=1"]
@@ -177,6 +178,23 @@ def test_what_does_not_fit_is_refused(
     assert len(error) == 1
     assert re.search(message, error[0]), error
     assert not folder.exists()
+
+
+def test_a_branch_that_had_not_begun_begins_again_unless_another_process_is_at_it(
+    trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "branch"
+    words = branch(trunk, f"run_dir={folder}")
+    assert run_agent.main(words) == 0
+    whole = rows(folder)
+    shutil.rmtree(folder / "checkpoints")  # as after a kill before its first save
+    with occupied(folder):
+        assert run_agent.main(words) == 2
+    assert f"{folder} is in use" in capsys.readouterr().err
+    assert rows(folder) == whole
+    assert run_agent.main(words) == 0
+    assert rows(folder) == whole
+    assert saved_steps(folder)[-1] == 60
 
 
 @pytest.mark.parametrize("place", ["missing", "empty"])
