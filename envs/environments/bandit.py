@@ -3,7 +3,8 @@
 Observation: an image of a data set. Actions: its classes. Reward: ``reward`` if the action is the image's label, else 0.
 The next image is drawn uniformly at random whatever the action. See Lyle et al. (2023), "Understanding plasticity in
 neural networks", and appendix B.3 of "Towards perpetually trainable neural networks". The task has no end; episodes are
-cut (truncated, so values are bootstrapped) to give returns to report.
+cut (truncated, so values are bootstrapped) to give returns to report. A permutation of the labels makes another task of the
+same images, for a run of its own or for a branch that must learn it from there on.
 """
 
 import math
@@ -26,6 +27,7 @@ from plasticity.envs.registry import StreamSettings, stream
 from plasticity.envs.simulation.generator_state import generator_state, restored_generator
 from plasticity.envs.stream import Stream
 from plasticity.settings.fields import setting
+from plasticity.settings.seeding import numpy_generator
 
 BANDIT_ID = "plasticity/ContextualBandit-v0"
 
@@ -40,6 +42,12 @@ class BanditSettings(StreamSettings):
     num_envs: int = setting(1, "Copies that are stepped together.", low=1)
     reward: float = setting(1.0, "Reward of the right class.")
     episode_steps: int = setting(100, "Steps after which an episode is truncated.", low=1)
+    label_permutation: int = setting(
+        0,
+        "0 for the labels as they are; n > 0 for labels permuted by the n-th permutation of this seed. The images stay the same "
+        "ones in the same order; a branch may change it.",
+        low=0,
+    )
 
     def build(self, seed: int, device: torch.device) -> tuple[Stream, Problem]:
         """Builds the stream and says what problem it poses."""
@@ -51,6 +59,8 @@ class BanditSettings(StreamSettings):
             root=self.data_folder,
             reward=self.reward,
             episode_steps=self.episode_steps,
+            label_permutation=self.label_permutation,
+            permutation_seed=seed,
         )
         stream = EnvironmentStream(env, seed, f"bandit of {self.dataset}")
         return stream, environment_problem(stream)
@@ -60,6 +70,33 @@ def _resolve(dataset: str | Dataset, split: Split | None, root: str | Path | Non
     if isinstance(dataset, Dataset):
         return dataset
     return load_dataset(dataset, split, None if root is None else Path(root))
+
+
+def label_order(classes: int, number: int, seed: int) -> npt.NDArray[np.int64]:
+    """Returns the label that each class has, drawn from (seed, number) alone; never the classes as they are, save for number 0.
+
+    Args:
+        classes: C, how many there are.
+        number: 0 for the classes as they are, n > 0 for the n-th permutation.
+        seed: The run's.
+
+    Returns:
+        (C,), a permutation of 0..C-1.
+
+    Raises:
+        ValueError: A negative number, or a permutation of a single class.
+    """
+    if number < 0:
+        raise ValueError(f"label_permutation must be 0 or more, got {number!r}")
+    order = np.arange(classes)
+    if not number:
+        return order
+    if classes < 2:
+        raise ValueError(f"label_permutation={number} needs two classes or more; the data set has {classes}")
+    generator = numpy_generator(seed, "label_permutation", number)
+    while np.array_equal(order, np.arange(classes)):
+        order = generator.permutation(classes)
+    return order
 
 
 def _check_settings(reward: float, episode_steps: int) -> None:
@@ -85,6 +122,8 @@ class ContextualBanditEnv(gymnasium.Env[npt.NDArray[Any], np.int64]):
         root: where a named data set is kept; None is the loader's default.
         reward: α, the reward of a right answer.
         episode_steps: steps after which an episode is truncated.
+        label_permutation: 0 for the labels as they are, n > 0 for the n-th permutation, see ``label_order``.
+        permutation_seed: seed of the permutations; nothing else depends on it.
 
     Raises:
         ValueError: an impossible setting, or data that cannot be loaded.
@@ -99,6 +138,8 @@ class ContextualBanditEnv(gymnasium.Env[npt.NDArray[Any], np.int64]):
         root: str | Path | None = None,
         reward: float = 1.0,
         episode_steps: int = 100,
+        label_permutation: int = 0,
+        permutation_seed: int = 0,
     ) -> None:
         _check_settings(reward, episode_steps)
         data = _resolve(dataset, split, root)
@@ -108,7 +149,7 @@ class ContextualBanditEnv(gymnasium.Env[npt.NDArray[Any], np.int64]):
         self.action_space = spaces.Discrete(data.classes)
         self._classes = data.classes
         self._images = data.inputs.numpy()
-        self._labels = data.targets.numpy()
+        self._labels = label_order(data.classes, label_permutation, permutation_seed)[data.targets.numpy()]
         self._index: int | None = None
         self._elapsed = 0
 
@@ -153,6 +194,8 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
         root: where a named data set is kept.
         reward: α, the reward of a right answer.
         episode_steps: steps after which an episode is truncated.
+        label_permutation: 0 for the labels as they are, n > 0 for the n-th permutation, see ``label_order``.
+        permutation_seed: seed of the permutations; nothing else depends on it.
 
     Raises:
         ValueError: an impossible setting, or data that cannot be loaded.
@@ -168,6 +211,8 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
         root: str | Path | None = None,
         reward: float = 1.0,
         episode_steps: int = 100,
+        label_permutation: int = 0,
+        permutation_seed: int = 0,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs!r}")
@@ -182,7 +227,7 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._classes = data.classes
         self._images = data.inputs.numpy()
-        self._labels = data.targets.numpy()
+        self._labels = label_order(data.classes, label_permutation, permutation_seed)[data.targets.numpy()]
         self._indices: npt.NDArray[np.int64] | None = None
         self._elapsed = 0
 
@@ -236,7 +281,7 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where ``state_dict`` was taken.
+        """Goes on exactly where ``state_dict`` was taken, with this environment's own labels.
 
         Raises:
             ValueError: the state is of another number of copies, or of a larger data set or longer episodes.

@@ -9,8 +9,15 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from plasticity.envs.datasets.datasets import Dataset
-from plasticity.envs.environments.bandit import BANDIT_ID, ContextualBanditEnv, ContextualBanditVectorEnv
+from plasticity.envs.datasets.datasets import Dataset, load_dataset
+from plasticity.envs.environments.bandit import (
+    BANDIT_ID,
+    BanditSettings,
+    ContextualBanditEnv,
+    ContextualBanditVectorEnv,
+    label_order,
+)
+from plasticity.envs.experience import Transitions
 
 
 def pictures(count: int = 40, dtype: torch.dtype = torch.uint8) -> Dataset:
@@ -154,10 +161,70 @@ def test_different_seeds_differ_and_equal_seeds_agree() -> None:
     assert images(1) != images(2)
 
 
+def test_permuted_labels_are_never_the_classes_as_they_are_and_depend_on_seed_and_number() -> None:
+    assert label_order(4, 0, 7).tolist() == [0, 1, 2, 3]
+    # of two classes there is one other order, however often the draw is the identity
+    assert [label_order(2, number, 0).tolist() for number in range(1, 30)] == [[1, 0]] * 29
+    drawn = [[label_order(10, number, seed).tolist() for number in (1, 2)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+    assert drawn[0][0] != drawn[0][1]
+    assert all(sorted(order) == list(range(10)) for pair in drawn for order in pair)
+
+
+def test_permuted_labels_pay_as_the_permutation_says_in_every_copy_and_in_the_single_one() -> None:
+    assert label_order(4, 1, 0).tolist() == [3, 1, 2, 0]
+    right = {0: 3, 1: 1, 2: 2, 3: 0}  # image i is of class i % 4
+    vector = ContextualBanditVectorEnv(3, pictures(), reward=2.0, episode_steps=4, label_permutation=1)
+    single = ContextualBanditEnv(pictures(), reward=2.0, episode_steps=4, label_permutation=1)
+    observations, _ = vector.reset(seed=7)
+    observation, _ = single.reset(seed=7)
+    for step in range(20):
+        answers = np.array([right[int(image) % 4] for image in observations[:, 0, 0, 0]])
+        observations, rewards, *_ = vector.step((answers + np.arange(3)) % 4)
+        assert rewards.tolist() == [2.0, 0.0, 0.0]
+        answer = np.int64((right[int(observation[0, 0, 0]) % 4] + step % 2) % 4)
+        observation, reward, *_ = single.step(answer)
+        assert reward == (0.0 if step % 2 else 2.0)
+
+
+def test_permuted_labels_leave_the_images_as_they_are_and_a_saved_state_takes_the_new_ones() -> None:
+    plain, permuted = (ContextualBanditVectorEnv(3, pictures(), episode_steps=4, label_permutation=n) for n in (0, 2))
+    for env in (plain, permuted):
+        env.reset(seed=5)
+    before, after = run(plain, 9), run(permuted, 9)
+    assert [row[0] for row in before] == [row[0] for row in after]
+    assert [row[1] for row in before] != [row[1] for row in after]
+    state, expected = permuted.state_dict(), run(permuted, 11)
+    resumed = ContextualBanditVectorEnv(3, pictures(), episode_steps=4, label_permutation=2)
+    resumed.load_state_dict(state)
+    assert run(resumed, 11) == expected
+    # from the state of the plain one, which stood at the same image, the labels are the permuted ones
+    branched = ContextualBanditVectorEnv(3, pictures(), episode_steps=4, label_permutation=2)
+    branched.load_state_dict(plain.state_dict())
+    assert run(branched, 11) == expected
+
+
+def test_the_seed_of_the_run_chooses_the_permutation() -> None:
+    digits = load_dataset("digits")
+    for seed in (3, 4):
+        order = torch.from_numpy(label_order(10, 1, seed))
+        stream, _ = BanditSettings(num_envs=20, label_permutation=1).build(seed, torch.device("cpu"))
+
+        def answers(shown: torch.Tensor, order: torch.Tensor = order) -> torch.Tensor:
+            same = (shown[:, None] == digits.inputs).flatten(2).all(2)
+            return order[digits.targets[same.int().argmax(1)]]
+
+        transitions = stream.advance(answers).batch
+        assert isinstance(transitions, Transitions)
+        assert transitions.rewards.tolist() == [1.0] * 20
+
+
 @pytest.mark.parametrize("kind", [ContextualBanditEnv, ContextualBanditVectorEnv])
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"label_permutation": -1}, "label_permutation must be 0 or more, got -1"),
         ({"reward": float("nan")}, "reward must be finite, got nan"),
         ({"episode_steps": 0}, "episode_steps must be at least 1, got 0"),
         ({"dataset": "digit"}, r"dataset=digit is unknown \(did you mean digits\?\)"),

@@ -108,7 +108,10 @@ def test_the_last_step_of_a_task_is_evaluated_on_that_task(play: Any) -> None:
 
 
 def test_the_line_about_an_environment_names_what_decides_a_return() -> None:
-    assert environment_line(BanditSettings(num_envs=3)) == "env=bandit dataset=digits reward=1.0 episode_steps=100"
+    assert (
+        environment_line(BanditSettings(num_envs=3))
+        == "env=bandit dataset=digits reward=1.0 episode_steps=100 label_permutation=0"
+    )
     atari = environment_line(AtariSettings(games=["pong", "breakout"]))
     assert atari.startswith("env=atari games=pong,breakout protocol=dopamine sticky_action_probability=0.25 noop_max=0 ")
 
