@@ -85,7 +85,8 @@ def assemble(plan: Plan, origin: Mapping[str, PartOrigin] | None = None) -> Asse
     _refuse_unknown_parts(plan, agent)
     _refuse_absent_tasks(plan, problem)
     _refuse_single_examples(plan, agent, stream)
-    _warn_of_idle_methods(plan, problem)
+    if origin is None:  # where a run branches, they act at once
+        _warn_of_idle_methods(plan, problem)
     for line in getattr(stream, "notes", ()):
         print(f"note: {line}", file=sys.stderr)
     if plan.run.mode == "train" and not getattr(stream, "exact_resume", True):

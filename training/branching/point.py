@@ -21,6 +21,7 @@ class BranchPoint:
         sha256: Of the checkpoint's file.
         repeat: 0 for the parent's random numbers; any other number draws new ones.
         drop: Methods of the parent that end here.
+        measure: Metrics that are measured on the network as it was loaded, before anything acts.
     """
 
     folder: Path
@@ -28,6 +29,7 @@ class BranchPoint:
     sha256: str
     repeat: int = 0
     drop: tuple[str, ...] = ()
+    measure: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -73,17 +75,16 @@ class BranchPoint:
             "checkpoint_sha256": self.sha256,
             "repeat": self.repeat,
             "drop": list(self.drop),
+            "measure": list(self.measure),
         }
 
 
-def find_point(folder: Path, step: int | None, repeat: int, drop: tuple[str, ...]) -> BranchPoint:
+def find_point(folder: Path, step: int | None) -> BranchPoint:
     """Returns the point of a run's checkpoint.
 
     Args:
         folder: A run folder.
         step: None for the newest.
-        repeat: See ``BranchPoint``.
-        drop: See ``BranchPoint``.
 
     Raises:
         ValueError: If there is no such checkpoint.
@@ -98,7 +99,7 @@ def find_point(folder: Path, step: int | None, repeat: int, drop: tuple[str, ...
         raise ValueError(
             f"branch.step={step} has no checkpoint in {folder}; kept: {_steps(folder)} (checkpoint.at_steps=[{step}] keeps one)"
         )
-    return BranchPoint(folder.absolute(), chosen, _digest(checkpoint_path(folder, chosen)), repeat, drop)
+    return BranchPoint(folder.absolute(), chosen, _digest(checkpoint_path(folder, chosen)))
 
 
 def _steps(folder: Path) -> str:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from plasticity.agents.part_origin import PartOrigin
 from plasticity.envs.tasks.task_stream import TaskStream
-from plasticity.interventions.base import Logs
+from plasticity.metrics.log_values import Measurements
 from plasticity.settings.seeding import derive_seed
 from plasticity.training.assembly import Assembly, assemble
+from plasticity.training.branching.measuring import measured
 from plasticity.training.branching.point import BranchPoint
 from plasticity.training.config.settings import Plan, optimizers_of
 from plasticity.training.saving.saver import restore
@@ -30,13 +31,13 @@ class Branch:
         assembly: What runs, as the parent had it, with new methods attached.
         state: The parent's.
         unfinished: The parent's step that was not completed, if there is one.
-        logs: Of new methods that acted at once.
+        logs: What was measured before anything acted, and values of new methods that acted at once.
     """
 
     assembly: Assembly
     state: Mapping[str, Any]
     unfinished: Step | None
-    logs: Logs
+    logs: Measurements
 
 
 def begin(plan: Plan, point: BranchPoint) -> Branch:
@@ -60,7 +61,7 @@ def begin(plan: Plan, point: BranchPoint) -> Branch:
         reason = " ".join(str(error).split())
         raise ValueError(f"{point.where}: the checkpoint does not fit this run: {reason}") from error
     new = [name for name in plan.interventions if name not in state["config"]["interventions"]]
-    logs: Logs = {}
+    logs = measured(plan, point.measure, assembly)
     for name, part in agent.parts.items():
         own = part.at_branch(new)
         logs |= by_part(own, name) if len(agent.parts) > 1 else own
