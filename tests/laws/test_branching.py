@@ -1,6 +1,7 @@
 """Law 9: a branch without a change is its parent resumed; a method that is added begins there as in a new run."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def branched(tmp_path_factory: pytest.TempPathFactory) -> Branched:
 
     def go(plan: Plan, parent: Path, steps: int, repeat: int = 0) -> Any:
         (step,) = saved_steps(parent)[:1]
-        branch = begin(plan, find_point(parent, step, repeat, ()))
+        branch = begin(plan, replace(find_point(parent, step), repeat=repeat))
         folder = tmp_path_factory.mktemp("branch")
         return advance(plan, branch.assembly, branch.state["tracker"], folder, steps, branch.logs)
 
@@ -91,7 +92,7 @@ def test_an_added_method_begins_as_in_a_new_run(
     agent, _, rows = branched(plan, parent.folder, parent.stream.step)
     plain = plan_with("supervised", {})
     (step,) = saved_steps(parent.folder)
-    state = find_point(parent.folder, step, 0, ()).load()
+    state = find_point(parent.folder, step).load()
     assembly = assemble(plain)
     restore(state, parent.folder, *assembly)
     logs = attached_by_hand(assembly.agent, plan.interventions[method], plan.run.seed)
