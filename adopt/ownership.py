@@ -1,0 +1,39 @@
+"""Whose the parameters are that make and read units: units of shared, frozen or other people's parameters are left alone."""
+
+from collections.abc import Collection, Mapping
+
+from torch import nn
+
+from plasticity.adopt.reading import Layer
+
+
+def exclude_foreign(layers: Mapping[str, Layer], module: nn.Module, trained: Collection[int] | None) -> None:
+    """Excludes units that are made or read by parameters which are shared, frozen, or not the optimizer's.
+
+    Args:
+        layers: Changed in place.
+        module: The module.
+        trained: ``id`` of the parameters that the optimizer has; None for all that are not frozen.
+    """
+    named = dict(module.named_parameters(remove_duplicate=False))
+    names: dict[int, list[str]] = {}
+    for name, parameter in named.items():
+        names.setdefault(id(parameter), []).append(name)
+
+    def trouble(tensor: str, what: str) -> str:
+        parameter = named.get(tensor)
+        if parameter is None:
+            return ""
+        if len(names[id(parameter)]) > 1:
+            return f"{what}, {tensor}, is shared with {', '.join(each for each in names[id(parameter)] if each != tensor)}"
+        if not parameter.requires_grad:
+            return f"{what}, {tensor}, is frozen"
+        return "" if trained is None or id(parameter) in trained else f"{what}, {tensor}, is not trained by this optimizer"
+
+    for name, layer in layers.items():
+        prefix = f"{name}." if name else ""
+        own = [f"{prefix}weight", f"{prefix}bias", *(norm.slice.tensor for norm in layer.norms)]
+        found = [trouble(tensor, "what makes it") for tensor in own]
+        found += [trouble(each.weight.tensor, "what reads it") for each in layer.consumers]
+        for reason in filter(None, found):
+            layer.exclude(reason)

@@ -1,0 +1,376 @@
+"""From the graph of a forward to the unit graph: which units have slices of their own, which have not, and why."""
+
+import operator
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any, Final
+
+from torch import Tensor, fx, nn
+
+from plasticity.adopt.channels import POST, PRE, UNKNOWN, Channels, Run
+from plasticity.adopt.operations import (
+    JOINING,
+    MAPS,
+    NEGATIONS,
+    NORMS,
+    PASSING,
+    PASSING_FUNCTIONS,
+    PASSING_METHODS,
+    POOLING_FUNCTIONS,
+    POOLS,
+    PRODUCTS,
+    QUESTION_FUNCTIONS,
+    QUESTIONS,
+    RESHAPING_FUNCTIONS,
+    RESHAPING_METHODS,
+    SUMS,
+    TRANSPOSED,
+    Nonlinearity,
+    nonlinearity_of,
+)
+from plasticity.adopt.tracing import Traced, line_of, shape_of
+from plasticity.networks.units import Consumer, NormSlice, UnitSlice
+
+_FRESH: Final = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+
+
+@dataclass
+class Layer:
+    """A map of a module, and what was found out about its units.
+
+    Attributes:
+        name: Name of the map in the module.
+        module: The map.
+        units: Rows of its weight, or channels.
+        nonlinearity: What its units go through, None for none.
+        tap: Module whose output is what the non-linearity receives, or whose input; see ``by_input``.
+        by_input: Whether the tap looks at the input of the module, which is the non-linearity itself.
+        copies: 2 for a CReLU.
+        norms: Per-unit entries of normalisation.
+        consumers: Maps that read the units.
+        stages: Where the units are read, before or behind the non-linearity.
+        hidden: Whether another map comes behind it.
+        output: Whether its units are handed out of the module.
+        reasons: Why its units are left alone; empty if they are not.
+    """
+
+    name: str
+    module: nn.Module
+    units: int
+    nonlinearity: Nonlinearity | None = None
+    tap: str | None = None
+    by_input: bool = False
+    copies: int = 1
+    norms: list[NormSlice] = field(default_factory=list)
+    consumers: list[Consumer] = field(default_factory=list)
+    stages: set[str] = field(default_factory=set)
+    hidden: bool = False
+    output: bool = False
+    reasons: list[str] = field(default_factory=list)
+
+    def exclude(self, reason: str) -> None:
+        """Notes why its units are left alone."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+
+class Reader:
+    """Follows the channels of every layer through a forward.
+
+    Args:
+        traced: The forward.
+
+    Attributes:
+        layers: Every map by name, in forward order, heads among them.
+    """
+
+    def __init__(self, traced: Traced) -> None:
+        self.layers: dict[str, Layer] = {}
+        self._traced = traced
+        self._values: dict[fx.Node, Channels] = {}
+        self._mixed: dict[fx.Node, set[str]] = {}  # layers that a value was mixed from
+        self._calls = Counter(traced.module_of(node)[0] for node in traced.graph.nodes if node.op == "call_module")
+        for node in traced.graph.nodes:
+            self._read(node)
+        for name, layer in self.layers.items():
+            if self._calls[name] > 1:
+                layer.exclude(f"it is called {self._calls[name]} times in one forward")
+            if layer.stages == {PRE, POST}:
+                layer.exclude("it is read both before and behind its non-linearity")
+            if layer.output and layer.consumers:
+                layer.exclude("its units are handed out of the module too, and what reads them there is not known")
+
+    def _read(self, node: fx.Node) -> None:
+        self._mixed[node] = {name for each in node.all_input_nodes for name in self._mixed[each]}
+        if node.op == "call_module":
+            self._module(node)
+        elif node.op in ("call_function", "call_method"):
+            self._operation(node)
+        elif node.op == "output":
+            for each in node.all_input_nodes:
+                for name in (*self._sources(each), *self._mixed[each]):
+                    self.layers[name].output = True
+
+    def _sources(self, node: fx.Node) -> tuple[str, ...]:
+        return self._values[node].sources if node in self._values else ()
+
+    def _module(self, node: fx.Node) -> None:
+        name, module = self._traced.module_of(node)
+        nonlinearity = nonlinearity_of(node, module)
+        if isinstance(module, MAPS):
+            self._map(node, name, module)
+        elif nonlinearity is not None:
+            self._activate(node, nonlinearity, name)
+        elif isinstance(module, NORMS):
+            self._norm(node, name, module)
+        elif isinstance(module, POOLS):
+            self._pool(node, name)
+        elif isinstance(module, nn.Flatten):
+            self._reshape(node)
+        elif isinstance(module, PASSING):
+            self._pass(node)
+        else:
+            self._mix(node, f"read by {name or 'the module'}, a {type(module).__name__}")
+
+    def _operation(self, node: fx.Node) -> None:
+        target: Any = node.target
+        method = node.op == "call_method"
+        nonlinearity = nonlinearity_of(node, None)
+        if target in (QUESTIONS if method else QUESTION_FUNCTIONS):
+            self._mixed[node] = set()
+        elif nonlinearity is not None:
+            self._activate(node, nonlinearity)
+        elif target in (PASSING_METHODS if method else PASSING_FUNCTIONS):
+            self._pass(node)
+        elif target in (RESHAPING_METHODS if method else RESHAPING_FUNCTIONS):
+            self._reshape(node)
+        elif not method and target in POOLING_FUNCTIONS:
+            self._pool(node, "")
+        elif (target == "mean" if method else getattr(target, "__name__", "") == "mean"):
+            self._average(node)
+        elif target == "neg" if method else target in NEGATIONS:
+            self._negate(node)
+        elif not method and target in JOINING:
+            self._join(node)
+        elif not method and target is operator.getitem:
+            self._index(node)
+        elif not method and target in SUMS + PRODUCTS:
+            self._combine(node)
+        else:
+            self._mix(node, f"read by {target if method else getattr(target, '__name__', target)}")
+
+    def _map(self, node: fx.Node, name: str, module: Any) -> None:
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        for mixed in self._mixed[node]:
+            self.layers[mixed].hidden = True
+        self._mixed[node] = set()
+        if source is not None and source in self._values:
+            self._consume(node, name, module, self._values[source], shape_of(source) or ())
+        transposed = isinstance(module, TRANSPOSED)
+        linear = isinstance(module, nn.Linear)
+        units = int(module.weight.shape[1 if transposed else 0])
+        if getattr(module, "groups", 1) != 1 and transposed:
+            units = int(module.out_channels)
+        layer = self.layers.setdefault(name, Layer(name, module, units))
+        if getattr(module, "groups", 1) != 1 and transposed:
+            layer.exclude("the rows of a transposed convolution in groups are not its units")
+        shape = shape_of(node) or ()
+        run = Run(name, units, units, made_by=name if self._calls[name] == 1 else "")
+        self._values[node] = Channels((run,), len(shape) - 1 if linear else 1)
+
+    def _consume(self, node: fx.Node, name: str, module: Any, value: Channels, shape: Sequence[int]) -> None:
+        """Notes that a map reads what a value holds."""
+        linear, where = isinstance(module, nn.Linear), f"{name} at {line_of(node)}"
+        for source in value.sources:
+            self.layers[source].hidden = True
+            runs = [(start, run) for start, run in value.starts() if run.source == source]
+            layer, reason = self.layers[source], ""
+            if value.axis != (len(shape) - 1 if linear else 1):
+                reason = f"{where} reads it along another axis"
+            elif getattr(module, "groups", 1) != 1:
+                reason = f"{where} reads it in groups"
+            elif len({(run.stage, run.span) for _, run in runs}) > 1:
+                reason = f"{where} reads it in two forms"
+            elif sorted(run.copy for _, run in runs) != list(range(len(runs))):
+                reason = f"{where} reads it several times"
+            elif any(run.negated or run.width != run.units * run.span for _, run in runs):
+                reason = f"{where} reads a part of it or its negative"
+            if reason:
+                layer.exclude(reason)
+                continue
+            if layer.consumers and len(runs) != layer.copies:
+                layer.exclude("its readers see different numbers of copies of it")
+            first = runs[0][1]
+            layer.copies = len(runs)
+            if first.stage == PRE and layer.nonlinearity is None and layer.tap is None:
+                layer.tap = first.made_by or None
+            layer.stages.add(first.stage)
+            offsets = tuple(start for start, _ in sorted(runs, key=lambda each: each[1].copy))
+            axis = 0 if isinstance(module, TRANSPOSED) else 1
+            columns = UnitSlice(f"{name}.weight" if name else "weight", axis, first.units, offsets, first.span)
+            bias = None if module.bias is None else f"{name}.bias" if name else "bias"
+            layer.consumers.append(Consumer(columns, bias))
+
+    def _activate(self, node: fx.Node, nonlinearity: Nonlinearity, module: str = "") -> None:
+        value = self._input(node)
+        if value is None:
+            return
+        runs = []
+        for run in value.runs:
+            layer = self.layers.get(run.source)
+            if layer is None:
+                runs.append(run)
+                continue
+            known = layer.nonlinearity
+            if not nonlinearity.name:
+                layer.exclude(f"what it goes through at {line_of(node)} is no non-linearity that is known here")
+            elif run.stage == POST or (known is not None and known.name != nonlinearity.name):
+                layer.exclude("it goes through two non-linearities")
+            elif run.negated and nonlinearity.name != "relu":
+                layer.exclude(f"its negative goes through {nonlinearity.name}")
+            if known is None:
+                layer.nonlinearity = nonlinearity
+            by_input = not run.made_by and bool(module) and self._calls[module] == 1 and len(value.runs) == 1
+            if layer.tap is None and not run.negated:
+                layer.tap, layer.by_input = (module, True) if by_input else (run.made_by or None, False)
+            runs.append(replace(run, stage=POST, copy=int(run.negated), negated=False, made_by=""))
+        self._values[node] = Channels(tuple(runs), value.axis)
+
+    def _norm(self, node: fx.Node, name: str, module: Any) -> None:
+        value = self._input(node)
+        if value is None:
+            return
+        size = value.width
+        shape = shape_of(node) or ()
+        own = tuple(getattr(module, "normalized_shape", ()))
+        over = own in ((size,), tuple(shape[1:])) if own else True
+        if not over or (own == (size,) and value.axis != len(shape) - 1) or (not own and value.axis != 1):
+            self._mix(node, f"{name} at {line_of(node)} normalises it along another axis")
+            return
+        for key, fresh in _FRESH.items():
+            tensor = getattr(module, key, None)
+            if not isinstance(tensor, Tensor):
+                continue
+            for start, run in value.starts():
+                if run.source == UNKNOWN or run.negated:
+                    continue
+                slice_ = UnitSlice(f"{name}.{key}" if name else key, 0, run.units, (start,), run.span)
+                self.layers[run.source].norms.append(NormSlice(slice_, fresh))
+        if self._calls[name] > 1:
+            for source in value.sources:
+                self.layers[source].exclude(f"{name}, which normalises it, is called {self._calls[name]} times in one forward")
+        made_by = name if len(value.runs) == 1 and self._calls[name] == 1 else ""
+        self._values[node] = Channels(tuple(replace(run, made_by=made_by) for run in value.runs), value.axis)
+
+    def _pool(self, node: fx.Node, name: str) -> None:
+        value = self._input(node)
+        if value is None:
+            return
+        if value.axis != 1 or any(run.span > 1 for run in value.runs):
+            self._mix(node, f"pooled along its units at {line_of(node)}")
+            return
+        made_by = name if name and len(value.runs) == 1 and self._calls[name] == 1 else ""
+        self._values[node] = Channels(tuple(replace(run, made_by=made_by) for run in value.runs), 1)
+
+    def _average(self, node: fx.Node) -> None:
+        """The mean over positions."""
+        value = self._input(node)
+        if value is None:
+            return
+        before, after = shape_of(node.all_input_nodes[0]) or (), shape_of(node) or ()
+        positions = len(before) > 2 and value.axis == 1 and after[:2] == before[:2] and prod(after[2:]) == 1
+        if not positions:
+            self._mix(node, f"averaged at {line_of(node)}")
+            return
+        self._values[node] = Channels(tuple(replace(run, made_by="") for run in value.runs), 1)
+
+    def _pass(self, node: fx.Node) -> None:
+        value = self._input(node)
+        if value is not None:
+            self._values[node] = Channels(tuple(replace(run, made_by="") for run in value.runs), value.axis)
+
+    def _reshape(self, node: fx.Node) -> None:
+        value = self._input(node)
+        if value is None:
+            return
+        before, after = shape_of(node.all_input_nodes[0]) or (), shape_of(node) or ()
+        if after == before:
+            self._values[node] = value
+        elif value.axis == 1 and len(after) == 2 and after == (before[0], prod(before[1:])):
+            self._values[node] = value.flattened(prod(before[2:]))
+        else:
+            self._mix(node, f"put into another shape at {line_of(node)}")
+
+    def _negate(self, node: fx.Node) -> None:
+        value = self._input(node)
+        if value is None:
+            return
+        if any(run.stage == POST or run.negated for run in value.runs if run.source != UNKNOWN):
+            self._mix(node, f"negated at {line_of(node)}")
+            return
+        self._values[node] = Channels(tuple(replace(run, negated=True) for run in value.runs), value.axis)
+
+    def _join(self, node: fx.Node) -> None:
+        parts: Any = node.args[0] if node.args else node.kwargs.get("tensors")
+        axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
+        shape = shape_of(node) or ()
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, fx.Node) for part in parts):
+            self._mix(node, f"joined at {line_of(node)}")
+            return
+        axis = axis % len(shape) if shape else 0
+        runs: list[Run] = []
+        for part in parts:
+            value = self._values.get(part)
+            if value is None:
+                size = (shape_of(part) or (0,) * (axis + 1))[axis]
+                runs.append(Run(UNKNOWN, size))
+            elif value.axis != axis:
+                self._mix(node, f"joined along another axis at {line_of(node)}")
+                return
+            else:
+                runs += value.runs
+        if all(run.source == UNKNOWN for run in runs):
+            return
+        self._values[node] = Channels(tuple(runs), axis)
+
+    def _index(self, node: fx.Node) -> None:
+        source = node.args[0]
+        value = self._values.get(source) if isinstance(source, fx.Node) else None
+        if value is None:
+            return
+        before, after = shape_of(node.all_input_nodes[0]) or (), shape_of(node) or ()
+        if len(after) == len(before) and after[value.axis] == before[value.axis]:
+            self._values[node] = Channels(tuple(replace(run, made_by="") for run in value.runs), value.axis)
+        else:
+            self._mix(node, f"only a part of its units is read at {line_of(node)}")
+
+    def _combine(self, node: fx.Node) -> None:
+        """A sum or a product, of values or with a number."""
+        sums = node.target in SUMS
+        others = [each for each in node.args if isinstance(each, fx.Node)]
+        tensors = [each for each in others if shape_of(each) is not None]
+        if len(tensors) == 1 and len(node.args) == 2:
+            value = self._values.get(tensors[0])
+            if value is None:
+                return
+            if all(run.stage == PRE for run in value.runs) and shape_of(tensors[0]) == shape_of(node):
+                self._values[node] = Channels(tuple(replace(run, made_by="") for run in value.runs), value.axis)
+                return
+            self._mix(node, f"changed by a number at {line_of(node)}")
+            return
+        what = "its units are summed with those of another path" if sums else "its units are multiplied by another value"
+        self._mix(node, f"{what} at {line_of(node)}")
+
+    def _mix(self, node: fx.Node, reason: str) -> None:
+        """Notes that an operation reads units in a way that leaves them no columns of their own."""
+        for each in node.all_input_nodes:
+            for name in self._sources(each):
+                self.layers[name].exclude(reason)
+                self._mixed[node].add(name)
+
+    def _input(self, node: fx.Node) -> Channels | None:
+        """Returns the channels of the first value that an operation takes, None if nothing is known of them."""
+        inputs = node.all_input_nodes
+        return self._values.get(inputs[0]) if inputs else None

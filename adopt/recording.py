@@ -1,0 +1,238 @@
+"""The activations of an update: those whose gradients it uses."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from plasticity.adopt.finding import Tap
+from plasticity.networks.taps import Taps
+
+_MOST_WAITING: Final = 1000  # forwards with a graph through which no gradient has gone yet
+
+
+@dataclass
+class Candidate:
+    """What was seen of one layer in one forward with gradients.
+
+    Attributes:
+        layer: Name.
+        pre: Pre-activations, detached.
+        live: Post-activations with their graph, if they were asked for.
+        counts: Whether a gradient has gone through it.
+    """
+
+    layer: str
+    pre: Tensor
+    live: Tensor | None = None
+    counts: bool = False
+
+
+@dataclass
+class Call:
+    """One forward of the module.
+
+    Attributes:
+        inputs: What it was called with, None if that is not known.
+        seen: Its candidates.
+    """
+
+    inputs: Any = None
+    seen: list[Candidate] = field(default_factory=list)
+
+    @property
+    def counts(self) -> bool:
+        """Whether a gradient has gone through one of its layers."""
+        return any(candidate.counts for candidate in self.seen)
+
+
+class Recorder:
+    """Sees the forwards of a module that is being trained, through hooks on its own layers.
+
+    A forward with gradients is a candidate; it counts when a gradient has gone through it. ``forget_counted`` is called where
+    gradients are cleared, and ``take`` where the optimizer steps. Acting and targets, which are computed without gradients, are
+    not seen, nor are copies of the module, which keep the hooks and stay silent.
+
+    Args:
+        module: The module.
+        taps: Where activations are.
+
+    Attributes:
+        listening: Whether forwards with gradients are kept.
+        keeps_graph: Whether post-activations are kept with their graph.
+    """
+
+    def __init__(self, module: nn.Module, taps: Sequence[Tap]) -> None:
+        self.listening = self.keeps_graph = False
+        self._taps = {tap.layer: tap for tap in taps}
+        self._calls: list[Call] = []
+        self._direct: Taps | None = None
+        self._handles = []
+        modules = dict(module.named_modules(remove_duplicate=False))
+        for tap in taps:
+            where = modules["" if tap.module == "" else tap.module]
+            hook = _Hook(where, tap.layer, self)
+            self._handles.append(
+                where.register_forward_pre_hook(hook.of_input) if tap.by_input else where.register_forward_hook(hook.of_output)
+            )
+        self._handles.append(module.register_forward_pre_hook(_Hook(module, "", self).begin))
+
+    @contextmanager
+    def into(self, taps: Taps) -> Any:
+        """Stores the activations of every forward inside the block into ``taps``, whatever ``listening`` says."""
+        before, self._direct = self._direct, taps
+        try:
+            yield
+        finally:
+            self._direct = before
+
+    @contextmanager
+    def silent(self) -> Any:
+        """Sees nothing inside the block: for a loss that is computed again."""
+        before, self.listening = self.listening, False
+        try:
+            yield
+        finally:
+            self.listening = before
+
+    def remove(self) -> None:
+        """Takes the hooks off the module."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._calls, self.listening = [], [], False
+
+    def forget_counted(self) -> None:
+        """Forgets what counts, since its gradients are cleared; candidates stay, as a forward may come before that."""
+        for call in self._calls:
+            call.seen = [candidate for candidate in call.seen if not candidate.counts]
+        self._calls = [call for call in self._calls if call.seen]
+
+    @torch.no_grad()
+    def take(self) -> tuple[Taps, Any]:
+        """Returns what counts, layer by layer, joined in the order of the forwards, and the inputs; then forgets all."""
+        taps, inputs = Taps(), self.latest_inputs()
+        for name, tap in self._taps.items():
+            found = [candidate for call in self._calls for candidate in call.seen if candidate.counts and candidate.layer == name]
+            if found:
+                pre = found[0].pre if len(found) == 1 else torch.cat([candidate.pre for candidate in found])
+                taps.pre[name], taps.post[name] = pre, tap.nonlinearity.function(pre)
+        self._calls = []
+        return taps, inputs
+
+    def live(self) -> dict[str, Tensor]:
+        """Returns the post-activations with their graph of the forwards since the last step, those of the latest of each layer."""
+        return {
+            candidate.layer: candidate.live for call in self._calls for candidate in call.seen if candidate.live is not None
+        }
+
+    def latest_inputs(self) -> Any:
+        """Returns the inputs of the forwards that count, joined along the batch; None if they are not known."""
+        found = [call.inputs for call in self._calls if call.counts]
+        return _joined(found) if found and all(each is not None for each in found) else None
+
+    def waiting_inputs(self) -> Any:
+        """Returns the inputs of all forwards since the last step, joined along the batch; None if they are not known."""
+        found = [call.inputs for call in self._calls if call.seen]
+        return _joined(found) if found and all(each is not None for each in found) else None
+
+    def begin(self, inputs: Any) -> None:
+        """Takes notice that the module is called."""
+        if self.listening and self._direct is None and torch.is_grad_enabled():
+            self._calls.append(Call(inputs))
+
+    def see(self, layer: str, pre: Tensor) -> None:
+        """Takes notice of pre-activations (B, U, ...), or (B, T, U) of a map of tokens."""
+        tap = self._taps[layer]
+        if self._direct is None and not (self.listening and torch.is_grad_enabled() and pre.requires_grad):
+            return
+        rows = _by_rows(pre, tap)
+        if self._direct is not None:
+            rows = rows.clone() if tap.nonlinearity.in_place else rows
+            self._direct.store(layer, rows, tap.nonlinearity.function(rows))
+            return
+        detached = rows.detach()
+        candidate = Candidate(layer, detached.clone() if tap.nonlinearity.in_place else detached)
+        if not self._calls:
+            self._calls.append(Call())
+        self._calls[-1].seen.append(candidate)
+        pre.register_hook(_Counting(candidate))
+        del self._calls[:-_MOST_WAITING]
+
+
+class _Counting:
+    """Marks a candidate when a gradient reaches it; it keeps nothing else alive."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self._candidate = candidate
+
+    def __call__(self, gradient: Tensor) -> None:
+        self._candidate.counts = True
+
+
+class _Hook:
+    """A hook that speaks for its own module alone: a copy of the module keeps it and stays silent, and so does a saved one."""
+
+    def __init__(self, own: nn.Module, layer: str, recorder: Recorder) -> None:
+        self._own, self._layer, self._recorder = own, layer, recorder
+
+    @property
+    def of_output(self) -> "_OfOutput":
+        return _OfOutput(self._own, self._layer, self._recorder)
+
+    @property
+    def of_input(self) -> "_OfInput":
+        return _OfInput(self._own, self._layer, self._recorder)
+
+    @property
+    def begin(self) -> "_OfCall":
+        return _OfCall(self._own, self._layer, self._recorder)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Hook":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Silent, ()
+
+
+class _OfOutput(_Hook):
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if module is self._own:
+            self._recorder.see(self._layer, output)
+
+
+class _OfInput(_Hook):
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if module is self._own and arguments:
+            self._recorder.see(self._layer, arguments[0])
+
+
+class _OfCall(_Hook):
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if module is self._own:
+            self._recorder.begin(arguments[0] if len(arguments) == 1 else arguments or None)
+
+
+class _Silent:
+    """What becomes of a hook that was saved with its module."""
+
+    def __call__(self, *_: Any) -> None:
+        return None
+
+
+def _by_rows(pre: Tensor, tap: Tap) -> Tensor:
+    """Returns activations with units along axis 1; of a dense map of (B, T, D), a row for each token."""
+    return pre.flatten(0, -2) if tap.tokens and pre.ndim > 2 else pre
+
+
+def _joined(inputs: Sequence[Any]) -> Any:
+    if len(inputs) == 1:
+        return inputs[0]
+    first = inputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(inputs))
+    if isinstance(first, Mapping):
+        return {key: _joined([each[key] for each in inputs]) for key in first}
+    return tuple(_joined(list(each)) for each in zip(*inputs, strict=True))

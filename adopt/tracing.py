@@ -1,0 +1,160 @@
+"""From anybody's module to the graph of its forward, with the shape of every value and the user's line of every operation."""
+
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
+
+ROOT: Final = "module"  # under which a user's module stands in the traced one
+Forward = Callable[..., Any]
+_HERE: Final = str(Path(__file__).parent)
+_TORCH: Final = str(Path(torch.__file__).parent)
+_FRAME: Final = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+class Call(nn.Module):
+    """One forward of a user's module on one input.
+
+    Args:
+        module: The module.
+        forward: Called with module and inputs; None for ``module(*inputs)``.
+    """
+
+    def __init__(self, module: nn.Module, forward: Forward | None, several: int = 0) -> None:
+        super().__init__()
+        self.module, self._forward, self._several = module, forward, several
+
+    def forward(self, inputs: Any) -> Any:
+        """Hands on a tensor or a dict as one input, and a tuple as several."""
+        given = tuple(inputs[number] for number in range(self._several)) if self._several else (inputs,)
+        return self.module(*given) if self._forward is None else self._forward(self.module, *given)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The graph of a forward.
+
+    Attributes:
+        graph: Its nodes in order; ``node.target`` of a module begins with ``ROOT``.
+        modules: Every module by its name in the user's module, "" for that itself.
+    """
+
+    graph: fx.Graph
+    modules: dict[str, nn.Module]
+
+    def module_of(self, node: fx.Node) -> tuple[str, nn.Module]:
+        """Returns name and module of a call of a module."""
+        name = str(node.target).removeprefix(ROOT).removeprefix(".")
+        return name, self.modules[name]
+
+
+class _Tracer(fx.Tracer):
+    """Goes into the user's own modules and stops at those of PyTorch, and at maps, norms and activations derived from them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.record_stack_traces = True
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = type(m).__module__.startswith("torch.") and not isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+        return own or isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+
+
+def trace(module: nn.Module, example: Any, forward: Forward | None) -> Traced:
+    """Traces one forward.
+
+    Args:
+        module: A user's module; modes, buffers and generators are left as they are.
+        example: A tensor, a dict of tensors, or a tuple of several inputs.
+        forward: Called with module and inputs, for a module that has no forward of its own, or one that cannot be traced.
+
+    Raises:
+        ValueError: In one line that names the user's file and line which cannot be traced, or that failed on the example.
+    """
+    several = len(example) if isinstance(example, tuple) else 0
+    call = Call(module, forward, several)
+    with _as_it_was(module):
+        try:
+            graph = _Tracer().trace(call)
+        except Exception as error:  # of any kind: it is the user's code that runs here, on values that are not there
+            raise ValueError(_untraceable(error, module, forward)) from error
+        try:
+            with torch.no_grad():
+                ShapeProp(fx.GraphModule(call, graph)).propagate(example)
+        except Exception as error:
+            raise ValueError(f"the module failed on example=: {' '.join(str(error).split())[:300]}{_at(error)}") from error
+    return Traced(graph, dict(module.named_modules(remove_duplicate=False)))
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """Returns the shape of a tensor, None for anything else."""
+    meta = node.meta.get("tensor_meta")
+    return tuple(meta.shape) if isinstance(meta, TensorMetadata) else None
+
+
+def line_of(node: fx.Node) -> str:
+    """Returns the user's file and line of an operation, "" where they are not known."""
+    frames = [found for found in _FRAME.findall(node.stack_trace or "") if not _is_ours(found[0])]
+    return f"{Path(frames[-1][0]).name}:{frames[-1][1]}" if frames else ""
+
+
+def _untraceable(error: Exception, module: nn.Module, forward: Forward | None) -> str:
+    reason = " ".join(str(error).split())
+    if forward is None and "forward" in reason and ("missing" in reason or "NotImplemented" in reason):
+        return (
+            f"{type(module).__name__} has no forward that can be called with example=; say how it is used, "
+            "forward=lambda module, inputs: (module.actor(inputs), module.critic(inputs))"
+        )
+    if isinstance(error, NotImplementedError):
+        return (
+            f"{type(module).__name__} has no forward; say how it is used, "
+            "forward=lambda module, inputs: (module.actor(inputs), module.critic(inputs))"
+        )
+    known = {
+        "control flow": "it decides by values or shapes that are not known before it runs",
+        "iterated": "it goes through a value whose length is not known before it runs",
+    }
+    told = next((what for sign, what in known.items() if sign in reason), reason[:200])
+    return f"the forward of {type(module).__name__} cannot be traced{_at(error)}: {told}; give forward= without it"
+
+
+def _at(error: Exception) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _is_ours(file: str) -> bool:
+    """Tells whether a frame is of PyTorch, of tracing, or made by either."""
+    return file.startswith((_TORCH, _HERE, "<")) or str(Path(file).resolve().parent) == str(Path(_HERE).resolve())
+
+
+@contextmanager
+def _as_it_was(module: nn.Module) -> Iterator[None]:
+    """Puts a module into evaluation mode without recording hooks, and back; generators are forked."""
+    modes = {each: each.training for each in module.modules()}
+    devices = {value.device for value in [*module.parameters(), *module.buffers()] if value.device.type == "cuda"}
+    with torch.random.fork_rng(list(devices)):
+        module.eval()
+        try:
+            yield
+        finally:
+            for each, mode in modes.items():
+                each.training = mode
+
+
+def tensors_in(outputs: Any) -> list[Tensor]:
+    """Returns the tensors in what a module returned: in tuples, lists and dicts, in their order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    if isinstance(outputs, dict):
+        return [tensor for each in outputs.values() for tensor in tensors_in(each)]
+    if isinstance(outputs, list | tuple):
+        return [tensor for each in outputs for tensor in tensors_in(each)]
+    return []
