@@ -133,6 +133,17 @@ class Intervention(Settings):
         """Returns the network to evaluate and act with when it is not the trained one."""
         return u.network
 
+    def sample_weights(self, ages: Tensor) -> Tensor:
+        """Returns weights in proportion to which transitions of some ages are drawn from the agent's replay, (M,).
+
+        A function of the ages and the settings alone: it is tabulated once. Weights are finite and at least 0, and above 0 at
+        age 0; those of several methods are multiplied. An agent without a replay refuses a method that overrides this.
+
+        Args:
+            ages: (M,) float64 on the CPU, rising from 0: environment steps from the step that brought a transition to the latest.
+        """
+        return torch.ones_like(ages)
+
     @property
     def state(self) -> dict[str, Any]:
         """Tensors and plain values that the method remembers, by name."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -148,6 +149,10 @@ class Hooks:
             view = self.view(name)._replace(batch=None, taps=Taps())
             _collect(logs, name, self.interventions[name].branch(view))
         return logs
+
+    def weighing(self) -> dict[str, tuple[Intervention, torch.Generator]]:
+        """Returns the methods that say what is drawn from a replay, each with its generator, by name."""
+        return {name: (method, self._generators[name]) for name, method in self._overriding("sample_weights")}
 
     def evaluation_network(self) -> Network:
         """Returns the network to act with and to evaluate, which an intervention may replace by an average of its own."""
