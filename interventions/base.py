@@ -35,6 +35,8 @@ class Update(NamedTuple):
         recompute: Returns the agent's loss on the same batch, and with the same noise, at the weights as they are now; in
             ``after_backward`` of a method with ``needs_recompute``; otherwise None.
         has_terms: Whether interventions added terms to the loss of this update.
+        run_initial: In ``attach`` where a run branches, parameters and buffers that its parent began with, by name, to be copied;
+            otherwise None.
     """
 
     step: int
@@ -47,6 +49,7 @@ class Update(NamedTuple):
     loss: Tensor | None = None
     recompute: Callable[[], Tensor] | None = None
     has_terms: bool = False
+    run_initial: Mapping[str, Tensor] | None = None
 
 
 @dataclass

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from plasticity.agents.agent import Agent
-from plasticity.agents.dqn.agent import DQN, DQNSettings
+from plasticity.agents.dqn.agent import DQN
+from plasticity.agents.dqn.settings import DQNSettings
 from plasticity.agents.factory import build_agent
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.replay.age_weights import age_weights
