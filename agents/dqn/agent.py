@@ -122,7 +122,7 @@ class DQN:
         self.replay.add(experience.batch)
         self._updates_owed += experience.batch.rewards.shape[0]
         self.env_steps += experience.batch.rewards.shape[0]
-        if self.env_steps <= self.settings.warmup_env_steps:
+        if self.replay.total <= self.settings.warmup_env_steps:  # of a branch with an empty replay, since it began
             self._updates_owed = 0
         logs: list[Logs] = []
         while self._updates_owed >= self.settings.env_steps_per_update:

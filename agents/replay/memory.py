@@ -21,6 +21,11 @@ class TransitionMemory(Protocol):
         ...
 
     @property
+    def total(self) -> int:
+        """Transitions ever added since it was empty."""
+        ...
+
+    @property
     def age_weights(self) -> AgeWeights | None:
         """What transitions are drawn in proportion to, apart from priorities; None if nothing depends on their age."""
         ...

@@ -179,6 +179,11 @@ class PrioritisedReplay:
         """Transitions held."""
         return self.replay.size
 
+    @property
+    def total(self) -> int:
+        """Transitions ever added."""
+        return self.replay.total
+
     def add(self, transitions: Transitions) -> None:
         """Appends one transition of each environment, with the largest priority recorded; see ``Replay.add``."""
         first = self.replay.total

@@ -147,7 +147,8 @@ class SAC:
         self.replay.add(batch._replace(actions=(batch.actions - self._middle) / self._half))
         count = batch.rewards.shape[0]
         self.env_steps += count
-        self._updates_owed = self._updates_owed + count if self.env_steps > self.settings.warmup_env_steps else 0
+        warm = self.replay.total > self.settings.warmup_env_steps  # of a branch with an empty replay, since it began
+        self._updates_owed = self._updates_owed + count if warm else 0
         logs: list[Logs] = []
         while self._updates_owed >= self.settings.env_steps_per_update:
             self._updates_owed -= self.settings.env_steps_per_update
