@@ -29,6 +29,12 @@ class ShiftSettings(VectorSettings):
     change_every_steps: int = setting(
         2_000_000, "Environment steps, over all copies, after which the next episode brings a change.", low=1
     )
+    drift_steps: int = setting(
+        0,
+        "Environment steps, over all copies, that a change takes, in which the factor moves to its new value at a constant "
+        "ratio; 0 for sudden changes.",
+        low=0,
+    )
     shift_range: list[float] = setting(
         [0.02, 2.0], "Smallest and largest factor; each is drawn log-uniformly from a generator of (seed, number of the change)."
     )
@@ -75,7 +81,13 @@ def shifted(
 
     def make_shifted() -> gymnasium.Env[Any, Any]:
         return PhysicsShift(
-            make(), settings.shift, factor, settings.change_every_steps, settings.announce_tasks, settings.num_envs
+            make(),
+            settings.shift,
+            factor,
+            settings.change_every_steps,
+            settings.announce_tasks,
+            settings.num_envs,
+            settings.drift_steps,
         )
 
     return make_shifted
