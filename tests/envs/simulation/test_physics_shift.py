@@ -58,6 +58,19 @@ def test_a_shift_changes_what_happens_and_a_factor_of_one_nothing(shift: str) ->
     assert not np.array_equal(distance(0.3), expected)
 
 
+@pytest.mark.parametrize("body", ["Ant", "HalfCheetah", "Hopper", "Humanoid", "Walker2d"])
+def test_every_body_slips_on_a_floor_of_little_friction(body: str) -> None:
+    def played(factor: float) -> Any:
+        env = PhysicsShift(gymnasium.make(f"{body}-v5"), "friction", listed_factors([factor]), 1000)
+        env.reset(seed=0)
+        push = 0.5 * np.asarray(env.action_space.high)  # type: ignore[attr-defined]
+        seen = [env.step(push * np.sin(step))[0] for step in range(60)]
+        return np.concatenate(seen)
+
+    np.testing.assert_array_equal(played(1.0), played(1.0))
+    assert not np.array_equal(played(1.0), played(0.02))
+
+
 def test_only_sliding_friction_changes() -> None:
     env = hopper()
     env.load_state_dict({"steps": 25, "number": 1})

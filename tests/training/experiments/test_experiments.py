@@ -103,6 +103,7 @@ def test_every_experiment_trains(name: str, tmp_path: Path) -> None:
         ("mujoco_ppo", ["env.id=Hopper-v5"], "id", "Hopper-v5"),
         ("mujoco_ppo", ["env=hopper"], "id", "Hopper-v5"),
         ("mujoco_sac", ["env=ant"], "id", "Ant-v5"),
+        ("slippery_ant_ppo", ["env=slippery_humanoid"], "id", "Humanoid-v5"),
         ("dmc_sac", ["env.task=humanoid-run"], "task", "humanoid-run"),
     ],
 )
