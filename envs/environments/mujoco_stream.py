@@ -10,7 +10,8 @@ import gymnasium
 from plasticity.envs.environments.gym_stream import make_environment
 from plasticity.envs.environments.vector_settings import VectorSettings
 from plasticity.envs.registry import stream
-from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors, listed_factors
+from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors
+from plasticity.envs.simulation.shift import listed_values
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.settings.fields import setting
 
@@ -76,6 +77,8 @@ def shifted(
         ValueError: The factors make no sense.
     """
     if settings.shift == NO_SHIFT:
+        if settings.drift_steps:
+            raise ValueError(f"drift_steps={settings.drift_steps} needs a shift, and shift={NO_SHIFT}")
         return make
     factor = _factors(settings, seed)
 
@@ -95,7 +98,7 @@ def shifted(
 
 def _factors(settings: ShiftSettings, seed: int) -> Callable[[int], float]:
     if settings.shift_values:
-        return listed_factors(settings.shift_values)
+        return listed_values(settings.shift_values)
     if len(settings.shift_range) != 2 or not 0 < settings.shift_range[0] <= settings.shift_range[1]:
         raise ValueError(f"shift_range={settings.shift_range} must be two positive numbers, the smaller one first")
     low, high = settings.shift_range

@@ -14,7 +14,7 @@ from plasticity.envs.environments.environment_stream import EnvironmentStream, i
 from plasticity.envs.environments.task_sequence import TaskSequence
 from plasticity.envs.factory import build_stream
 from plasticity.envs.simulation.normalisation import follow_statistics
-from plasticity.envs.simulation.physics_shift import PhysicsShift
+from plasticity.envs.simulation.shift import Shift
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.settings.seeding import derive_seed
 
@@ -92,7 +92,7 @@ def environment_line(settings: Any) -> str:
 
 
 def follow_conditions(evaluation: EnvironmentStream, training: EnvironmentStream) -> None:
-    """Gives evaluation the statistics, the task, the physics and the labels that training has now, and holds them.
+    """Gives evaluation the statistics, the task, the shift and the labels that training has now, and holds them.
 
     At the end of a task of a sequence that is still this task, the one that the agent has learned, and not yet the next.
 
@@ -119,12 +119,12 @@ def _unwrapped(env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
     return env
 
 
-def _shifts(vector: VectorEnv[Any, Any, Any]) -> list[PhysicsShift]:
+def _shifts(vector: VectorEnv[Any, Any, Any]) -> list[Shift]:
     found = []
     for env in vector.envs if isinstance(vector, SyncVectorEnv) else ():
         layer: Env[Any, Any] = env
         while isinstance(layer, Wrapper):
-            if isinstance(layer, PhysicsShift):
+            if isinstance(layer, Shift):
                 found.append(layer)
             layer = layer.env
     return found

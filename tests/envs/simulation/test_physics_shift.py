@@ -9,7 +9,8 @@ import torch
 from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.environments.mujoco_stream import MujocoSettings
 from plasticity.envs.factory import build_stream
-from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors, listed_factors
+from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors
+from plasticity.envs.simulation.shift import listed_values
 from plasticity.envs.simulation.sync_vector import SyncVector
 
 CPU = torch.device("cpu")
@@ -17,7 +18,7 @@ SHORT = {"max_episode_steps": 10}
 
 
 def hopper(shift: str = "friction", every: int = 25, **settings: Any) -> PhysicsShift:
-    return PhysicsShift(gymnasium.make("Hopper-v5", **SHORT), shift, listed_factors([1.0, 0.5, 3.0]), every, **settings)
+    return PhysicsShift(gymnasium.make("Hopper-v5", **SHORT), shift, listed_values([1.0, 0.5, 3.0]), every, **settings)
 
 
 def settings(**changes: Any) -> MujocoSettings:
@@ -61,7 +62,7 @@ def test_a_shift_changes_what_happens_and_a_factor_of_one_nothing(shift: str) ->
 @pytest.mark.parametrize("body", ["Ant", "HalfCheetah", "Hopper", "Humanoid", "Walker2d"])
 def test_every_body_slips_on_a_floor_of_little_friction(body: str) -> None:
     def played(factor: float) -> Any:
-        env = PhysicsShift(gymnasium.make(f"{body}-v5"), "friction", listed_factors([factor]), 1000)
+        env = PhysicsShift(gymnasium.make(f"{body}-v5"), "friction", listed_values([factor]), 1000)
         env.reset(seed=0)
         push = 0.5 * np.asarray(env.action_space.high)  # type: ignore[attr-defined]
         seen = [env.step(push * np.sin(step))[0] for step in range(60)]
@@ -177,6 +178,7 @@ def test_a_shifted_stream_goes_on_bit_for_bit(shift: str, drift_steps: int, goes
         ({"shift_range": [0.0, 2.0]}, r"shift_range=\[0.0, 2.0\] must be"),
         ({"shift_values": [1.0, -1.0]}, r"env\.shift_values=-1\.0 must be at least 0"),
         ({"change_every_steps": 0}, "change_every_steps=0 must be at least 1"),
+        ({"shift": "none", "drift_steps": 5}, "drift_steps=5 needs a shift, and shift=none"),
         ({"drift_steps": 26}, r"drift_steps=26 must lie in 0\.\.25, the change_every_steps"),
         ({"id": "CartPole-v1"}, "shift=friction needs a MuJoCo environment, CartPoleEnv is none"),
         ({"id": "Hoper-v5"}, "id=Hoper-v5 is unknown; the nearest valid names are Hopper-v5"),
