@@ -1,6 +1,7 @@
 """Every file of ``configs/env`` fits the settings that it names, and can be built where no data set is missing."""
 
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ EXPECTED = {
     "halfcheetah": (6, False, False),
     "hopper": (3, False, False),
     "humanoid": (17, False, False),
+    **({"minatar": (6, True, False), "continual_minatar": (6, True, True)} if find_spec("minatar") else {}),
     "permuted_pixels": (10, True, True),
     "random_labels": (10, True, True),
     "slippery_ant": (8, False, True),
