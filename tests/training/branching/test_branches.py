@@ -14,7 +14,7 @@ import yaml
 
 import run_agent
 from plasticity.envs.datasets.datasets import load_dataset
-from plasticity.envs.environments.bandit import label_order
+from plasticity.envs.environments.bandit_labels import label_order
 from plasticity.envs.experience import Transitions
 from plasticity.training.branching.planning import branch_plan, methods_of, points_in
 from plasticity.training.branching.starting import begin
