@@ -27,7 +27,8 @@ Branched = Callable[..., Any]
 # Built into the network, so that they cannot be attached by hand: those that change nothing where a run branches, and the others.
 BUILT_IN = [name for name in built_in_interventions() if INTERVENTIONS[name].build is not Intervention.build]
 HARMLESS = ["load_balancing", "parseval", "plasticity_injection"]
-ATTACHED = [name for name in built_in_interventions() if name not in BUILT_IN and name != "dr3"]  # which is for values
+FOR_VALUES = ["dr3", "sample_weight_decay"]  # which a supervised learner has none of, nor a replay
+ATTACHED = [name for name in built_in_interventions() if name not in [*BUILT_IN, *FOR_VALUES]]
 
 
 def settings_of(name: str) -> dict[str, Any]:

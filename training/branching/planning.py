@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from plasticity.settings.fields import require_choice
 from plasticity.settings.naming import did_you_mean
 from plasticity.settings.plugins import load_plugins
 from plasticity.training.branching.measuring import require_measures
-from plasticity.training.branching.point import BranchPoint, find_point
+from plasticity.training.branching.point import KEEP, REPLAYS, BranchPoint, find_point
 from plasticity.training.config.command_line import Composer, method_of
 from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.settings import Plan, plan_from
@@ -17,7 +18,7 @@ from plasticity.training.saving.checkpoint import require_match
 from plasticity.training.saving.resuming import MAY_CHANGE
 
 SECTION: Final = "branch"
-_KEYS: Final = ("run", "step", "drop", "repeat", "measure")
+_KEYS: Final = ("run", "step", "drop", "repeat", "measure", "replay")
 # What a branch may have otherwise than its parent: besides methods, the problem and the optimizer, what a resumed run may.
 _MAY_CHANGE: Final = ("interventions", "protocol", "env", "optimizer", SECTION)
 
@@ -52,8 +53,10 @@ def point_of(words: Sequence[str], *, there: bool = True) -> tuple[BranchPoint, 
     folder, measure = Path(said["run"][0]).expanduser(), said.get("measure", [])
     step, repeat = _number("step", said.get("step"), None), _number("repeat", said.get("repeat"), 0)
     require_measures(measure, f"{SECTION}.measure")
+    replay = ",".join(said.get("replay", [])) or KEEP
+    require_choice(f"{SECTION}.replay", replay, REPLAYS)
     point = find_point(folder, step) if there else BranchPoint(folder, step or 0, "")
-    return replace(point, repeat=repeat or 0, drop=tuple(said.get("drop", ())), measure=tuple(measure)), rest
+    return replace(point, repeat=repeat or 0, drop=tuple(said.get("drop", ())), measure=tuple(measure), replay=replay), rest
 
 
 def points_in(words: Sequence[str]) -> list[BranchPoint]:

@@ -9,6 +9,7 @@ from plasticity.training.saving.checkpoint import checkpoint_path, config_in, lo
 from plasticity.training.saving.saver import PARTS
 
 _BLOCK = 1 << 20
+KEEP, CLEAR = REPLAYS = ("keep", "clear")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class BranchPoint:
         repeat: 0 for the parent's random numbers; any other number draws new ones.
         drop: Methods of the parent that end here.
         measure: Metrics that are measured on the network as it was loaded, before anything acts.
+        replay: ``keep`` for the parent's replay, ``clear`` for an empty one.
     """
 
     folder: Path
@@ -30,11 +32,17 @@ class BranchPoint:
     repeat: int = 0
     drop: tuple[str, ...] = ()
     measure: tuple[str, ...] = ()
+    replay: str = KEEP
 
     @property
     def where(self) -> str:
         """What the user named, for messages."""
         return f"branch.run={self.folder}"
+
+    @property
+    def reads_replay(self) -> bool:
+        """Whether the files of the parent's replay are needed: to go on with it, or to measure on it."""
+        return self.replay == KEEP or bool(self.measure)
 
     def load(self) -> dict[str, Any]:
         """Returns the state of the parent at that moment, with the files of its replay where they are.
@@ -49,7 +57,7 @@ class BranchPoint:
             raise ValueError(f"{self.where}: {path} cannot be read: {error.strerror}") from error
         if not same:
             raise ValueError(f"{self.where}: {path} is no longer the checkpoint that was planned with; begin again")
-        state = load_checkpoint(path)
+        state = load_checkpoint(path, replay=self.reads_replay)
         if state["step"] != self.step:
             raise ValueError(f"{self.where}: the checkpoint of step {self.step} is damaged; kept: {_steps(self.folder)}")
         require_run(state, PARTS, self.where)
@@ -76,6 +84,7 @@ class BranchPoint:
             "repeat": self.repeat,
             "drop": list(self.drop),
             "measure": list(self.measure),
+            "replay": self.replay,
         }
 
 

@@ -130,7 +130,8 @@ class BranchMaker:
         for cell in cells:
             assert cell.origin is not None
             said, rest = point_of(cell.words, there=False)
-            point = replace(points[cell.origin.parent], repeat=said.repeat, drop=said.drop, measure=said.measure)
+            found = points[cell.origin.parent]
+            point = replace(said, folder=found.folder, step=found.step, sha256=found.sha256)
             if first is None or any("${" in word for word in rest):  # perhaps to the seed
                 plan = self._planned(cell, point, rest)
             else:

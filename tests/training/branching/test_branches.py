@@ -14,7 +14,7 @@ import yaml
 
 import run_agent
 from plasticity.envs.datasets.datasets import load_dataset
-from plasticity.envs.environments.bandit import label_order
+from plasticity.envs.environments.bandit_labels import label_order
 from plasticity.envs.experience import Transitions
 from plasticity.training.branching.planning import branch_plan, methods_of, points_in
 from plasticity.training.branching.starting import begin
@@ -184,7 +184,10 @@ def test_a_grid_of_branches(trunk: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["branch.step=x"], r"branch\.step=x must be a whole number, 0 or more"),
         (["branch.repeat=-1"], r"branch\.repeat=-1 must be a whole number, 0 or more"),
         (["seed=5"], r"seed=5: a branch has its parent's seed; branch\.repeat=1 draws new random numbers"),
-        (["branch.stp=1"], r"branch\.stp is unknown \(did you mean step\?\); branch has run, step, drop, repeat"),
+        (
+            ["branch.stp=1"],
+            r"branch\.stp is unknown \(did you mean step\?\); branch has run, step, drop, repeat, measure, replay",
+        ),
         (["branch.drop=[l2]"], r"branch\.drop=l2: the parent has redo"),
         (["branch.drop=[redo]", "intervention=[l2]"], r"lists all methods of a branch; leave branch\.drop out"),
         (["agent=ppo"], r"agent=ppo: a branch has its parent's, dqn"),
