@@ -217,13 +217,23 @@ def test_a_part_without_an_objective_or_an_example_has_no_value(name: str) -> No
         assert both[""] == both["/learner"] > 0  # type: ignore[operator]
 
 
-def test_a_loss_without_curvature_has_no_estimate() -> None:
-    # All inputs and errors are 0: the gradient is 0, and of the Hessian 2 (x, 1)(x, 1)^T the bias alone is left.
+def test_a_loss_that_is_learned_has_a_strength_of_0_and_no_readiness() -> None:
     agent = regression([[0.0]] * 4, [[0.0]] * 4)
     assert measured("gradient_strength", agent)[""] == 0.0
     value = measured("optimization_readiness", agent)[""]
     assert isinstance(value, Undefined)
     assert value.reason == "the gradient is 0"
+
+
+def test_a_loss_without_curvature_has_no_estimate_of_its_smoothness() -> None:
+    # The mean output of a linear map: the gradient by weight and bias is (1, 1), squared 2, and the Hessian is 0.
+    agent = regression([[1.0]] * 4, [[0.0]] * 4)
+    agent.learner.examples.objective = lambda outputs, batch: (outputs.mean(), {})
+    for name in ("gradient_strength", "optimization_readiness"):
+        value = measured(name, agent)[""]
+        assert isinstance(value, Undefined)
+        assert value.reason == "the loss has no curvature"
+        assert measured(f"{name}_fixed_smoothness", agent, smoothness=4.0)[""] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
