@@ -1,0 +1,6 @@
+"""Methods and metrics of this project on anybody's module, in anybody's loop."""
+
+from plasticity.adopt.adopting import adopt
+from plasticity.adopt.optimizer import AdoptedOptimizer
+
+__all__ = ["AdoptedOptimizer", "adopt"]

@@ -28,6 +28,7 @@ class Tap:
         by_input: Whether it is the input.
         nonlinearity: Makes post-activations of them.
         tokens: Whether units lie along the last axis, as those of a dense map do.
+        behind: Name of the module that is the non-linearity and hands on post-activations with their graph, or None.
     """
 
     layer: str
@@ -35,6 +36,7 @@ class Tap:
     by_input: bool
     nonlinearity: Nonlinearity
     tokens: bool
+    behind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,7 @@ def find_units(module: nn.Module, example: Any, forward: Forward | None, trained
         for layer in hidden
         if layer.reasons
     ]
-    taps = [
-        Tap(_shown(layer.name), layer.tap, layer.by_input, layer.nonlinearity or _IDENTITY, isinstance(layer.module, nn.Linear))
-        for layer in hidden
-        if layer.tap is not None and (layer.nonlinearity or _IDENTITY).name
-    ]
+    taps = [tap for layer in hidden if (tap := _tap(layer)) is not None]
     heads = tuple(name for name, layer in layers.items() if layer not in hidden)
     return Found(UnitGraph(tuple(resettable), tuple(excluded)), tuple(taps), heads, tuple(layers))
 
@@ -99,6 +97,14 @@ def _complete(layer: Layer) -> None:
         layer.exclude("no map has columns of its own for its units")
     if not layer.reasons and layer.tap is None:
         layer.exclude(_UNSEEN)
+
+
+def _tap(layer: Layer) -> Tap | None:
+    nonlinearity, dense = layer.nonlinearity or _IDENTITY, isinstance(layer.module, nn.Linear)
+    if layer.tap is None or not nonlinearity.name:
+        return None
+    behind = layer.behind if layer.copies == 1 else None
+    return Tap(_shown(layer.name), layer.tap, layer.by_input, nonlinearity, dense, behind)
 
 
 def _unit_layer(layer: Layer) -> UnitLayer:

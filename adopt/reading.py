@@ -2,7 +2,7 @@
 
 import operator
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Final
@@ -47,6 +47,7 @@ class Layer:
         nonlinearity: What its units go through, None for none.
         tap: Module whose output is what the non-linearity receives, or whose input; see ``by_input``.
         by_input: Whether the tap looks at the input of the module, which is the non-linearity itself.
+        behind: Module that is the non-linearity, None if it is a function or one of several that are used for other layers too.
         copies: 2 for a CReLU.
         norms: Per-unit entries of normalisation.
         consumers: Maps that read the units.
@@ -62,6 +63,7 @@ class Layer:
     nonlinearity: Nonlinearity | None = None
     tap: str | None = None
     by_input: bool = False
+    behind: str | None = None
     copies: int = 1
     norms: list[NormSlice] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
@@ -148,7 +150,7 @@ class Reader:
             self._reshape(node)
         elif not method and target in POOLING_FUNCTIONS:
             self._pool(node, "")
-        elif (target == "mean" if method else getattr(target, "__name__", "") == "mean"):
+        elif target == "mean" if method else getattr(target, "__name__", "") == "mean":
             self._average(node)
         elif target == "neg" if method else target in NEGATIONS:
             self._negate(node)
@@ -233,6 +235,8 @@ class Reader:
             if known is None:
                 layer.nonlinearity = nonlinearity
             by_input = not run.made_by and bool(module) and self._calls[module] == 1 and len(value.runs) == 1
+            if module and self._calls[module] == 1 and len(value.runs) == 1:
+                layer.behind = module
             if layer.tap is None and not run.negated:
                 layer.tap, layer.by_input = (module, True) if by_input else (run.made_by or None, False)
             runs.append(replace(run, stage=POST, copy=int(run.negated), negated=False, made_by=""))

@@ -70,15 +70,32 @@ class Recorder:
         self._taps = {tap.layer: tap for tap in taps}
         self._calls: list[Call] = []
         self._direct: Taps | None = None
-        self._handles = []
-        modules = dict(module.named_modules(remove_duplicate=False))
+        self._handles = [module.register_forward_pre_hook(_OfCall(module, "", self))]
+        self._modules = dict(module.named_modules(remove_duplicate=False))
         for tap in taps:
-            where = modules["" if tap.module == "" else tap.module]
-            hook = _Hook(where, tap.layer, self)
-            self._handles.append(
-                where.register_forward_pre_hook(hook.of_input) if tap.by_input else where.register_forward_hook(hook.of_output)
-            )
-        self._handles.append(module.register_forward_pre_hook(_Hook(module, "", self).begin))
+            where = self._modules[tap.module]
+            if tap.by_input:
+                self._handles.append(where.register_forward_pre_hook(_OfInput(where, tap.layer, self)))
+            else:
+                self._handles.append(where.register_forward_hook(_OfOutput(where, tap.layer, self)))
+
+    def keep_graphs(self, method: str) -> None:
+        """Keeps post-activations with their graph as well, for a method that differentiates through them.
+
+        Raises:
+            ValueError: If a non-linearity is no module of its own, so that what is behind it is not seen.
+        """
+        self.keeps_graph = True
+        for tap in self._taps.values():
+            if tap.nonlinearity.name == "identity":
+                continue
+            if tap.behind is None:
+                raise ValueError(
+                    f"{method} differentiates through the activations of {tap.layer}, whose non-linearity "
+                    f"{tap.nonlinearity.name} is a function or serves several layers; make it a module of its own, nn.ReLU"
+                )
+            where = self._modules[tap.behind]
+            self._handles.append(where.register_forward_hook(_OfPost(where, tap.layer, self)))
 
     @contextmanager
     def into(self, taps: Taps) -> Any:
@@ -123,10 +140,8 @@ class Recorder:
         return taps, inputs
 
     def live(self) -> dict[str, Tensor]:
-        """Returns the post-activations with their graph of the forwards since the last step, those of the latest of each layer."""
-        return {
-            candidate.layer: candidate.live for call in self._calls for candidate in call.seen if candidate.live is not None
-        }
+        """Returns the post-activations with their graph since the last step, those of the latest forward of each layer."""
+        return {candidate.layer: candidate.live for call in self._calls for candidate in call.seen if candidate.live is not None}
 
     def latest_inputs(self) -> Any:
         """Returns the inputs of the forwards that count, joined along the batch; None if they are not known."""
@@ -159,7 +174,18 @@ class Recorder:
             self._calls.append(Call())
         self._calls[-1].seen.append(candidate)
         pre.register_hook(_Counting(candidate))
+        if self.keeps_graph and tap.nonlinearity.name == "identity":
+            candidate.live = pre
         del self._calls[:-_MOST_WAITING]
+
+    def see_live(self, layer: str, post: Tensor) -> None:
+        """Takes notice of post-activations with their graph, right behind their pre-activations."""
+        if self._direct is not None:
+            return
+        for candidate in reversed(self._calls[-1].seen if self._calls else []):
+            if candidate.layer == layer:
+                candidate.live = post
+                return
 
 
 class _Counting:
@@ -178,18 +204,6 @@ class _Hook:
     def __init__(self, own: nn.Module, layer: str, recorder: Recorder) -> None:
         self._own, self._layer, self._recorder = own, layer, recorder
 
-    @property
-    def of_output(self) -> "_OfOutput":
-        return _OfOutput(self._own, self._layer, self._recorder)
-
-    @property
-    def of_input(self) -> "_OfInput":
-        return _OfInput(self._own, self._layer, self._recorder)
-
-    @property
-    def begin(self) -> "_OfCall":
-        return _OfCall(self._own, self._layer, self._recorder)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Hook":
         return self
 
@@ -207,6 +221,12 @@ class _OfInput(_Hook):
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         if module is self._own and arguments:
             self._recorder.see(self._layer, arguments[0])
+
+
+class _OfPost(_Hook):
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if module is self._own:
+            self._recorder.see_live(self._layer, output)
 
 
 class _OfCall(_Hook):

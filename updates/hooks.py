@@ -51,7 +51,7 @@ class Hooks:
         self.measuring = [method for _, method in self._hooked["measure"]]
         self.taps_wanted = any(method.needs_taps or method.needs_graph for method in self.interventions.values())
         self._optimizer: Optimizer
-        self._measures: list[Callable[[], object]] = []
+        self._measures: dict[str, Callable[[], object]] = {}
         self._step = 0
         self._begun = dict.fromkeys(self.interventions, 0)  # updates of the part before the method was attached
         self._batch: Batch | None = None
@@ -86,7 +86,7 @@ class Hooks:
             if name not in before:
                 intervention.attach(self.view(name)._replace(run_initial=run_initial))
         named = {name: value.detach() for name, value in self._network.named_parameters()}
-        self._measures = [self._measure_of(method, named, compile) for method in self.measuring]
+        self._measures = {name: self._measure_of(method, named, compile) for name, method in self._hooked["measure"]}
 
     def view(self, name: str) -> Update:
         """Returns what the method of that name may see at this moment."""
@@ -129,15 +129,17 @@ class Hooks:
             _collect(logs, name, intervention.after_backward(self.view(name)))
         self._recompute = None
 
-    def measure(self) -> None:
-        """Calls that hook, right after the optimizer's step."""
-        for measure in self._measures:
-            measure()
+    def measure(self, without: Collection[str] = ()) -> None:
+        """Calls that hook, right after the optimizer's step, but for methods of these names."""
+        for name, measure in self._measures.items():
+            if name not in without:
+                measure()
 
-    def after_step(self, logs: Logs) -> None:
-        """Calls that hook."""
+    def after_step(self, logs: Logs, without: Collection[str] = ()) -> None:
+        """Calls that hook, but for methods of these names."""
         for name, intervention in self._hooked["after_step"]:
-            _collect(logs, name, intervention.after_step(self.view(name)))
+            if name not in without:
+                _collect(logs, name, intervention.after_step(self.view(name)))
 
     def task_switch(self, task: int) -> Logs:
         """Tells the interventions that ``task`` begins."""

@@ -1,0 +1,130 @@
+"""``adopt``: every method on anybody's module, in anybody's loop."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import fields
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from plasticity.adopt.finding import find_units
+from plasticity.adopt.initial_values import Fresh, initialisers_of
+from plasticity.adopt.network import AdoptedNetwork
+from plasticity.adopt.optimizer import AdoptedOptimizer
+from plasticity.adopt.tracing import Forward
+from plasticity.interventions.base import Intervention
+from plasticity.interventions.registry import INTERVENTIONS, refuse_conflicts
+from plasticity.networks.layers.initialisers import Initialiser
+from plasticity.networks.network import Network
+from plasticity.optimizers.unit_adam import UnitAdam
+
+_RESTART: Final = "restart"
+
+
+def adopt(
+    module: nn.Module,
+    optimizer: Optimizer,
+    methods: Sequence[str | Intervention],
+    example: Any,
+    *,
+    forward: Forward | None = None,
+    fresh: Fresh | None = None,
+    initialisers: Mapping[str, Initialiser] | None = None,
+    copies: Mapping[str, nn.Module] | None = None,
+    max_gradient_norm: float | None = None,
+    part: str = "module",
+    seed: int = 0,
+) -> AdoptedOptimizer:
+    """Gives a module methods against the loss of plasticity; the loop that trains it stays as it is.
+
+    The units of the module are found by tracing one forward, and their activations recorded by hooks on its own layers: those of
+    an update are those whose gradients the update uses. What is returned steps in place of ``optimizer``.
+
+    Args:
+        module: Any module; not compiled yet (adopt first, then compile).
+        optimizer: Holds its parameters, perhaps among others.
+        methods: Names of interventions, with their default settings, or instances; in the order in which their hooks run.
+        example: Inputs to trace with: a tensor, a dict of tensors, or a tuple of several inputs.
+        forward: How the module is used, a function of module and inputs; for modules without a forward that can be traced.
+        fresh: Builds the module again, with other initial values; None for the defaults of PyTorch's modules.
+        initialisers: Distributions of parameters by name, where they are others.
+        copies: Modules of the same kind that accompany it, ``{"target": target}``: what a reset copies itself to if told so.
+        max_gradient_norm: Bound of the joint gradient norm, applied after the methods' look at the gradients. A bound that the
+            loop applies before ``step`` comes before them instead.
+        part: Name of the module among several, from which private generators are derived.
+        seed: From which they are derived.
+
+    Raises:
+        ValueError: In one line: the module cannot be traced (with the user's file and line), a method is unknown or must be built
+            in, the optimizer holds nothing of the module, or does not fit a method.
+    """
+    if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None:
+        raise ValueError("the module is compiled, and its layers are not to be seen any more: adopt it first, then compile it")
+    made = _methods(methods)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = frozenset(id(each) for each in module.parameters() if each.requires_grad and id(each) in held)
+    if not trained:
+        raise ValueError(f"the optimizer holds no parameter of the module {type(module).__name__} that is trained")
+    found = find_units(module, example, forward, trained)
+    network = AdoptedNetwork(module, forward, found, initialisers_of(module, fresh, initialisers), fresh, example)
+    network.trained = trained
+    others: dict[str, Network] = {
+        name: AdoptedNetwork(each, forward, found, network.initialisers, fresh, example) for name, each in (copies or {}).items()
+    }
+    base = _with_restarts(optimizer, made)
+    return AdoptedOptimizer(network, base, made, others, part, seed, max_gradient_norm)
+
+
+def _methods(methods: Sequence[str | Intervention]) -> dict[str, Intervention]:
+    """Returns instances of their own by name.
+
+    Raises:
+        ValueError: If one is unknown, there twice, must be built in, or refuses another.
+    """
+    if isinstance(methods, str):
+        raise ValueError(f"methods={methods!r} must be a list, [{methods!r}]")
+    made: dict[str, Intervention] = {}
+    for each in methods:
+        method = INTERVENTIONS.named(each)() if isinstance(each, str) else deepcopy(each)
+        if not isinstance(method, Intervention):
+            raise ValueError(f"methods: {each!r} is neither the name of an intervention nor an instance of one")
+        if method.name in made:
+            raise ValueError(f"methods: {method.name} is there twice")
+        kind = type(method)
+        if kind.build is not Intervention.build:
+            raise ValueError(f"{method.name} changes the structure of a network: build it into the module, it cannot be adopted")
+        if kind.sample_weights is not Intervention.sample_weights:
+            raise ValueError(f"{method.name} says what is drawn from a replay, which is your loop's: it cannot be adopted")
+        made[method.name] = method
+    refuse_conflicts(made)
+    return made
+
+
+def _with_restarts(optimizer: Optimizer, methods: Mapping[str, Intervention]) -> Optimizer:
+    """Returns an Adam that can restart single entries, with the groups and the state of the given one, if a method asks for it.
+
+    Raises:
+        ValueError: If it is an Adam of another kind.
+    """
+    asking = [
+        name
+        for name, method in methods.items()
+        if any(field.name.endswith("optimizer_state") and getattr(method, field.name) == _RESTART for field in fields(method))
+    ]
+    if not asking or not isinstance(optimizer, torch.optim.Adam) or isinstance(optimizer, UnitAdam):
+        return optimizer
+    groups = optimizer.param_groups
+    odd = [name for name in ("amsgrad", "maximize", "differentiable") if any(group.get(name) for group in groups)]
+    kind = type(optimizer)
+    if odd or kind not in (torch.optim.Adam, torch.optim.AdamW):
+        what = f"{kind.__name__}({odd[0]}=True)" if odd else kind.__name__
+        raise ValueError(
+            f"{asking[0]}.optimizer_state=restart cannot restart single entries of {what}; choose keep or zero, or give "
+            "torch.optim.Adam, AdamW, SGD or RMSprop as they are"
+        )
+    made = UnitAdam(groups)  # the groups themselves, so that whoever holds the given optimizer changes both
+    made.state.update(optimizer.state)
+    optimizer.state = made.state
+    return made
