@@ -11,8 +11,8 @@ START: Final = "start"
 RUN_INITIAL: Final = "run_initial"
 REFERENCES: Final = (START, RUN_INITIAL)
 REFERENCE_DOC: Final = (
-    "Which weights count as the initial ones where the method is added to a run that branches: ``start``, those at the branch, or "
-    "``run_initial``, those that the run, which is then its parent, began with. The same in a run that is no branch."
+    "Which weights count as the initial ones where the method is added to a run that branches: ``start``, at the branch; "
+    "or ``run_initial``, those that the run, which is then its parent, began with. The same in a run that is no branch."
 )
 
 
