@@ -1,6 +1,7 @@
 """Methods and metrics of this project on anybody's module, in anybody's loop."""
 
 from plasticity.adopt.adopting import adopt
+from plasticity.adopt.measuring import measure, probe
 from plasticity.adopt.optimizer import AdoptedOptimizer
 
-__all__ = ["AdoptedOptimizer", "adopt"]
+__all__ = ["AdoptedOptimizer", "adopt", "measure", "probe"]

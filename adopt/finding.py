@@ -73,7 +73,10 @@ def find_units(module: nn.Module, example: Any, forward: Forward | None, trained
     Raises:
         ValueError: In one line with the user's file and line, if the forward cannot be traced or fails on the example.
     """
-    layers = Reader(trace(module, example, forward)).layers
+    reader = Reader(trace(module, example, forward))
+    layers = reader.layers
+    if reader.without_batch:
+        raise ValueError(f"example= has no batch axis: {reader.without_batch} gets a vector; give it one, example[None]")
     exclude_foreign(layers, module, trained)
     hidden = [layer for layer in layers.values() if layer.hidden or layer.consumers]
     for layer in hidden:

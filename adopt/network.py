@@ -1,6 +1,7 @@
 """A user's module as the network that methods and metrics know."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, NoReturn
 
@@ -74,10 +75,17 @@ class AdoptedNetwork(Network):
     def spec(self, value: NetworkSpec) -> None:
         self._not_known()
 
+    def declare_outputs(self, head: HeadSpec) -> None:
+        """Says what the outputs stand for, where somebody knows."""
+        self.__dict__["head"] = head
+
     @property
     def head_spec(self) -> HeadSpec:
-        """Refused: what the outputs stand for is not known."""
-        self._not_known()
+        """What the outputs stand for; refused where nobody has said it."""
+        head: HeadSpec | None = self.__dict__.get("head")
+        if head is None:
+            self._not_known()
+        return head
 
     @head_spec.setter
     def head_spec(self, value: HeadSpec) -> None:
@@ -133,7 +141,20 @@ class AdoptedNetwork(Network):
     def _around(self, module: nn.Module) -> "AdoptedNetwork":
         made = AdoptedNetwork(module, self._call, self.found, self.initialisers, self._fresh, self._example)
         made.training = module.training
+        if "head" in self.__dict__:
+            made.declare_outputs(self.head_spec)
         return made
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Puts the user's modules into evaluation mode for the block, and each back into the mode that it had."""
+        modes = {each: each.training for each in self.module.modules()}
+        self.module.eval()
+        try:
+            yield
+        finally:
+            for each, mode in modes.items():
+                each.training = mode
 
     @property
     def mode_dependent(self) -> bool:

@@ -86,10 +86,12 @@ class Reader:
 
     Attributes:
         layers: Every map by name, in forward order, heads among them.
+        without_batch: Name of a map that got inputs without a batch axis, "" if all had one.
     """
 
     def __init__(self, traced: Traced) -> None:
         self.layers: dict[str, Layer] = {}
+        self.without_batch = ""
         self._traced = traced
         self._values: dict[fx.Node, Channels] = {}
         self._mixed: dict[fx.Node, set[str]] = {}  # layers that a value was mixed from
@@ -179,6 +181,8 @@ class Reader:
         if getattr(module, "groups", 1) != 1 and transposed:
             layer.exclude("the rows of a transposed convolution in groups are not its units")
         shape = shape_of(node) or ()
+        if len(shape) < (2 if linear else module.weight.ndim):
+            self.without_batch = name or type(module).__name__
         run = Run(name, units, units, made_by=name if self._calls[name] == 1 else "")
         self._values[node] = Channels((run,), len(shape) - 1 if linear else 1)
 

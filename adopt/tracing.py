@@ -87,6 +87,7 @@ def trace(module: nn.Module, example: Any, forward: Forward | None) -> Traced:
             raise ValueError(_untraceable(error, module, forward)) from error
         try:
             with torch.no_grad():
+                call(example)  # of its own first: what follows prints whole tracebacks
                 ShapeProp(fx.GraphModule(call, graph)).propagate(example)
         except Exception as error:
             raise ValueError(f"the module failed on example=: {' '.join(str(error).split())[:300]}{_at(error)}") from error

@@ -1,0 +1,247 @@
+"""``measure`` and ``probe``: what a module is like now, without this project's loop."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from plasticity.adopt.finding import find_units
+from plasticity.adopt.initial_values import Fresh, initialisers_of
+from plasticity.adopt.network import AdoptedNetwork
+from plasticity.adopt.tracing import Forward, tensors_in
+from plasticity.metrics.catalogue import chosen
+from plasticity.metrics.log_values import Measurements
+from plasticity.metrics.metric import Metric
+from plasticity.metrics.probe import ProbeObserver, ProbeSettings
+from plasticity.metrics.view import Part, PartView, View, view_part
+from plasticity.networks.spec import HeadSpec
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+_PART = "module"
+
+
+class Labelled(NamedTuple):
+    """Examples with what is to be learned of them.
+
+    Attributes:
+        inputs: (n, ...).
+        targets: (n, ...).
+    """
+
+    inputs: Any
+    targets: Tensor
+
+
+class Missing(ValueError):
+    """Raised when a metric asks for what it was not given."""
+
+
+class _Examples:
+    """The examples that were given, and their loss; refused where they were not."""
+
+    def __init__(self, inputs: Any, targets: Tensor | None, loss: Loss | None) -> None:
+        self._inputs, self._targets, self._loss = inputs, targets, loss
+
+    @property
+    def objective(self) -> Callable[[Tensor, Labelled], tuple[Tensor, Mapping[str, Tensor]]]:
+        """The loss as a function of outputs and examples."""
+        loss = self._loss
+        if loss is None or self._targets is None:
+            raise Missing("loss=, a function of outputs and targets that returns the mean over examples, and targets=")
+        return lambda outputs, batch: (loss(outputs, batch.targets), {})
+
+    def latest(self, count: int) -> Labelled:
+        """Returns the first examples, at most ``count``."""
+        if self._targets is None:
+            raise Missing("targets=")
+        return Labelled(self._inputs[:count], self._targets[:count])
+
+
+class _GivenPart:
+    """A module as a metric sees the parts of an agent; what was not given is refused when it is asked for."""
+
+    value_errors = None
+    max_gradient_norm = None
+    steps = 0
+
+    def __init__(
+        self, network: AdoptedNetwork, optimizer: Optimizer | None, initial: nn.Module | None, examples: _Examples
+    ) -> None:
+        self.network, self.examples = network, examples
+        self._optimizer, self._initial = optimizer, initial
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The one that was given."""
+        if self._optimizer is None:
+            raise Missing("optimizer=")
+        return self._optimizer
+
+    @property
+    def initial(self) -> dict[str, Tensor]:
+        """Parameters of the module that was given as the initial one."""
+        if self._initial is None:
+            raise Missing("initial=, the module as it was at the start (copy.deepcopy)")
+        return {name: value.detach() for name, value in self._initial.named_parameters()}
+
+    @property
+    def trace(self) -> NoReturn:
+        """Refused: it is of an update of this project's loop."""
+        raise Missing("a traced update, which this project's own loop makes and a module alone does not have")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """One module and its inputs as an agent."""
+
+    parts: Mapping[str, Part]
+    inputs: Any
+
+    def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
+        """Returns the first inputs, at most ``count``."""
+        given: Tensor = self.inputs[:count]
+        return given
+
+
+def measure(
+    module: nn.Module,
+    inputs: Any,
+    names: Sequence[str] = ("default",),
+    *,
+    forward: Forward | None = None,
+    optimizer: Optimizer | None = None,
+    initial: nn.Module | None = None,
+    targets: Tensor | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+) -> Measurements:
+    """Measures metrics of a module on inputs, in evaluation mode; nothing of it is changed.
+
+    Args:
+        module: Any module whose forward can be traced.
+        inputs: A batch of inputs: a tensor, a dict of tensors, or a tuple of several inputs; a thousand tell more than ten.
+        names: Metrics of the catalogue, or the groups ``default`` and ``all``. Of a group those that need more than is given
+            are left out; one that is named is refused without it.
+        forward: As for ``adopt``.
+        optimizer: For metrics of its state.
+        initial: The module as it was at the start, for distances from there.
+        targets: For metrics of the loss.
+        loss: The same: a function of outputs, several of them flattened and joined, and targets; the mean over examples.
+        seed: From which the generators of sampled metrics are derived.
+
+    Returns:
+        ``<metric>`` for the value of all units together, and ``<metric>/<layer>`` for each layer. A value that does not exist is
+        a NaN that carries its reason.
+
+    Raises:
+        ValueError: In one line: the module cannot be traced or fails on the inputs, a metric is unknown, or needs what was not
+            given.
+    """
+    _require(module, inputs, names)
+    metrics = _chosen(names)
+    with _network(module, inputs, forward, None) as network:
+        part = cast(Part, _GivenPart(network, optimizer, initial, _Examples(inputs, targets, loss)))
+
+        with torch.random.fork_rng(_devices(module)), torch.no_grad():
+            torch.manual_seed(seed)
+            seen = view_part(_PART, part, inputs)
+            return _measured(seen, metrics, names)
+
+
+def _measured(seen: PartView, metrics: Mapping[str, Metric], named: Sequence[str]) -> Measurements:
+    """Returns the values of metrics by name and layer; those of a group that need more than there is are left out."""
+    found: Measurements = {}
+    for name, metric in metrics.items():
+        try:
+            values = metric.measure([seen])
+        except (Missing, ValueError) as error:
+            if name in named:
+                raise ValueError(f"{name} needs more than a module and inputs: {error}") from error
+            continue
+        for suffix, value in values.items():
+            key = f"{name}{suffix.removeprefix(f'/{_PART}')}"
+            found[key] = float(value) if isinstance(value, Tensor) and value.ndim == 0 else value
+    return found
+
+
+def probe(
+    module: nn.Module,
+    inputs: Tensor,
+    settings: ProbeSettings | None = None,
+    *,
+    forward: Forward | None = None,
+    fresh: Fresh | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Trains copies of a module, and of a fresh one, on new targets: how well can it still learn?
+
+    Args:
+        module: Any module with one tensor as its input, whose forward can be traced.
+        inputs: A batch of inputs, (n, ...).
+        settings: Of the probe; None for its defaults.
+        forward: As for ``adopt``; several outputs are flattened and joined.
+        fresh: Builds the module again; None for the defaults of PyTorch's modules.
+        seed: Of targets, batches and the fresh module.
+
+    Returns:
+        ``loss``, ``fresh_loss``, ``relative_loss``, ``explained_variance``, ``auc``, ``fresh_auc`` and what else the settings
+        ask for; see ``plasticity.metrics.probe.ProbeObserver``.
+
+    Raises:
+        ValueError: In one line: the module cannot be traced, fails on the inputs, or cannot be built again.
+    """
+    _require(module, inputs, ())
+    if not isinstance(inputs, Tensor):
+        raise ValueError("probe: inputs must be one tensor")
+    with _network(module, inputs, forward, fresh) as network:
+        part = cast(Part, _GivenPart(network, None, None, _Examples(inputs, None, None)))
+        observer = ProbeObserver(settings or ProbeSettings(), seed)
+        with torch.random.fork_rng(_devices(module)), torch.no_grad():
+            values = observer.measure(View(0, 0, _Given({_PART: part}, inputs)))
+    prefix = "probe/"
+    found = {name.removeprefix(prefix): value for name, value in values.items() if name.count("/") == 1}
+    return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
+def _chosen(names: Sequence[str]) -> dict[str, Metric]:
+    try:
+        return chosen(list(names))
+    except ValueError as error:
+        raise ValueError(str(error).replace("metrics.names", "names", 1)) from error
+
+
+def _require(module: nn.Module, inputs: Any, names: Sequence[str]) -> None:
+    """Raises ValueError for arguments of another kind than is meant."""
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"module must be a torch.nn.Module, not {type(module).__name__}")
+    if isinstance(names, str):
+        raise ValueError(f"names={names!r} must be a list, [{names!r}]")
+    tensors = tensors_in(inputs)
+    if not tensors or any(each.ndim == 0 for each in tensors):
+        raise ValueError(f"inputs must be a batch, a tensor, a dict or a tuple of tensors, not {type(inputs).__name__}")
+    if len({len(each) for each in tensors}) > 1:
+        raise ValueError(f"inputs have different numbers of rows: {', '.join(str(len(each)) for each in tensors)}")
+    if len(tensors[0]) < 2:
+        raise ValueError("inputs must hold two rows at least: most metrics compare them")
+
+
+@contextmanager
+def _network(module: nn.Module, inputs: Any, forward: Forward | None, fresh: Fresh | None) -> Iterator[AdoptedNetwork]:
+    """Speaks for a module inside the block."""
+    found = find_units(module, inputs, forward)
+    network = AdoptedNetwork(module, forward, found, initialisers_of(module, fresh, None), fresh, inputs)
+    try:
+        with torch.no_grad(), network.evaluating():
+            outputs = network(inputs)
+        network.declare_outputs(HeadSpec("regression", outputs.shape[-1] if outputs.ndim > 1 else 1))
+        yield network
+    finally:
+        network.recorder.remove()
+
+
+def _devices(module: nn.Module) -> list[torch.device]:
+    return list({value.device for value in module.parameters() if value.device.type == "cuda"})
