@@ -100,7 +100,10 @@ class BanditLabels:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state of these labels; from one of other labels, begins to change to these."""
+        """Goes on from a saved state of these labels; from one of other labels, begins to change to these.
+
+        A drift to those others that was not over counts as over: the new one begins with what it would have led to.
+        """
         if state["number"] != self._number or "before" not in state:
             self._begin(state["number"])
             return
