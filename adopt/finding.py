@@ -77,7 +77,7 @@ def find_units(module: nn.Module, example: Any, forward: Forward | None, trained
     layers = reader.layers
     if reader.without_batch:
         raise ValueError(f"example= has no batch axis: {reader.without_batch} gets a vector; give it one, example[None]")
-    exclude_foreign(layers, module, trained)
+    exclude_foreign(layers, module, trained, reader.direct)
     hidden = [layer for layer in layers.values() if layer.hidden or layer.consumers]
     for layer in hidden:
         _complete(layer)

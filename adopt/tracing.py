@@ -14,6 +14,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 ROOT: Final = "module"  # under which a user's module stands in the traced one
 Forward = Callable[..., Any]
+_DERIVED_FROM: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _HERE: Final = str(Path(__file__).parent)
 _TORCH: Final = str(Path(torch.__file__).parent)
 _FRAME: Final = re.compile(r'File "([^"]+)", line (\d+)')
@@ -56,7 +57,7 @@ class Traced:
 
 
 class _Tracer(fx.Tracer):
-    """Goes into the user's own modules and stops at those of PyTorch, and at maps, norms and activations derived from them."""
+    """Goes into the user's own modules and stops at those of PyTorch, and at maps derived from them that compute the same."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +65,12 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = type(m).__module__.startswith("torch.") and not isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict)
-        return own or isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        return own or any(isinstance(m, kind) and _runs_as(type(m), kind) for kind in _DERIVED_FROM)
+
+
+def _runs_as(own: type, kind: type) -> bool:
+    """Tells whether a class computes what the class of PyTorch computes that it is derived from."""
+    return all(getattr(own, name, None) is getattr(kind, name, None) for name in ("forward", "_conv_forward"))
 
 
 def trace(module: nn.Module, example: Any, forward: Forward | None) -> Traced:
