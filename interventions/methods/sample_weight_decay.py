@@ -40,7 +40,7 @@ class SampleWeightDecay(Intervention):
     Does not work with: agents without a replay, and ``agent.prioritised=true``, which draws by priority (both refused).
     """
 
-    decay_env_steps: int = setting(80_000, "T, environment steps over which the weight falls from 1 to 0, or to w_min.", low=1)
+    decay_env_steps: int = setting(80_000, "T, environment steps over which the weight would fall from 1 to 0; it stops at w_min.", low=1)
     smallest_weight: float = setting(0.1, "w_min; 1 is uniform.", above=0, high=1)
     weigh: str = setting("newer", "Which transitions weigh more, ``newer`` or ``older``.", choices=("newer", "older"))
 
