@@ -93,9 +93,9 @@ def origins(state: Mapping[str, Any]) -> dict[str, PartOrigin]:
 def emptied_replay(plan: Plan, point: BranchPoint, agent: Agent) -> dict[str, Any] | None:
     """Returns the state of the replay with which a branch begins, without transitions and priorities; None to keep the parent's.
 
-    With an empty one all else of the agent goes on: it acts as it would have, and learns again once as many transitions have come as it
-    waits for at the start of a run. If the parent's last step was not completed, it is completed in the branch, and what it
-    brought is the first to come.
+    With an empty one all else of the agent goes on: it acts as it would have, and learns again once as many transitions have
+    come as it waits for at the start of a run. If the parent's last step was not completed, it is completed in the branch, and
+    what it brought is the first to come.
 
     Args:
         plan: Of the branch.
