@@ -15,7 +15,7 @@ from plasticity.adopt.network import AdoptedNetwork
 from plasticity.adopt.optimizer import AdoptedOptimizer
 from plasticity.adopt.tracing import Forward
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.registry import INTERVENTIONS, refuse_conflicts
+from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.network import Network
 from plasticity.optimizers.unit_adam import UnitAdam
@@ -90,6 +90,8 @@ def _methods(methods: Sequence[str | Intervention]) -> dict[str, Intervention]:
         method = INTERVENTIONS.named(each)() if isinstance(each, str) else deepcopy(each)
         if not isinstance(method, Intervention):
             raise ValueError(f"methods: {each!r} is neither the name of an intervention nor an instance of one")
+        if not method.name:
+            raise ValueError(f'methods: {type(method).__name__} has no name; give its class name = "my_method", or register it')
         if method.name in made:
             raise ValueError(f"methods: {method.name} is there twice")
         kind = type(method)
@@ -98,7 +100,9 @@ def _methods(methods: Sequence[str | Intervention]) -> dict[str, Intervention]:
         if kind.sample_weights is not Intervention.sample_weights:
             raise ValueError(f"{method.name} says what is drawn from a replay, which is your loop's: it cannot be adopted")
         made[method.name] = method
-    refuse_conflicts(made)
+    for name, method in made.items():
+        for other in made.keys() & method.conflicts.keys():
+            raise ValueError(f"methods: {name} refuses {other}: {method.conflicts[other]}")
     return made
 
 

@@ -20,6 +20,7 @@ class Run:
         copy: Which of the copies of a unit: 0, or 1 for the second half of a CReLU.
         negated: Whether the sign was turned, on the way to the second half of a CReLU.
         made_by: Name of the module whose whole output they are, "" if no module hands them on as they are.
+        untouched: Whether they come straight from the non-linearity.
     """
 
     source: str
@@ -30,6 +31,11 @@ class Run:
     copy: int = 0
     negated: bool = False
     made_by: str = ""
+    untouched: bool = False
+
+    def altered(self, made_by: str = "") -> "Run":
+        """Returns the channels behind an operation that leaves them where they are."""
+        return replace(self, made_by=made_by, untouched=False)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,9 @@ class Channels:
 
     def flattened(self, positions: int) -> "Channels":
         """Returns the channels of (B, C, ...) flattened to (B, C x positions)."""
-        return Channels(tuple(replace(run, width=run.width * positions, span=run.span * positions) for run in self.runs), 1)
+        return Channels(
+            tuple(replace(run.altered(), width=run.width * positions, span=run.span * positions) for run in self.runs), 1
+        )
 
     def starts(self) -> list[tuple[int, Run]]:
         """Returns each run with its first index along the axis."""

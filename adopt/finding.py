@@ -29,6 +29,7 @@ class Tap:
         nonlinearity: Makes post-activations of them.
         tokens: Whether units lie along the last axis, as those of a dense map do.
         behind: Name of the module that is the non-linearity and hands on post-activations with their graph, or None.
+        read_by: Name of a map that gets them as they are, or None.
     """
 
     layer: str
@@ -37,6 +38,7 @@ class Tap:
     nonlinearity: Nonlinearity
     tokens: bool
     behind: str | None = None
+    read_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,9 @@ def _tap(layer: Layer) -> Tap | None:
     nonlinearity, dense = layer.nonlinearity or _IDENTITY, isinstance(layer.module, nn.Linear)
     if layer.tap is None or not nonlinearity.name:
         return None
-    behind = layer.behind if layer.copies == 1 else None
-    return Tap(_shown(layer.name), layer.tap, layer.by_input, nonlinearity, dense, behind)
+    single = layer.copies == 1
+    behind, read_by = layer.behind if single else None, layer.read_by if single else None
+    return Tap(_shown(layer.name), layer.tap, layer.by_input, nonlinearity, dense, behind, read_by)
 
 
 def _unit_layer(layer: Layer) -> UnitLayer:

@@ -96,6 +96,16 @@ class AdoptedOptimizer(Optimizer):
     def _join_base(self) -> None:
         self.param_groups, self.state, self.defaults = self.base.param_groups, self.base.state, self.base.defaults
 
+    @property
+    def methods(self) -> Mapping[str, Intervention]:
+        """The methods by name, as they are attached."""
+        return self._hooks.interventions
+
+    @property
+    def network(self) -> AdoptedNetwork:
+        """The module as methods see it: its units, those that are left alone and why."""
+        return self._network
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears the gradients, and forgets the forwards that made them."""
         self._network.recorder.forget_counted()

@@ -49,6 +49,7 @@ class Layer:
         tap: Module whose output is what the non-linearity receives, or whose input; see ``by_input``.
         by_input: Whether the tap looks at the input of the module, which is the non-linearity itself.
         behind: Module that is the non-linearity, None if it is a function or one of several that are used for other layers too.
+        read_by: Map whose input is what the non-linearity hands on, as it is; None if there is none.
         copies: 2 for a CReLU.
         norms: Per-unit entries of normalisation.
         consumers: Maps that read the units.
@@ -65,6 +66,7 @@ class Layer:
     tap: str | None = None
     by_input: bool = False
     behind: str | None = None
+    read_by: str | None = None
     copies: int = 1
     norms: list[NormSlice] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
@@ -220,6 +222,8 @@ class Reader:
             if first.stage == PRE and layer.nonlinearity is None and layer.tap is None:
                 layer.tap = first.made_by or None
             layer.stages.add(first.stage)
+            if first.untouched and len(value.runs) == 1 and self._calls[name] == 1:
+                layer.read_by = name
             offsets = tuple(start for start, _ in sorted(runs, key=lambda each: each[1].copy))
             axis = 0 if isinstance(module, TRANSPOSED) else 1
             columns = UnitSlice(f"{name}.weight" if name else "weight", axis, first.units, offsets, first.span)
@@ -250,7 +254,8 @@ class Reader:
                 layer.behind = module
             if layer.tap is None and not run.negated:
                 layer.tap, layer.by_input = (module, True) if by_input else (run.made_by or None, False)
-            runs.append(replace(run, stage=POST, copy=int(run.negated), negated=False, made_by=""))
+            behind = replace(run, stage=POST, copy=int(run.negated), negated=False, made_by="", untouched=len(value.runs) == 1)
+            runs.append(behind)
         self._values[node] = Channels(tuple(runs), value.axis)
 
     def _norm(self, node: fx.Node, name: str, module: Any) -> None:
@@ -280,7 +285,7 @@ class Reader:
             for source in value.sources:
                 self.layers[source].exclude(f"{name}, which normalises it, is called {self._calls[name]} times in one forward")
         made_by = name if len(value.runs) == 1 and self._calls[name] == 1 else ""
-        self._values[node] = Channels(tuple(replace(run, made_by=made_by) for run in value.runs), value.axis)
+        self._values[node] = Channels(tuple(run.altered(made_by) for run in value.runs), value.axis)
 
     def _pool(self, node: fx.Node, name: str) -> None:
         value = self._input(node)
@@ -292,7 +297,7 @@ class Reader:
             self._mix(node, f"pooled along its units{_at(node)}")
             return
         made_by = name if name and len(value.runs) == 1 and self._calls[name] == 1 else ""
-        self._values[node] = Channels(tuple(replace(run, made_by=made_by) for run in value.runs), 1)
+        self._values[node] = Channels(tuple(run.altered(made_by) for run in value.runs), 1)
 
     def _average(self, node: fx.Node) -> None:
         """The mean over positions."""
@@ -307,12 +312,12 @@ class Reader:
         if not positions:
             self._mix(node, f"averaged{_at(node)}")
             return
-        self._values[node] = Channels(tuple(replace(run, made_by="") for run in value.runs), 1)
+        self._values[node] = Channels(tuple(run.altered() for run in value.runs), 1)
 
     def _pass(self, node: fx.Node) -> None:
         value = self._input(node)
         if value is not None:
-            self._values[node] = Channels(tuple(replace(run, made_by="") for run in value.runs), value.axis)
+            self._values[node] = Channels(tuple(run.altered() for run in value.runs), value.axis)
 
     def _reshape(self, node: fx.Node) -> None:
         value = self._input(node)
@@ -367,7 +372,7 @@ class Reader:
         index: Any = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
         sliced = all(each is Ellipsis or isinstance(each, slice) for each in index)  # a list of numbers may change their order
         if sliced and len(after) == len(before) and after[value.axis] == before[value.axis]:
-            self._values[node] = Channels(tuple(replace(run, made_by="") for run in value.runs), value.axis)
+            self._values[node] = Channels(tuple(run.altered() for run in value.runs), value.axis)
         else:
             self._mix(node, f"only a part of its units is read{_at(node)}")
 
@@ -381,7 +386,7 @@ class Reader:
             if value is None:
                 return
             if all(run.stage == PRE for run in value.runs) and shape_of(tensors[0]) == shape_of(node):
-                self._values[node] = Channels(tuple(replace(run, made_by="") for run in value.runs), value.axis)
+                self._values[node] = Channels(tuple(run.altered() for run in value.runs), value.axis)
                 return
             self._mix(node, f"changed by a number{_at(node)}")
             return

@@ -83,19 +83,23 @@ class Recorder:
         """Keeps post-activations with their graph as well, for a method that differentiates through them.
 
         Raises:
-            ValueError: If a non-linearity is no module of its own, so that what is behind it is not seen.
+            ValueError: If neither a module of its own nor a map behind it shows what a non-linearity hands on.
         """
         self.keeps_graph = True
         for tap in self._taps.values():
             if tap.nonlinearity.name == "identity":
                 continue
-            if tap.behind is None:
+            if tap.behind is not None:
+                where = self._modules[tap.behind]
+                self._handles.append(where.register_forward_hook(_OfPost(where, tap.layer, self)))
+            elif tap.read_by is not None:
+                where = self._modules[tap.read_by]
+                self._handles.append(where.register_forward_pre_hook(_OfRead(where, tap.layer, self)))
+            else:
                 raise ValueError(
-                    f"{method} differentiates through the activations of {tap.layer}, whose non-linearity "
-                    f"{tap.nonlinearity.name} is a function or serves several layers; make it a module of its own, nn.ReLU"
+                    f"{method} differentiates through the activations of {tap.layer}, and no module shows what its non-linearity "
+                    f"{tap.nonlinearity.name} hands on; make it a module of its own, nn.ReLU"
                 )
-            where = self._modules[tap.behind]
-            self._handles.append(where.register_forward_hook(_OfPost(where, tap.layer, self)))
 
     @contextmanager
     def into(self, taps: Taps) -> Any:
@@ -227,6 +231,12 @@ class _OfPost(_Hook):
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         if module is self._own:
             self._recorder.see_live(self._layer, output)
+
+
+class _OfRead(_Hook):
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if module is self._own and arguments:
+            self._recorder.see_live(self._layer, arguments[0])
 
 
 class _OfCall(_Hook):

@@ -34,7 +34,8 @@ class AgeWeights:
             uniform: (B,) rows, drawn uniformly from those that are filled, with replacement.
             total: Transitions ever added; number g is in row g % capacity.
             capacity: Rows.
-            environments: Transitions added at a time. Those that came together have the same age.
+            environments: Transitions added at a time. Those that came together have the same age. Where the number has changed,
+                earlier ones have the age that they would have with this number, which is less than one step off.
         """
         if self._of != (capacity, environments):
             self._of, self._sums = (capacity, environments), self._running_sums(capacity, environments)

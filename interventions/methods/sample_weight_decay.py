@@ -31,8 +31,8 @@ class SampleWeightDecay(Intervention):
     transition i was collected. ``weigh: older`` is the control, sample weight augmentation: w_i = min(1, w_min + age_i / T).
     Unit of T: environment steps of the run, those of all copies together (``env.num_envs``), as in ``steps=``. Transitions that
     came in the same step have the same age, the latest 0; the age of a return over several steps is that of its first step.
-    Values: those printed in the paper are not known to us. The defaults, and the formula of the control, are of public code of
-    its first author's (SAC and TD3; a replay of 1,000,000).
+    Values: those printed in the paper are not known to us. The defaults, and the formula of the control, are of public code by
+    that author's name (SAC and TD3; a replay of 1,000,000).
     Deviations: that code counts a step of all copies as one, and the latest transition has age 1; its faster way to draw takes
     one weight for each of 2000 stretches of the replay, where draws are exact here. The batch's loss is not weighted.
     State: none, apart from its generator. Optimizer: untouched. Measurements draw uniformly.
@@ -40,7 +40,9 @@ class SampleWeightDecay(Intervention):
     Does not work with: agents without a replay, and ``agent.prioritised=true``, which draws by priority (both refused).
     """
 
-    decay_env_steps: int = setting(80_000, "T, environment steps over which the weight falls from 1 to 0, or to w_min.", low=1)
+    decay_env_steps: int = setting(
+        80_000, "T, environment steps over which the weight falls from 1 to 0; it stops at w_min.", low=1
+    )
     smallest_weight: float = setting(0.1, "w_min; 1 is uniform.", above=0, high=1)
     weigh: str = setting("newer", "Which transitions weigh more, ``newer`` or ``older``.", choices=("newer", "older"))
 

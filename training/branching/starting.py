@@ -51,7 +51,7 @@ def begin(plan: Plan, point: BranchPoint) -> Branch:
     state = point.load()
     assembly = assemble(plan, origins(state))
     agent, stream, _ = assembly
-    emptied = _empty_replay(plan, point, agent) if point.replay == CLEAR else None
+    emptied = emptied_replay(plan, point, agent)
     if emptied is not None and not point.reads_replay:
         state = {**state, "agent": {**state["agent"], "replay": emptied}}
     if point.repeat:
@@ -90,13 +90,23 @@ def origins(state: Mapping[str, Any]) -> dict[str, PartOrigin]:
     }
 
 
-def _empty_replay(plan: Plan, point: BranchPoint, agent: Agent) -> dict[str, Any]:
-    """Returns the state of the replay of an agent that was just built: without transitions, and without priorities.
+def emptied_replay(plan: Plan, point: BranchPoint, agent: Agent) -> dict[str, Any] | None:
+    """Returns the state of the replay with which a branch begins, without transitions and priorities; None to keep the parent's.
 
-    With it all else of the agent goes on: it acts as it would have, and learns again once as many transitions have come as it
-    waits for at the start of a run. If the parent's last step was not completed, it is completed in the branch, and what it
-    brought is the first to come.
+    With an empty one all else of the agent goes on: it acts as it would have, and learns again once as many transitions have
+    come as it waits for at the start of a run. If the parent's last step was not completed, it is completed in the branch, and
+    what it brought is the first to come.
+
+    Args:
+        plan: Of the branch.
+        point: Where it begins.
+        agent: Just built.
+
+    Raises:
+        ValueError: If there is no replay to empty.
     """
+    if point.replay != CLEAR:
+        return None
     if not hasattr(agent, "replay"):
         raise ValueError(f"{point.where}: branch.replay=clear empties a replay, and agent={plan.choices['agent']} has none")
     return _replay_of(agent).state_dict()

@@ -8,7 +8,7 @@ from typing import Final
 from plasticity.training.assembly import assemble
 from plasticity.training.branching.planning import SECTION, plan_onto, point_of
 from plasticity.training.branching.point import BranchPoint, find_point
-from plasticity.training.branching.starting import origins
+from plasticity.training.branching.starting import emptied_replay, origins
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.config.words import covering, quoted
 from plasticity.training.saving.checkpoint import saved_steps
@@ -104,7 +104,9 @@ class BranchMaker:
                 parent = assemble(_on_cpu(trunk.plan))
                 parent.stream.close()
                 state = {"config": trunk.plan.config, "agent": parent.agent.state_dict()}
-                assemble(_on_cpu(plan), origins(state)).stream.close()
+                agent, stream, _ = assemble(_on_cpu(plan), origins(state))
+                stream.close()
+                emptied_replay(plan, point, agent)  # refuses agents without one
             except ValueError as error:
                 raise ValueError(f"{wanted.condition}/{wanted.method}, branch.remedies.{remedy}: {error}") from error
 

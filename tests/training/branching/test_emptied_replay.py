@@ -122,7 +122,8 @@ def test_resuming_it_is_exact_and_needs_no_file_of_the_parent(trunk: tuple[str, 
     copy = tmp_path / "parent"
     shutil.copytree(trunk[1], copy)
     shutil.rmtree(copy / "checkpoints" / "replay")
-    assert branch(copy, tmp_path / "kept", replay="keep") == 2
+    with pytest.warns(UserWarning, match="replay file .* cannot be read"):
+        assert branch(copy, tmp_path / "kept", replay="keep") == 2
     assert branch(copy, tmp_path / "whole") == 0
     assert branch(copy, tmp_path / "half", "steps=33") == 0  # while it waits
     shutil.rmtree(copy)
@@ -189,8 +190,8 @@ def test_what_does_not_fit_is_refused(
     assert not (tmp_path / "branch").exists()
 
 
-STUDY = f"""
-common: [{", ".join(f'"{word}"' for word in (*KINDS["dqn"], *QUIET[:3]))}]
+STUDY = """
+common: [{common}]
 steps: 20
 seeds: 1
 methods: {{none: }}
@@ -200,16 +201,29 @@ report: {{outcome: {{value: train/loss, better: lower}}}}
 """
 
 
+def study(folder: Path, *words: str) -> list[str]:
+    """Writes a study; returns the words that run it."""
+    common = ", ".join(f'"{word}"' for word in (*words, *QUIET[:3]))
+    (folder / "mine.yaml").write_text(STUDY.format(common=common))
+    return [f"study={folder / 'mine.yaml'}", f"run_dir={folder / 's'}"]
+
+
 def test_it_is_a_remedy_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "_report", lambda study: 0)
-    (tmp_path / "mine.yaml").write_text(STUDY)
-    words = [f"study={tmp_path / 'mine.yaml'}", f"run_dir={tmp_path / 's'}"]
+    words = study(tmp_path, *KINDS["dqn"])
     assert run_agent.main(words) == 0
     places = {name: tmp_path / "s" / f"branches/main/none/seed_0/step_20/{name}/repeat_0" for name in ("unchanged", "emptied")}
     assert {name: total(state(place, 30)) for name, place in places.items()} == {"unchanged": 30, "emptied": 10}
     before = {name: (place / "metrics.csv").stat().st_mtime_ns for name, place in places.items()}
     assert run_agent.main(words) == 0  # and what is there is known to be what was asked for
     assert before == {name: (place / "metrics.csv").stat().st_mtime_ns for name, place in places.items()}
+
+
+def test_a_study_of_agents_without_one_is_refused_before_all_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_agent.main(study(tmp_path, "agent=ppo", "network.widths=[8]")) == 2
+    message = r"branch\.remedies\.emptied: branch\.run=.*: branch\.replay=clear empties a replay, and agent=ppo has none$"
+    assert re.search(message, capsys.readouterr().err.strip())
+    assert not (tmp_path / "s").exists()
 
 
 def test_weights_by_age_are_added_at_a_branch(trunk: tuple[str, Path], tmp_path: Path) -> None:
