@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from plasticity.adopt.finding import find_units
 from plasticity.adopt.initial_values import Fresh, initialisers_of
 from plasticity.adopt.network import AdoptedNetwork
-from plasticity.adopt.tracing import Forward, tensors_in
+from plasticity.adopt.tracing import Forward, as_it_was, tensors_in
 from plasticity.metrics.catalogue import chosen
 from plasticity.metrics.log_values import Measurements
 from plasticity.metrics.metric import Metric
@@ -232,15 +232,16 @@ def _require(module: nn.Module, inputs: Any, names: Sequence[str]) -> None:
 @contextmanager
 def _network(module: nn.Module, inputs: Any, forward: Forward | None, fresh: Fresh | None) -> Iterator[AdoptedNetwork]:
     """Speaks for a module inside the block."""
-    found = find_units(module, inputs, forward)
+    found = find_units(module, inputs, forward, evaluated=True)
     network = AdoptedNetwork(module, forward, found, initialisers_of(module, fresh, None), fresh, inputs)
-    try:
-        with torch.no_grad(), network.evaluating():
-            outputs = network(inputs)
-        network.declare_outputs(HeadSpec("regression", outputs.shape[-1] if outputs.ndim > 1 else 1))
-        yield network
-    finally:
-        network.recorder.remove()
+    with as_it_was(module):  # a forward may change buffers in evaluation mode too, as a running mean of observations does
+        try:
+            with torch.no_grad(), network.evaluating():
+                outputs = network(inputs)
+            network.declare_outputs(HeadSpec("regression", outputs.shape[-1] if outputs.ndim > 1 else 1))
+            yield network
+        finally:
+            network.recorder.remove()
 
 
 def _devices(module: nn.Module) -> list[torch.device]:

@@ -73,24 +73,27 @@ def _runs_as(own: type, kind: type) -> bool:
     return all(getattr(own, name, None) is getattr(kind, name, None) for name in ("forward", "_conv_forward"))
 
 
-def trace(module: nn.Module, example: Any, forward: Forward | None) -> Traced:
+def trace(module: nn.Module, example: Any, forward: Forward | None, training: bool = False) -> Traced:
     """Traces one forward.
 
     Args:
-        module: A user's module; modes, buffers and generators are left as they are.
+        module: A user's module; modes, buffers, attributes and generators are left as they are.
         example: A tensor, a dict of tensors, or a tuple of several inputs.
         forward: Called with module and inputs, for a module that has no forward of its own, or one that cannot be traced.
+        training: Whether to follow the module's code as it runs in training mode.
 
     Raises:
         ValueError: In one line that names the user's file and line which cannot be traced, or that failed on the example.
     """
     several = len(example) if isinstance(example, tuple) else 0
     call = Call(module, forward, several)
-    with _as_it_was(module):
+    with as_it_was(module):
+        module.train(training)
         try:
             graph = _Tracer().trace(call)
         except Exception as error:  # of any kind: it is the user's code that runs here, on values that are not there
             raise ValueError(_untraceable(error, module, forward)) from error
+        module.eval()
         try:
             with torch.no_grad():
                 call(example)  # of its own first: what follows prints whole tracebacks
@@ -143,17 +146,24 @@ def _is_ours(file: str) -> bool:
 
 
 @contextmanager
-def _as_it_was(module: nn.Module) -> Iterator[None]:
-    """Puts a module into evaluation mode without recording hooks, and back; generators are forked."""
-    modes = {each: each.training for each in module.modules()}
+def as_it_was(module: nn.Module) -> Iterator[None]:
+    """Puts modes, attributes and buffers of a module back as they were behind the block; generators are forked."""
+    modules = list(module.modules())
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    own = [(each, dict(vars(each)), dict(each._buffers)) for each in modules]
     devices = {value.device for value in [*module.parameters(), *module.buffers()] if value.device.type == "cuda"}
     with torch.random.fork_rng(list(devices)):
-        module.eval()
         try:
             yield
         finally:
-            for each, mode in modes.items():
-                each.training = mode
+            for each, attributes, registered in own:
+                vars(each).clear()
+                vars(each).update(attributes)
+                each._buffers.clear()
+                each._buffers.update(registered)
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
 
 
 def tensors_in(outputs: Any) -> list[Tensor]:
