@@ -262,15 +262,9 @@ class Reader:
         if not over or (own == (size,) and value.axis != len(shape) - 1) or (not own and value.axis != 1):
             self._mix(node, f"{name} at {line_of(node)} normalises it along another axis")
             return
-        for key, fresh in _FRESH.items():
-            tensor = getattr(module, key, None)
-            if not isinstance(tensor, Tensor):
-                continue
-            for start, run in value.starts():
-                if run.source == UNKNOWN or run.negated:
-                    continue
-                slice_ = UnitSlice(f"{name}.{key}" if name else key, 0, run.units, (start,), run.span)
-                self.layers[run.source].norms.append(NormSlice(slice_, fresh))
+        for start, run in value.starts():
+            if run.source != UNKNOWN and not run.negated:
+                self.layers[run.source].norms += norm_slices(name, module, run.units, start, run.span)
         if self._calls[name] > 1:
             for source in value.sources:
                 self.layers[source].exclude(f"{name}, which normalises it, is called {self._calls[name]} times in one forward")
@@ -387,3 +381,10 @@ class Reader:
         """Returns the channels of the first value that an operation takes, None if nothing is known of them."""
         inputs = node.all_input_nodes
         return self._values.get(inputs[0]) if inputs else None
+
+
+def norm_slices(name: str, module: nn.Module, units: int, start: int = 0, span: int = 1) -> list[NormSlice]:
+    """Returns the entries of a normalisation layer that belong to each of some units, with the values of a fresh one."""
+    there = [(key, fresh) for key, fresh in _FRESH.items() if isinstance(getattr(module, key, None), Tensor)]
+    prefix = f"{name}." if name else ""
+    return [NormSlice(UnitSlice(f"{prefix}{key}", 0, units, (start,), span), fresh) for key, fresh in there]

@@ -123,7 +123,8 @@ def _untraceable(error: Exception, module: nn.Module, forward: Forward | None) -
         "iterated": "it goes through a value whose length is not known before it runs",
     }
     told = next((what for sign, what in known.items() if sign in reason), reason[:200])
-    return f"the forward of {type(module).__name__} cannot be traced{_at(error)}: {told}; give forward= without it"
+    way_out = "give forward= without it, or say by units= what its units are"
+    return f"the forward of {type(module).__name__} cannot be traced{_at(error)}: {told}; {way_out}"
 
 
 def _at(error: Exception) -> str:
