@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from plasticity.adopt.describing import UnitsOf, described
 from plasticity.adopt.finding import find_units
 from plasticity.adopt.initial_values import Fresh, initialisers_of
 from plasticity.adopt.network import AdoptedNetwork
@@ -30,6 +31,7 @@ def adopt(
     example: Any,
     *,
     forward: Forward | None = None,
+    units: Sequence[UnitsOf] | None = None,
     fresh: Fresh | None = None,
     initialisers: Mapping[str, Initialiser] | None = None,
     copies: Mapping[str, nn.Module] | None = None,
@@ -48,6 +50,7 @@ def adopt(
         methods: Names of interventions, with their default settings, or instances; in the order in which their hooks run.
         example: Inputs to trace with: a tensor, a dict of tensors, or a tuple of several inputs.
         forward: How the module is used, a function of module and inputs; for modules without a forward that can be traced.
+        units: What the hidden units are, for a module that cannot be traced; None to find them.
         fresh: Builds the module again, with other initial values; None for the defaults of PyTorch's modules.
         initialisers: Distributions of parameters by name, where they are others.
         copies: Modules of the same kind that accompany it, ``{"target": target}``: what a reset copies itself to if told so.
@@ -67,7 +70,7 @@ def adopt(
     trained = frozenset(id(each) for each in module.parameters() if each.requires_grad and id(each) in held)
     if not trained:
         raise ValueError(f"the optimizer holds no parameter of the module {type(module).__name__} that is trained")
-    found = find_units(module, example, forward, trained)
+    found = find_units(module, example, forward, trained) if units is None else described(module, units, trained)
     network = AdoptedNetwork(module, forward, found, initialisers_of(module, fresh, initialisers), fresh, example)
     network.trained = trained
     others: dict[str, Network] = {
@@ -94,16 +97,22 @@ def _methods(methods: Sequence[str | Intervention]) -> dict[str, Intervention]:
             raise ValueError(f'methods: {type(method).__name__} has no name; give its class name = "my_method", or register it')
         if method.name in made:
             raise ValueError(f"methods: {method.name} is there twice")
-        kind = type(method)
-        if kind.build is not Intervention.build:
-            raise ValueError(f"{method.name} changes the structure of a network: build it into the module, it cannot be adopted")
-        if kind.sample_weights is not Intervention.sample_weights:
-            raise ValueError(f"{method.name} says what is drawn from a replay, which is your loop's: it cannot be adopted")
+        if reason := why_not_adopted(type(method)):
+            raise ValueError(f"{method.name} {reason}: it cannot be adopted")
         made[method.name] = method
     for name, method in made.items():
         for other in made.keys() & method.conflicts.keys():
             raise ValueError(f"methods: {name} refuses {other}: {method.conflicts[other]}")
     return made
+
+
+def why_not_adopted(method: type[Intervention]) -> str:
+    """Returns why a method works in this project's own networks and loop alone, "" if it works elsewhere too."""
+    if method.build is not Intervention.build:
+        return "changes the structure of a network, and must be built into the module"
+    if method.sample_weights is not Intervention.sample_weights:
+        return "says what is drawn from a replay, which is your loop's"
+    return ""
 
 
 def _with_restarts(optimizer: Optimizer, methods: Mapping[str, Intervention]) -> Optimizer:

@@ -1,6 +1,6 @@
 """The units of anybody's module: which can be reset one by one, which cannot and why, and where their activations are seen."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,6 +57,27 @@ class Found:
     heads: tuple[str, ...]
     maps: tuple[str, ...]
 
+    @classmethod
+    def of(cls, layers: Mapping[str, Layer], maps: Sequence[str]) -> "Found":
+        """Makes unit graph and taps of what was found out about maps.
+
+        Args:
+            layers: By name, in forward order; heads may be among them.
+            maps: Names of all maps.
+        """
+        hidden = [layer for layer in layers.values() if layer.hidden or layer.consumers]
+        for layer in hidden:
+            _complete(layer)
+        resettable = [_unit_layer(layer) for layer in hidden if not layer.reasons]
+        excluded = [
+            ExcludedUnits(_shown(layer.name), layer.units, "; ".join(layer.reasons), (layer.nonlinearity or _IDENTITY).name)
+            for layer in hidden
+            if layer.reasons
+        ]
+        taps = [tap for layer in hidden if (tap := _tap(layer)) is not None]
+        heads = tuple(name for name in maps if name not in layers or layers[name] not in hidden)
+        return cls(UnitGraph(tuple(resettable), tuple(excluded)), tuple(taps), heads, tuple(maps))
+
     def lines(self) -> list[str]:
         """Says what was found, layer by layer."""
         told = [f"{layer.name}: {layer.units} units, {layer.activation}" for layer in self.units.layers]
@@ -84,16 +105,7 @@ def find_units(
         for name, layer in layers.items():
             if not layer.reasons and layer.consumers and _reading(layer) != _reading(in_training.get(name)):
                 layer.exclude("in training mode it is read otherwise than in evaluation mode")
-    hidden = [layer for layer in layers.values() if layer.hidden or layer.consumers]
-    resettable = [_unit_layer(layer) for layer in hidden if not layer.reasons]
-    excluded = [
-        ExcludedUnits(_shown(layer.name), layer.units, "; ".join(layer.reasons), (layer.nonlinearity or _IDENTITY).name)
-        for layer in hidden
-        if layer.reasons
-    ]
-    taps = [tap for layer in hidden if (tap := _tap(layer)) is not None]
-    heads = tuple(name for name, layer in layers.items() if layer not in hidden)
-    return Found(UnitGraph(tuple(resettable), tuple(excluded)), tuple(taps), heads, tuple(layers))
+    return Found.of(layers, list(layers))
 
 
 def _read(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from plasticity.adopt.describing import UnitsOf, described
 from plasticity.adopt.finding import find_units
 from plasticity.adopt.initial_values import Fresh, initialisers_of
 from plasticity.adopt.network import AdoptedNetwork
@@ -113,6 +114,7 @@ def measure(
     names: Sequence[str] = ("default",),
     *,
     forward: Forward | None = None,
+    units: Sequence[UnitsOf] | None = None,
     optimizer: Optimizer | None = None,
     initial: nn.Module | None = None,
     targets: Tensor | None = None,
@@ -127,6 +129,7 @@ def measure(
         names: Metrics of the catalogue, or the groups ``default`` and ``all``. Of a group those that need more than is given
             are left out; one that is named is refused without it.
         forward: As for ``adopt``.
+        units: As for ``adopt``.
         optimizer: For metrics of its state.
         initial: The module as it was at the start, for distances from there.
         targets: For metrics of the loss.
@@ -143,7 +146,7 @@ def measure(
     """
     _require(module, inputs, names)
     metrics = _chosen(names)
-    with _network(module, inputs, forward, None) as network:
+    with _network(module, inputs, forward, None, units) as network:
         part = cast(Part, _GivenPart(network, optimizer, initial, _Examples(inputs, targets, loss)))
 
         with torch.random.fork_rng(_devices(module)), torch.no_grad():
@@ -230,9 +233,11 @@ def _require(module: nn.Module, inputs: Any, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _network(module: nn.Module, inputs: Any, forward: Forward | None, fresh: Fresh | None) -> Iterator[AdoptedNetwork]:
+def _network(
+    module: nn.Module, inputs: Any, forward: Forward | None, fresh: Fresh | None, units: Sequence[UnitsOf] | None = None
+) -> Iterator[AdoptedNetwork]:
     """Speaks for a module inside the block."""
-    found = find_units(module, inputs, forward, evaluated=True)
+    found = find_units(module, inputs, forward, evaluated=True) if units is None else described(module, units, None)
     network = AdoptedNetwork(module, forward, found, initialisers_of(module, fresh, None), fresh, inputs)
     with as_it_was(module):  # a forward may change buffers in evaluation mode too, as a running mean of observations does
         try:

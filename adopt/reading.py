@@ -130,7 +130,9 @@ class Reader:
     def _module(self, node: fx.Node) -> None:
         name, module = self._traced.module_of(node)
         nonlinearity = nonlinearity_of(node, module)
-        if isinstance(module, MAPS):
+        if name in self._traced.altered:
+            self._mix(node, f"changed by a hook on {name or 'the module'}")
+        elif isinstance(module, MAPS):
             self._map(node, name, module)
         elif nonlinearity is not None:
             self._activate(node, nonlinearity, name)
@@ -272,15 +274,9 @@ class Reader:
         if not over or (own == (size,) and value.axis != len(shape) - 1) or (not own and value.axis != 1):
             self._mix(node, f"{name}{_at(node)} normalises it along another axis")
             return
-        for key, fresh in _FRESH.items():
-            tensor = getattr(module, key, None)
-            if not isinstance(tensor, Tensor):
-                continue
-            for start, run in value.starts():
-                if run.source == UNKNOWN or run.negated:
-                    continue
-                slice_ = UnitSlice(f"{name}.{key}" if name else key, axis, run.units, (start,), run.span)
-                self.layers[run.source].norms.append(NormSlice(slice_, fresh))
+        for start, run in value.starts():
+            if run.source != UNKNOWN and not run.negated:
+                self.layers[run.source].norms += norm_slices(name, module, run.units, start, run.span, axis)
         if self._calls[name] > 1:
             for source in value.sources:
                 self.layers[source].exclude(f"{name}, which normalises it, is called {self._calls[name]} times in one forward")
@@ -410,3 +406,19 @@ def _at(node: fx.Node) -> str:
     """Says where an operation is, "" where that is not known, as in an nn.Sequential."""
     line = line_of(node)
     return f" at {line}" if line else ""
+
+
+def norm_slices(name: str, module: nn.Module, units: int, start: int = 0, span: int = 1, axis: int = 0) -> list[NormSlice]:
+    """Returns the entries of a normalisation layer that belong to each of some units, with the values of a fresh one.
+
+    Args:
+        name: Of the layer, "" for the module itself.
+        module: The layer.
+        units: Their number.
+        start: First entry.
+        span: Entries of a unit.
+        axis: Along which the units lie in gain and offset.
+    """
+    there = [(key, fresh) for key, fresh in _FRESH.items() if isinstance(getattr(module, key, None), Tensor)]
+    prefix = f"{name}." if name else ""
+    return [NormSlice(UnitSlice(f"{prefix}{key}", axis, units, (start,), span), fresh) for key, fresh in there]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from plasticity.adopt.finding import Tap
 from plasticity.networks.taps import Taps
@@ -241,7 +241,7 @@ class _OfRead(_Hook):
 
 class _OfCall(_Hook):
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if module is self._own:
+        if module is self._own and not any(isinstance(each, fx.Proxy) for each in arguments):  # nor where units are looked for
             self._recorder.begin(arguments[0] if len(arguments) == 1 else arguments or None)
 
 

@@ -45,14 +45,16 @@ class Traced:
     Attributes:
         graph: Its nodes in order; ``node.target`` of a module begins with ``ROOT``.
         modules: Every module by its name in the user's module, "" for that itself.
+        altered: Names of modules whose inputs or outputs are changed by hooks on them.
     """
 
     graph: fx.Graph
     modules: dict[str, nn.Module]
+    altered: frozenset[str] = frozenset()
 
     def module_of(self, node: fx.Node) -> tuple[str, nn.Module]:
         """Returns name and module of a call of a module."""
-        name = str(node.target).removeprefix(ROOT).removeprefix(".")
+        name = _own_name(node.target)
         return name, self.modules[name]
 
 
@@ -66,6 +68,31 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = type(m).__module__.startswith("torch.") and not isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict)
         return own or any(isinstance(m, kind) and _runs_as(type(m), kind) for kind in _DERIVED_FROM)
+
+
+class _Shapes(ShapeProp):
+    """Notes the shape of every value, and which modules have hooks that change what they take or hand on."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.altered: set[str] = set()
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        module: Any = self.fetch_attr(target)
+        if not module._forward_hooks and not module._forward_pre_hooks:
+            return super().call_module(target, args, kwargs)
+        copies = [each.clone() if isinstance(each, Tensor) else each for each in args]
+        outputs = super().call_module(target, args, kwargs)
+        without = module.forward(*copies, **kwargs)
+        pairs = zip(tensors_in(outputs), tensors_in(without), strict=False)
+        if not all(torch.equal(one, other) for one, other in pairs):
+            self.altered.add(_own_name(target))
+        return outputs
+
+
+def _own_name(target: Any) -> str:
+    """Returns the name of a module in the user's module, "" for that itself."""
+    return str(target).removeprefix(ROOT).removeprefix(".")
 
 
 def _runs_as(own: type, kind: type) -> bool:
@@ -97,10 +124,11 @@ def trace(module: nn.Module, example: Any, forward: Forward | None, training: bo
         try:
             with torch.no_grad():
                 call(example)  # of its own first: what follows prints whole tracebacks
-                ShapeProp(fx.GraphModule(call, graph)).propagate(example)
+                shapes = _Shapes(fx.GraphModule(call, graph))
+                shapes.propagate(example)
         except Exception as error:
             raise ValueError(f"the module failed on example=: {' '.join(str(error).split())[:300]}{_at(error)}") from error
-    return Traced(graph, dict(module.named_modules(remove_duplicate=False)))
+    return Traced(graph, dict(module.named_modules(remove_duplicate=False)), frozenset(shapes.altered))
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
@@ -132,7 +160,8 @@ def _untraceable(error: Exception, module: nn.Module, forward: Forward | None) -
         "iterated": "it goes through a value whose length is not known before it runs",
     }
     told = next((what for sign, what in known.items() if sign in reason), reason[:200])
-    return f"the forward of {type(module).__name__} cannot be traced{_at(error)}: {told}; give forward= without it"
+    way_out = "give forward= without it, or say by units= what its units are"
+    return f"the forward of {type(module).__name__} cannot be traced{_at(error)}: {told}; {way_out}"
 
 
 def _at(error: Exception) -> str:

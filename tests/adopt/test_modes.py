@@ -65,3 +65,12 @@ def test_finding_and_measuring_leave_modes_buffers_attributes_and_generators() -
     assert module.features is None
     for name, value in module.state_dict().items():
         assert torch.equal(value, state[name]), name
+
+
+def test_a_hook_that_changes_what_a_module_hands_on_leaves_its_units_alone() -> None:
+    module, seen = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 2)), []
+    module[1].register_forward_hook(lambda module, inputs, outputs: seen.append(outputs.shape))
+    assert find_units(module, torch.randn(6, 4), None).units.names == ("0",)
+    module[1].register_forward_hook(lambda module, inputs, outputs: outputs.flip(1))
+    found = find_units(module, torch.randn(6, 4), None)
+    assert [each.reason for each in found.units.excluded] == ["changed by a hook on 1"]

@@ -195,7 +195,10 @@ def test_a_reset_copies_itself_to_the_target_if_told_so() -> None:
         (["redoo"], "redoo"),
         (["redo", "redo"], "methods: redo is there twice"),
         ([3], "methods: 3 is neither the name of an intervention nor an instance of one"),
-        (["layer_norm"], "layer_norm changes the structure of a network: build it into the module"),
+        (
+            ["layer_norm"],
+            "layer_norm changes the structure of a network, and must be built into the module: it cannot be adopted",
+        ),
     ],
 )
 def test_wrong_methods_are_a_line(methods: Any, told: str) -> None:
