@@ -112,6 +112,11 @@ def trace(module: nn.Module, example: Any, forward: Forward | None, training: bo
     Raises:
         ValueError: In one line that names the user's file and line which cannot be traced, or that failed on the example.
     """
+    scripts = [name or type(each).__name__ for name, each in module.named_modules() if isinstance(each, torch.jit.ScriptModule)]
+    if scripts:
+        raise ValueError(
+            f"{scripts[0]} is a script, and its operations are not to be seen: adopt the module that it was made from"
+        )
     several = len(example) if isinstance(example, tuple) else 0
     call = Call(module, forward, several)
     with as_it_was(module):
