@@ -19,6 +19,7 @@ ALLOWED = {
     "metrics/measures/gradients.py",
     "metrics/probe.py",
     "metrics/measures/hessian.py",
+    "metrics/measures/minibatches.py",
     "metrics/measures/step_gain.py",
     "metrics/measures/update_signs.py",
 }
