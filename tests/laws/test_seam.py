@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("settings", "envs", "networks", "optimizers", "interventions", "updates", "metrics", "agents", "training")
+PACKAGES = ("settings", "envs", "networks", "optimizers", "interventions", "updates", "metrics", "adopt", "agents", "training")
 # The update as a function is the Updater's, and its file does nothing else. Two methods ask for gradients of the agent's loss,
 # and some metrics for gradients of a copy's; none of them writes to a parameter's gradient but through the Updater's hooks.
 ALLOWED = {
     "updates/updater.py",
     "updates/update_function.py",
+    "adopt/optimizer.py",  # of a user's module, in the user's loop
     "interventions/methods/gradient_norm.py",
     "interventions/methods/sam.py",
     "metrics/measures/activity.py",
     "metrics/measures/gradients.py",
     "metrics/probe.py",
     "metrics/measures/hessian.py",
+    "metrics/measures/minibatches.py",
     "metrics/measures/step_gain.py",
     "metrics/measures/update_signs.py",
 }
