@@ -32,17 +32,19 @@ class Terms:
     Attributes:
         condition: Under which methods are compared.
         method: What is compared.
-        seed: The unit of the statistics.
-        run: What has one outcome.
+        methods: Several of them.
+        seed: What pairs have in common.
+        units: What has one outcome in a condition with a method.
     """
 
     condition: str = "condition"
     method: str = "method"
+    methods: str = "methods"
     seed: str = "seed"
-    run: str = "run"
+    units: str = "runs"
 
 
-_OF_BRANCHES: Final = Terms("moment", "remedy", "parent", "branch")
+_OF_BRANCHES: Final = Terms("moment", "remedy", "remedies", "parent", "parents")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What goes with the outcome: metrics at a moment against the outcome after it."""
 
+from typing import Final
+
 import numpy as np
 import pandas as pd
 
@@ -9,6 +11,8 @@ from plasticity.training.reports.analysis.relations import spearman_between, wit
 from plasticity.training.reports.analysis.statistics import FEWEST
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.specification import Outcome
+
+RELATION_COLUMNS: Final = ["condition", "metric", "n", "groups", "within", "p", "between"]
 
 
 def what_goes_with(
@@ -62,7 +66,7 @@ def what_goes_with(
             numbers.add(f"{id}/p/{place}", groups, n, len(runs), ps[metric], None, formula, seeds, 2)
             numbers.add(f"{id}/between/{place}", groups, between.n, between.n, between.value, None, between.formula, seeds, 2)
             rows.append((condition, metric, n, between.n, within[metric].value, ps[metric], between.value))
-    found = pd.DataFrame(rows, columns=["condition", "metric", "n", "groups", "within", "p", "between"])
+    found = pd.DataFrame(rows, columns=RELATION_COLUMNS)
     order = {condition: place for place, condition in enumerate(comparison.conditions)}
     found = found.sort_values("p", kind="stable")
     return found.sort_values("condition", kind="stable", ignore_index=True, key=lambda column: column.map(order))

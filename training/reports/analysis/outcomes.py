@@ -60,7 +60,7 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
     step 0 too, so that what is measured at a moment and what is reached after it share no row. NaN rows, which say that a value
     could not be computed, do not enter; an infinite one makes the outcome infinite.
     """
-    rows = _rows(comparison, outcome.value)
+    rows = rows_of(comparison, outcome.value)
     inside = _inside(comparison, rows, outcome.part)
     if outcome.by == "task":
         inside = inside[inside["task"].notna()].groupby(["run", "task"], as_index=False)["value"].mean()
@@ -158,7 +158,8 @@ def _cell(rows: pd.DataFrame, outcomes: pd.Series, started: int) -> Cell:
     return Cell(pd.Series(outcomes[rows.index].to_numpy(float), seeds), pd.Series(rows.index, seeds), started)
 
 
-def _rows(comparison: Comparison, name: str) -> pd.DataFrame:
+def rows_of(comparison: Comparison, name: str) -> pd.DataFrame:
+    """Returns the rows of a value in all runs, less those that are NaN."""
     rows = _named(comparison.values, name)
     return rows[rows["value"].notna()]
 

@@ -142,12 +142,13 @@ def summary(values: ArrayLike, strata: Sequence[object] | None = None, name: str
     return t_interval(x) if len(x) < MANY else bootstrap_iqm(x, strata, name)
 
 
-def paired_difference(method: ArrayLike, baseline: ArrayLike) -> Difference:
+def paired_difference(method: ArrayLike, baseline: ArrayLike, unit: str = "seed") -> Difference:
     """Returns the t interval of the differences of pairs.
 
     Args:
         method: One number a seed.
         baseline: The other method's, of the same seeds in the same order.
+        unit: What pairs have in common, for the formula.
 
     Raises:
         ValueError: If they are not equally many.
@@ -156,7 +157,7 @@ def paired_difference(method: ArrayLike, baseline: ArrayLike) -> Difference:
     if len(x) != len(y):
         raise ValueError(f"{len(x)} and {len(y)} values are no pairs")
     found = t_interval(x - y)
-    return Difference(replace(found, formula=f"paired differences by seed: {found.formula}"), correlation(x, y), paired=True)
+    return Difference(replace(found, formula=f"paired differences by {unit}: {found.formula}"), correlation(x, y), paired=True)
 
 
 def welch_difference(method: ArrayLike, baseline: ArrayLike, level: float = LEVEL) -> Difference:
@@ -186,6 +187,17 @@ def difference(method: pd.Series, baseline: pd.Series, *, same_structure: bool =
     if same_structure and len(shared) and len(shared) == min(len(method), len(baseline)):
         return paired_difference(method[shared], baseline[shared])
     return welch_difference(method, baseline)
+
+
+def difference_by_parent(remedy: pd.Series, unchanged: pd.Series) -> Difference:
+    """Returns the gain of a remedy: the paired difference over the parents that have both, which begin with one network.
+
+    Args:
+        remedy: One number a parent.
+        unchanged: The same of the network that goes on as it was.
+    """
+    shared = remedy.index.intersection(unchanged.index)
+    return paired_difference(remedy[shared], unchanged[shared], "parent")
 
 
 def probability_of_improvement(
