@@ -244,6 +244,20 @@ def binned(
     return table
 
 
+def of_parents(comparison: Comparison, table: pd.DataFrame) -> pd.DataFrame:
+    """Returns curves of one group with those that branch from one parent averaged, at the first of them; others as they are.
+
+    Args:
+        comparison: The runs.
+        table: What ``binned`` returned.
+    """
+    runs = comparison.runs.loc[table.index]
+    if not runs["moment"].notna().any() or not runs["seed"].duplicated().any():
+        return table
+    first = table.index.to_series().groupby(runs["seed"]).transform("first")
+    return table.groupby(first).mean().rename_axis("run")
+
+
 def over_seeds(table: pd.DataFrame, runs: pd.Index, band: str = "auto") -> pd.DataFrame:
     """Returns the mean over runs of each bin with a pointwise band.
 

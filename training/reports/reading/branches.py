@@ -21,11 +21,13 @@ class Moment:
         group: Whose moment: the condition and method of the trunks, as far as they vary; "" if there is one of each.
         trunk: Condition and method of the trunks, as the table of runs has them.
         step: Of the trunk.
+        condition: Of the trunks, as the study has it.
     """
 
     group: str
     trunk: tuple[str, str]
     step: int
+    condition: str
 
     @property
     def name(self) -> str:
@@ -54,6 +56,14 @@ class Branches:
         for name, moment in self.moments.items():
             found.setdefault(moment.group, []).append(name)
         return found
+
+    def named(self, names: Sequence[str]) -> list[str]:
+        """Returns names of moments for those of conditions or groups of trunks, which stand for all of theirs; others stay."""
+        found = []
+        for name in names:
+            own = [key for key, moment in self.moments.items() if name in (key, moment.group, moment.condition)]
+            found += own or [name]
+        return list(dict.fromkeys(found))
 
 
 def branches_of(records: Sequence[Record], study: Mapping[str, Any]) -> tuple[Branches | None, list[str], list[str]]:
@@ -101,7 +111,7 @@ def _key(record: Record) -> tuple[str, str, int]:
 def _moment(record: Record, several_conditions: bool, several_methods: bool) -> Moment:
     condition, method, step = _key(record)
     parts = [condition] * several_conditions + [method] * several_methods
-    return Moment(" / ".join(parts), (_trunk(record, several_conditions), method), step)
+    return Moment(" / ".join(parts), (_trunk(record, several_conditions), method), step, condition)
 
 
 def _trunk(record: Record, several_conditions: bool) -> str:
