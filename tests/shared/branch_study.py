@@ -59,7 +59,7 @@ def write_study(
                 place = folder / "branches" / condition / method / f"seed_{parent}" / f"step_{moment}" / name / f"repeat_{k}"
                 write_branch(place, trunk, parent, moment, own, remedies[name], k)
                 plan.append((condition, method, parent, moment, name, k))
-    study = {
+    study: dict[str, Any] = {
         "name": "remedies", "title": "Which remedy helps", "seeds": list(range(parents)),
         "conditions": {condition: [] for condition, _ in cells}, "methods": {method: [] for _, method in cells},
         "leave_out": [], "baseline": "unchanged", "tune": None,

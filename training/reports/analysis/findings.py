@@ -66,8 +66,9 @@ def find(comparison: Comparison, numbers: Numbers) -> Findings:
     rows = [row for place in found for row in _difference_rows(comparison, place, found[place], main_cells, numbers)]
     return Findings(
         [
-            *([] if branches is None else [each.sentence for each in branches.preconditions.values()]),
+            *([] if branches is None else branches.needs),
             *(_answer(comparison, condition, found[condition], main_cells, numbers) for condition in ranked),
+            *([] if branches is None else branches.predicted),
         ],
         main,
         bold,

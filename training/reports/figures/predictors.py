@@ -94,6 +94,6 @@ def _caption(groups: list[Predictors]) -> str:
         f"Left: Spearman's rho over {' or '.join(map(str, n))} parents within a moment, averaged over moments, of metrics at the "
         "branch with each remedy's gain in the direction of better; grey: where the largest |rho| of all metrics and remedies "
         "stays in 95 % of permutations of parents. Right: regret of the remedy that each metric chooses for a parent that was "
-        "left out, mean over parents with 95 % Student's t interval; dashed: the rule to beat, always "
+        "left out, mean over parents with 95 % Student's t interval; dashed: the rule to beat, "
         f"{OTHERS}; 0: an oracle.{f' The {_MOST} metrics with the largest |rho|; the CSV has all.' if fewer else ''}"
     )

@@ -3,7 +3,6 @@
 from typing import Final
 
 from plasticity.training.reports.analysis.findings import Findings
-from plasticity.training.reports.analysis.numbers import number_text
 from plasticity.training.reports.analysis.predicting import PERMUTATIONS
 from plasticity.training.reports.analysis.predictors import OTHERS, Predictors, Ranked
 from plasticity.training.reports.analysis.recovery import BINS
@@ -75,14 +74,14 @@ def _share(recovered: int, n: int) -> str:
 
 
 def _predictors(comparison: Comparison, groups: list[Predictors]) -> Table:
-    """Returns all metrics at the branch, with the rules that need none at the end of each group."""
+    """Returns all metrics at the branch, under the rules that need none."""
     several = len(groups) > 1
     remedies = [name for name in comparison.methods if any(name in each.remedies for each in groups)]
     rows = [
-        [*([each.group] if several else []), *_row(ranked, remedies)] for each in groups for ranked in (*each.ranked, *each.rules)
+        [*([each.group] if several else []), *_row(ranked, remedies)] for each in groups for ranked in (*each.rules, *each.ranked)
     ]
-    columns = [*(["trunk"] if several else []), "metric at the branch", *(f"ρ {name}" for name in remedies)]
-    columns += ["p", "regret", "reliability"]
+    columns = [*(["trunk"] if several else []), "metric at the branch", "regret", "p", "reliability"]
+    columns += [f"ρ {name}" for name in remedies]
     note = (
         "ρ: Spearman's rank correlation over parents, within a moment, of the metric with the gain over "
         f"{comparison.baseline} in the direction of better, averaged over the moments in which both vary. p: family-wise, share "
@@ -101,7 +100,7 @@ def _predictors(comparison: Comparison, groups: list[Predictors]) -> Table:
 
 def _row(ranked: Ranked, remedies: list[str]) -> list[str]:
     rho = [ranked.rho_texts.get(name, "") for name in remedies]
-    return [ranked.name, *rho, ranked.p_text, ranked.regret_text or number_text(ranked.regret.value), ranked.reliability]
+    return [ranked.name, ranked.regret_text, ranked.p_text, ranked.reliability, *rho]
 
 
 def _told(found: Predictors) -> str:

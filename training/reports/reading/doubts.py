@@ -23,6 +23,7 @@ def doubts(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[s
         *_other_settings(records, runs),
         *_mixed(records),
         *_else(records, runs, confounded),
+        *_begun_elsewhere(runs),
         *_few(runs),
     ]
 
@@ -137,6 +138,14 @@ def _else(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[st
     if not confounded:
         return []
     return [f"What else differs between runs, beyond the methods' own settings: {_some(list(confounded))}."]
+
+
+def _begun_elsewhere(runs: pd.DataFrame) -> list[str]:
+    """Says what outcomes are of where branches stand next to runs from the beginning, outside a study."""
+    branches = runs["moment"].notna()
+    if branches.all() or not (branches & (runs["remedy"] == "")).any():
+        return []
+    return ["The outcome of a branch is that of its own steps, the outcome of the other runs that of all steps."]
 
 
 def _few(runs: pd.DataFrame) -> list[str]:
