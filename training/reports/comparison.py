@@ -222,7 +222,10 @@ def _baseline(wanted: object, methods: Sequence[str], runs: pd.DataFrame, record
         for number, method in runs["method"].items()
         if method in methods and records[int(number)].config and base_method(records[int(number)]) == NONE
     ]
-    chosen = NONE if NONE in methods else plain[0] if plain else methods[0]
+    branches = [
+        method for method in dict.fromkeys(plain) if runs.loc[runs["method"] == method, "moment"].notna().all()
+    ]  # as their parents do
+    chosen = NONE if NONE in methods else [*branches, *plain, *methods][0]
     if len(methods) > 1:
         notes.append(f"The others are compared with {chosen}; baseline= names another.")
     return chosen

@@ -60,6 +60,16 @@ def test_one_method_from_several_moments_is_named_after_them(tmp_path: Path) -> 
     assert comparison.runs.groupby("method").size().tolist() == [3, 3, 3, 3]
 
 
+@pytest.mark.parametrize("repeat", [0, 1])
+def test_an_unchanged_branch_is_another_method_than_its_parent(tmp_path: Path, repeat: int) -> None:
+    write_trunks(tmp_path)
+    write_branches(tmp_path, 300, "none", 0.7, repeat)
+    comparison, numbers = read_comparison([tmp_path]), Numbers()
+    assert comparison.methods == ["none (from step 300)", "none (from step 0)"]
+    find(comparison, numbers)
+    assert numbers["main/0/main/none (from step 0)"].value == pytest.approx(0.5)
+
+
 def test_repeats_are_averaged_within_the_parent(tmp_path: Path) -> None:
     write_trunks(tmp_path)
     for repeat, value in enumerate((0.6, 0.8)):

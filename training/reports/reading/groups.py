@@ -140,11 +140,15 @@ def _varies_within(key: str, settings: Sequence[Mapping[str, str]], bases: Seque
 
 
 def _collide(methods: Sequence[str], rest: Sequence[Mapping[str, str]], records: Sequence[Record], free: Sequence[int]) -> bool:
-    """Tells whether two runs of one method, condition and seed are not the same run."""
+    """Tells whether two runs of one method, condition and seed are not the same run, nor repeats of a branch."""
     seen: dict[tuple[object, ...], str] = {}
+    begun: dict[tuple[object, ...], int | None] = {}
     for method, settings, number in zip(methods, rest, free, strict=True):
-        cell = (method, records[number].seed, records[number].repeat, *sorted(settings.items()))
-        if seen.setdefault(cell, records[number].identity) != records[number].identity:
+        record = records[number]
+        cell = (method, record.seed, *sorted(settings.items()))
+        if begun.setdefault(cell, record.moment) != record.moment:
+            return True
+        if seen.setdefault((record.repeat, *cell), record.identity) != record.identity:
             return True
     return False
 
