@@ -336,6 +336,28 @@ def test_the_page_is_rebuilt_from_the_bundle_which_names_no_folder_of_the_machin
     assert all((again / parent / "metrics.csv").is_file() for parent in parents)
 
 
+def test_trunks_are_drawn_before_any_branch_has_begun(tmp_path: Path) -> None:
+    from plasticity.training.reports.figures import draw
+    from plasticity.training.reports.specification import Figure
+
+    study = write_study(tmp_path, of_example)
+    shutil.rmtree(study / "branches")
+    comparison, findings, _ = found_in(study)
+    data = draw(comparison, Figure(id="a", values=["rollout/return"]), Numbers()).data
+    assert set(data["method"]) == {"trunk"}
+    assert data["n"].tolist() == [3] * len(data)
+    assert "no parent has both unchanged and fresh (0 of 3)" in findings.answers[0]
+    recovery = branch_tables(comparison, findings)[1]
+    assert [row[2:] for row in recovery.rows] == [["0 of 3", "–", "–"]] * 2
+
+
+def test_an_outcome_that_no_branch_has_is_no_crash(tmp_path: Path) -> None:
+    study = write_study(tmp_path, of_example, report={"outcome": {"value": "no/such"}})
+    _, findings, _ = found_in(study)
+    assert findings.main["n"].tolist() == [0, 0, 0]
+    assert "cannot be told" in findings.answers[0]
+
+
 def test_a_figure_may_name_a_trunk_or_a_moment(made: Path) -> None:
     from plasticity.training.reports.figures import draw
     from plasticity.training.reports.specification import Figure

@@ -37,23 +37,12 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     """
     conditions = shown("condition", figure.conditions, comparison.conditions)
     methods = shown("method", figure.methods, comparison.methods)
-    runs = {(condition, method): comparison.cell(condition, method).index for condition in conditions for method in methods}
-    tables = {
-        (name, *cell): binned(comparison, name, figure.by, figure.bins, figure.window, mine, figure.part)
-        for name in figure.values
-        for cell, mine in runs.items()
-    }
-    tables = {key: of_parents(comparison, table) for key, table in tables.items()}
-    names = [name for name in figure.values if any(len(tables[name, *cell]) for cell in runs)]
+    tables, trunks = _tables(comparison, figure, conditions, methods), trunk_panels(comparison, conditions)
+    names = [name for name in figure.values if any(len(table) for key, table in tables.items() if key[0] == name)]
     if not names:
         raise ValueError(f"no run has rows of {joined(figure.values)} by {figure.by}")
-    style = styles(comparison.methods)
-    trunks = trunk_panels(comparison, conditions)
-    for name in names if trunks else ():
-        curves_of = trunk_curves(comparison, figure, name, conditions)
-        tables |= {(name, panel, TRUNK): table for panel, table in curves_of.items()}
-    style, methods = (style, methods) if not trunks else ({**style, TRUNK: STYLE}, [*methods, TRUNK])
-    conditions = [*trunks, *conditions]
+    style = styles(comparison.methods) | ({TRUNK: STYLE} if trunks else {})
+    methods, conditions = [*methods, *([TRUNK] if trunks else [])], [*trunks, *conditions]
     places = [(name, condition) for name in names for condition in conditions]
     one = len(conditions) == 1
     sheet = Sheet(
@@ -72,6 +61,21 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     data = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=_COLUMNS)
     caption = _caption(figure, data, comparison.terms.units) + (_OF_TRUNKS if trunks else "")
     return Drawing(sheet.figure, sheet.panels(alts), data, caption, {method: style[method] for method in methods})
+
+
+def _tables(
+    comparison: Comparison, figure: Figure, conditions: list[str], methods: list[str]
+) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """Returns the curves of all runs, or parents, by value, panel, and method or ``trunk``."""
+    found = {}
+    for name in figure.values:
+        for condition, method in ((condition, method) for condition in conditions for method in methods):
+            runs = comparison.cell(condition, method).index
+            table = binned(comparison, name, figure.by, figure.bins, figure.window, runs, figure.part)
+            found[name, condition, method] = of_parents(comparison, table)
+        trunks = trunk_curves(comparison, figure, name, conditions)
+        found |= {(name, panel, TRUNK): table for panel, table in trunks.items()}
+    return found
 
 
 def _panel(

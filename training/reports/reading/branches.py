@@ -9,8 +9,10 @@ from plasticity.training.reports.reading.records import Record
 
 TRUNK: Final = "trunk"  # what runs are called that branches begin from, in the place of a moment
 FRESH: Final = "fresh"  # name of the remedy that shows what a new network reaches
-_OF_A_BRANCH: Final = ("run", "step", "checkpoint_sha256", "repeat", "measure")
-OF_A_BRANCH: Final = tuple(f"branch.{key}" for key in _OF_A_BRANCH)  # settings that say where a branch begins, not what it does
+_OF_A_BRANCH: Final = ("run", "step", "checkpoint_sha256", "repeat", "drop", "measure")
+OF_A_BRANCH: Final = tuple(
+    f"branch.{key}" for key in _OF_A_BRANCH
+)  # settings that say where a branch begins; what it does is among the others
 
 
 @dataclass(frozen=True)
