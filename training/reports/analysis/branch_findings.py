@@ -8,7 +8,7 @@ import pandas as pd
 from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.analysis.outcomes import Cell
 from plasticity.training.reports.analysis.precondition import Precondition, precondition_of
-from plasticity.training.reports.analysis.predictors import OTHERS, Predictors, predictors_of
+from plasticity.training.reports.analysis.predictors import OTHERS, OTHERS_TOLD, Predictors, predictors_of
 from plasticity.training.reports.analysis.recovery import recovery_of
 from plasticity.training.reports.comparison import Comparison
 
@@ -67,5 +67,5 @@ def _predicted(found: Predictors) -> str:
     return (
         f"{lead}{count} {best.name} goes most with a gain, that of {remedy}: rho = {best.rho_texts[remedy]} (family-wise p "
         f"{best.p_text}, {len(found.parents)} parents). The remedy that it chooses has a regret of {best.regret_text}; "
-        f"{rule.name} has {rule.regret_text}."
+        f"{OTHERS_TOLD} has {rule.regret_text}."
     )

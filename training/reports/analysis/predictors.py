@@ -25,7 +25,8 @@ from plasticity.training.reports.analysis.predicting import (
 from plasticity.training.reports.analysis.statistics import FEWEST, Interval, generator_of, t_interval
 from plasticity.training.reports.comparison import Comparison
 
-OTHERS: Final = "always the remedy best on the other parents"
+OTHERS: Final = "always the others' best"
+OTHERS_TOLD: Final = "always the remedy best on the other parents"
 ALWAYS_UNCHANGED: Final = "always unchanged"
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from plasticity.training.reports.analysis.findings import cells_of
 from plasticity.training.reports.analysis.numbers import Numbers
-from plasticity.training.reports.analysis.predictors import OTHERS, Predictors, Ranked, predictors_of
+from plasticity.training.reports.analysis.predictors import OTHERS, OTHERS_TOLD, Predictors, Ranked, predictors_of
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, Style, name_rows, shown, styles
 from plasticity.training.reports.specification import Figure
@@ -95,5 +95,5 @@ def _caption(groups: list[Predictors]) -> str:
         "branch with each remedy's gain in the direction of better; grey: where the largest |rho| of all metrics and remedies "
         "stays in 95 % of permutations of parents. Right: regret of the remedy that each metric chooses for a parent that was "
         "left out, mean over parents with 95 % Student's t interval; dashed: the rule to beat, "
-        f"{OTHERS}; 0: an oracle.{f' The {_MOST} metrics with the largest |rho|; the CSV has all.' if fewer else ''}"
+        f"{OTHERS_TOLD}; 0: an oracle.{f' The {_MOST} metrics with the largest |rho|; the CSV has all.' if fewer else ''}"
     )

@@ -89,8 +89,8 @@ def _predictors(comparison: Comparison, groups: list[Predictors]) -> Table:
         "Regret: outcome of the best remedy less that of the chosen one, in the direction of better, the mean over moments and "
         "then over parents with Student's t interval; 0 is an oracle. For each parent left out a metric chooses the remedy with "
         "the largest gain that a least-squares line, fitted to the other parents within the moment, predicts "
-        f"({comparison.baseline} has 0). The rule to beat: {OTHERS}, within the moment. Reliability: ICC(1,1) over networks, "
-        "where a measurement was repeated."
+        f"({comparison.baseline} has 0). The rule to beat: {OTHERS}, the remedy best on the other parents within the moment. "
+        "Reliability: ICC(1,1) over networks, where a measurement was repeated."
     )
     remarks = [_told(each) for each in groups]
     return Table(
