@@ -35,6 +35,8 @@ class Update(NamedTuple):
         recompute: Returns the agent's loss on the same batch, and with the same noise, at the weights as they are now; in
             ``after_backward`` of a method with ``needs_recompute``; otherwise None.
         has_terms: Whether interventions added terms to the loss of this update.
+        run_initial: In ``attach`` where a run branches, parameters and buffers that its parent began with, by name, to be copied;
+            otherwise None.
     """
 
     step: int
@@ -47,6 +49,7 @@ class Update(NamedTuple):
     loss: Tensor | None = None
     recompute: Callable[[], Tensor] | None = None
     has_terms: bool = False
+    run_initial: Mapping[str, Tensor] | None = None
 
 
 @dataclass
@@ -132,6 +135,17 @@ class Intervention(Settings):
     def evaluation_network(self, u: Update) -> Network:
         """Returns the network to evaluate and act with when it is not the trained one."""
         return u.network
+
+    def sample_weights(self, ages: Tensor) -> Tensor:
+        """Returns weights in proportion to which transitions of some ages are drawn from the agent's replay, (M,).
+
+        A function of the ages and the settings alone: it is tabulated once. Weights are finite and at least 0, and above 0 at
+        age 0; those of several methods are multiplied. An agent without a replay refuses a method that overrides this.
+
+        Args:
+            ages: (M,) float64 on the CPU, rising from 0: environment steps from the step that brought a transition to the latest.
+        """
+        return torch.ones_like(ages)
 
     @property
     def state(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ CATALOGUE: Final = Registry[Metric](
     "plasticity.metrics.groups",
     in_order=[
         f"plasticity.metrics.groups.{group}_metrics"
-        for group in ("activity", "firing", "feature", "output", "parameter", "update", "loss", "curvature")
+        for group in ("activity", "firing", "feature", "output", "parameter", "update", "loss", "curvature", "predictor")
     ],
     numbers=True,
 )

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from plasticity.metrics.catalogue import chosen
+from plasticity.metrics.draws import Draws, DrawSettings
 from plasticity.metrics.log_values import Histogram, Measurements
 from plasticity.metrics.measures.firing_history import FiringHistory
 from plasticity.metrics.undefined import Undefined
-from plasticity.metrics.view import PartView, Remembered, View, averages_of, view_part
-from plasticity.settings.fields import Settings, setting
-from plasticity.settings.seeding import torch_generator
+from plasticity.metrics.view import Part, PartView, Remembered, View, averages_of, view_part
+from plasticity.settings.fields import setting
+from plasticity.settings.seeding import derive_seed, torch_generator
 
 REMEMBERED_INPUTS: Final = 256
 TASK_START: Final = "task_start"
@@ -97,7 +98,7 @@ def observe(observer: Observer, view: View) -> Measurements:
 
 
 @dataclass
-class MetricsSettings(Settings):
+class MetricsSettings(DrawSettings):
     """Which metrics are logged, and when."""
 
     section: ClassVar[str] = "metrics"
@@ -163,10 +164,7 @@ class MetricsObserver:
     def measure(self, view: View) -> Measurements:
         """Returns ``plasticity/<metric>`` and ``plasticity/<metric>/<part>/<layer>``, and the distributions of firing rates."""
         started = time.perf_counter()
-        parts = [
-            view_part(name, part, self._inputs(view, name), self._remembered.get(name), self.settings.pool_streams)
-            for name, part in view.agent.parts.items()
-        ]
+        parts = [self._view_of(name, part, view) for name, part in view.agent.parts.items()]
         spent = {"forward": time.perf_counter() - started}
         logs: Measurements = {}
         for name, metric in self._metrics.items():
@@ -205,6 +203,11 @@ class MetricsObserver:
         self._history.load_state_dict(state["history"] if self.settings.heatmaps else {})
         self._remarked = state["remarked"]
         self._remembered = {name: Remembered(*kept) for name, kept in state["remembered"].items() if self._remembers}
+
+    def _view_of(self, name: str, part: Part, view: View) -> PartView:
+        draws = Draws(self.settings, derive_seed(self.seed, "metrics draws", name, view.step))
+        inputs, earlier = self._inputs(view, name), self._remembered.get(name)
+        return view_part(name, part, inputs, earlier, self.settings.pool_streams, draws)
 
     def _distributions(self, parts: list[PartView], view: View) -> Measurements:
         """Returns histograms of the firing rates of every layer that has them, and heatmaps over the run of these and of all."""

@@ -24,6 +24,8 @@ FREQUENCY: Final = 1e5
 _CURVE_POINTS: Final = 20
 DRAWS_PER_INPUT: Final = 4  # drawn from a replay of a few hundred different inputs, many come twice
 _OUTPUTS: Final = OutputSpace()
+_MEAN: Final = "mean"
+OFFSETS: Final = ("prediction", _MEAN)
 
 
 @dataclass
@@ -57,6 +59,18 @@ class ProbeSettings(Settings):
         "outputs are fitted as they are in either.",
         choices=SPACES,
     )
+    targets: int = setting(
+        1,
+        "Probes with other targets, batches and fresh networks, whose values are averaged; of 2 or more each one's are logged "
+        "too, as ``probe/<key>_repeat_0`` and so on. Ten in Lyle et al. 2023.",
+        low=1,
+    )
+    offset: str = setting(
+        OFFSETS[0],
+        "What the noise is added to. ``prediction``: what the network says of each input. ``mean``: the mean of that over the "
+        'inputs, for each output, as in Lyle et al. 2023, "Understanding plasticity in neural networks", with 2,000 steps.',
+        choices=OFFSETS,
+    )
 
 
 class Curve(NamedTuple):
@@ -64,6 +78,14 @@ class Curve(NamedTuple):
 
     steps: Tensor
     losses: Tensor
+
+
+class Fitted(NamedTuple):
+    """What came of the targets of one draw: values by key, and the curves of the network and of the fresh one."""
+
+    values: dict[str, float]
+    aged: Curve
+    fresh: Curve
 
 
 @torch.no_grad()
@@ -79,11 +101,15 @@ def high_frequency_noise(network: Network, inputs: Tensor, seed: int, space: Spa
 
 
 @torch.no_grad()
-def probe_targets(network: Network, inputs: Tensor, noise: Tensor, space: Space = _OUTPUTS) -> Tensor:
-    """Returns f(theta; x) + eta(x), the frozen targets of the probe, from the network in evaluation mode, read in ``space``."""
+def probe_targets(network: Network, inputs: Tensor, noise: Tensor, space: Space = _OUTPUTS, offset: str = OFFSETS[0]) -> Tensor:
+    """Returns the frozen targets of the probe, from the network in evaluation mode, read in ``space``.
+
+    They are f(theta; x) + eta(x), or, if the offset is the mean, a + eta(x), a being the mean of f(theta; x) over the inputs.
+    """
     with network.evaluating():
         outputs: Tensor = network(inputs)
-    return space.read(network, outputs) + noise
+    read = space.read(network, outputs)
+    return (read.mean(0, keepdim=True) if offset == _MEAN else read) + noise
 
 
 def latest_distinct(inputs: Tensor, count: int) -> Tensor:
@@ -158,6 +184,10 @@ class ProbeObserver:
     ``fresh_loss``, ``relative_loss`` = loss / fresh_loss, ``explained_variance`` = 1 - loss / var(eta), ``auc`` and ``fresh_auc``
     (mean of the curve), and the two curves. For classifiers also ``random_label_loss``, ``random_label_accuracy`` and their
     ``fresh`` counterparts. A ratio compares a network with its own architecture only: read it beside the loss.
+
+    With ``probe.offset=mean`` also ``baseline_loss`` b, here that of the best constant for each output, and ``plasticity`` = b -
+    loss, the measure of Lyle et al. 2023. The fresh network's offset is its own mean. Of several targets all of these are means,
+    as the curves are, but for random labels, which are fitted once.
     """
 
     at_task_switch = False
@@ -193,6 +223,20 @@ class ProbeObserver:
         return logs | {f"probe/{key}": _mean(values) for key, values in pooled.items()}
 
     def _probe(self, part: Part, space: Space, inputs: Tensor, seed: int) -> tuple[dict[str, float], Series]:
+        """Returns the values, and the curves, averaged over targets; the first has the seed itself."""
+        seeds = [seed, *(derive_seed(seed, "target", number) for number in range(1, self.settings.targets))]
+        found = [self._probe_target(part, space, inputs, own) for own in seeds]
+        values = {key: _mean([one.values[key] for one in found]) for key in found[0].values}
+        if len(found) > 1:
+            for number, one in enumerate(found):
+                values |= {f"{key}_repeat_{number}": value for key, value in one.values.items()}
+        if part.network.head_spec.kind == "classification" and self.settings.random_labels:
+            values |= self._fit_random_labels(part.network, inputs, seed)
+        pairs = {"aged": [one.aged for one in found], "fresh": [one.fresh for one in found]}
+        curves = {name: torch.stack([curve.losses for curve in own]).mean(0) for name, own in pairs.items()}
+        return values, Series(found[0].aged.steps, curves, "optimizer steps", "mean squared error")
+
+    def _probe_target(self, part: Part, space: Space, inputs: Tensor, seed: int) -> Fitted:
         noise = high_frequency_noise(part.network, inputs, derive_seed(seed, "noise"), space)
         aged, fresh = (
             self._fit_values(network, space, inputs, noise, seed)
@@ -207,13 +251,13 @@ class ProbeObserver:
             "auc": float(aged.losses.mean()),
             "fresh_auc": float(fresh.losses.mean()),
         }
-        if part.network.head_spec.kind == "classification" and self.settings.random_labels:
-            values |= self._fit_random_labels(part.network, inputs, seed)
-        curves = {"aged": aged.losses, "fresh": fresh.losses}
-        return values, Series(aged.steps, curves, "optimizer steps", "mean squared error")
+        if self.settings.offset == _MEAN:
+            baseline = float(noise.var(0, correction=0).mean())
+            values |= {"baseline_loss": baseline, "plasticity": baseline - loss}
+        return Fitted(values, aged, fresh)
 
     def _fit_values(self, network: Network, space: Space, inputs: Tensor, noise: Tensor, seed: int) -> Curve:
-        targets = probe_targets(network, inputs, noise, space)
+        targets = probe_targets(network, inputs, noise, space, self.settings.offset)
         generator = torch_generator(seed, "batches", device=inputs.device)
         return fit(
             network,

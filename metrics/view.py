@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from plasticity.metrics.draws import Draws
 from plasticity.metrics.measures.activity import dormancy_scores, firing_rates
 from plasticity.metrics.measures.rank import singular_values
 from plasticity.metrics.measures.sides import averaged_rates
@@ -52,12 +53,14 @@ class Part(Protocol):
 
     Attributes:
         value_errors: How it learns values that are categoricals; see ``plasticity.updates.updater.Updater``.
+        max_gradient_norm: Bound of the joint gradient norm, or None.
         steps: Updates so far.
     """
 
     network: Network
     initial: dict[str, Tensor]
     optimizer: Optimizer
+    max_gradient_norm: float | None
     value_errors: Callable[[Tensor, Tensor], Tensor] | None
     steps: int
 
@@ -183,6 +186,7 @@ class PartView:
         inputs: The sample, or None.
         outputs: What the head says of it, or None without layers.
         earlier: What was remembered at the measurement before, if it was.
+        draws: What metrics draw at random.
     """
 
     name: str
@@ -192,6 +196,7 @@ class PartView:
     inputs: Tensor | None = None
     outputs: Tensor | None = None
     earlier: Remembered | None = None
+    draws: Draws = field(default_factory=Draws)
     _shared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, key: str, compute: Callable[["PartView"], _Shared]) -> _Shared:
@@ -233,7 +238,12 @@ def activations_on(network: Network, inputs: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def view_part(
-    name: str, part: Part, inputs: Tensor | None, earlier: Remembered | None = None, pool_streams: bool = False
+    name: str,
+    part: Part,
+    inputs: Tensor | None,
+    earlier: Remembered | None = None,
+    pool_streams: bool = False,
+    draws: Draws | None = None,
 ) -> PartView:
     """Runs a part's network on ``inputs`` in evaluation mode and keeps the activations.
 
@@ -245,12 +255,13 @@ def view_part(
         inputs: (n, *input_shape), or None.
         earlier: What was remembered of the part.
         pool_streams: Whether residual streams without a non-linearity count where the units of all layers are taken together.
+        draws: What metrics draw at random; None for the default settings and seed 0.
     """
-    network = part.network
+    network, draws = part.network, draws or Draws()
     if not network.units.layers:
-        return PartView(name, part, (), "the network has no hidden layer", inputs, None, earlier)
+        return PartView(name, part, (), "the network has no hidden layer", inputs, None, earlier, draws)
     if inputs is None:
-        return PartView(name, part, (), "there are no inputs yet", inputs, None, earlier)
+        return PartView(name, part, (), "there are no inputs yet", inputs, None, earlier, draws)
     taps = Taps()
     with network.evaluating():
         outputs = network(inputs, taps)
@@ -263,4 +274,4 @@ def view_part(
             continue
         is_sum = tapped in streams and kind == "identity"
         layers.append(LayerView(tapped, activation_named(kind), kind, pre, taps.post[tapped], pool_streams or not is_sum))
-    return PartView(name, part, tuple(layers), "", inputs, outputs, earlier)
+    return PartView(name, part, tuple(layers), "", inputs, outputs, earlier, draws)

@@ -29,6 +29,7 @@ HEAVY = {
     "glfw",
     "pygame",
     "imageio_ffmpeg",
+    "minatar",
     "PIL.Image",
 }
 COMMANDS = (

@@ -83,9 +83,11 @@ def assemble(plan: Plan, origin: Mapping[str, PartOrigin] | None = None) -> Asse
     )
     agent = build_agent(plan.agent_name, plan.agent, problem, builder, plan.choices["agent"])
     _refuse_unknown_parts(plan, agent)
+    _refuse_weights_of_samples(plan, agent)
     _refuse_absent_tasks(plan, problem)
     _refuse_single_examples(plan, agent, stream)
-    _warn_of_idle_methods(plan, problem)
+    if origin is None:  # where a run branches, they act at once
+        _warn_of_idle_methods(plan, problem)
     for line in getattr(stream, "notes", ()):
         print(f"note: {line}", file=sys.stderr)
     if plan.run.mode == "train" and not getattr(stream, "exact_resume", True):
@@ -175,6 +177,16 @@ def _refuse_unknown_parts(plan: Plan, agent: Agent) -> None:
         if unknown:
             allowed = ", ".join(agent.parts)
             raise ValueError(f"{setting}={unknown}: agent={plan.choices['agent']} has the parts {allowed}")
+
+
+def _refuse_weights_of_samples(plan: Plan, agent: Agent) -> None:
+    """Refuses methods that say what is drawn from a replay where an agent does not ask them."""
+    weighing = [name for part in agent.parts.values() for name in part.hooks.weighing()]
+    if weighing and getattr(getattr(agent, "replay", None), "age_weights", None) is None:
+        raise ValueError(
+            f"{weighing[0]} says what is drawn from a replay, and agent={plan.choices['agent']} has none that is drawn from by "
+            "age; choose agent=dqn or agent=sac"
+        )
 
 
 def _refuse_absent_tasks(plan: Plan, problem: Problem) -> None:

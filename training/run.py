@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from plasticity.agents.agent import Agent
 from plasticity.envs.simulation.failure import EnvironmentFailure
-from plasticity.interventions.base import Logs
+from plasticity.metrics.log_values import Measurements
 from plasticity.training.assembly import Assembly, assemble
 from plasticity.training.branching.point import BranchPoint
 from plasticity.training.branching.starting import begin
@@ -62,14 +62,15 @@ class Beginning:
         unfinished: Its step that was not completed.
         remarks: Lines for the notes.
         removable: Whether this process made the folder.
-        branch: Values of methods that acted where the run branched; None for a run that does not begin as a branch.
+        branch: What was measured where the run branched, and values of methods that acted there; None for a run that does not
+            begin as a branch.
     """
 
     state: Mapping[str, Any] | None = None
     unfinished: Step | None = None
     remarks: Sequence[str] = ()
     removable: bool = False
-    branch: Logs | None = None
+    branch: Measurements | None = None
 
     @property
     def written(self) -> Mapping[str, Any] | None:

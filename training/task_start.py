@@ -43,7 +43,7 @@ class GivenPart:
 
     def __init__(self, part: Part, examples: KeptExamples, network: Network) -> None:
         self.network, self.initial, self.optimizer = network, part.initial, part.optimizer
-        self.value_errors, self.steps = part.value_errors, part.steps
+        self.value_errors, self.steps, self.max_gradient_norm = part.value_errors, part.steps, part.max_gradient_norm
         self.trace: Trace = part.trace
         self.examples: KeptExamples = examples
 

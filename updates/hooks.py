@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -59,7 +60,12 @@ class Hooks:
         self._has_terms = False
 
     def attach(
-        self, optimizer: Optimizer, compile: bool, kept: Collection[str] = (), restore: Callable[[], None] | None = None
+        self,
+        optimizer: Optimizer,
+        compile: bool,
+        kept: Collection[str] = (),
+        restore: Callable[[], None] | None = None,
+        run_initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Attaches the interventions.
 
@@ -68,6 +74,7 @@ class Hooks:
             compile: Whether ``measure`` runs as compiled functions.
             kept: Where a run branches, the methods that it had before; they come first.
             restore: Called after those and before the others: it undoes what the first have drawn and will be given back.
+            run_initial: There, what the network's parameters and buffers were when the parent began.
         """
         self._optimizer = optimizer
         before = [name for name in self.interventions if name in kept]
@@ -77,7 +84,7 @@ class Hooks:
             restore()
         for name, intervention in self.interventions.items():
             if name not in before:
-                intervention.attach(self.view(name))
+                intervention.attach(self.view(name)._replace(run_initial=run_initial))
         named = {name: value.detach() for name, value in self._network.named_parameters()}
         self._measures = [self._measure_of(method, named, compile) for method in self.measuring]
 
@@ -148,6 +155,10 @@ class Hooks:
             view = self.view(name)._replace(batch=None, taps=Taps())
             _collect(logs, name, self.interventions[name].branch(view))
         return logs
+
+    def weighing(self) -> dict[str, tuple[Intervention, torch.Generator]]:
+        """Returns the methods that say what is drawn from a replay, each with its generator, by name."""
+        return {name: (method, self._generators[name]) for name, method in self._overriding("sample_weights")}
 
     def evaluation_network(self) -> Network:
         """Returns the network to act with and to evaluate, which an intervention may replace by an average of its own."""

@@ -89,7 +89,9 @@ class Updater:
         if origin is None:
             self.hooks.attach(optimizer, execution.compile)
         else:
-            self.hooks.attach(optimizer, execution.compile, origin["interventions"], lambda: self._adopt(origin))
+            buffers = {name: value.clone() for name, value in network.state_dict().items() if name not in origin["initial"]}
+            initial = buffers | {name: value.to(self.device) for name, value in origin["initial"].items()}
+            self.hooks.attach(optimizer, execution.compile, origin["interventions"], lambda: self._adopt(origin), initial)
         network.taps.keeps_graph = bool(self.hooks.needs_graph)
         self._records = self.hooks.taps_wanted or bool(self.hooks.measuring)
         self.initial = {name: value.detach().clone() for name, value in network.named_parameters()}

@@ -15,6 +15,7 @@ from plasticity.agents.losses.value_coding import CATEGORICAL
 from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.registry import agent
+from plasticity.agents.replay.age_weights import age_weights
 from plasticity.agents.replay.buffer import Replay, ReplayBatch
 from plasticity.agents.replay.memory import TransitionMemory
 from plasticity.agents.replay.priorities import Priorities, PrioritisedReplay
@@ -70,7 +71,7 @@ class DQN:
         self._scale = ValueScale(self.q, settings.pop_art_decay)
         self.target = deepcopy(self.q.network).eval().requires_grad_(False)
         self.q.copies["target"] = self.target
-        self.replay = _replay(settings, self.q.device, frame_stack)
+        self.replay = _replay(settings, self.q, frame_stack)
         self._objective = self._loss
         self.q.examples.declare(self._objective, TargetBatch)
         self.env_steps = 0
@@ -121,7 +122,7 @@ class DQN:
         self.replay.add(experience.batch)
         self._updates_owed += experience.batch.rewards.shape[0]
         self.env_steps += experience.batch.rewards.shape[0]
-        if self.env_steps <= self.settings.warmup_env_steps:
+        if self.replay.total <= self.settings.warmup_env_steps:  # of a branch with an empty replay, since it began
             self._updates_owed = 0
         logs: list[Logs] = []
         while self._updates_owed >= self.settings.env_steps_per_update:
@@ -213,9 +214,10 @@ class DQN:
             yield
 
 
-def _replay(settings: DQNSettings, device: torch.device, frame_stack: int) -> TransitionMemory:
-    folder = None if settings.replay_folder is None else Path(settings.replay_folder)
-    replay = Replay(settings.buffer_transitions, device, settings.n_step, settings.discount, frame_stack, folder)
+def _replay(settings: DQNSettings, part: Updater, frame_stack: int) -> TransitionMemory:
+    folder, device = None if settings.replay_folder is None else Path(settings.replay_folder), part.device
+    weights = age_weights([part])
+    replay = Replay(settings.buffer_transitions, device, settings.n_step, settings.discount, frame_stack, folder, weights)
     if not settings.prioritised:
         return replay
     alpha, uniform = settings.priority_exponent, settings.priority_uniform_fraction

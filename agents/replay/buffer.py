@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plasticity.agents.replay.age_weights import AgeWeights
 from plasticity.agents.replay.frame_memory import put, put_latest
 from plasticity.agents.replay.frame_store import FrameStore
 from plasticity.agents.replay.n_step import n_step_returns
@@ -52,7 +53,7 @@ class _Columns(NamedTuple):
 
 
 class Replay:
-    """A ring of the latest transitions of N environments, sampled uniformly with replacement.
+    """A ring of the latest transitions of N environments, sampled with replacement, uniformly or by age.
 
     Rows are numbered 0 to size - 1 in the order of memory: the newest transitions overwrite the oldest.
 
@@ -63,6 +64,7 @@ class Replay:
         discount: gamma, for returns over several steps and for ``discounts``.
         frame_stack: Frames along an observation's first axis, the oldest first, each stored once; 1 for no stack.
         folder: Where observations are mapped to a file instead of being kept in memory; see ``frame_memory.allocate``.
+        age_weights: What ``sample`` draws in proportion to; None for uniform draws.
 
     Attributes:
         size: Transitions held.
@@ -77,10 +79,12 @@ class Replay:
         discount: float = 0.99,
         frame_stack: int = 1,
         folder: Path | None = None,
+        age_weights: AgeWeights | None = None,
     ) -> None:
         require_range("agent.n_step", n_step, 1)
         require_range("agent.discount", discount, 0, 1)
         self.capacity, self.device, self.n_step, self.discount = capacity, device, n_step, discount
+        self.age_weights = age_weights
         self._storage = device if folder is None else torch.device("cpu")
         self._frames = FrameStore(capacity, frame_stack, self._storage, folder)
         self._columns: _Columns | None = None
@@ -126,12 +130,15 @@ class Replay:
             put(column, first, new)
 
     def sample(self, count: int, generator: torch.Generator, beta: float = 0.0) -> ReplayBatch:
-        """Draws ``count`` transitions, all equally likely whatever ``beta``; see ``TransitionMemory``.
+        """Draws ``count`` transitions, uniformly or by age, whatever ``beta``; see ``TransitionMemory``.
 
         Raises:
             ValueError: If the replay is empty.
         """
-        return self.sample_uniformly(count, generator)
+        rows = self._uniform_rows(count, generator)
+        if self.age_weights is not None:
+            rows = self.age_weights.draw(rows, self.total, self.capacity, self._frames.environments)
+        return self.batch(rows)
 
     def sample_uniformly(self, count: int, generator: torch.Generator) -> ReplayBatch:
         """Draws ``count`` transitions with replacement, with a generator on the replay's device.
@@ -139,12 +146,10 @@ class Replay:
         Raises:
             ValueError: If the replay is empty.
         """
-        if self.size == 0:
-            raise ValueError("the replay is empty")
-        return self.batch(torch.randint(self.size, (count,), generator=generator, device=self.device))
+        return self.batch(self._uniform_rows(count, generator))
 
     def set_priorities(self, rows: Tensor, priorities: Tensor) -> None:
-        """Changes nothing: all rows are equally likely."""
+        """Changes nothing: there are no priorities."""
 
     def batch(self, rows: Tensor) -> ReplayBatch:
         """Returns what is in (B,) rows, each with the steps that follow it, and weights of 1."""
@@ -202,6 +207,11 @@ class Replay:
             self._restore(segment.first, state["total"], read_segment(folder or Path(), segment))
         if state["total"]:
             self._restore(state["first"], state["total"], state["rows"])
+
+    def _uniform_rows(self, count: int, generator: torch.Generator) -> Tensor:
+        if self.size == 0:
+            raise ValueError("the replay is empty")
+        return torch.randint(self.size, (count,), generator=generator, device=self.device)
 
     def _write(self, folder: Path, end: int) -> list[Segment]:
         """Writes what no file holds yet of the transitions before ``end``; returns all files needed, oldest rows first."""

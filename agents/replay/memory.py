@@ -1,4 +1,4 @@
-"""What an agent asks of a replay, whether it draws uniformly or by priority."""
+"""What an agent asks of a replay, whether it draws uniformly, by age or by priority."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from plasticity.agents.replay.age_weights import AgeWeights
 from plasticity.agents.replay.buffer import ReplayBatch
 from plasticity.envs.experience import Transitions
 
@@ -17,6 +18,16 @@ class TransitionMemory(Protocol):
     @property
     def size(self) -> int:
         """Transitions held."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Transitions ever added since it was empty."""
+        ...
+
+    @property
+    def age_weights(self) -> AgeWeights | None:
+        """What transitions are drawn in proportion to, apart from priorities; None if nothing depends on their age."""
         ...
 
     def add(self, transitions: Transitions) -> None:

@@ -158,17 +158,31 @@ class PrioritisedReplay:
     Args:
         replay: Holds the transitions; add them here, not there.
         priorities: Of as many rows, on the replay's device.
+
+    Raises:
+        ValueError: If the two do not fit together, or a method weighs samples by age.
     """
 
     def __init__(self, replay: Replay, priorities: Priorities) -> None:
         if replay.capacity != priorities.tree.size:
             raise ValueError(f"priorities of {priorities.tree.size} rows do not fit a replay of {replay.capacity}")
+        if replay.age_weights is not None:
+            raise ValueError(
+                f"{next(iter(replay.age_weights.methods))} draws transitions by age, and agent.prioritised=true by priority; "
+                "choose agent.prioritised=false"
+            )
         self.replay, self.priorities = replay, priorities
+        self.age_weights = None
 
     @property
     def size(self) -> int:
         """Transitions held."""
         return self.replay.size
+
+    @property
+    def total(self) -> int:
+        """Transitions ever added."""
+        return self.replay.total
 
     def add(self, transitions: Transitions) -> None:
         """Appends one transition of each environment, with the largest priority recorded; see ``Replay.add``."""

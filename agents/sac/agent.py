@@ -15,6 +15,7 @@ from plasticity.agents.losses.value_coding import ValueSettings
 from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.registry import agent
+from plasticity.agents.replay.age_weights import age_weights
 from plasticity.agents.replay.buffer import Replay, ReplayBatch
 from plasticity.agents.sac.log_multiplier import LogMultiplier
 from plasticity.envs.experience import LARGEST_BOUND, Experience, Transitions
@@ -104,7 +105,9 @@ class SAC:
         device = self.actor.device
         self.temperature = LogMultiplier(settings.initial_temperature, settings.temperature_learning_rate, device)
         memory = Path(settings.replay_folder) if settings.replay_folder else None
-        self.replay = Replay(settings.buffer_transitions, device, settings.n_step, settings.discount, folder=memory)
+        weights = age_weights(self.parts.values())
+        size, steps, discount = settings.buffer_transitions, settings.n_step, settings.discount
+        self.replay = Replay(size, device, steps, discount, folder=memory, age_weights=weights)
         self.env_steps = 0
         self._updates_owed = 0
         self._objective = self._critic_loss
@@ -144,7 +147,8 @@ class SAC:
         self.replay.add(batch._replace(actions=(batch.actions - self._middle) / self._half))
         count = batch.rewards.shape[0]
         self.env_steps += count
-        self._updates_owed = self._updates_owed + count if self.env_steps > self.settings.warmup_env_steps else 0
+        warm = self.replay.total > self.settings.warmup_env_steps  # of a branch with an empty replay, since it began
+        self._updates_owed = self._updates_owed + count if warm else 0
         logs: list[Logs] = []
         while self._updates_owed >= self.settings.env_steps_per_update:
             self._updates_owed -= self.settings.env_steps_per_update
@@ -159,7 +163,7 @@ class SAC:
         """Returns observations from the replay, beside actions for the critics, or None while it is empty."""
         if not self.replay.size:
             return None
-        batch = self.replay.sample(count, generator)
+        batch = self.replay.sample_uniformly(count, generator)
         return batch.inputs if part == "actor" else torch.cat([batch.inputs, batch.actions], dim=1)
 
     def state_dict(self, folder: Path | None = None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Observation: an image of a data set. Actions: its classes. Reward: ``reward`` if the action is the image's label, else 0.
 The next image is drawn uniformly at random whatever the action. See Lyle et al. (2023), "Understanding plasticity in
 neural networks", and appendix B.3 of "Towards perpetually trainable neural networks". The task has no end; episodes are
-cut (truncated, so values are bootstrapped) to give returns to report.
+cut (truncated, so values are bootstrapped) to give returns to report. A permutation of the labels makes another task of the
+same images, for a run of its own or for a branch that must learn it from there on.
 """
 
 import math
@@ -20,6 +21,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from plasticity.envs.datasets.datasets import Dataset, Split, load_dataset, names_of_datasets
+from plasticity.envs.environments.bandit_labels import BanditLabels
 from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.problem import Problem, environment_problem
 from plasticity.envs.registry import StreamSettings, stream
@@ -40,6 +42,18 @@ class BanditSettings(StreamSettings):
     num_envs: int = setting(1, "Copies that are stepped together.", low=1)
     reward: float = setting(1.0, "Reward of the right class.")
     episode_steps: int = setting(100, "Steps after which an episode is truncated.", low=1)
+    label_permutation: int = setting(
+        0,
+        "0 for the labels as they are; n > 0 for labels permuted by the n-th permutation of this seed. The images stay the same "
+        "ones in the same order; a branch may change it.",
+        low=0,
+    )
+    drift_steps: int = setting(
+        0,
+        "Steps, over all copies, that a permutation of the labels takes: the chance that it holds grows from 0 to 1, from the "
+        "start or where a branch begins; 0 for a sudden change.",
+        low=0,
+    )
 
     def build(self, seed: int, device: torch.device) -> tuple[Stream, Problem]:
         """Builds the stream and says what problem it poses."""
@@ -51,6 +65,9 @@ class BanditSettings(StreamSettings):
             root=self.data_folder,
             reward=self.reward,
             episode_steps=self.episode_steps,
+            label_permutation=self.label_permutation,
+            permutation_seed=seed,
+            drift_steps=self.drift_steps,
         )
         stream = EnvironmentStream(env, seed, f"bandit of {self.dataset}")
         return stream, environment_problem(stream)
@@ -85,6 +102,12 @@ class ContextualBanditEnv(gymnasium.Env[npt.NDArray[Any], np.int64]):
         root: where a named data set is kept; None is the loader's default.
         reward: α, the reward of a right answer.
         episode_steps: steps after which an episode is truncated.
+        label_permutation: 0 for the labels as they are, n > 0 for the n-th permutation, see ``bandit_labels``.
+        permutation_seed: seed of the permutations; nothing else depends on it.
+        drift_steps: steps over which the permuted labels come into force; 0 for at once.
+
+    Attributes:
+        labels: by which answers are paid.
 
     Raises:
         ValueError: an impossible setting, or data that cannot be loaded.
@@ -99,6 +122,9 @@ class ContextualBanditEnv(gymnasium.Env[npt.NDArray[Any], np.int64]):
         root: str | Path | None = None,
         reward: float = 1.0,
         episode_steps: int = 100,
+        label_permutation: int = 0,
+        permutation_seed: int = 0,
+        drift_steps: int = 0,
     ) -> None:
         _check_settings(reward, episode_steps)
         data = _resolve(dataset, split, root)
@@ -108,13 +134,15 @@ class ContextualBanditEnv(gymnasium.Env[npt.NDArray[Any], np.int64]):
         self.action_space = spaces.Discrete(data.classes)
         self._classes = data.classes
         self._images = data.inputs.numpy()
-        self._labels = data.targets.numpy()
+        self.labels = BanditLabels(data.targets.numpy(), data.classes, label_permutation, permutation_seed, drift_steps)
         self._index: int | None = None
         self._elapsed = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         """Starts an episode with a random image."""
         super().reset(seed=seed, options=options)
+        if seed is not None:
+            self.labels.reseed(seed)
         self._elapsed = 0
         return self._next_image(), {}
 
@@ -129,7 +157,8 @@ class ContextualBanditEnv(gymnasium.Env[npt.NDArray[Any], np.int64]):
             raise gymnasium.error.ResetNeeded("call reset before the first step of the contextual bandit")
         if not self.action_space.contains(action):
             raise ValueError(f"action must be an integer in 0..{self._classes - 1}, got {action!r}")
-        reward = self.reward if action == self._labels[self._index] else 0.0
+        (label,) = self.labels.of(np.array([self._index]))
+        reward = self.reward if action == label else 0.0
         self._elapsed += 1
         return self._next_image(), reward, False, self._elapsed >= self.episode_steps, {}
 
@@ -153,6 +182,12 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
         root: where a named data set is kept.
         reward: α, the reward of a right answer.
         episode_steps: steps after which an episode is truncated.
+        label_permutation: 0 for the labels as they are, n > 0 for the n-th permutation, see ``bandit_labels``.
+        permutation_seed: seed of the permutations; nothing else depends on it.
+        drift_steps: steps over which the permuted labels come into force; 0 for at once.
+
+    Attributes:
+        labels: by which answers are paid.
 
     Raises:
         ValueError: an impossible setting, or data that cannot be loaded.
@@ -168,6 +203,9 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
         root: str | Path | None = None,
         reward: float = 1.0,
         episode_steps: int = 100,
+        label_permutation: int = 0,
+        permutation_seed: int = 0,
+        drift_steps: int = 0,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs!r}")
@@ -182,13 +220,15 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._classes = data.classes
         self._images = data.inputs.numpy()
-        self._labels = data.targets.numpy()
+        self.labels = BanditLabels(data.targets.numpy(), data.classes, label_permutation, permutation_seed, drift_steps)
         self._indices: npt.NDArray[np.int64] | None = None
         self._elapsed = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         """Starts an episode in every copy."""
         super().reset(seed=seed, options=options)
+        if seed is not None:
+            self.labels.reseed(seed)
         self._elapsed = 0
         return self._next_images(), {}
 
@@ -211,7 +251,7 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
             raise ValueError(f"actions must be ({self.num_envs},) integers, got {answers.shape} {answers.dtype}")
         if answers.min() < 0 or answers.max() >= self._classes:
             raise ValueError(f"actions must lie in 0..{self._classes - 1}, got {answers.min()}..{answers.max()}")
-        rewards = np.where(answers == self._labels[self._indices], self.reward, 0.0)
+        rewards = np.where(answers == self.labels.of(self._indices), self.reward, 0.0)
         self._elapsed += 1
         images, info = self._next_images(), {}
         truncated = np.full(self.num_envs, self._elapsed >= self.episode_steps)
@@ -233,10 +273,11 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
             "generator": generator_state(self.np_random),
             "indices": torch.from_numpy(self._indices.copy()),
             "elapsed": self._elapsed,
+            "labels": self.labels.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where ``state_dict`` was taken.
+        """Goes on exactly where ``state_dict`` was taken; if that had other labels, this environment changes to its own.
 
         Raises:
             ValueError: the state is of another number of copies, or of a larger data set or longer episodes.
@@ -251,6 +292,7 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
         self.np_random = restored_generator(state["generator"])
         self._indices = indices
         self._elapsed = state["elapsed"]
+        self.labels.load_state_dict(state.get("labels", {"number": 0}))  # a state from before there were permutations
 
     def _next_images(self) -> npt.NDArray[Any]:
         self._indices = self.np_random.integers(len(self._images), size=self.num_envs)

@@ -19,7 +19,12 @@ from gymnasium.vector import VectorEnv
 from plasticity.envs.environments.mujoco_stream import NO_SHIFT, ShiftSettings, shifted
 from plasticity.envs.environments.task_sequence import TaskSequence
 from plasticity.envs.registry import stream
-from plasticity.envs.simulation.generator_state import generator_state, restored_generator
+from plasticity.envs.simulation.generator_state import (
+    generator_state,
+    restore_old_generator,
+    restored_generator,
+    state_of_old_generator,
+)
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.settings.fields import setting
 from plasticity.settings.naming import unknown_name
@@ -114,7 +119,6 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         """Returns the physics, what the task changed in the model, the place in the episode and the generators."""
         from plasticity.envs.simulation.mujoco_state import physics_state  # here, as it loads the physics engine
 
-        drawing: Any = self._generator.get_state(legacy=False)
         now = _arrays(self.model)
         return {
             "physics": physics_state(self.model, self._suite.physics.data.ptr),
@@ -122,12 +126,7 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
             "control_steps": self._suite._step_count,
             "over": self._suite._reset_next_step,
             "generator": generator_state(self.np_random),
-            "suite_generator": {
-                "key": torch.from_numpy(drawing["state"]["key"].astype(np.int64)),
-                "position": int(drawing["state"]["pos"]),
-                "has_gauss": int(drawing["has_gauss"]),
-                "gauss": float(drawing["gauss"]),
-            },
+            "suite_generator": state_of_old_generator(self._generator),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -139,9 +138,7 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         restore_physics(self.model, self._suite.physics.data.ptr, state["physics"])
         self._suite._step_count, self._suite._reset_next_step = state["control_steps"], state["over"]
         self.np_random = restored_generator(state["generator"])
-        drawing = state["suite_generator"]
-        key = drawing["key"].numpy().astype(np.uint32)
-        self._generator.set_state(("MT19937", key, drawing["position"], drawing["has_gauss"], drawing["gauss"]))
+        restore_old_generator(self._generator, state["suite_generator"])
 
 
 @stream("dmc")

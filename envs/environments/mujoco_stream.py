@@ -10,7 +10,8 @@ import gymnasium
 from plasticity.envs.environments.gym_stream import make_environment
 from plasticity.envs.environments.vector_settings import VectorSettings
 from plasticity.envs.registry import stream
-from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors, listed_factors
+from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors
+from plasticity.envs.simulation.shift import listed_values
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.settings.fields import setting
 
@@ -28,6 +29,12 @@ class ShiftSettings(VectorSettings):
     )
     change_every_steps: int = setting(
         2_000_000, "Environment steps, over all copies, after which the next episode brings a change.", low=1
+    )
+    drift_steps: int = setting(
+        0,
+        "Environment steps, over all copies, that a change takes, in which the factor moves to its new value at a constant "
+        "ratio; 0 for sudden changes.",
+        low=0,
     )
     shift_range: list[float] = setting(
         [0.02, 2.0], "Smallest and largest factor; each is drawn log-uniformly from a generator of (seed, number of the change)."
@@ -70,12 +77,20 @@ def shifted(
         ValueError: The factors make no sense.
     """
     if settings.shift == NO_SHIFT:
+        if settings.drift_steps:
+            raise ValueError(f"drift_steps={settings.drift_steps} needs a shift, and shift={NO_SHIFT}")
         return make
     factor = _factors(settings, seed)
 
     def make_shifted() -> gymnasium.Env[Any, Any]:
         return PhysicsShift(
-            make(), settings.shift, factor, settings.change_every_steps, settings.announce_tasks, settings.num_envs
+            make(),
+            settings.shift,
+            factor,
+            settings.change_every_steps,
+            settings.announce_tasks,
+            settings.num_envs,
+            settings.drift_steps,
         )
 
     return make_shifted
@@ -83,7 +98,7 @@ def shifted(
 
 def _factors(settings: ShiftSettings, seed: int) -> Callable[[int], float]:
     if settings.shift_values:
-        return listed_factors(settings.shift_values)
+        return listed_values(settings.shift_values)
     if len(settings.shift_range) != 2 or not 0 < settings.shift_range[0] <= settings.shift_range[1]:
         raise ValueError(f"shift_range={settings.shift_range} must be two positive numbers, the smaller one first")
     low, high = settings.shift_range

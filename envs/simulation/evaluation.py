@@ -9,11 +9,12 @@ from gymnasium import Env, Wrapper
 from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 
 from plasticity.envs.environments.atari import AtariSettings, protocol_line
+from plasticity.envs.environments.bandit import ContextualBanditVectorEnv
 from plasticity.envs.environments.environment_stream import EnvironmentStream, innermost
 from plasticity.envs.environments.task_sequence import TaskSequence
 from plasticity.envs.factory import build_stream
 from plasticity.envs.simulation.normalisation import follow_statistics
-from plasticity.envs.simulation.physics_shift import PhysicsShift
+from plasticity.envs.simulation.shift import Shift
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.settings.seeding import derive_seed
 
@@ -91,7 +92,7 @@ def environment_line(settings: Any) -> str:
 
 
 def follow_conditions(evaluation: EnvironmentStream, training: EnvironmentStream) -> None:
-    """Gives evaluation the statistics, the task and the physics that training has now, and holds them.
+    """Gives evaluation the statistics, the task, the shift and the labels that training has now, and holds them.
 
     At the end of a task of a sequence that is still this task, the one that the agent has learned, and not yet the next.
 
@@ -104,9 +105,12 @@ def follow_conditions(evaluation: EnvironmentStream, training: EnvironmentStream
     if isinstance(base, TaskSequence) and isinstance(source, TaskSequence):
         base.hold(source.played)
         return
-    numbers = [shift.number for shift in _shifts(source)]
-    for shift in _shifts(base):
-        shift.hold(max(numbers))
+    if isinstance(base, ContextualBanditVectorEnv) and isinstance(source, ContextualBanditVectorEnv):
+        base.labels.follow(source.labels)
+    latest = max(_shifts(source), key=lambda shift: shift.number, default=None)
+    if latest is not None:
+        for shift in _shifts(base):
+            shift.hold(latest.number, latest.share)
 
 
 def _unwrapped(env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
@@ -115,12 +119,12 @@ def _unwrapped(env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
     return env
 
 
-def _shifts(vector: VectorEnv[Any, Any, Any]) -> list[PhysicsShift]:
+def _shifts(vector: VectorEnv[Any, Any, Any]) -> list[Shift]:
     found = []
     for env in vector.envs if isinstance(vector, SyncVectorEnv) else ():
         layer: Env[Any, Any] = env
         while isinstance(layer, Wrapper):
-            if isinstance(layer, PhysicsShift):
+            if isinstance(layer, Shift):
                 found.append(layer)
             layer = layer.env
     return found

@@ -1,6 +1,9 @@
 """NumPy generator states in a form that a checkpoint can hold without arbitrary code."""
 
+from typing import Any
+
 import numpy as np
+import torch
 
 
 def generator_state(generator: np.random.Generator) -> dict[str, str | int]:
@@ -27,3 +30,20 @@ def restored_generator(state: dict[str, str | int]) -> np.random.Generator:
         "uinteger": int(state["uinteger"]),
     }
     return np.random.Generator(bits)
+
+
+def state_of_old_generator(generator: np.random.RandomState) -> dict[str, Any]:
+    """Returns the state of a generator of NumPy's old kind, which some simulators draw from, as a tensor and numbers."""
+    drawing: Any = generator.get_state(legacy=False)
+    return {
+        "key": torch.from_numpy(drawing["state"]["key"].astype(np.int64)),
+        "position": int(drawing["state"]["pos"]),
+        "has_gauss": int(drawing["has_gauss"]),
+        "gauss": float(drawing["gauss"]),
+    }
+
+
+def restore_old_generator(generator: np.random.RandomState, state: dict[str, Any]) -> None:
+    """Puts a generator back to ``state_of_old_generator``."""
+    key = state["key"].numpy().astype(np.uint32)
+    generator.set_state(("MT19937", key, state["position"], state["has_gauss"], state["gauss"]))

@@ -17,8 +17,9 @@ from plasticity.envs.problem import Problem
 from plasticity.envs.registry import StreamSettings
 from plasticity.envs.stream import Stream
 from plasticity.envs.tasks.preparation import Preparation
+from plasticity.envs.tasks.schedule import Schedule
 from plasticity.envs.tasks.task_data import TaskSource
-from plasticity.envs.tasks.task_stream import Schedule, TaskStream
+from plasticity.envs.tasks.task_stream import TaskStream
 from plasticity.settings.fields import setting
 from plasticity.settings.seeding import torch_generator
 
@@ -30,6 +31,12 @@ class TaskSettings(StreamSettings):
     epochs_per_task: int = setting(1, "Passes over a task's examples.", low=1)
     batches_per_task: int | None = setting(None, "Minibatches of a task in their place; None to count passes.", low=1)
     batch_size: int = setting(16, "Examples in a minibatch.", low=1)
+    drift_steps: int = setting(
+        0,
+        "Minibatches that a change takes: in the first ones of a task fewer and fewer examples are still of the task before it; "
+        "0 for sudden changes.",
+        low=0,
+    )
     announce_tasks: bool = setting(True, "Whether the learner and the interventions are told when a task begins.")
     keep_on: str = setting(
         "auto",
@@ -67,6 +74,7 @@ class TaskSettings(StreamSettings):
             self.announce_tasks,
             tuple(self.epochs_of_first_tasks()),
             self.batches_per_task,
+            self.drift_steps,
         )
         stream = TaskStream(source, schedule, seed, self.preparation())
         problem = Problem(

@@ -1,8 +1,7 @@
 """Supervised learning as an endless sequence of tasks."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -10,61 +9,15 @@ import torch
 from torch import Tensor
 
 from plasticity.envs.datasets.augmentation import Augmentation
+from plasticity.envs.drift import check_drift
 from plasticity.envs.experience import Examples, Experience, Place
 from plasticity.envs.tasks.preparation import Preparation
+from plasticity.envs.tasks.schedule import Schedule, with_task_before
 from plasticity.envs.tasks.task_data import TaskData, TaskSource
 from plasticity.settings.seeding import torch_generator
 
 SETS: Final = ("train", "validation", "test")
 _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a task's examples are shown.
-
-    Attributes:
-        epochs_per_task: Passes over a task's examples.
-        batch_size: Examples in a minibatch.
-        announce_tasks: Whether ``TaskStream.task`` tells the learner the true task; otherwise it stays 0.
-        first_epochs: Passes of the first tasks, where they differ from those of the rest.
-        batches_per_task: Minibatches of a task, whose last epoch may then be cut short, whatever the passes; None to count those.
-
-    Raises:
-        ValueError: If a number is less than 1.
-    """
-
-    epochs_per_task: int = 1
-    batch_size: int = 16
-    announce_tasks: bool = True
-    first_epochs: Sequence[int] = ()
-    batches_per_task: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("epochs_per_task", self.epochs_per_task), ("batch_size", self.batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value!r}")
-        if self.batches_per_task is not None and self.batches_per_task < 1:
-            raise ValueError(f"batches_per_task must be null or at least 1, got {self.batches_per_task!r}")
-        if any(epochs < 1 for epochs in self.first_epochs):
-            raise ValueError(f"first_epochs must be numbers of at least 1, got {list(self.first_epochs)!r}")
-
-    def epochs(self, task: int, examples: int) -> int:
-        """Returns the passes over the examples of a task, one that is cut short among them."""
-        if self.batches_per_task is not None:
-            return -(-self.batches_per_task // self.batches(examples))
-        return self.first_epochs[task] if task < len(self.first_epochs) else self.epochs_per_task
-
-    def batches(self, examples: int) -> int:
-        """Returns the minibatches of a whole epoch."""
-        return -(-examples // self.batch_size)
-
-    def examples_shown(self, examples: int, epoch: int) -> int:
-        """Returns how many examples an epoch of a task shows: all, unless the task ends within it."""
-        if self.batches_per_task is None:
-            return examples
-        left = self.batches_per_task - epoch * self.batches(examples)
-        return min(examples, left * self.batch_size)
 
 
 class TaskStream:
@@ -74,6 +27,10 @@ class TaskStream:
     of an epoch holds what is left and may be smaller. All that is random follows from (seed, task, epoch) alone, so the data do
     not depend on the learner, and a resumed stream goes on exactly.
 
+    With ``Schedule.drift_steps`` = D a change is gradual: in minibatch m < D of a task, from 0, each example is of the new task
+    with probability m / D and otherwise of the task before it: the same row of that task, or one drawn at random where the two
+    are not of equal size. What is validated and tested on is the new task's. See ``plasticity.envs.drift``.
+
     ``stats`` holds ``stream/task``, the true task, on the first minibatch of each task, also when tasks are hidden.
 
     Args:
@@ -81,6 +38,9 @@ class TaskStream:
         schedule: how their examples are shown.
         seed: the run's seed.
         preparation: what is done to every minibatch on its way out.
+
+    Raises:
+        ValueError: the preparation does not fit the inputs, or a drift is longer than the second task.
 
     Attributes:
         step: minibatches so far.
@@ -96,6 +56,8 @@ class TaskStream:
         self._schedule, self._seed = schedule, seed
         self._preparation = preparation or Preparation(Augmentation())
         self._preparation.require_fit(source.input_shape, source.input_dtype)
+        if schedule.drift_steps:
+            check_drift(schedule.drift_steps, self.minibatches(1), "minibatches of a task")
         self.input_shape = source.input_shape
         self.input_dtype = self._preparation.output_dtype(source.input_dtype)
         self._task = 0
@@ -255,8 +217,9 @@ class TaskStream:
 
     def _go_to(self, task: int, epoch: int, position: int) -> None:
         self._task = task
-        self._data = self._data_of(task)
-        self._made = {task: self._data}
+        self._data, made = self._data_of(task), self._made
+        drifts = self._schedule.drift_steps > 0 and task - 1 in made
+        self._made = {task: self._data, **({task - 1: made[task - 1]} if drifts else {})}
         self._examples = len(self._data.train.inputs)
         if self._examples == 0 or self._examples != self.source.examples_in(task):
             raise ValueError(f"task {task} has {self._examples} examples, expected {self.source.examples_in(task)}")
@@ -279,6 +242,12 @@ class TaskStream:
         self._shown = self._schedule.examples_shown(self._examples, epoch)
         self._position = 0
         self._earlier = epoch * self._schedule.batches(self._examples)  # minibatches of the task before this epoch
+        if self._task and self._earlier < self._schedule.drift_steps:
+            draws = torch_generator(self._seed, "drift", self._task, epoch)
+            shown = Examples(self._epoch_inputs, self._epoch_targets)
+            share = self._schedule.shares_of_new(self._earlier, self._examples)
+            mixed = with_task_before(shown, order, self._data_of(self._task - 1).train, share, draws)
+            self._epoch_inputs, self._epoch_targets = mixed
         self._prepares = self._preparation.active
         if self._prepares:
             generator = torch_generator(self._seed, "augmentation", self._task, epoch)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.methods.weight_projection import projected_names
+from plasticity.interventions.reference import REFERENCE_DOC, REFERENCES, START, initial_values
 from plasticity.interventions.registry import intervention
 from plasticity.settings.fields import setting
 
@@ -49,6 +50,7 @@ class Hyperspherical(Intervention):
 
     every_updates: int = setting(1, "Updates between two projections; 0 for never.", low=0)
     output: bool = setting(True, "Whether the head takes part, which bounds values unless they are categorical.")
+    reference: str = setting(START, REFERENCE_DOC, choices=REFERENCES)
 
     no_effect: ClassVar = {"every_updates": 0}
     conflicts: ClassVar = {
@@ -58,8 +60,9 @@ class Hyperspherical(Intervention):
 
     def attach(self, u: Update) -> None:
         """Notes the lengths that rows start with."""
+        initial = initial_values(u, self.reference)
         for name in projected_names(u.network, self.output):
-            self.state[name] = row_lengths(u.network.tensor(name).detach())
+            self.state[name] = row_lengths(initial[name].detach())
         self._pairs = [(u.network.tensor(name).detach(), lengths) for name, lengths in self.state.items()]
 
     def after_step(self, u: Update) -> Logs:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from plasticity.interventions.base import Intervention, Logs, Update
+from plasticity.interventions.reference import REFERENCE_DOC, REFERENCES, START, initial_values
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.features import as_matrix, features_of, frozen_copy, require_features
 from plasticity.optimizers.adam_step import adam_step
@@ -60,6 +61,7 @@ class InFeR(Intervention):
     heads: int = setting(10, "k.", low=1)
     scale: float = setting(100.0, "beta, factor of the targets.", low=0)
     over_heads: str = setting("sum", "``sum`` or ``mean`` of the squared errors.", choices=("sum", "mean"))
+    reference: str = setting(START, REFERENCE_DOC, choices=REFERENCES)
 
     needs_graph: ClassVar = True
     no_effect: ClassVar = {"coefficient": 0.0}
@@ -68,6 +70,7 @@ class InFeR(Intervention):
         """Copies the network and draws the heads."""
         self._names = require_features(self.name, u)
         self._initial = frozen_copy(u.network)
+        self._initial.load_state_dict(initial_values(u, self.reference))
         for key, value in self._initial.state_dict().items():
             self.state[f"network/{key}"] = value
         example = torch.zeros(1, *u.network.input_shape, dtype=u.network.input_dtype, device=u.generator.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.methods.l2 import INCLUDE, included_parameters, trained_parameters
+from plasticity.interventions.reference import REFERENCE_DOC, REFERENCES, START, initial_values
 from plasticity.interventions.registry import intervention
 from plasticity.settings.fields import require_choice, setting
 
@@ -76,19 +77,22 @@ class L2Init(Intervention):
         "``initial`` values, or ``fresh`` draws from the initial distribution at each update.",
         choices=("initial", "fresh"),
     )
+    reference: str = setting(START, REFERENCE_DOC, choices=REFERENCES)
 
     no_effect: ClassVar = {"coefficient": 0.0}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("l2_init.average", self.average, ("sum",) if self.distance == "joint_norm" else ("sum", "mean"))
+        require_choice("l2_init.reference", self.reference, REFERENCES if self.towards == "initial" else (START,))
 
     def attach(self, u: Update) -> None:
         """Copies the initial parameters."""
         self._parameters = included_parameters(u.network, self.include)
         if self.towards == "initial":
-            for name, parameter in self._parameters.items():
-                self.state[name] = parameter.detach().clone()
+            initial = initial_values(u, self.reference)
+            for name in self._parameters:
+                self.state[name] = initial[name].detach().clone()
 
     @torch.no_grad()
     def after_backward(self, u: Update) -> Logs:

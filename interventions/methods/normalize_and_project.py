@@ -7,6 +7,7 @@ import torch
 
 from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
 from plasticity.interventions.methods.weight_projection import project_norms, projected_names
+from plasticity.interventions.reference import REFERENCE_DOC, REFERENCES, START, initial_values
 from plasticity.interventions.registry import intervention
 from plasticity.networks.network import Network
 from plasticity.networks.spec import NetworkSpec
@@ -37,6 +38,7 @@ class NormalizeAndProject(Intervention):
     )
     gains: str = setting("free", "``free``, ``project`` or ``fixed``.", choices=GAINS)
     output: bool = setting(False, "Whether the output layer's weight is projected too.")
+    reference: str = setting(START, REFERENCE_DOC, choices=REFERENCES)
 
     conflicts: ClassVar = {
         "weight_projection": "normalize_and_project projects the weights itself",
@@ -51,8 +53,9 @@ class NormalizeAndProject(Intervention):
 
     def attach(self, u: Update) -> None:
         """Notes the norms that the weights start with, and which gains and offsets belong together."""
+        initial = initial_values(u, self.reference)
         for name in projected_names(u.network, self.output):
-            self.state[name] = u.network.tensor(name).detach().norm()
+            self.state[name] = initial[name].detach().norm()
         self._weights = list(self.state)
         self._gains = gains_and_offsets(u.network) if self.gains == "project" else []
 

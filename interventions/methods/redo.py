@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
+from plasticity.interventions.reference import REFERENCE_DOC, REFERENCES, START, initial_values
 from plasticity.interventions.registry import intervention
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.interventions.surgery.unit_statistics import averaged_at, mean_activity, require_units
 from plasticity.networks.units import UnitLayer
 from plasticity.optimizers.optimizer_state import POLICIES, require_restart
-from plasticity.settings.fields import require_range, setting
+from plasticity.settings.fields import require_choice, require_range, setting
 
 
 def dormant(activity: Tensor, threshold: float) -> Tensor:
@@ -64,6 +65,7 @@ class ReDo(Intervention):
         choices=("resample", "zero", "restore"),
     )
     optimizer_state: str = setting("zero", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
+    reference: str = setting(START, REFERENCE_DOC, choices=REFERENCES)
 
     needs_taps: ClassVar = True
     no_effect: ClassVar = {"every_updates": 0}
@@ -71,6 +73,8 @@ class ReDo(Intervention):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_range("redo.average_updates", self.average_updates, 1, max(1, self.every_updates))
+        restores = "restore" in (self.incoming, self.bias)  # otherwise there is nothing to refer to
+        require_choice("redo.reference", self.reference, REFERENCES if restores else (START,))
 
     def attach(self, u: Update) -> None:
         """Makes the sums, and copies the initial values if they are to be restored."""
@@ -78,12 +82,13 @@ class ReDo(Intervention):
         require_restart(self.name, self.optimizer_state, u.optimizer)
         self._policy = ResetPolicy(self.incoming, self.bias, optimizer_state=self.optimizer_state)
         self._initial: dict[str, Tensor] = {}
+        initial = initial_values(u, self.reference)
         for layer in u.network.units.layers:
             self.state[layer.name] = torch.zeros(layer.units, device=u.generator.device)
             restored = layer.weights if self.incoming == "restore" else ()
             restored += layer.biases if self.bias == "restore" else ()
             for slice_ in restored:
-                self._initial[slice_.tensor] = u.network.tensor(slice_.tensor).detach().clone()
+                self._initial[slice_.tensor] = initial[slice_.tensor].detach().clone()
         self.state.update({f"initial/{name}": value for name, value in self._initial.items()})
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
 from plasticity.interventions.methods.l2 import INCLUDE, included_parameters, trained_parameters
+from plasticity.interventions.reference import REFERENCE_DOC, REFERENCES, START, initial_values
 from plasticity.interventions.registry import intervention
 from plasticity.settings.fields import setting
 
@@ -59,14 +60,16 @@ class WassersteinInit(Intervention):
     coefficient: float = setting(1e-3, "Strength.", low=0)
     average: str = setting("sum", "``sum`` over a tensor's entries, or ``mean``.", choices=("sum", "mean"))
     include: str = setting("weights_and_biases", "``weights``, ``weights_and_biases`` or ``all``.", choices=INCLUDE)
+    reference: str = setting(START, REFERENCE_DOC, choices=REFERENCES)
 
     no_effect: ClassVar = {"coefficient": 0.0}
 
     def attach(self, u: Update) -> None:
         """Sorts the initial parameters."""
         self._parameters = included_parameters(u.network, self.include)
-        for name, parameter in self._parameters.items():
-            self.state[name] = parameter.detach().flatten().sort().values
+        initial = initial_values(u, self.reference)
+        for name in self._parameters:
+            self.state[name] = initial[name].detach().flatten().sort().values
 
     @torch.no_grad()
     def after_backward(self, u: Update) -> Logs:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update, is_multiple
+from plasticity.interventions.reference import REFERENCE_DOC, REFERENCES, START, initial_values
 from plasticity.interventions.registry import intervention
 from plasticity.networks.network import Network
 from plasticity.settings.fields import setting
@@ -50,13 +51,15 @@ class WeightProjection(Intervention):
 
     every_updates: int = setting(1, "Updates between two projections; 0 for never.", low=0)
     output: bool = setting(True, "Whether the output layer's weight is projected too.")
+    reference: str = setting(START, REFERENCE_DOC, choices=REFERENCES)
 
     no_effect: ClassVar = {"every_updates": 0}
 
     def attach(self, u: Update) -> None:
         """Notes the norms that the weights start with."""
+        initial = initial_values(u, self.reference)
         for name in projected_names(u.network, self.output):
-            self.state[name] = u.network.tensor(name).detach().norm()
+            self.state[name] = initial[name].detach().norm()
 
     def after_step(self, u: Update) -> Logs:
         """Projects if it is due."""

@@ -1,5 +1,8 @@
 """What Adam makes of gradients: sums from which sizes of steps are taken, per parameter."""
 
+from collections.abc import Sequence
+from math import sqrt
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -52,3 +55,40 @@ def step_sizes(first: Tensor, second: Tensor, steps: float, group: dict[str, obj
     rates = torch.as_tensor(rate, dtype=torch.float64, device=divisor.device) / divisor
     count = torch.tensor(float(m.numel()), dtype=torch.float64, device=divisor.device)
     return torch.stack([count, (m.abs() / divisor).sum(), (root < eps).sum().double(), rates.log().sum()])
+
+
+def moment_sums(optimizer: Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor | Undefined:
+    """Returns what the cosine between the optimizer's first moment and a gradient is made of, added up over parameters.
+
+    The moment is taken as it is kept: the correction for its start is one factor for all parameters, which a cosine does not see.
+    Units that were restarted count with what they have gathered since.
+
+    Args:
+        optimizer: Any; one of Adam's kind keeps a running mean of the gradient, ``exp_avg``.
+        parameters: Some of its parameters.
+        gradients: One of each, of its shape.
+
+    Returns:
+        (3,) float64: inner product of moment and gradient, squared norm of the moment, squared norm of the gradient.
+    """
+    if not parameters:
+        return Undefined("there are no parameters")
+    sums = []
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        moment = optimizer.state.get(parameter, {}).get("exp_avg")
+        # Optimizers whose state mixes entries keep it along other axes than the parameter's own.
+        if moment is None or not getattr(optimizer, "per_entry_state", True):
+            return Undefined("the optimizer has no first moment like Adam's, or has made no step yet")
+        m, g = moment.detach().double(), gradient.double()
+        sums.append(torch.stack([(m * g).sum(), m.square().sum(), g.square().sum()]))
+    return torch.stack(sums).sum(0)
+
+
+def cosine_of(sums: Tensor) -> float:
+    """Returns the cosine, in [-1, 1], from ``moment_sums``, or why there is none."""
+    product, moment, gradient = map(float, sums)
+    if not abs(product) + moment + gradient < float("inf"):
+        return Undefined("the gradient is not finite")
+    if not (moment > 0 and gradient > 0):
+        return Undefined("the moment is 0" if gradient > 0 else "the gradient is 0")
+    return max(-1.0, min(1.0, product / sqrt(moment * gradient)))

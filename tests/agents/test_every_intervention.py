@@ -30,7 +30,7 @@ COMBINATIONS = [
 ]
 CHOICES = [[name] for name in METHODS] + COMBINATIONS
 # Methods that only some agents can run, others being refused.
-ONLY = {"dr3": "dqn"}
+ONLY = {"dr3": "dqn", "sample_weight_decay": "dqn"}
 LEARNERS = [names for names in CHOICES if not ONLY.keys() & set(names)]
 OF_ADAM = {"adam_state_reset", "adam_rel"}
 # Methods that read or write the optimizer's state. The laws show with Adam that a run with each of the

@@ -19,10 +19,11 @@ from plasticity.agents.sac.agent import SACSettings
 from plasticity.envs.environments import catch
 from plasticity.envs.environments.bandit import BanditSettings
 from plasticity.envs.environments.environment_stream import EnvironmentStream
+from plasticity.envs.environments.minatar import MinAtarSettings
 from plasticity.envs.experience import Transitions
 from plasticity.envs.factory import build_stream
 from plasticity.envs.problem import Problem
-from plasticity.networks.torsos.feedforward import MLPSpec
+from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
 
 BuildPart = Callable[..., PartBuilder]
@@ -188,6 +189,35 @@ def test_bf16_names_digits_about_as_well(builder: BuildPart) -> None:
     plain, rounded = accuracy(None), accuracy(torch.bfloat16)
     assert plain >= 0.85
     assert rounded == pytest.approx(plain, abs=0.05)
+
+
+# MinAtar
+
+
+@pytest.mark.slow
+def test_dqn_plays_breakout_in_small(builder: BuildPart) -> None:
+    """Random play brings 0.5 an episode; after 16,000 steps three seeds had 2.5, 2.7 and 2.8."""
+    pytest.importorskip("minatar")
+    stream, problem = build_stream(MinAtarSettings(num_envs=4, full_action_set=False), 0, CPU)
+    settings = DQNSettings(
+        loss="huber",
+        batch_size=32,
+        buffer_transitions=20_000,
+        warmup_env_steps=1000,
+        env_steps_per_update=4,
+        target_every_updates=200,
+        epsilon_env_steps=8000,
+    )
+    spec, optimizer = ConvSpec(channels=[16], widths=[128]), OptimizerSettings(learning_rate=1e-3)
+    part = builder(inputs=stream.input_shape, dtype=stream.input_dtype, spec=spec, optimizer=optimizer)
+    agent = build_agent("dqn", settings, problem, part)
+    returns: list[float] = []
+    while stream.step < 16_000:
+        experience = stream.advance(agent.act)
+        agent.learn(experience)
+        if stream.step > 12_000 and "rollout/return" in experience.stats:
+            returns += torch.as_tensor(experience.stats["rollout/return"]).tolist()
+    assert sum(returns) / len(returns) >= 1.5
 
 
 # Pendulum

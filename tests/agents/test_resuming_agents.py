@@ -25,7 +25,7 @@ from plasticity.optimizers.factory import OptimizerSettings
 BuildPart = Callable[..., PartBuilder]
 METHODS = list(built_in_interventions())
 FREQUENT: dict[str, dict[str, Any]] = SHARED | {"load_balancing": {"step_size": 0.05, "decay": 0.5}}
-ONLY = {"dr3": ("c51",)}
+ONLY = {"dr3": ("c51",), "sample_weight_decay": ("sac", "c51")}
 TOGETHER = ["redo", "continual_backprop", "l2_init"]
 DISCRETE = Problem("environment", 3, True, False)
 CONTINUOUS = Problem("environment", 2, False, False, (-1.0, -0.4), (1.0, 0.4))

@@ -1,6 +1,7 @@
 """Every file of ``configs/env`` fits the settings that it names, and can be built where no data set is missing."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,14 @@ EXPECTED = {
     "halfcheetah": (6, False, False),
     "hopper": (3, False, False),
     "humanoid": (17, False, False),
+    **({"minatar": (6, True, False), "continual_minatar": (6, True, True)} if find_spec("minatar") else {}),
     "permuted_pixels": (10, True, True),
     "random_labels": (10, True, True),
     "slippery_ant": (8, False, True),
+    "slippery_halfcheetah": (6, False, True),
+    "slippery_hopper": (3, False, True),
+    "slippery_humanoid": (17, False, True),
+    "slippery_walker2d": (6, False, True),
     "slowly_changing_regression": (1, False, False),
     "walker2d": (6, False, False),
 }
@@ -48,6 +54,13 @@ def test_files_are_described_and_fit_their_settings(path: Path) -> None:
     assert lines[0].endswith(".")
     assert lines[1] in [f"defaults: [_{name}, _self_]" for name in STREAMS]
     settings_of(path)
+
+
+def test_every_body_has_a_slippery_floor_as_ant_has() -> None:
+    ant = settings_of(FILES[0].with_stem("slippery_ant"))
+    for body in ("ant", "halfcheetah", "hopper", "humanoid", "walker2d"):
+        plain, slippery = (settings_of(FILES[0].with_stem(name)) for name in (body, f"slippery_{body}"))
+        assert slippery == replace(plain, shift="friction") == replace(ant, id=plain.id)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

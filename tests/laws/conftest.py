@@ -46,7 +46,7 @@ FREQUENT: dict[str, dict[str, Any]] = SHARED | {
     },
 }
 # Methods that only some agents can run, others being refused; the laws are about the rest of the pairs.
-ONLY = {"dr3": ("dqn",)}
+ONLY = {"dr3": ("dqn",), "sample_weight_decay": ("dqn", "c51", "sac")}
 STEPS = {"dqn": 63, "supervised": 24, "c51": 63, "rainbow": 63, "ppo": 63, "sac": 63}
 # Where a run that goes all the way is saved, once: in the middle of an episode, and of an epoch. Tasks end at steps 10 and 20,
 # epochs every 5, so that a task begins after a resume too.

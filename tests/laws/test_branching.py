@@ -1,6 +1,7 @@
 """Law 9: a branch without a change is its parent resumed; a method that is added begins there as in a new run."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ Branched = Callable[..., Any]
 # Built into the network, so that they cannot be attached by hand: those that change nothing where a run branches, and the others.
 BUILT_IN = [name for name in built_in_interventions() if INTERVENTIONS[name].build is not Intervention.build]
 HARMLESS = ["load_balancing", "parseval", "plasticity_injection"]
-ATTACHED = [name for name in built_in_interventions() if name not in BUILT_IN and name != "dr3"]  # which is for values
+FOR_VALUES = ["dr3", "sample_weight_decay"]  # which a supervised learner has none of, nor a replay
+ATTACHED = [name for name in built_in_interventions() if name not in [*BUILT_IN, *FOR_VALUES]]
 
 
 def settings_of(name: str) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def branched(tmp_path_factory: pytest.TempPathFactory) -> Branched:
 
     def go(plan: Plan, parent: Path, steps: int, repeat: int = 0) -> Any:
         (step,) = saved_steps(parent)[:1]
-        branch = begin(plan, find_point(parent, step, repeat, ()))
+        branch = begin(plan, replace(find_point(parent, step), repeat=repeat))
         folder = tmp_path_factory.mktemp("branch")
         return advance(plan, branch.assembly, branch.state["tracker"], folder, steps, branch.logs)
 
@@ -91,7 +93,7 @@ def test_an_added_method_begins_as_in_a_new_run(
     agent, _, rows = branched(plan, parent.folder, parent.stream.step)
     plain = plan_with("supervised", {})
     (step,) = saved_steps(parent.folder)
-    state = find_point(parent.folder, step, 0, ()).load()
+    state = find_point(parent.folder, step).load()
     assembly = assemble(plain)
     restore(state, parent.folder, *assembly)
     logs = attached_by_hand(assembly.agent, plan.interventions[method], plan.run.seed)

@@ -97,6 +97,13 @@ OTHERS = {
     "sharpness_magnitude",
     "hessian_trace",
     "hessian_effective_rank",
+    "gradient_reliability",
+    "gradient_strength",
+    "optimization_readiness",
+    "gradient_strength_fixed_smoothness",
+    "optimization_readiness_fixed_smoothness",
+    "k_step_gain",
+    "moment_gradient_cosine",
 }
 DENSE_1, HEAD = "torso.layers.dense_1.linear", "head.linear"
 

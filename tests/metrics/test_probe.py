@@ -210,6 +210,17 @@ def test_targets_are_the_output_plus_the_noise(training: bool) -> None:
     assert not targets.requires_grad
 
 
+def test_targets_around_the_mean_by_hand() -> None:
+    # y = 2 x + 1 of x = 1 and 3 is 3 and 7, with mean 5; the other output is -y, with mean -5.
+    network = build_network(MLPSpec(widths=[]), (1,), torch.float32, HeadSpec("regression", 2), 0)
+    with torch.no_grad():
+        for name, value in {"weight": [[2.0], [-2.0]], "bias": [1.0, -1.0]}.items():
+            network.tensor(f"head.linear.{name}").copy_(torch.tensor(value))
+    inputs, noise = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.5, 0.25], [-0.5, 0.0]])
+    assert probe_targets(network, inputs, noise, offset="mean").tolist() == [[5.5, -4.75], [4.5, -5.0]]
+    assert probe_targets(network, inputs, noise).tolist() == [[3.5, -2.75], [6.5, -7.0]]
+
+
 # Inputs
 
 
@@ -618,6 +629,51 @@ def test_numbers_of_two_parts_are_averaged(given: dict[str, list[list[float]]]) 
     assert curves_of(logs, "critic").ys["aged"].tolist() == [2.0, 2.0, 2.0]
 
 
+def test_numbers_of_two_targets_are_averaged_and_logged_one_by_one(given: dict[str, list[list[float]]]) -> None:
+    # Of each output the noise is 1 away from its mean: the best constant leaves 1. The second target is fitted to 0.5 from 2,
+    # by the fresh network to 0.25.
+    given["curves"] = [[4.0, 2.0, 1.0], [3.0, 1.0, 0.5], [2.0, 2.0, 0.5], [1.0, 1.0, 0.25]]
+    logs = run_probe(learner(vectors(2), HeadSpec("regression", 2)), targets=2, offset="mean")
+    second = {"loss": 0.5, "fresh_loss": 0.25, "relative_loss": 2.0, "explained_variance": 0.75, "auc": 1.5, "fresh_auc": 0.75}
+    each = [HAND | {"baseline_loss": 1.0, "plasticity": 0.0}, second | {"baseline_loss": 1.0, "plasticity": 0.5}]
+    curves = curves_of(logs)
+    assert {name: losses.tolist() for name, losses in curves.ys.items()} == {"aged": [3.0, 2.0, 0.75], "fresh": [2.0, 1.0, 0.375]}
+    del logs["probe/curve/q"]
+    expected = {key: (each[0][key] + each[1][key]) / 2 for key in each[0]}
+    expected |= {f"{key}_repeat_{number}": value for number, own in enumerate(each) for key, value in own.items()}
+    assert logs == pytest.approx({f"probe/{key}{suffix}": value for key, value in expected.items() for suffix in ("", "/q")})
+
+
+def test_the_first_of_several_targets_is_that_of_a_single_probe(noises: list[Tensor]) -> None:
+    agent = learner(vectors(16), HeadSpec("classification", 4))
+    single, several = run_probe(agent), run_probe(agent, targets=3)
+    assert torch.equal(noises[0], noises[1])
+    assert not any(torch.equal(a, b) for index, a in enumerate(noises[1:]) for b in noises[2 + index :])
+    for key in HAND:
+        each = [number(several, f"probe/{key}_repeat_{place}") for place in range(3)]
+        assert each[0] == number(single, f"probe/{key}")
+        assert len(set(each)) == 3
+        assert number(several, f"probe/{key}") == pytest.approx(sum(each) / 3)
+    assert number(several, "probe/random_label_loss") == number(single, "probe/random_label_loss")
+    assert {name for name in several if "random" in name} == {name for name in single if "random" in name}
+    assert not {name for name in single if "repeat" in name or "plasticity" in name or "baseline" in name}
+
+
+def test_around_the_mean_a_dead_network_has_no_plasticity_and_one_with_room_all_of_it(noises: list[Tensor]) -> None:
+    agent = learner(vectors(16))
+    with torch.no_grad():
+        for layer in ("dense_1", "dense_2"):
+            agent.parts["q"].network.tensor(f"torso.layers.{layer}.linear.weight").zero_()
+            agent.parts["q"].network.tensor(f"torso.layers.{layer}.linear.bias").fill_(-1.0)
+    logs = run_probe(agent, steps=800, batch_size=64, offset="mean")
+    baseline = float(noises[0].var(0, correction=0).mean())
+    assert number(logs, "probe/baseline_loss") == pytest.approx(baseline)
+    assert -0.01 * baseline < number(logs, "probe/plasticity") <= 0
+    roomy = run_probe(learner(vectors(4), widths=[64, 64]), steps=800, offset="mean")
+    assert number(roomy, "probe/plasticity") == pytest.approx(number(roomy, "probe/baseline_loss"), abs=1e-3)
+    assert number(roomy, "probe/baseline_loss") > 0.1
+
+
 def test_a_perfect_fresh_network_leaves_no_ratio(given: dict[str, list[list[float]]]) -> None:
     given["curves"] = [[4.0, 2.0, 1.0], [3.0, 1.0, 0.0], [4.0, 2.0, 1.0], [3.0, 1.0, 0.5]]
     logs = run_probe(learner(vectors(2), HeadSpec("regression", 2), parts=("actor", "critic")))
@@ -650,16 +706,25 @@ def test_settings_say_when() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value", "least"),
-    [("every_steps", -1, 0), ("steps", 0, 1), ("inputs", 0, 1), ("batch_size", 0, 1), ("learning_rate", -0.1, 0)],
+    [
+        ("every_steps", -1, 0),
+        ("steps", 0, 1),
+        ("inputs", 0, 1),
+        ("batch_size", 0, 1),
+        ("learning_rate", -0.1, 0),
+        ("targets", 0, 1),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(setting: str, value: float, least: int) -> None:
     with pytest.raises(ValueError, match=f"probe.{setting}={value} must be at least {least}"):
         ProbeSettings(**{setting: value})  # type: ignore[arg-type]
 
 
-def test_an_unknown_space_is_refused() -> None:
+def test_an_unknown_space_or_offset_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^probe.space=logits is unknown; choose from values, outputs$"):
         ProbeSettings(space="logits")
+    with pytest.raises(ValueError, match=r"^probe.offset=zzz is unknown; choose from prediction, mean$"):
+        ProbeSettings(offset="zzz")
 
 
 def test_no_inputs_yet() -> None:

@@ -31,6 +31,7 @@ FREQUENT: dict[str, dict[str, Any]] = {
     "redo": {"threshold": 0.6, "every_updates": 3, "average_updates": 2},
     "regrama": {"threshold": 0.9, "every_updates": 3, "average_updates": 2},
     "reset": {"last_layers": 1, "every_updates": 5},
+    "sample_weight_decay": {"decay_env_steps": 30},
     "selective_weight_reinitialisation": {"every_updates": 3, "factor": 0.3, "decay": 0.5},
     "self_normalized_resets": {
         "initial_threshold_examples": 20,

@@ -1,12 +1,15 @@
 """From the words of a branch to its plan: the parent's resolved settings, changed by methods and by what may change."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from plasticity.settings.fields import require_choice
 from plasticity.settings.naming import did_you_mean
 from plasticity.settings.plugins import load_plugins
-from plasticity.training.branching.point import BranchPoint, find_point
+from plasticity.training.branching.measuring import require_measures
+from plasticity.training.branching.point import KEEP, REPLAYS, BranchPoint, find_point
 from plasticity.training.config.command_line import Composer, method_of
 from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.settings import Plan, plan_from
@@ -15,7 +18,7 @@ from plasticity.training.saving.checkpoint import require_match
 from plasticity.training.saving.resuming import MAY_CHANGE
 
 SECTION: Final = "branch"
-_KEYS: Final = ("run", "step", "drop", "repeat")
+_KEYS: Final = ("run", "step", "drop", "repeat", "measure", "replay")
 # What a branch may have otherwise than its parent: besides methods, the problem and the optimizer, what a resumed run may.
 _MAY_CHANGE: Final = ("interventions", "protocol", "env", "optimizer", SECTION)
 
@@ -25,8 +28,12 @@ def is_branch(words: Sequence[str]) -> bool:
     return any(word.lstrip("+~").startswith(f"{SECTION}.") for word in words)
 
 
-def point_of(words: Sequence[str]) -> tuple[BranchPoint, list[str]]:
+def point_of(words: Sequence[str], *, there: bool = True) -> tuple[BranchPoint, list[str]]:
     """Returns where a branch begins, and those of its words that say something else.
+
+    Args:
+        words: Of one run.
+        there: Whether the checkpoint is looked for. Without, the point has no checksum, and is good for planning alone.
 
     Raises:
         ValueError: In one line that names what is wrong and what is allowed.
@@ -43,8 +50,13 @@ def point_of(words: Sequence[str]) -> tuple[BranchPoint, list[str]]:
         said[key] = plain_texts(override)
     if len(said.get("run", [])) != 1:
         raise ValueError(f"{SECTION}.run=<run folder> says which run it begins from; give one")
+    folder, measure = Path(said["run"][0]).expanduser(), said.get("measure", [])
     step, repeat = _number("step", said.get("step"), None), _number("repeat", said.get("repeat"), 0)
-    return find_point(Path(said["run"][0]).expanduser(), step, repeat or 0, tuple(said.get("drop", ()))), rest
+    require_measures(measure, f"{SECTION}.measure")
+    replay = ",".join(said.get("replay", [])) or KEEP
+    require_choice(f"{SECTION}.replay", replay, REPLAYS)
+    point = find_point(folder, step) if there else BranchPoint(folder, step or 0, "")
+    return replace(point, repeat=repeat or 0, drop=tuple(said.get("drop", ())), measure=tuple(measure), replay=replay), rest
 
 
 def points_in(words: Sequence[str]) -> list[BranchPoint]:
@@ -64,7 +76,21 @@ def branch_plan(words: Sequence[str], composer: Composer) -> tuple[Plan, BranchP
         ValueError: In one line that names what is wrong and what is allowed.
     """
     point, rest = point_of(words)
-    parent = point.config()
+    return plan_onto(point.config(), rest, point, composer), point
+
+
+def plan_onto(parent: Mapping[str, Any], rest: Sequence[str], point: BranchPoint, composer: Composer) -> Plan:
+    """Returns the plan of a branch.
+
+    Args:
+        parent: The resolved config of the parent.
+        rest: The words of the branch that do not say where it begins.
+        point: Where it begins; its checkpoint is not looked at.
+        composer: Where YAML files are found.
+
+    Raises:
+        ValueError: In one line that names what is wrong and what is allowed.
+    """
     load_plugins([*parent["plugins"], *plugin_places(rest)])
     config = _composed(parent, rest, point, composer)
     for group in ("agent", "network"):
@@ -76,8 +102,7 @@ def branch_plan(words: Sequence[str], composer: Composer) -> tuple[Plan, BranchP
     require_match(parent, config, (*MAY_CHANGE, *_MAY_CHANGE))
     if config["steps"] <= point.step:
         raise ValueError(f"steps={config['steps']} is not after the step of the branch, {point.step}; give a larger steps=")
-    plan = plan_from({**config, SECTION: point.told()})
-    return plan, point
+    return plan_from({**config, SECTION: point.told()})
 
 
 def methods_of(words: Sequence[str], composer: Composer) -> list[str]:

@@ -9,6 +9,7 @@ from plasticity.training.saving.checkpoint import checkpoint_path, config_in, lo
 from plasticity.training.saving.saver import PARTS
 
 _BLOCK = 1 << 20
+KEEP, CLEAR = REPLAYS = ("keep", "clear")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class BranchPoint:
         sha256: Of the checkpoint's file.
         repeat: 0 for the parent's random numbers; any other number draws new ones.
         drop: Methods of the parent that end here.
+        measure: Metrics that are measured on the network as it was loaded, before anything acts.
+        replay: ``keep`` for the parent's replay, ``clear`` for an empty one.
     """
 
     folder: Path
@@ -28,11 +31,18 @@ class BranchPoint:
     sha256: str
     repeat: int = 0
     drop: tuple[str, ...] = ()
+    measure: tuple[str, ...] = ()
+    replay: str = KEEP
 
     @property
     def where(self) -> str:
         """What the user named, for messages."""
         return f"branch.run={self.folder}"
+
+    @property
+    def reads_replay(self) -> bool:
+        """Whether the files of the parent's replay are needed: to go on with it, or to measure on it."""
+        return self.replay == KEEP or bool(self.measure)
 
     def load(self) -> dict[str, Any]:
         """Returns the state of the parent at that moment, with the files of its replay where they are.
@@ -47,7 +57,7 @@ class BranchPoint:
             raise ValueError(f"{self.where}: {path} cannot be read: {error.strerror}") from error
         if not same:
             raise ValueError(f"{self.where}: {path} is no longer the checkpoint that was planned with; begin again")
-        state = load_checkpoint(path)
+        state = load_checkpoint(path, replay=self.reads_replay)
         if state["step"] != self.step:
             raise ValueError(f"{self.where}: the checkpoint of step {self.step} is damaged; kept: {_steps(self.folder)}")
         require_run(state, PARTS, self.where)
@@ -73,17 +83,17 @@ class BranchPoint:
             "checkpoint_sha256": self.sha256,
             "repeat": self.repeat,
             "drop": list(self.drop),
+            "measure": list(self.measure),
+            "replay": self.replay,
         }
 
 
-def find_point(folder: Path, step: int | None, repeat: int, drop: tuple[str, ...]) -> BranchPoint:
+def find_point(folder: Path, step: int | None) -> BranchPoint:
     """Returns the point of a run's checkpoint.
 
     Args:
         folder: A run folder.
         step: None for the newest.
-        repeat: See ``BranchPoint``.
-        drop: See ``BranchPoint``.
 
     Raises:
         ValueError: If there is no such checkpoint.
@@ -98,7 +108,7 @@ def find_point(folder: Path, step: int | None, repeat: int, drop: tuple[str, ...
         raise ValueError(
             f"branch.step={step} has no checkpoint in {folder}; kept: {_steps(folder)} (checkpoint.at_steps=[{step}] keeps one)"
         )
-    return BranchPoint(folder.absolute(), chosen, _digest(checkpoint_path(folder, chosen)), repeat, drop)
+    return BranchPoint(folder.absolute(), chosen, _digest(checkpoint_path(folder, chosen)))
 
 
 def _steps(folder: Path) -> str:

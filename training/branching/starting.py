@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plasticity.agents.agent import Agent
 from plasticity.agents.part_origin import PartOrigin
+from plasticity.agents.replay.memory import TransitionMemory
 from plasticity.envs.tasks.task_stream import TaskStream
-from plasticity.interventions.base import Logs
+from plasticity.metrics.log_values import Measurements
 from plasticity.settings.seeding import derive_seed
 from plasticity.training.assembly import Assembly, assemble
-from plasticity.training.branching.point import BranchPoint
+from plasticity.training.branching.measuring import measured
+from plasticity.training.branching.point import CLEAR, BranchPoint
 from plasticity.training.config.settings import Plan, optimizers_of
 from plasticity.training.saving.saver import restore
 from plasticity.training.step import Step
@@ -30,13 +33,13 @@ class Branch:
         assembly: What runs, as the parent had it, with new methods attached.
         state: The parent's.
         unfinished: The parent's step that was not completed, if there is one.
-        logs: Of new methods that acted at once.
+        logs: What was measured before anything acted, and values of new methods that acted at once.
     """
 
     assembly: Assembly
     state: Mapping[str, Any]
     unfinished: Step | None
-    logs: Logs
+    logs: Measurements
 
 
 def begin(plan: Plan, point: BranchPoint) -> Branch:
@@ -48,6 +51,9 @@ def begin(plan: Plan, point: BranchPoint) -> Branch:
     state = point.load()
     assembly = assemble(plan, origins(state))
     agent, stream, _ = assembly
+    emptied = _empty_replay(plan, point, agent) if point.replay == CLEAR else None
+    if emptied is not None and not point.reads_replay:
+        state = {**state, "agent": {**state["agent"], "replay": emptied}}
     if point.repeat:
         state = _with_other_numbers(plan, point, state)
         if isinstance(stream, TaskStream):
@@ -60,7 +66,9 @@ def begin(plan: Plan, point: BranchPoint) -> Branch:
         reason = " ".join(str(error).split())
         raise ValueError(f"{point.where}: the checkpoint does not fit this run: {reason}") from error
     new = [name for name in plan.interventions if name not in state["config"]["interventions"]]
-    logs: Logs = {}
+    logs = measured(plan, point.measure, assembly)
+    if emptied is not None:
+        _replay_of(agent).load_state_dict(emptied)
     for name, part in agent.parts.items():
         own = part.at_branch(new)
         logs |= by_part(own, name) if len(agent.parts) > 1 else own
@@ -80,6 +88,23 @@ def origins(state: Mapping[str, Any]) -> dict[str, PartOrigin]:
         for name, part in within.items()
         if isinstance(part, Mapping) and part.keys() >= {*_IN_PARTS}
     }
+
+
+def _empty_replay(plan: Plan, point: BranchPoint, agent: Agent) -> dict[str, Any]:
+    """Returns the state of the replay of an agent that was just built: without transitions, and without priorities.
+
+    With it all else of the agent goes on: it acts as it would have, and learns again once as many transitions have come as it
+    waits for at the start of a run. If the parent's last step was not completed, it is completed in the branch, and what it
+    brought is the first to come.
+    """
+    if not hasattr(agent, "replay"):
+        raise ValueError(f"{point.where}: branch.replay=clear empties a replay, and agent={plan.choices['agent']} has none")
+    return _replay_of(agent).state_dict()
+
+
+def _replay_of(agent: Agent) -> TransitionMemory:
+    replay: TransitionMemory = getattr(agent, "replay")  # noqa: B009  # not every agent has one
+    return replay
 
 
 def _with_other_numbers(plan: Plan, point: BranchPoint, state: Mapping[str, Any]) -> dict[str, Any]:

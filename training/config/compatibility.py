@@ -90,6 +90,7 @@ def _hooks(cls: type[Intervention]) -> str:
         "measure": "statistics",
         "after_step": "weights",
         "task_switch": "task switch",
+        "sample_weights": "replay",
         "evaluation_network": "evaluation",
     }
     return ", ".join(said for hook, said in names.items() if getattr(cls, hook) is not getattr(Intervention, hook))

@@ -28,7 +28,8 @@ class Cell:
         words: What it is composed from, ``method=`` among them.
         spelled: The same with what the method stands for in place of its name, for Hydra.
         steps: How far it goes.
-        identity: SHA-256 of its settings and of the files of its plugins.
+        identity: SHA-256 of its settings and of the files of its plugins; "" of a branch whose run has not come so far.
+        origin: Where it begins; None for a run from the start.
     """
 
     place: str
@@ -39,6 +40,7 @@ class Cell:
     spelled: tuple[str, ...]
     steps: int
     identity: str
+    origin: "Origin | None" = None
 
     @property
     def label(self) -> str:
@@ -47,20 +49,33 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Group:
-    """The runs of one method in one condition, which differ in the seed alone.
+class Origin:
+    """Where a branch of a study begins, and what it is for.
 
     Attributes:
-        cells: One for each seed.
+        parent: Place of the run that it begins from.
+        moment: The step that the study names; the checkpoint is the first one at it or after it.
+        remedy: Name.
+        repeat: Number.
+    """
+
+    parent: str
+    moment: int
+    remedy: str
+    repeat: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one method in one condition, which differ in the seed alone; of branches those of a moment and a remedy.
+
+    Attributes:
+        cells: One for each seed, or for each seed and repeat.
         plan: Of the first of them.
     """
 
     cells: tuple[Cell, ...]
     plan: Plan
-
-    def plan_of(self, cell: Cell) -> Plan:
-        """Returns the plan of another of them."""
-        return plan_from(self.plan.config | {"seed": cell.seed})
 
 
 class Words:
@@ -74,18 +89,25 @@ class Words:
     """
 
     def __init__(self, study: StudySettings, composer: Composer, extra: Sequence[str], base: Path) -> None:
-        self._study, self._composer, self._extra, self._base = study, composer, list(extra), base
-        self._check_each()
-        said = [study.common, *study.conditions.values(), *study.methods.values()]
-        load_plugins([place for words in said for place in plugin_places(self._located(words))])
+        self._study, self.composer, self._extra, self._base = study, composer, list(extra), base
+        said = self._said()
+        self._check_each(said)
+        load_plugins([place for words in said.values() for place in plugin_places(self._located(words))])
         self._choices = composer.choices()
 
-    def _check_each(self) -> None:
-        study = self._study
+    def _said(self) -> dict[str, list[str]]:
+        """Returns all words of the study's file by their place in it."""
+        study, branch = self._study, self._study.branch
         places = {"common": study.common}
         places |= {f"conditions.{name}": words for name, words in study.conditions.items()}
         places |= {f"methods.{name}": words for name, words in study.methods.items()}
-        for place, words in places.items():
+        if branch is not None:
+            places["branch.common"] = branch.common
+            places |= {f"branch.remedies.{name}": words for name, words in branch.remedies.items()}
+        return places
+
+    def _check_each(self, said: Mapping[str, Sequence[str]]) -> None:
+        for place, words in said.items():
             try:
                 overrides = parse_overrides(words)
             except ValueError as error:
@@ -115,9 +137,9 @@ class Words:
         study = self._study
         said = [*study.common, *study.conditions[condition], *study.methods[method], *own]
         said += [] if steps is None else [f"steps={steps}"]
-        words = self._located([*later_wins(said), *self._extra])
+        words = self.completed(said)
         try:
-            checked_overrides(words, self._choices)
+            self.check(words)
             first = self._planned([*words, f"seed={seeds[0]}"])
         except ValueError as error:
             raise ValueError(f"{condition}/{method}: {error}") from error
@@ -128,12 +150,20 @@ class Words:
             refers = any("${" in word for word in words)  # perhaps to the seed
             config = self._planned(each).config if refers and seed != seeds[0] else {**first.config, "seed": seed}
             place = f"{folder}/seed_{seed}"
-            spelled = tuple(self._composer.spelled_out(each))
+            spelled = tuple(self.composer.spelled_out(each))
             cells.append(Cell(place, condition, method, seed, tuple(each), spelled, first.run.steps, identity(config, hashes)))
         return Group(tuple(cells), first)
 
+    def completed(self, said: Sequence[str]) -> list[str]:
+        """Returns words with the last one of each setting alone, places of plugins made absolute, and what every run gets."""
+        return self._located([*later_wins(said), *self._extra])
+
+    def check(self, words: Sequence[str]) -> None:
+        """Raises ValueError, in one line, for a word that means nothing."""
+        checked_overrides(words, self._choices)
+
     def _planned(self, words: Sequence[str]) -> Plan:
-        return plan_from(self._composer.compose(words, self._choices))
+        return plan_from(self.composer.compose(words, self._choices))
 
     def _located(self, words: Sequence[str]) -> list[str]:
         return [self._absolute(word) if word.startswith("plugins=") else word for word in words]
@@ -159,9 +189,15 @@ def groups_of(study: StudySettings, words: Words, chosen: Mapping[tuple[str, str
     Raises:
         ValueError: If words do not fit together.
     """
+    kept = [] if study.branch is None else [f"checkpoint.at_steps=[{','.join(map(str, study.branch.at))}]"]
     return [
         words.group(
-            condition, method, study.seeds, f"{RUNS}/{condition}/{method}", chosen.get((condition, method), ()), study.steps
+            condition,
+            method,
+            study.seeds,
+            f"{RUNS}/{condition}/{method}",
+            [*chosen.get((condition, method), ()), *kept],
+            study.steps,
         )
         for condition, method in study.pairs
     ]

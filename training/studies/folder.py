@@ -19,7 +19,10 @@ from plasticity.training.studies.cells import Cell
 
 STUDY, PLAN, EVENTS, REPORT = "study.yaml", "plan.csv", "events.jsonl", "report"
 STARTED, FINISHED, STOPPED, FAILED, SKIPPED = "started", "finished", "stopped", "failed", "skipped"
-_COLUMNS: Final = ("cell", "condition", "method", "seed", "words", "folder", "seconds", "bytes", "identity")
+_COLUMNS: Final = (
+    *("cell", "condition", "method", "seed", "words", "folder", "seconds", "bytes", "identity"),
+    *("moment", "remedy", "repeat"),  # of branches
+)
 _LOCKS: Final = ".locks"
 _LONGEST_MESSAGE: Final = 1000
 _WAITS: Final = (0.002, 0.01, 0.05)  # seconds
@@ -62,7 +65,7 @@ class StudyFolder:
         """Writes ``plan.csv``.
 
         Args:
-            cells: The runs that are reported.
+            cells: The runs that are reported, and those that branches begin from.
             costs: Processor seconds and bytes on disk by place, of runs that have ended.
         """
         with self.locked("plan"):
@@ -73,7 +76,9 @@ class StudyFolder:
                 for number, cell in enumerate(cells):
                     told = (cell.condition, cell.method, cell.seed, shlex.join(cell.words), cell.place)
                     cost = ["" if each is None else each for each in costs.get(cell.place, ("", ""))]
-                    writer.writerow((number, *told, *cost, cell.identity))
+                    origin = cell.origin
+                    branch = ("", "", "") if origin is None else (origin.moment, origin.remedy, origin.repeat)
+                    writer.writerow((number, *told, *cost, cell.identity, *branch))
             os.replace(temporary, self.path / PLAN)
 
     def note(self, cell: Cell, event: str, message: str = "") -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from plasticity.settings.plugins import load_plugins
-from plasticity.training.config.command_line import chosen_files, method_of
+from plasticity.training.branching.planning import branch_plan
+from plasticity.training.branching.point import BranchPoint
+from plasticity.training.config.command_line import Composer, chosen_files, method_of
 from plasticity.training.config.config_store import CHOICES
 from plasticity.training.config.grid import sharing_the_machine
 from plasticity.training.config.settings import Plan, plan_from
 from plasticity.training.saving.checkpoint import latest_checkpoint
 from plasticity.training.saving.identity import identity
 from plasticity.training.saving.provenance import plugin_hashes
+from plasticity.training.studies.branches import absolute
 from plasticity.training.studies.cells import Cell
 from plasticity.training.studies.folder import FAILED, FINISHED, SKIPPED, STARTED, STOPPED, StudyFolder
 from plasticity.training.studies.states import BUSY, INTERRUPTED, state_of
@@ -32,11 +35,13 @@ class StudyJob:
         folder: The study's.
         cells: The runs, in the order in which the launcher numbers them.
         retry: Whether runs that failed are run again.
+        own: Folder of the user's YAML files.
     """
 
     folder: Path
     cells: tuple[Cell, ...]
     retry: bool
+    own: Path | None = None
 
     def __call__(self, config: DictConfig) -> float:
         """Plans and runs what Hydra composed; returns the last return or accuracy, NaN if there is none.
@@ -44,22 +49,18 @@ class StudyJob:
         Raises:
             KeyboardInterrupt: If it was stopped: to stop one run is to stop the study.
         """
-        hydra = HydraConfig.get()
-        cell, study = self.cells[int(hydra.job.num)], StudyFolder(self.folder)
-        values: Any = OmegaConf.to_container(config, resolve=True)
-        values |= {"run_dir": str(self.folder / cell.place), CHOICES: chosen_files(hydra.runtime.choices, method_of(cell.words))}
+        cell, study = self.cells[int(HydraConfig.get().job.num)], StudyFolder(self.folder)
         with study.taken(cell) as mine:
             if not mine:
                 return _skipped(study, cell, BUSY)
             try:
-                load_plugins(values["plugins"])
-                plan = plan_from(values)
+                plan, point = self._planned(cell, config)
                 _require_planned(cell, plan)
                 state = state_of(cell, plan.config, study, study.last_events().get(cell.place, {}), mine=True)
                 if not state.runs(self.retry):
                     return _skipped(study, cell, state.name)  # another process has done it meanwhile
                 study.note(cell, STARTED, state.message if state.name == INTERRUPTED else "")
-                return self._run(study, cell, plan)
+                return self._run(study, cell, plan, point)
             except (Exception, SystemExit) as error:  # somebody else's code runs here too, and may raise anything
                 if not isinstance(error, ValueError | FloatingPointError | OSError):
                     traceback.print_exc()
@@ -68,13 +69,25 @@ class StudyJob:
                 study.note(cell, FAILED, message)
                 return _NAN
 
-    def _run(self, study: StudyFolder, cell: Cell, plan: Plan) -> float:
+    def _planned(self, cell: Cell, config: DictConfig) -> tuple[Plan, BranchPoint | None]:
+        """Returns the plan of a run, and where it begins if it is a branch, of which Hydra has composed nothing."""
+        place = {"run_dir": str(self.folder / cell.place)}
+        if cell.origin is not None:
+            plan, point = branch_plan(absolute(cell.words, self.folder), Composer(own=self.own))
+            return replace(plan, config=plan.config | place), point
+        values: Any = OmegaConf.to_container(config, resolve=True)
+        values |= place | {CHOICES: chosen_files(HydraConfig.get().runtime.choices, method_of(cell.words))}
+        load_plugins(values["plugins"])
+        return plan_from(values), None
+
+    def _run(self, study: StudyFolder, cell: Cell, plan: Plan, point: BranchPoint | None) -> float:
         from plasticity.training.run import run  # here, as the study's own process may have no use for it
 
         folder = study.path / cell.place
         there = folder.exists() and any(folder.iterdir())
+        again = there and (point is None or latest_checkpoint(folder) is not None)  # a branch is saved as it begins
         try:
-            outcome = run(sharing_the_machine(plan), folder, list(cell.words), resume=there)
+            outcome = run(sharing_the_machine(plan), folder, list(cell.words), resume=again, origin=point)
         except KeyboardInterrupt:
             study.note(cell, STOPPED)
             raise

@@ -12,7 +12,7 @@ from plasticity.training.reports.analysis.statistics import detectable_differenc
 from plasticity.training.reports.comparison import read_comparison
 from plasticity.training.saving.status import read_status
 from plasticity.training.studies.asking import Study
-from plasticity.training.studies.cells import Group
+from plasticity.training.studies.cells import Cell, Group
 from plasticity.training.studies.folder import StudyFolder, bytes_in
 from plasticity.training.studies.logged import names_in, unwritten
 from plasticity.training.studies.states import DONE, State
@@ -22,7 +22,12 @@ _START_SECONDS: Final = 2.0  # of a run: to compose, to build and to save it
 
 
 def plan_lines(
-    asked: Study, study: StudyFolder, groups: Sequence[Group], tuning: Sequence[Group], states: Mapping[str, State]
+    asked: Study,
+    study: StudyFolder,
+    groups: Sequence[Group],
+    tuning: Sequence[Group],
+    branches: Sequence[Cell],
+    states: Mapping[str, State],
 ) -> Iterator[str]:
     """Yields the plan of a study line by line, as each method is timed. Nothing is written.
 
@@ -31,6 +36,7 @@ def plan_lines(
         study: Its folder, which may be missing.
         groups: Its runs.
         tuning: Those that come before them.
+        branches: Those that begin from them.
         states: Where each run stands, by place.
 
     Raises:
@@ -39,19 +45,21 @@ def plan_lines(
     counts = Counter(state.name for state in states.values())
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
     yield f"{asked.settings.name}: {len(states)} runs in {asked.folder} ({told})"
-    rows: dict[str, list[Group]] = {}
-    for group in (*tuning, *groups):
-        cell = group.cells[0]
-        rows.setdefault(f"{cell.place.partition('/')[0]}/{cell.condition}/{cell.method}", []).append(group)
+    rows: dict[str, list[Cell]] = {}
+    for cell in (*(cell for group in (*tuning, *groups) for cell in group.cells), *branches):
+        remedy = "" if cell.origin is None else f"/{cell.origin.remedy}"
+        rows.setdefault(f"{cell.place.partition('/')[0]}/{cell.condition}/{cell.method}{remedy}", []).append(cell)
     width = max(map(len, rows))
     yield f"  {'':<{width}}  {'runs':>5} {'to do':>5}  {'one run':>12}  {'all to do':>12}  {'on disk':>10}"
     costs = {(group.cells[0].condition, group.cells[0].method): _cost(study, group, states) for group in groups}
     plans = {(group.cells[0].condition, group.cells[0].method): group.plan for group in groups}
     seconds = size = 0.0
-    for label, members in rows.items():
-        cells = [cell for group in members for cell in group.cells]
+    for label, cells in rows.items():
         pair = cells[0].condition, cells[0].method
-        cost, share = costs[pair], cells[0].steps / plans[pair].run.steps
+        branch = None if cells[0].origin is None else asked.settings.branch
+        known = None if branch is None else _known_cost(study, cells, states)
+        steps = cells[0].steps if branch is None else branch.steps
+        cost, share = (known, 1.0) if known is not None else (costs[pair], steps / plans[pair].run.steps)
         left = sum(states[cell.place].runs(asked.retry) for cell in cells)
         all_of_them, full = left * (cost.seconds * share + _START_SECONDS), left * cost.bytes * share
         seconds, size = seconds + all_of_them, size + full
@@ -70,17 +78,24 @@ def plan_lines(
 
 def _cost(study: StudyFolder, group: Group, states: Mapping[str, State]) -> Estimate:
     """Returns what one run costs: what finished ones did cost, or else an estimate."""
-    folders = [study.path / cell.place for cell in group.cells if states[cell.place].name == DONE]
-    seconds = [cost for folder in folders if (cost := read_status(folder).cpu_seconds) is not None]
-    if seconds:
-        names = frozenset(name for folder in folders for name in names_in(folder / "metrics.csv"))
-        return Estimate(float(np.mean(seconds)), float(np.mean([bytes_in(folder) for folder in folders])), names=names)
-    cell = group.cells[0]
+    known, cell = _known_cost(study, group.cells, states), group.cells[0]
+    if known is not None:
+        return known
     print(f"timing {cell.condition}/{cell.method} ...", file=sys.stderr, flush=True)
     try:
         return estimate(group.plan)
     except FloatingPointError as error:
         raise ValueError(f"{cell.condition}/{cell.method} cannot be timed: {error}") from error
+
+
+def _known_cost(study: StudyFolder, cells: Sequence[Cell], states: Mapping[str, State]) -> Estimate | None:
+    """Returns what those of some runs that are finished have cost in the mean, None if none is."""
+    folders = [study.path / cell.place for cell in cells if states[cell.place].name == DONE]
+    seconds = [cost for folder in folders if (cost := read_status(folder).cpu_seconds) is not None]
+    if not seconds:
+        return None
+    names = frozenset(name for folder in folders for name in names_in(folder / "metrics.csv"))
+    return Estimate(float(np.mean(seconds)), float(np.mean([bytes_in(folder) for folder in folders])), names=names)
 
 
 def duration(seconds: float) -> str:
@@ -99,12 +114,15 @@ def _power_lines(asked: Study, study: StudyFolder, done: bool) -> Iterator[str]:
     settings = asked.settings
     n = len(settings.seeds)
     factor = detectable_difference(1.0, n)
-    if n < 2 or len(settings.methods) < 2:
+    compared = settings.methods if settings.branch is None else settings.branch.remedies
+    if n < 2 or len(compared) < 2:
         return
     yield (
         f"with {n} seeds it finds, with 80 % probability, a difference from {settings.baseline} of {factor:.2f} times "
         "the standard deviation of the paired differences"
     )
+    if settings.branch is not None:
+        return
     found = False
     if done:
         comparison = read_comparison([study.path], settings.report)

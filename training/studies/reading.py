@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from plasticity.settings.fields import describe
+from plasticity.training.branching.measuring import require_measures
 from plasticity.training.config.command_line import CONFIGS
 from plasticity.training.reports.specification import ReportSettings, report_settings
-from plasticity.training.studies.specification import Source, StudySettings, Tune
+from plasticity.training.studies.specification import Branching, Source, StudySettings, Tune
 from plasticity.training.studies.values import (
     entries,
     mapping,
@@ -103,8 +105,6 @@ def _study(values: Any, path: Path, short: bool) -> tuple[StudySettings, dict[st
 
 def _made(values: Mapping[str, Any], path: Path, full: StudySettings | None = None) -> StudySettings:
     """Makes a study from the values of its file; names that the full study has and this one dropped are ignored in it."""
-    if values.get("branch") is not None:
-        raise ValueError("branch: studies of branches cannot be run yet; leave the key out")
     name = text(values.get("name", path.stem), "name")
     if not _NAME.fullmatch(name):
         raise ValueError(f"name={name} must be lower-case letters, digits and underscores")
@@ -115,11 +115,16 @@ def _made(values: Mapping[str, Any], path: Path, full: StudySettings | None = No
     places, rows = (set(conditions), set(methods)) if full is None else (set(full.conditions), set(full.methods))
     known_places, known_rows = sorted(places | set(conditions)), sorted(rows | set(methods))
     left_out = _left_out(values.get("leave_out", []), known_places, known_rows)
-    baseline = next(iter(methods))
-    if values.get("baseline") is not None:
-        wanted = one_of(values["baseline"], known_rows, "baseline")
-        baseline = wanted if wanted in methods else baseline
     steps = values.get("steps")
+    branch = _branch(values.get("branch"))
+    if branch is not None and steps is not None and max(branch.at) > steps:
+        raise ValueError(f"branch.at={branch.at} goes beyond steps={steps}")
+    compared = methods if branch is None else branch.remedies
+    known_compared = known_rows if branch is None else _remedies(branch, full)
+    baseline = next(iter(compared)) if branch is None else next(name for name, said in compared.items() if not said)
+    if values.get("baseline") is not None:
+        wanted = one_of(values["baseline"], known_compared, "baseline")
+        baseline = wanted if wanted in compared else baseline
     seeds = seed_list(values.get("seeds", 5), "seeds")
     study = StudySettings(
         name=name,
@@ -135,12 +140,45 @@ def _made(values: Mapping[str, Any], path: Path, full: StudySettings | None = No
         leave_out=[pair for pair in left_out if pair[0] in conditions and pair[1] in methods],
         baseline=baseline,
         tune=_tune(values.get("tune"), seeds, methods, known_rows),
+        branch=branch,
         short=dict(values["short"]),
-        report=_report(values["report"], known_places, known_rows),
+        report=_report(values["report"], known_places, sorted({*known_rows, *known_compared})),
     )
     if not study.pairs:
         raise ValueError("leave_out leaves nothing to run")
     return study
+
+
+def _branch(values: Any) -> Branching | None:
+    if values is None:
+        return None
+    values = mapping(values, "branch")
+    require_keys(values, list(describe(Branching)), "branch", "branch.")
+    for key in ("at", "steps", "remedies"):
+        if key not in values:
+            raise ValueError(f"branch.{key} is missing; branch needs at, steps and remedies")
+    at = [whole_number(each, "branch.at") for each in entries(values["at"], "branch.at")]
+    if not at or sorted(set(at)) != at:
+        raise ValueError(f"branch.at={at} must be steps in rising order, one at least")
+    remedies = word_map(values["remedies"], "branch.remedies", "method")
+    if all(remedies.values()):
+        raise ValueError("branch.remedies: one of them must change nothing, unchanged: [], for the others to be compared with")
+    measure = [text(each, "branch.measure") for each in entries(values.get("measure", ["default"]), "branch.measure")]
+    require_measures(measure, "branch.measure")
+    return Branching(
+        at=at,
+        steps=whole_number(values["steps"], "branch.steps"),
+        repeats=whole_number(values.get("repeats", 1), "branch.repeats"),
+        common=words(values.get("common", []), "branch.common"),
+        remedies=remedies,
+        measure=measure,
+    )
+
+
+def _remedies(branch: Branching, full: StudySettings | None) -> list[str]:
+    """Returns the names of remedies that a study's file may name."""
+    more = {} if full is None or full.branch is None else full.branch.remedies
+    return sorted({*branch.remedies, *more})
 
 
 def _left_out(values: Any, places: Sequence[str], rows: Sequence[str]) -> list[tuple[str, str]]:
@@ -170,10 +208,11 @@ def _report(values: Any, places: Sequence[str], rows: Sequence[str]) -> ReportSe
 
 def _kept(report: Mapping[str, Any], study: StudySettings) -> dict[str, Any]:
     """Returns the values of a report without what a short form has dropped: published numbers, and names in figures."""
-    kept, known = dict(report), {"conditions": study.conditions, "methods": study.methods}
+    rows = {*study.methods, *(study.branch.remedies if study.branch is not None else ())}
+    kept, known = dict(report), {"conditions": set(study.conditions), "methods": rows}
     if report.get("published"):
         kept["published"] = [
-            each for each in report["published"] if each["condition"] in study.conditions and each["method"] in study.methods
+            each for each in report["published"] if each["condition"] in study.conditions and each["method"] in rows
         ]
     if report.get("figures"):
         figures = []
@@ -254,6 +293,7 @@ def _plain(study: StudySettings, values: Mapping[str, Any]) -> dict[str, Any]:
         "tune": None
         if tune is None
         else {"seeds": tune.seeds, "steps": tune.steps, "value": values["tune"]["value"], "grid": tune.grid},
+        "branch": None if study.branch is None else asdict(study.branch),
         "short": {},
         "report": _kept(values["report"], study),
     }

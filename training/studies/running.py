@@ -15,6 +15,7 @@ from plasticity.training.config.words import covering
 from plasticity.training.entry import program
 from plasticity.training.saving.status import read_status
 from plasticity.training.studies.asking import Study
+from plasticity.training.studies.branches import Branches, BranchMaker
 from plasticity.training.studies.cells import Cell, Group, Words, by_seed, groups_of
 from plasticity.training.studies.folder import REPORT, StudyFolder, bytes_in
 from plasticity.training.studies.jobs import StudyJob
@@ -41,11 +42,14 @@ def run_study(asked: Study) -> int:
             refuse_missing(asked.settings.needs)
         words = Words(asked.settings, asked.composer, asked.extra, asked.file.parent)
         groups, points = groups_of(asked.settings, words, {}), points_of(asked.settings, words)
+        maker = None if asked.settings.branch is None else BranchMaker(asked.settings.branch, words)
+        if maker is not None:
+            maker.try_out(groups)
     if asked.plan:
         if points:
             chosen, _ = choose(asked.settings, study, points, states_of(study, [point.group for point in points]), write=False)
             groups = groups_of(asked.settings, words, chosen or {})
-        return _plan(asked, study, groups, [point.group for point in points])
+        return _plan(asked, study, groups, [point.group for point in points], maker)
     study.claim(asked.resolved)
     code = 0
     if points:
@@ -53,10 +57,31 @@ def run_study(asked: Study) -> int:
         if chosen is None:
             return code
         groups = groups_of(asked.settings, words, chosen)
-    code = max(code, run_cells(asked, study, groups))
-    cells = by_seed(groups)
+    branches = _branches(study, groups, maker)
+    cells = [*by_seed(groups), *branches.cells]
+    code = max(code, run_cells(asked, study, groups, planned=cells))
+    if maker is not None:
+        with _naming(asked.file):
+            branches = _branches(study, groups, maker)
+        cells = [*by_seed(groups), *branches.cells]
+        code = max(code, run_cells(asked, study, branches.groups, " (branches)", planned=cells), _told_waiting(branches))
     study.write_plan(cells, _costs(study, cells))
     return max(code, _report(study))
+
+
+def _branches(study: StudyFolder, groups: Sequence[Group], maker: BranchMaker | None) -> Branches:
+    """Returns the branches of runs as far as these have come."""
+    return Branches() if maker is None else maker.branches_of(groups, states_of(study, groups), study.path)
+
+
+def _told_waiting(branches: Branches) -> int:
+    """Says which branches cannot begin; returns the exit code."""
+    if branches.lost:
+        told = f"{', '.join(branches.lost[:_NAMED])}{', ...' if len(branches.lost) > _NAMED else ''}"
+        print(f"{len(branches.lost)} checkpoints to begin from are gone: {told}; the runs must be made again", file=sys.stderr)
+    if branches.waiting:
+        print(f"{len(branches.waiting)} branches wait for the runs that they begin from", file=sys.stderr)
+    return 1 if branches.waiting else 0
 
 
 def _tuned(
@@ -73,10 +98,11 @@ def _tuned(
     return (max(code, 1) if chosen is None else code), chosen
 
 
-def _plan(asked: Study, study: StudyFolder, groups: Sequence[Group], tuning: Sequence[Group]) -> int:
+def _plan(asked: Study, study: StudyFolder, groups: Sequence[Group], tuning: Sequence[Group], maker: BranchMaker | None) -> int:
     from plasticity.training.studies.planning import plan_lines
 
-    states = states_of(study, [*tuning, *groups])
+    branches = _branches(study, groups, maker)
+    states = states_of(study, [*tuning, *groups, *branches.groups]) | {cell.place: State(TO_DO) for cell in branches.waiting}
     absent = missing(asked.settings.needs)
     if absent:
         print(f"{asked.settings.name}: {len(states)} runs in {asked.folder}")
@@ -84,7 +110,7 @@ def _plan(asked: Study, study: StudyFolder, groups: Sequence[Group], tuning: Seq
             print(f"missing: {name}", file=sys.stderr)
         return 2
     with _naming(asked.file):
-        for line in plan_lines(asked, study, groups, tuning, states):
+        for line in plan_lines(asked, study, groups, tuning, branches.cells, states):
             print(line, flush=True)
     return 0
 
@@ -120,14 +146,15 @@ def states_of(study: StudyFolder, groups: Iterable[Group]) -> dict[str, State]:
     }
 
 
-def run_cells(asked: Study, study: StudyFolder, groups: Sequence[Group], what: str = "") -> int:
+def run_cells(asked: Study, study: StudyFolder, groups: Sequence[Group], what: str = "", planned: Sequence[Cell] = ()) -> int:
     """Runs those of some runs that are missing; says what is in the way of others.
 
     Args:
         asked: The study.
         study: Its folder.
         groups: The runs.
-        what: What they are for, where that is not the report.
+        what: What they are, where they are not the runs that a study is made of.
+        planned: All runs that ``plan.csv`` lists; it is left as it is without any.
 
     Returns:
         The exit code, 0 or 1.
@@ -142,9 +169,10 @@ def run_cells(asked: Study, study: StudyFolder, groups: Sequence[Group], what: s
     if to_do:
         with _naming(asked.file):
             _try_out(groups, states, {cell.place for cell in to_do})
-        study.write_plan(by_seed(groups), {}) if not what else None
+        if planned:
+            study.write_plan(planned, {})
         try:
-            job = StudyJob(study.path, tuple(to_do), asked.retry)
+            job = StudyJob(study.path, tuple(to_do), asked.retry, asked.composer.own)
             launched = [cell.spelled for cell in to_do]
             launch(launched, job, study.path, asked.launcher, lambda: study.has_taken(to_do, workers()))
         except Exception as error:  # of any launcher; what was run is on disk
@@ -167,7 +195,8 @@ def _try_out(groups: Sequence[Group], states: Mapping[str, State], places: set[s
     wanted = [
         group
         for group in groups
-        if any(cell.place in places for cell in group.cells)
+        if group.cells[0].origin is None  # of branches that is done before all runs
+        and any(cell.place in places for cell in group.cells)
         and not any(states[cell.place].name in (DONE, INTERRUPTED) for cell in group.cells)
     ]
     first = {group.cells[0].words: group for group in wanted}

@@ -30,6 +30,24 @@ class Tune(Settings):
 
 
 @dataclass
+class Branching(Settings):
+    """What becomes of the runs of a study from some of their checkpoints on, with each of several remedies."""
+
+    section: ClassVar[str] = "branch"
+
+    at: list[int] = setting([], "Steps of the runs from which branches begin: the moments.", low=1)
+    steps: int = setting(1, "Steps of each branch.", low=1)
+    repeats: int = setting(
+        1, "Branches of each run, moment and remedy: the first has the run's random numbers, each other one its own.", low=1
+    )
+    common: list[str] = setting([], "Words of every branch: the change that needs plasticity.")
+    remedies: dict[str, list[str]] = setting({}, "Words of each remedy; null is [method=<name>], and [] changes nothing.")
+    measure: list[str] = setting(
+        ["default"], "Metrics of each network where a branch begins, before anything acts, and perhaps ``probe``."
+    )
+
+
+@dataclass
 class StudySettings(Settings):
     """A study."""
 
@@ -49,9 +67,13 @@ class StudySettings(Settings):
     )
     methods: dict[str, list[str]] = setting({}, "Words of each method; null is [method=<name>].")
     leave_out: list[tuple[str, str]] = setting([], "Pairs of condition and method that are not run.")
-    baseline: str = setting("", "The method that the others are compared with; the first if it is left out.")
+    baseline: str = setting(
+        "",
+        "The method that the others are compared with; the first if it is left out. Of branches a remedy, the first that changes "
+        "nothing.",
+    )
     tune: Tune | None = setting(None, "What is chosen before.")
-    branch: None = setting(None, "Not there yet.")
+    branch: Branching | None = setting(None, "Branches of its runs, which are what is reported.")
     short: dict[str, Any] = setting({}, "Keys that ``short=true`` replaces.")
     report: ReportSettings = field(default_factory=ReportSettings)
 

@@ -18,6 +18,10 @@ _SAID_ELSEWHERE: Final = {
     "video": "a study trains",
     "study": "a study holds no other",
     "list": "a study trains",
+    "branch.run": "branch: says what begins where",
+    "branch.step": "branch.at: says where",
+    "branch.repeat": "branch.repeats: says how many there are",
+    "branch.measure": "branch.measure: is a key of its own",
 }
 
 

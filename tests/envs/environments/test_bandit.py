@@ -9,8 +9,10 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from plasticity.envs.datasets.datasets import Dataset
-from plasticity.envs.environments.bandit import BANDIT_ID, ContextualBanditEnv, ContextualBanditVectorEnv
+from plasticity.envs.datasets.datasets import Dataset, load_dataset
+from plasticity.envs.environments.bandit import BANDIT_ID, BanditSettings, ContextualBanditEnv, ContextualBanditVectorEnv
+from plasticity.envs.environments.bandit_labels import BanditLabels, label_order
+from plasticity.envs.experience import Transitions
 
 
 def pictures(count: int = 40, dtype: torch.dtype = torch.uint8) -> Dataset:
@@ -154,10 +156,160 @@ def test_different_seeds_differ_and_equal_seeds_agree() -> None:
     assert images(1) != images(2)
 
 
+def test_permuted_labels_are_never_the_classes_as_they_are_and_depend_on_seed_and_number() -> None:
+    assert label_order(4, 0, 7).tolist() == [0, 1, 2, 3]
+    # of two classes there is one other order, however often the draw is the identity
+    assert [label_order(2, number, 0).tolist() for number in range(1, 30)] == [[1, 0]] * 29
+    drawn = [[label_order(10, number, seed).tolist() for number in (1, 2)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+    assert drawn[0][0] != drawn[0][1]
+    assert all(sorted(order) == list(range(10)) for pair in drawn for order in pair)
+
+
+def test_permuted_labels_pay_as_the_permutation_says_in_every_copy_and_in_the_single_one() -> None:
+    assert label_order(4, 1, 0).tolist() == [3, 1, 2, 0]
+    right = {0: 3, 1: 1, 2: 2, 3: 0}  # image i is of class i % 4
+    vector = ContextualBanditVectorEnv(3, pictures(), reward=2.0, episode_steps=4, label_permutation=1)
+    single = ContextualBanditEnv(pictures(), reward=2.0, episode_steps=4, label_permutation=1)
+    observations, _ = vector.reset(seed=7)
+    observation, _ = single.reset(seed=7)
+    for step in range(20):
+        answers = np.array([right[int(image) % 4] for image in observations[:, 0, 0, 0]])
+        observations, rewards, *_ = vector.step((answers + np.arange(3)) % 4)
+        assert rewards.tolist() == [2.0, 0.0, 0.0]
+        answer = np.int64((right[int(observation[0, 0, 0]) % 4] + step % 2) % 4)
+        observation, reward, *_ = single.step(answer)
+        assert reward == (0.0 if step % 2 else 2.0)
+
+
+def test_permuted_labels_leave_the_images_as_they_are_and_a_saved_state_takes_the_new_ones() -> None:
+    plain, permuted = (ContextualBanditVectorEnv(3, pictures(), episode_steps=4, label_permutation=n) for n in (0, 2))
+    for env in (plain, permuted):
+        env.reset(seed=5)
+    before, after = run(plain, 9), run(permuted, 9)
+    assert [row[0] for row in before] == [row[0] for row in after]
+    assert [row[1] for row in before] != [row[1] for row in after]
+    state, expected = permuted.state_dict(), run(permuted, 11)
+    resumed = ContextualBanditVectorEnv(3, pictures(), episode_steps=4, label_permutation=2)
+    resumed.load_state_dict(state)
+    assert run(resumed, 11) == expected
+    # from the state of the plain one, which stood at the same image, the labels are the permuted ones
+    branched = ContextualBanditVectorEnv(3, pictures(), episode_steps=4, label_permutation=2)
+    branched.load_state_dict(plain.state_dict())
+    assert run(branched, 11) == expected
+
+
+def test_labels_drift_from_those_before_to_the_new_ones_by_a_chance_that_grows_linearly() -> None:
+    """A drift of 4000 steps in four copies: 1000 steps together, in whose quarters the mean chance is 1/8, 3/8, 5/8 and 7/8."""
+    env = ContextualBanditVectorEnv(4, pictures(), label_permutation=1, drift_steps=4000)
+    plain = ContextualBanditVectorEnv(4, pictures())
+    observations, _ = env.reset(seed=3)
+    shown, _ = plain.reset(seed=3)
+    right = label_order(4, 1, 0)
+    assert right.tolist() == [3, 1, 2, 0]  # classes 1 and 2 keep their labels
+    paid = np.zeros((1100, 4))
+    moved = np.zeros((1100, 4), bool)
+    for step in range(1100):
+        np.testing.assert_array_equal(observations, shown)
+        classes = observations[:, 0, 0, 0].astype(np.int64) % 4
+        moved[step] = (classes == 0) | (classes == 3)
+        observations, paid[step], *_ = env.step(right[classes])
+        shown, *_ = plain.step(classes)
+    assert paid[~moved].all()
+    assert not paid[0][moved[0]].any()
+    assert paid[1000:].all()
+    for quarter, expected in enumerate((0.125, 0.375, 0.625, 0.875)):
+        rows = slice(250 * quarter, 250 * quarter + 250)
+        drawn = paid[rows][moved[rows]]
+        assert len(drawn) > 400
+        assert abs(drawn.mean() - expected) < 4 * (expected * (1 - expected) / len(drawn)) ** 0.5
+
+
+def test_one_vector_environment_drifts_as_the_single_one() -> None:
+    single = ContextualBanditEnv(pictures(), label_permutation=2, drift_steps=40)
+    vector = ContextualBanditVectorEnv(1, pictures(), label_permutation=2, drift_steps=40)
+    observation, _ = single.reset(seed=7)
+    vector.reset(seed=7)
+    rewards = []
+    for _ in range(60):
+        answer = int(observation[0, 0, 0]) % 4
+        observation, reward, *_ = single.step(np.int64(answer))
+        assert vector.step(np.array([answer]))[1] == [reward]
+        rewards.append(reward)
+    assert 0 < sum(rewards) < 60
+
+
+def test_a_drift_resumes_exactly_and_begins_where_a_branch_does() -> None:
+    def made(number: int, drift_steps: int = 60) -> ContextualBanditVectorEnv:
+        return ContextualBanditVectorEnv(3, pictures(), episode_steps=7, label_permutation=number, drift_steps=drift_steps)
+
+    env = made(2)
+    env.reset(seed=5)
+    run(env, 6)
+    state, expected = env.state_dict(), run(env, 20)
+    resumed = made(2)
+    resumed.reset(seed=8)
+    resumed.load_state_dict(state)
+    assert resumed.labels.share == 18 / 60
+    assert run(resumed, 20) == expected
+    # a parent without a drift, and with other labels: those are what the drift begins with
+    for number in (0, 1):
+        parent, branch = made(number, 0), made(2)
+        parent.reset(seed=5), branch.reset(seed=5)
+        run(parent, 6)
+        branch.load_state_dict(parent.state_dict())
+        assert branch.labels.share == 0.0
+        assert run(branch, 1) == run(parent, 1)
+        assert branch.labels.share == 3 / 60
+    # labels that stay the same have nowhere to go, however long the drift is
+    parent, branch = made(2, 0), made(2)
+    parent.reset(seed=5)
+    run(parent, 6)
+    branch.load_state_dict(parent.state_dict())
+    assert run(branch, 20) == run(parent, 20)
+
+
+def test_a_state_from_before_there_were_permutations_has_the_labels_as_they_are() -> None:
+    env = ContextualBanditVectorEnv(3, pictures())
+    env.reset(seed=5)
+    state = {key: value for key, value in env.state_dict().items() if key != "labels"}
+    changed = ContextualBanditVectorEnv(3, pictures(), label_permutation=1, drift_steps=9)
+    changed.load_state_dict(state)
+    assert run(changed, 1) == run(env, 1)
+
+
+def test_evaluation_keeps_the_chance_that_training_has() -> None:
+    labels = [BanditLabels(np.arange(4), 4, 1, 0, drift) for drift in (4, 4)]
+    labels[0].of(np.zeros(3, np.int64))
+    labels[1].follow(labels[0])
+    assert labels[1].share == 0.75
+    drawn = labels[1].of(np.zeros(1000, np.int64))
+    assert labels[1].share == 0.75
+    assert abs((drawn == 3).mean() - 0.75) < 0.055  # four standard errors; class 0 is paid as 3 under the permutation
+
+
+def test_the_seed_of_the_run_chooses_the_permutation() -> None:
+    digits = load_dataset("digits")
+    for seed in (3, 4):
+        order = torch.from_numpy(label_order(10, 1, seed))
+        stream, _ = BanditSettings(num_envs=20, label_permutation=1).build(seed, torch.device("cpu"))
+
+        def answers(shown: torch.Tensor, order: torch.Tensor = order) -> torch.Tensor:
+            same = (shown[:, None] == digits.inputs).flatten(2).all(2)
+            return order[digits.targets[same.int().argmax(1)]]
+
+        transitions = stream.advance(answers).batch
+        assert isinstance(transitions, Transitions)
+        assert transitions.rewards.tolist() == [1.0] * 20
+
+
 @pytest.mark.parametrize("kind", [ContextualBanditEnv, ContextualBanditVectorEnv])
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"label_permutation": -1}, "label_permutation must be 0 or more, got -1"),
+        ({"drift_steps": -1}, "drift_steps must be 0 or more, got -1"),
         ({"reward": float("nan")}, "reward must be finite, got nan"),
         ({"episode_steps": 0}, "episode_steps must be at least 1, got 0"),
         ({"dataset": "digit"}, r"dataset=digit is unknown \(did you mean digits\?\)"),

@@ -67,6 +67,25 @@ def test_statistics_and_physics_of_the_moment_are_held(play: Any) -> None:
     assert play(evaluation, 1)[0].stats["stream/friction"] == 0.25
 
 
+def test_a_drift_is_held_as_far_as_it_has_come(play: Any) -> None:
+    values = {"shift": "gravity", "shift_values": [1.0, 0.5], "change_every_steps": 10, "drift_steps": 10}
+    settings = MujocoSettings(id="Hopper-v5", kwargs={"max_episode_steps": 5}, num_envs=2, **values)
+    source, evaluation = training(settings), evaluation_stream(settings, 0, 3)
+    play(source, 7)  # 14 steps over both copies, four of ten into the drift
+    follow_conditions(evaluation, source)
+    evaluation.restart(0)
+    seen = play(evaluation, 12)
+    felt = {e.stats["stream/gravity"] for e in seen if "stream/gravity" in e.stats}
+    assert list(felt) == [pytest.approx(0.5**0.4)]
+    labels = BanditSettings(label_permutation=1, drift_steps=10)
+    source, evaluation = training(labels), evaluation_stream(labels, 0, 3)
+    play(source, 7)
+    follow_conditions(evaluation, source)
+    evaluation.restart(0)
+    play(evaluation, 12)
+    assert evaluation.env.labels.share == 0.7  # type: ignore[attr-defined]
+
+
 def test_the_game_of_the_moment_is_held_and_lives_are_not_terminal(play: Any) -> None:
     settings = AtariSettings(protocol="dqn2015", games=["pong", "breakout"], steps_per_game=10, num_threads=1)
     source, evaluation = training(settings), evaluation_stream(settings, 0, 1)
@@ -108,7 +127,10 @@ def test_the_last_step_of_a_task_is_evaluated_on_that_task(play: Any) -> None:
 
 
 def test_the_line_about_an_environment_names_what_decides_a_return() -> None:
-    assert environment_line(BanditSettings(num_envs=3)) == "env=bandit dataset=digits reward=1.0 episode_steps=100"
+    assert (
+        environment_line(BanditSettings(num_envs=3))
+        == "env=bandit dataset=digits reward=1.0 episode_steps=100 label_permutation=0 drift_steps=0"
+    )
     atari = environment_line(AtariSettings(games=["pong", "breakout"]))
     assert atari.startswith("env=atari games=pong,breakout protocol=dopamine sticky_action_probability=0.25 noop_max=0 ")
 

@@ -9,7 +9,8 @@ import torch
 from plasticity.envs.environments.environment_stream import EnvironmentStream
 from plasticity.envs.environments.mujoco_stream import MujocoSettings
 from plasticity.envs.factory import build_stream
-from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors, listed_factors
+from plasticity.envs.simulation.physics_shift import SHIFTS, PhysicsShift, drawn_factors
+from plasticity.envs.simulation.shift import listed_values
 from plasticity.envs.simulation.sync_vector import SyncVector
 
 CPU = torch.device("cpu")
@@ -17,7 +18,7 @@ SHORT = {"max_episode_steps": 10}
 
 
 def hopper(shift: str = "friction", every: int = 25, **settings: Any) -> PhysicsShift:
-    return PhysicsShift(gymnasium.make("Hopper-v5", **SHORT), shift, listed_factors([1.0, 0.5, 3.0]), every, **settings)
+    return PhysicsShift(gymnasium.make("Hopper-v5", **SHORT), shift, listed_values([1.0, 0.5, 3.0]), every, **settings)
 
 
 def settings(**changes: Any) -> MujocoSettings:
@@ -58,6 +59,19 @@ def test_a_shift_changes_what_happens_and_a_factor_of_one_nothing(shift: str) ->
     assert not np.array_equal(distance(0.3), expected)
 
 
+@pytest.mark.parametrize("body", ["Ant", "HalfCheetah", "Hopper", "Humanoid", "Walker2d"])
+def test_every_body_slips_on_a_floor_of_little_friction(body: str) -> None:
+    def played(factor: float) -> Any:
+        env = PhysicsShift(gymnasium.make(f"{body}-v5"), "friction", listed_values([factor]), 1000)
+        env.reset(seed=0)
+        push = 0.5 * np.asarray(env.action_space.high)  # type: ignore[attr-defined]
+        seen = [env.step(push * np.sin(step))[0] for step in range(60)]
+        return np.concatenate(seen)
+
+    np.testing.assert_array_equal(played(1.0), played(1.0))
+    assert not np.array_equal(played(1.0), played(0.02))
+
+
 def test_only_sliding_friction_changes() -> None:
     env = hopper()
     env.load_state_dict({"steps": 25, "number": 1})
@@ -75,6 +89,38 @@ def test_changes_come_at_the_first_reset_after_they_are_due() -> None:
     noted = {step: e.stats["stream/friction"] for step, e in enumerate(seen, 1) if "stream/friction" in e.stats}
     factors = {1: 1.0, 10: 1.0, 20: 1.0, 30: 0.5, 40: 0.5, 50: 3.0, 60: 3.0, 70: 3.0, 80: 1.0, 90: 1.0, 100: 0.5}
     assert noted == factors
+
+
+def test_a_drift_moves_the_factor_step_by_step_from_one_change_to_the_next() -> None:
+    """Episodes of ten: change 1 is due at 25 and comes at 30, half of its ten steps later; change 2 comes when due, at 50."""
+    env = hopper(drift_steps=10)
+    original = env.unwrapped.model.geom_friction[0, 0]  # type: ignore[attr-defined]
+    _, info = env.reset(seed=0)
+    said, felt = {0: info["stream/friction"]}, []
+    for step in range(1, 71):
+        *_, truncated, _ = env.step(np.zeros(3))
+        felt.append(env.unwrapped.model.geom_friction[0, 0] / original)  # type: ignore[attr-defined]
+        if truncated:
+            _, info = env.reset()
+            said[step] = info["stream/friction"]
+    assert felt[:30] == [1.0] * 30
+    np.testing.assert_allclose(felt[30:35], [0.5 ** (share / 10) for share in (5, 6, 7, 8, 9)])
+    assert felt[35:50] == [0.5] * 15
+    np.testing.assert_allclose(felt[50:60], [0.5 * 6 ** (share / 10) for share in range(10)])
+    assert felt[60:70] == [3.0] * 10
+    assert said == pytest.approx({0: 1.0, 10: 1.0, 20: 1.0, 30: 0.5**0.5, 40: 0.5, 50: 0.5, 60: 3.0, 70: 3.0})
+
+
+def test_held_physics_stay_as_far_as_they_have_come() -> None:
+    env = hopper(drift_steps=10)
+    original = env.unwrapped.model.geom_friction[0, 0]  # type: ignore[attr-defined]
+    env.hold(2, 0.5)
+    env.reset(seed=0)
+    for _ in range(30):
+        if env.step(np.zeros(3))[3]:
+            env.reset()
+        assert env.unwrapped.model.geom_friction[0, 0] / original == pytest.approx(1.5**0.5)  # type: ignore[attr-defined]
+    assert (env.number, env.share) == (2, 0.5)
 
 
 def test_two_copies_count_their_steps_together() -> None:
@@ -111,9 +157,10 @@ def test_drawn_factors_are_log_uniform_and_private_to_seed_and_number() -> None:
     assert factor(5) not in (drawn_factors(0.02, 2.0, 8, "friction")(5), drawn_factors(0.02, 2.0, 7, "gravity")(5))
 
 
+@pytest.mark.parametrize("drift_steps", [0, 36])
 @pytest.mark.parametrize("shift", SHIFTS)
-def test_a_shifted_stream_goes_on_bit_for_bit(shift: str, goes_on_exactly: Any) -> None:
-    values = settings(shift=shift, num_envs=2, shift_values=[1.0, 0.4, 1.7], change_every_steps=40)
+def test_a_shifted_stream_goes_on_bit_for_bit(shift: str, drift_steps: int, goes_on_exactly: Any) -> None:
+    values = settings(shift=shift, num_envs=2, shift_values=[1.0, 0.4, 1.7], change_every_steps=40, drift_steps=drift_steps)
 
     def build(seed: int) -> EnvironmentStream:
         stream, _ = build_stream(values, seed, CPU)
@@ -131,6 +178,8 @@ def test_a_shifted_stream_goes_on_bit_for_bit(shift: str, goes_on_exactly: Any) 
         ({"shift_range": [0.0, 2.0]}, r"shift_range=\[0.0, 2.0\] must be"),
         ({"shift_values": [1.0, -1.0]}, r"env\.shift_values=-1\.0 must be at least 0"),
         ({"change_every_steps": 0}, "change_every_steps=0 must be at least 1"),
+        ({"shift": "none", "drift_steps": 5}, "drift_steps=5 needs a shift, and shift=none"),
+        ({"drift_steps": 26}, r"drift_steps=26 must lie in 0\.\.25, the change_every_steps"),
         ({"id": "CartPole-v1"}, "shift=friction needs a MuJoCo environment, CartPoleEnv is none"),
         ({"id": "Hoper-v5"}, "id=Hoper-v5 is unknown; the nearest valid names are Hopper-v5"),
     ],

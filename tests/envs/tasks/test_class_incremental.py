@@ -5,7 +5,8 @@ import torch
 
 from plasticity.envs.datasets.datasets import Dataset
 from plasticity.envs.tasks.class_incremental import ClassIncremental, ClassIncrementalSettings
-from plasticity.envs.tasks.task_stream import Schedule, TaskStream
+from plasticity.envs.tasks.schedule import Schedule
+from plasticity.envs.tasks.task_stream import TaskStream
 
 
 def images(start: int, classes: int = 6, per_class: int = 5) -> Dataset:

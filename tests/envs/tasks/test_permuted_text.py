@@ -10,7 +10,8 @@ from plasticity.envs.datasets.dataset_files import DatasetError, Source
 from plasticity.envs.datasets.token_text import FILE, TokenText, load_text, tokenize
 from plasticity.envs.factory import build_stream
 from plasticity.envs.tasks.permuted_text import PermutedText, ShakespeareSettings
-from plasticity.envs.tasks.task_stream import Schedule, TaskStream
+from plasticity.envs.tasks.schedule import Schedule
+from plasticity.envs.tasks.task_stream import TaskStream
 
 TEXT = "To be, or not to be!\nThat is. "
 

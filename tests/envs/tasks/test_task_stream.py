@@ -9,7 +9,8 @@ from plasticity.envs.datasets.datasets import Dataset
 from plasticity.envs.experience import Examples, Experience
 from plasticity.envs.stream import Stream
 from plasticity.envs.tasks.preparation import Preparation
-from plasticity.envs.tasks.task_stream import Schedule, TaskStream
+from plasticity.envs.tasks.schedule import Schedule
+from plasticity.envs.tasks.task_stream import TaskStream
 from plasticity.envs.tasks.transformations import TRANSFORMATIONS
 from plasticity.envs.tasks.transformed_tasks import TaskStreamSettings, TransformedTasks
 from plasticity.settings.seeding import torch_generator
@@ -69,6 +70,67 @@ def test_sizes_tasks_and_statistics_by_hand() -> None:
         12: {"stream/task": 2.0},
     }
     assert (source.step, source.task) == (14, 2)
+
+
+def drifting(drift_steps: int, dataset: Dataset, batch_size: int = 10, epochs: int = 2, **settings: Any) -> TaskStream:
+    source = TransformedTasks(dataset, TaskStreamSettings(**settings), seed=0)
+    return TaskStream(source, Schedule(epochs, batch_size, drift_steps=drift_steps), seed=0)
+
+
+def test_a_drift_shows_fewer_and_fewer_examples_of_the_task_before() -> None:
+    """Example i of 1000 is of class i % 4; a task has 2 epochs of 100 minibatches, 160 of them mixed."""
+    inputs = torch.arange(1000, dtype=torch.float32).view(-1, 1, 1, 1) / 1000
+    dataset = Dataset("numbered", inputs, torch.arange(1000) % 4, 4)
+    sudden, gradual = (drifting(steps, dataset, transformation="permuted_labels") for steps in (0, 160))
+    maps = [sudden.source.task(task).train.targets[:4] for task in range(3)]
+    assert [labels.tolist() for labels in maps] == [[2, 0, 1, 3], [2, 1, 3, 0], [3, 0, 2, 1]]  # one class stays, then none
+    for task in range(3):
+        is_new = []
+        for _ in range(200):
+            plain, mixed = examples(sudden.advance()), examples(gradual.advance())
+            assert torch.equal(plain.inputs, mixed.inputs)
+            place = (mixed.inputs.flatten() * 1000).round().long() % 4
+            assert torch.equal(plain.targets, maps[task][place])
+            new, old = mixed.targets == maps[task][place], mixed.targets == maps[max(task - 1, 0)][place]
+            assert (new | old).all()
+            is_new.append(new[maps[task][place] != maps[max(task - 1, 0)][place]].float())
+        assert gradual.task == task
+        if not task:
+            continue
+        assert is_new[0].sum() == 0
+        assert all(part.all() for part in is_new[160:])
+        # by quarters of the drift the mean chance is 1/8, 3/8, 5/8, 7/8 (less 1/320); of 300 draws or 400, four standard errors
+        for quarter, expected in enumerate((0.125, 0.375, 0.625, 0.875)):
+            drawn = torch.cat(is_new[40 * quarter : 40 * quarter + 40])
+            assert abs(drawn.mean().item() - expected) < 4 * (expected * (1 - expected) / len(drawn)) ** 0.5
+
+
+def test_a_drift_between_tasks_of_other_sizes_draws_rows_of_the_task_before() -> None:
+    dataset = numbers(30)
+    source = drifting(3, dataset, batch_size=4, transformation="none", mode="growing")
+    plain = drifting(0, dataset, batch_size=4, transformation="none", mode="growing")
+    old = set(which(plain.source.task(0).train))
+    for _ in range(plain.minibatches(0)):
+        assert torch.equal(examples(source.advance()).inputs, examples(plain.advance()).inputs)
+    first = which(examples(source.advance()))
+    assert set(first) <= old
+    assert set(which(plain.source.task(1).train)) > old
+
+
+def test_a_drift_resumes_exactly_and_must_fit_into_a_task() -> None:
+    dataset = numbers(40)
+    whole = drifting(6, dataset, batch_size=7, transformation="permuted_pixels")
+    take(whole, 16)  # 6 minibatches an epoch, 12 a task: four into the drift
+    state, expected = whole.state_dict(), take(whole, 20)
+    resumed = drifting(6, dataset, batch_size=7, transformation="permuted_pixels")
+    resumed.load_state_dict(state)
+    for ours, theirs in zip(take(resumed, 20), expected, strict=True):
+        assert torch.equal(examples(ours).inputs, examples(theirs).inputs)
+        assert torch.equal(examples(ours).targets, examples(theirs).targets)
+    with pytest.raises(ValueError, match=r"drift_steps=13 must lie in 0\.\.12, the minibatches of a task"):
+        drifting(13, dataset, batch_size=7)
+    with pytest.raises(ValueError, match="drift_steps must be at least 0, got -1"):
+        Schedule(drift_steps=-1)
 
 
 def test_a_peek_shows_what_is_coming_and_moves_nothing() -> None:

@@ -13,7 +13,11 @@ import torch
 import yaml
 
 import run_agent
-from plasticity.training.branching.planning import methods_of, points_in
+from plasticity.envs.datasets.datasets import load_dataset
+from plasticity.envs.environments.bandit_labels import label_order
+from plasticity.envs.experience import Transitions
+from plasticity.training.branching.planning import branch_plan, methods_of, points_in
+from plasticity.training.branching.starting import begin
 from plasticity.training.config.command_line import Composer
 from plasticity.training.config.parsing import Grid, Train, parse
 from plasticity.training.saving.checkpoint import load_checkpoint, saved_steps
@@ -133,6 +137,29 @@ def test_new_settings_of_the_optimizer_hold_from_the_first_update_on(trunk: Path
     assert torch.allclose(new, old - change, atol=1e-8)
 
 
+def test_permuted_labels_hold_from_the_first_step_on(trunk: Path) -> None:
+    digits, order = load_dataset("digits"), torch.from_numpy(label_order(10, 1, 4))
+    paid: dict[int, list[float]] = {0: [], 1: []}
+    seen: dict[int, list[int]] = {0: [], 1: []}
+    for number in paid:
+
+        def answer(shown: torch.Tensor, number: int = number) -> torch.Tensor:
+            image = (shown == digits.inputs).flatten(1).all(1).int().argmax()
+            seen[number].append(int(image))
+            return order[digits.targets[image]].reshape(1)
+
+        plan, point = branch_plan([f"branch.run='{trunk}'", "branch.step=30", f"env.label_permutation={number}"], Composer())
+        stream = begin(plan, point).assembly.stream
+        for _ in range(30):
+            batch = stream.advance(answer).batch
+            assert isinstance(batch, Transitions)
+            paid[number] += batch.rewards.tolist()
+    assert seen[0] == seen[1]
+    unmoved = [float(order[digits.targets[image]] == digits.targets[image]) for image in seen[0]]
+    assert paid == {0: unmoved, 1: [1.0] * 30}
+    assert unmoved[0] == 0.0
+
+
 def test_a_grid_of_branches(trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = tmp_path / "grid"
     words = ["-m", *branch(trunk), "method=none,l2", "interventions.l2.coefficient=0.1", "branch.repeat=0,1", f"run_dir={grid}"]
@@ -157,7 +184,10 @@ def test_a_grid_of_branches(trunk: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["branch.step=x"], r"branch\.step=x must be a whole number, 0 or more"),
         (["branch.repeat=-1"], r"branch\.repeat=-1 must be a whole number, 0 or more"),
         (["seed=5"], r"seed=5: a branch has its parent's seed; branch\.repeat=1 draws new random numbers"),
-        (["branch.stp=1"], r"branch\.stp is unknown \(did you mean step\?\); branch has run, step, drop, repeat"),
+        (
+            ["branch.stp=1"],
+            r"branch\.stp is unknown \(did you mean step\?\); branch has run, step, drop, repeat, measure, replay",
+        ),
         (["branch.drop=[l2]"], r"branch\.drop=l2: the parent has redo"),
         (["branch.drop=[redo]", "intervention=[l2]"], r"lists all methods of a branch; leave branch\.drop out"),
         (["agent=ppo"], r"agent=ppo: a branch has its parent's, dqn"),

@@ -12,9 +12,10 @@ from plasticity.agents.supervised.agent import SupervisedLearner, SupervisedSett
 from plasticity.envs.datasets.augmentation import Augmentation
 from plasticity.envs.datasets.datasets import Dataset
 from plasticity.envs.tasks.preparation import Preparation
+from plasticity.envs.tasks.schedule import Schedule
 from plasticity.envs.tasks.slow_regression import SlowRegression, SlowRegressionSettings
 from plasticity.envs.tasks.task_data import TaskData
-from plasticity.envs.tasks.task_stream import Schedule, TaskStream
+from plasticity.envs.tasks.task_stream import TaskStream
 from plasticity.envs.tasks.transformed_tasks import TaskStreamSettings, TransformedTasks
 from plasticity.metrics.observer import observe
 from plasticity.metrics.undefined import Undefined

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ TYPED_ALONE = {
     "snr_continual_imagenet",
     "snr_random_label_cifar",
     "warm_start",
+    *(() if find_spec("minatar") else ("minatar_dqn",)),
 }
 WATCHED = ["metrics.every_steps=32", "metrics.inputs=8", "probe.every_steps=32", "probe.steps=2", "probe.inputs=8"]
 SHORT = ["steps=32", "log_every_steps=16", "probe.batch_size=4", "checkpoint.every_steps=0", *WATCHED]
@@ -103,7 +105,10 @@ def test_every_experiment_trains(name: str, tmp_path: Path) -> None:
         ("mujoco_ppo", ["env.id=Hopper-v5"], "id", "Hopper-v5"),
         ("mujoco_ppo", ["env=hopper"], "id", "Hopper-v5"),
         ("mujoco_sac", ["env=ant"], "id", "Ant-v5"),
+        ("slippery_ant_ppo", ["env=slippery_humanoid"], "id", "Humanoid-v5"),
         ("dmc_sac", ["env.task=humanoid-run"], "task", "humanoid-run"),
+        ("minatar_dqn", ["env.game=seaquest"], "game", "seaquest"),
+        ("minatar_dqn", ["env=continual_minatar"], "steps_per_game", 1_000_000),
     ],
 )
 def test_another_environment_can_be_chosen(name: str, words: list[str], key: str, value: object) -> None:
@@ -169,6 +174,21 @@ def test_optimizers(name: str, optimizer: str, rate: float, epsilon: float) -> N
     assert (chosen.smoothing, chosen.centered, chosen.momentum) == (0.95, True, 0.0)
     bounds = {"atari_ppo": 0.5, "mujoco_ppo": 0.5, "atari_rainbow": 10.0}
     assert chosen.max_gradient_norm == bounds.get(name)
+
+
+def test_dqn_on_minatar() -> None:
+    plan: Any = plan_from(composed("minatar_dqn"))
+    agent, network, optimizer = plan.agent, plan.network, plan.optimizer
+    assert (agent.batch_size, agent.buffer_transitions, agent.warmup_env_steps, agent.discount) == (32, 100_000, 5_000, 0.99)
+    assert (agent.env_steps_per_update, agent.target_every_updates, agent.loss) == (1, 1_000, "huber")
+    assert (agent.epsilon_start, agent.epsilon_end, agent.epsilon_env_steps) == (1.0, 0.1, 100_000)
+    assert (agent.double, agent.dueling, agent.prioritised, agent.n_step) == (False, False, False, 1)
+    assert (network.channels, network.kernel_sizes, network.strides, network.widths) == ([16], [3], [1], [128])
+    assert (network.paddings, network.pools, network.activations, network.initialiser) == ([0], [1], ["relu"], "default")
+    assert (optimizer.name, optimizer.learning_rate, optimizer.epsilon) == ("rmsprop", 2.5e-4, 0.01)
+    assert (optimizer.smoothing, optimizer.momentum, optimizer.centered) == (0.95, 0.95, True)
+    assert (plan.env.sticky_action_prob, plan.env.difficulty_ramping, plan.env.full_action_set) == (0.1, True, True)
+    assert (plan.env.max_episode_steps, plan.run.steps) == (None, 5_000_000)
 
 
 def test_losses_of_value_based_agents() -> None:

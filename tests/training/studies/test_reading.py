@@ -53,6 +53,7 @@ def test_what_the_folder_keeps_reads_as_the_same_study(tmp_path: Path) -> None:
     assert (again.pairs, again.seeds, again.methods, again.tune) == (study.pairs, study.seeds, study.methods, study.tune)
 
 
+BRANCH: dict[str, Any] = {"at": [10], "steps": 5, "remedies": {"unchanged": [], "redo": None}}
 MISTAKES = (
     ({"metods": {}}, "metods is unknown (did you mean methods?); a study has name, title"),
     ({"name": "other"}, "name=other must be that of its file, mine"),
@@ -71,7 +72,16 @@ MISTAKES = (
     ({"leave_out": [{"condition": "rleu", "method": "l2"}]}, "leave_out.0.condition=rleu is unknown (did you mean relu?)"),
     ({"leave_out": [{"conditon": "relu"}]}, "leave_out.0.conditon is unknown (did you mean condition?)"),
     ({"baseline": "non"}, "baseline=non is unknown (did you mean none?); choose from both, l2, none"),
-    ({"branch": {"at": [1]}}, "branch: studies of branches cannot be run yet; leave the key out"),
+    ({"branch": {"at": [1]}}, "branch.steps is missing; branch needs at, steps and remedies"),
+    ({"branch": {**BRANCH, "at": [10, 10]}}, "branch.at=[10, 10] must be steps in rising order, one at least"),
+    ({"branch": {**BRANCH, "at": []}}, "branch.at=[] must be steps in rising order, one at least"),
+    ({"steps": 5, "branch": BRANCH}, "branch.at=[10] goes beyond steps=5"),
+    ({"branch": {**BRANCH, "repeats": 0}}, "branch.repeats=0 must be a whole number, at least 1"),
+    ({"branch": {**BRANCH, "remedies": {"redo": None}}}, "branch.remedies: one of them must change nothing, unchanged: []"),
+    ({"branch": {**BRANCH, "measure": ["dormant"]}}, "branch.measure: metrics.names=dormant is unknown"),
+    ({"branch": {**BRANCH, "common": ["branch.step=3"]}}, "branch.common: branch.step=3 is not for a study's file: branch.at:"),
+    ({"branch": {**BRANCH, "stps": 3}}, "branch.stps is unknown (did you mean steps?)"),
+    ({"branch": BRANCH, "baseline": "l2"}, "baseline=l2 is unknown; choose from redo, unchanged"),
     ({"short": {"report": {}}}, "short.report is unknown"),
     ({"short": {"steps": 0}}, "steps=0 must be a whole number"),
     ({"report": {}}, "report.outcome is missing"),

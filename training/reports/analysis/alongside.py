@@ -1,5 +1,6 @@
 """What goes with the outcome: metrics at a moment against the outcome after it."""
 
+import re
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,9 @@ from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.specification import Outcome
 
 RELATION_COLUMNS: Final = ["condition", "metric", "n", "groups", "within", "p", "between"]
+# Of a metric that was measured several times at each moment; see ``metrics.repeats``. They tell what their mean is worth, and as
+# metrics of their own would cost the others their significance.
+_REPEAT: Final = re.compile(r"_repeat_\d+$")
 
 
 def what_goes_with(
@@ -28,7 +32,7 @@ def what_goes_with(
     Args:
         comparison: The runs.
         numbers: Where they are written down.
-        metrics: Names without ``plasticity/``; None for all that are not of single layers.
+        metrics: Names without ``plasticity/``; None for all that are not of single layers or single repeats.
         at: Share of the run; the last row up to there is the metric's.
         outcome: None for the report's, over what is left of the run.
         id: First part of the numbers' ids.
@@ -76,6 +80,7 @@ def metrics_at(comparison: Comparison, metrics: list[str] | None = None, at: flo
     """Returns the last value of each metric up to a share of the run, runs by metrics without ``plasticity/``."""
     there = [str(name).removeprefix("plasticity/") for name in comparison.values["name"].cat.categories]
     pooled = [name for name in there if f"plasticity/{name}" in comparison.values["name"].cat.categories and "/" not in name]
+    pooled = [name for name in pooled if not _REPEAT.search(name)]
     part = [0.0, at if at > 0 else 1e-9]
     return pd.DataFrame(
         {

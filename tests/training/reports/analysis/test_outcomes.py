@@ -123,6 +123,7 @@ def test_metric_at_a_moment_against_the_outcome_after_it(tmp_path: Path) -> None
         for seed in range(5):
             rows = [
                 (50, "plasticity/rank", float(seed)), (50, "plasticity/rank/q/dense_1", 1.0 * seed),
+                (50, "plasticity/rank_repeat_0", 1.0 * seed), (50, "plasticity/rank_repeat_12", -1.0 * seed),
                 (50, "rollout/return", -float(seed)), (60, "plasticity/rank", -float(seed)), (100, "rollout/return", float(seed)),
             ]  # fmt: skip
             interventions = {"redo": {}} if method == "redo" else {}
@@ -134,6 +135,8 @@ def test_metric_at_a_moment_against_the_outcome_after_it(tmp_path: Path) -> None
     assert found["p"].iloc[0] < 0.01
     assert found["groups"].tolist() == [2]
     assert numbers["relations/within/main/rank"].n == 10
+    asked = what_goes_with(comparison, Numbers(), metrics=["rank_repeat_12"])
+    assert asked["within"].tolist() == pytest.approx([-1.0])
     with pytest.raises(ValueError, match="begins before the metric's moment"):
         what_goes_with(comparison, Numbers(), outcome=Outcome(value="rollout/return"))
 

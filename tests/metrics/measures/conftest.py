@@ -1,0 +1,3 @@
+"""Fixtures of the tests of measures."""
+
+from part_fixtures import same  # noqa: F401
