@@ -253,6 +253,20 @@ def test_several_trunks_are_groups_of_moments(tmp_path: Path) -> None:
     assert comparison.runs["counted"].all()
 
 
+def test_a_checkpoint_may_stand_after_the_moment_that_the_study_names(tmp_path: Path) -> None:
+    def outcome(parent: int, moment: int, remedy: str, repeat: int) -> Rows:
+        return [(moment + 10 * k, "rollout/return", float(k)) for k in range(1, 11)]
+
+    spec = {"outcome": {"value": "rollout/return", "part": [0.5, 1.0], "label": "second half"}}
+    study = write_study(tmp_path, outcome, report=spec)
+    for path in study.glob("branches/*/*/*/*/*/*/config.yaml"):
+        path.write_text(path.read_text().replace("step: 300", "step: 320"))
+    comparison, _, numbers = found_in(study)
+    assert comparison.conditions == ["step 300"]
+    assert comparison.runs["moment"].dropna().unique().tolist() == [320]
+    assert numbers["main/0/step 300/redo"].value == 8.5  # of steps 360 to 400: 7 8 9 10
+
+
 def test_what_the_plan_has_and_the_folder_lacks_is_missing(tmp_path: Path) -> None:
     study = write_study(tmp_path, of_example, parents=2)
     shutil.rmtree(study / "branches/main/none/seed_0")

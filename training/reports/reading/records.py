@@ -74,7 +74,8 @@ class Record:
     @property
     def moment(self) -> int | None:
         """Step at which it begins, None of a run that begins by itself."""
-        return whole_number(self.branch.get("step")) if self.place.moment is None else self.place.moment
+        said = whole_number(self.branch.get("step"))  # a checkpoint may stand a few steps after the moment that a study names
+        return self.place.moment if said is None else said
 
     @property
     def repeat(self) -> int | None:
