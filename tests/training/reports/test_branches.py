@@ -168,7 +168,7 @@ def test_predictors_are_those_of_scipy_and_of_loops(tmp_path: Path, better: str)
     assert findings.branches is not None
     (found,) = findings.branches.predictors
     assert {each.name for each in found.ranked} == {"dormant", "rank", "probe/loss"}
-    assert found.left_out == {"same": "constant", "undefined": "missing or not finite for some parents"}
+    assert found.left_out == {"same": "constant", "undefined": "missing or not finite in 10 of 10 networks"}
     gains = {
         (p, m, name): sign * (outcomes[p, m, name] - outcomes[p, m, "unchanged"])
         for p in range(parents) for m in moments for name in ("redo", "fresh")
@@ -219,7 +219,7 @@ def test_what_a_table_of_predictors_holds_back(tmp_path: Path) -> None:
     comparison, findings, _ = found_in(study)
     table = branch_tables(comparison, findings)[2]
     assert "no p can be below 0.17" in table.note
-    assert "Not ranked: same (constant), undefined (missing or not finite for some parents)." in table.note
+    assert "Not ranked: same (constant); undefined (missing or not finite in 3 of 3 networks)." in table.note
     rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     assert rows["rank"]["reliability"] != ""
     assert rows["dormant"]["reliability"] == ""

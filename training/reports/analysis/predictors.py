@@ -248,6 +248,7 @@ class _Group:
 
 def _unfit(table: Array) -> str:
     """Returns why a metric cannot be ranked, "" if it can."""
-    if not np.isfinite(table).all():
-        return "missing or not finite for some parents"
+    lost = int(np.sum(~np.isfinite(table)))
+    if lost:
+        return f"missing or not finite in {lost} of {table.size} networks"
     return "constant" if not np.ptp(table, axis=0).any() else ""

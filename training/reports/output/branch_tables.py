@@ -105,6 +105,7 @@ def _row(ranked: Ranked, remedies: list[str]) -> list[str]:
 
 def _told(found: Predictors) -> str:
     """Returns what is to be known of a group of trunks, in sentences."""
-    left_out = [f"{name} ({why})" for name, why in found.left_out.items()]
-    told = [*found.remarks, *([f"Not ranked: {', '.join(left_out)}."] if left_out else [])]
+    reasons = list(dict.fromkeys(found.left_out.values()))
+    left_out = [f"{', '.join(name for name, why in found.left_out.items() if why == reason)} ({reason})" for reason in reasons]
+    told = [*found.remarks, *([f"Not ranked: {'; '.join(left_out)}."] if left_out else [])]
     return f"{found.group}: {' '.join(told)}" if found.group and told else " ".join(told)
