@@ -137,9 +137,7 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
         if known.method is None and place.method is not None:  # given alone, and in its study
             places[place.folder.resolve()] = place
     records = [read_record(place) for place in places.values()]
-    studied, study = next(((folder, each) for folder in folders if (each := study_of(folder)) is not None), (Path(), {}))
-    tuning = read_tuning(studied, study) if study.get("tune") else None
-    searched = [LOST] if study.get("tune") and tuning is None else tuning.warnings if tuning is not None else []
+    study, tuning, searched = _study(folders)
     found = group(records)
     branches, conditions, methods = branches_of(records, study)
     conditions, methods = conditions or found.conditions, methods or found.methods
@@ -172,6 +170,14 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
         tuning=tuning,
         branches=branches,
     )
+
+
+def _study(folders: Sequence[Path]) -> tuple[dict[str, Any], Tuning | None, list[str]]:
+    """Returns what the first study's file says, what it has chosen before, and warnings about that; nothing without a study."""
+    studied, study = next(((folder, each) for folder in folders if (each := study_of(folder)) is not None), (Path(), {}))
+    tuning = read_tuning(studied, study) if study.get("tune") else None
+    searched = [LOST] if study.get("tune") and tuning is None else tuning.warnings if tuning is not None else []
+    return study, tuning, searched
 
 
 def _with_outcome(spec: ReportSettings, runs: pd.DataFrame, values: pd.DataFrame) -> tuple[ReportSettings, str]:

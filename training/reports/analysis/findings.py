@@ -8,6 +8,7 @@ import pandas as pd
 from plasticity.training.reports.analysis.alongside import RELATION_COLUMNS, what_goes_with
 from plasticity.training.reports.analysis.branch_findings import BranchFindings, find_of_branches
 from plasticity.training.reports.analysis.costs import costs_of, loss_of
+from plasticity.training.reports.analysis.gains import difference_by_parent
 from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.analysis.outcomes import Cell, cell_of, run_outcome
 from plasticity.training.reports.analysis.statistics import (
@@ -16,7 +17,6 @@ from plasticity.training.reports.analysis.statistics import (
     best_methods,
     detectable_difference,
     difference,
-    difference_by_parent,
     holm,
     probability_of_improvement,
     summary,

@@ -189,17 +189,6 @@ def difference(method: pd.Series, baseline: pd.Series, *, same_structure: bool =
     return welch_difference(method, baseline)
 
 
-def difference_by_parent(remedy: pd.Series, unchanged: pd.Series) -> Difference:
-    """Returns the gain of a remedy: the paired difference over the parents that have both, which begin with one network.
-
-    Args:
-        remedy: One number a parent.
-        unchanged: The same of the network that goes on as it was.
-    """
-    shared = remedy.index.intersection(unchanged.index)
-    return paired_difference(remedy[shared], unchanged[shared], "parent")
-
-
 def probability_of_improvement(
     method: Mapping[str, ArrayLike], baseline: Mapping[str, ArrayLike], name: str = "", level: float = LEVEL
 ) -> Interval:
