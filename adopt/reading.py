@@ -229,7 +229,9 @@ class Reader:
             offsets = tuple(start for start, _ in sorted(runs, key=lambda each: each[1].copy))
             axis = 0 if isinstance(module, TRANSPOSED) else 1
             columns = UnitSlice(f"{name}.weight" if name else "weight", axis, first.units, offsets, first.span)
-            bias = None if module.bias is None else f"{name}.bias" if name else "bias"
+            # A constant activation moves what is read by the sum of its columns, unless the reader sees something else of it.
+            moved = axis == 1 and module.bias is not None and not any(run.normalised for _, run in runs)
+            bias = (f"{name}.bias" if name else "bias") if moved else None
             layer.consumers.append(Consumer(columns, bias))
 
     def _activate(self, node: fx.Node, nonlinearity: Nonlinearity, module: str = "") -> None:
@@ -281,7 +283,8 @@ class Reader:
             for source in value.sources:
                 self.layers[source].exclude(f"{name}, which normalises it, is called {self._calls[name]} times in one forward")
         made_by = name if len(value.runs) == 1 and self._calls[name] == 1 else ""
-        self._values[node] = Channels(tuple(run.altered(made_by) for run in value.runs), value.axis)
+        runs = [replace(run.altered(made_by), normalised=run.stage == POST) for run in value.runs]
+        self._values[node] = Channels(tuple(runs), value.axis)
 
     def _pool(self, node: fx.Node, name: str) -> None:
         value = self._input(node)

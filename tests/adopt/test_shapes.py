@@ -172,3 +172,31 @@ def test_a_reader_behind_a_detached_value_is_a_reader() -> None:
     found = found_in(module, vectors())
     assert [each.weight.tensor for each in found.units["a"].consumers] == ["b.weight", "c.weight"]
     require_columns_are_the_influence(module, vectors(), found)
+
+
+@pytest.mark.parametrize("behind", [nn.Linear(8, 3), nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 3))])
+def test_a_constant_activation_goes_to_the_bias_of_a_reader_that_it_moves_by_its_column(behind: nn.Module) -> None:
+    """A unit that is 2 for every input: its column at zero and 2 x its column in the bias leave all as it was."""
+    module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), behind, nn.ReLU(), nn.Linear(3, 2))
+    (consumer,) = found_in(module, vectors()).units["0"].consumers
+    if isinstance(behind, nn.Sequential):
+        assert consumer.bias is None
+        return
+    assert consumer.bias == "2.bias"
+    overwrite(module, UnitSlice("0.weight", 0, 8), 5, 0.0)
+    overwrite(module, UnitSlice("0.bias", 0, 8), 5, 2.0)
+    inputs = vectors().double()
+    expected = module(inputs)
+    assert isinstance(behind, nn.Linear)
+    behind.bias.data += 2 * consumer.weight.reach(behind.weight.detach())[:, 5]
+    overwrite(module, consumer.weight, 5, 0.0)
+    torch.testing.assert_close(module(inputs), expected, rtol=0, atol=1e-12)
+
+
+def test_a_transposed_convolution_takes_no_constant_into_its_bias() -> None:
+    """With a stride each position gets another part of the kernel."""
+    module = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.ConvTranspose1d(8, 2, 3, stride=2))
+    found = found_in(module, LINES)
+    (consumer,) = found.units["0"].consumers
+    assert (consumer.weight, consumer.bias) == (UnitSlice("2.weight", 0, 8), None)
+    require_columns_are_the_influence(module, LINES, found)
