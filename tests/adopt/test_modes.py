@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -74,3 +75,54 @@ def test_a_hook_that_changes_what_a_module_hands_on_leaves_its_units_alone() -> 
     module[1].register_forward_hook(lambda module, inputs, outputs: outputs.flip(1))
     found = find_units(module, torch.randn(6, 4), None)
     assert [each.reason for each in found.units.excluded] == ["changed by a hook on 1"]
+
+
+class Two(nn.Module):
+    """Reads two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(7, 8), nn.Linear(8, 2)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        outputs: Tensor = self.b(functional.relu(self.a(torch.cat([inputs["x"], inputs["y"]], 1))))
+        return outputs
+
+
+def test_metrics_of_samples_want_one_tensor() -> None:
+    inputs = {"x": torch.randn(20, 4), "y": torch.randn(20, 3)}
+    found = measure(Two(), inputs, ["all"], targets=torch.randn(20, 2), loss=functional.mse_loss)
+    assert "dormant_fraction" in found
+    assert "ntk_srank" not in found
+    with pytest.raises(ValueError, match=r"^gradient_cosine needs more than a module and inputs: inputs that are one tensor$"):
+        measure(Two(), inputs, ["gradient_cosine"], targets=torch.randn(20, 2), loss=functional.mse_loss)
+
+
+def test_a_loss_that_is_none_is_a_line() -> None:
+    module, inputs = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(20, 4)
+    with pytest.raises(ValueError, match=r"^targets has 19 rows and inputs 20$"):
+        measure(module, inputs, targets=torch.randn(19, 2), loss=functional.mse_loss)
+    with pytest.raises(ValueError, match=r"must return a number, the mean over examples, and not a tensor of shape \(20, 2\)$"):
+        measure(module, inputs, targets=torch.randn(20, 2), loss=lambda one, other: (one - other) ** 2)
+    with pytest.raises(ValueError, match=r"^loss= failed on outputs \(20, 2\) and targets \(20, 2\): "):
+        measure(module, inputs, targets=torch.randn(20, 2), loss=functional.nll_loss)
+
+
+class Words(nn.Module):
+    """Reads numbers of words, or of pixels."""
+
+    def __init__(self, cast: bool) -> None:
+        super().__init__()
+        self.cast, self.words, self.a, self.b = cast, nn.Embedding(10, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        read = self.words(inputs).mean(1)
+        outputs: Tensor = self.b(functional.relu(self.a(read.float() if self.cast else read)))
+        return outputs
+
+
+def test_a_probe_of_whole_numbers_and_of_a_module_that_casts() -> None:
+    inputs = torch.randint(0, 10, (40, 5))
+    assert probe(Words(False), inputs, ProbeSettings(steps=2, inputs=32))["loss"] > 0
+    with pytest.raises(ValueError, match=r"^probe: the module does not run in float64, as it has to for the targets"):
+        probe(Words(True), inputs, ProbeSettings(steps=2, inputs=32))
