@@ -176,3 +176,9 @@ def test_features_that_no_module_shows_are_refused_in_a_line() -> None:
     module = Normalised()
     with pytest.raises(ValueError, match=r"one by one: a: 8 units are left alone: read by softmax \(intervention srank acts on"):
         adopt(module, torch.optim.SGD(module.parameters(), 0.1), ["srank"], INPUTS)
+
+
+def test_a_network_of_convolutions_alone_needs_them_to_be_perturbed() -> None:
+    module = nn.Sequential(nn.Conv1d(1, 3, 2), nn.ReLU(), nn.Conv1d(3, 1, 2))
+    with pytest.raises(ValueError, match=r"^perturb_by_dormancy\.convolutions=false leaves nothing"):
+        adopt(module, torch.optim.SGD(module.parameters(), 0.1), ["perturb_by_dormancy"], torch.zeros(2, 1, 6))
