@@ -93,7 +93,7 @@ def space_of(network: Network, errors: ValueErrors | None, name: str) -> Space |
         name: A member of ``SPACES``.
     """
     spec = network.head_spec
-    second = spec.beside is not None and spec.beside.kind == "categorical"
+    second = spec.second is not None and spec.second.kind == "categorical"
     if name != VALUES or not (second or spec.kind == "categorical"):
         return OutputSpace()
     if errors is None:

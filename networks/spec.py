@@ -112,7 +112,7 @@ class HeadSpec:
         low: Value of the first atom.
         high: Value of the last atom.
         gain: Factor of the output weights' initial scale under the initialisers that have one.
-        beside: A second output of the same features, such as a value beside a policy; its columns follow the first's.
+        second: A second output of the same features, such as a value beside a policy; its columns follow the first's.
         dueling: Whether ``q`` or ``categorical`` values are made of a value and an advantage stream.
         stream_widths: Units of the hidden layers of each stream.
         noise_deviation: sigma_0 of all dense maps, those of the torso included, see ``plasticity.networks.layers.noisy``; 0 for
@@ -129,7 +129,7 @@ class HeadSpec:
     low: float = 0.0
     high: float = 0.0
     gain: float = 1.0
-    beside: "HeadSpec | None" = None
+    second: "HeadSpec | None" = None
     dueling: bool = False
     stream_widths: tuple[int, ...] = ()
     noise_deviation: float = 0.0
@@ -143,5 +143,5 @@ class HeadSpec:
     @property
     def form(self) -> str:
         """Name of the head that is built: of one that is made of others, of one that is made otherwise, or the kind."""
-        made = {"paired": self.beside is not None, "pop_art": self.pop_art, "dueling": self.dueling}
+        made = {"paired": self.second is not None, "pop_art": self.pop_art, "dueling": self.dueling}
         return next((name for name, chosen in made.items() if chosen), self.kind)

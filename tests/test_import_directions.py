@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NAME = "plasticity"
 # A room may import itself and those that stand before it, but for what a line here leaves out.
-ROOMS = ("settings", "envs", "networks", "optimizers", "interventions", "updates", "metrics", "agents", "training")
+ROOMS = ("settings", "envs", "networks", "optimizers", "interventions", "updates", "metrics", "adopt", "agents", "training")
 TYPES_OF_ENVS = ("envs.experience", "envs.stream", "envs.problem")
 LEFT_OUT = {
     "networks": ("envs",),
@@ -16,10 +16,12 @@ LEFT_OUT = {
     "interventions": ("envs",),
     "updates": ("envs",),
     "metrics": ("envs", "optimizers", "updates", "interventions"),
-    "agents": ("envs", "metrics"),
+    "adopt": ("envs",),
+    "agents": ("envs", "metrics", "adopt"),
+    "training": ("adopt",),
 }
 LET_IN = {"metrics": TYPES_OF_ENVS, "agents": TYPES_OF_ENVS}
-BARE = {*ROOMS, "seeding", "adopt"}
+BARE = {*ROOMS, "seeding"}
 
 
 def imports(path: Path) -> set[str]:

@@ -52,7 +52,7 @@ class PPO:
         policy = HeadSpec("policy" if discrete else "gaussian", actions, gain=0.01)
         value = self._coding.head("value", 1)
         if settings.shared_torso:
-            both = build_part("actor_critic", HeadSpec(policy.kind, actions, gain=0.01, beside=value))
+            both = build_part("actor_critic", HeadSpec(policy.kind, actions, gain=0.01, second=value))
             self.parts: dict[str, Updater] = {"actor_critic": both}
         else:
             self.parts = {"actor": build_part("actor", policy), "critic": build_part("critic", value)}

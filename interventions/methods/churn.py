@@ -164,14 +164,14 @@ def readout_of(network: Network, output: str, distance: str) -> tuple[Readout, D
 def _chosen(network: Network, output: str) -> tuple[HeadSpec, Readout, Readout]:
     """Returns the specification of the outputs that are compared, how to select them, and how to decode them."""
     head = network.head_spec
-    if head.beside is None:
+    if head.second is None:
         return head, lambda outputs: outputs, network.decode
     assert isinstance(network, TorsoNetwork)
     pair = network.head
     assert isinstance(pair, PairedHead)
     if output == "policy":
         return head, lambda outputs: pair.split(outputs)[0], pair.first.decode
-    return head.beside, lambda outputs: pair.split(outputs)[1], pair.second.decode
+    return head.second, lambda outputs: pair.split(outputs)[1], pair.second.decode
 
 
 @torch.no_grad()

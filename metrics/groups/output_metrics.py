@@ -41,7 +41,7 @@ def _first_outputs(view: PartView) -> Tensor | Undefined:
     network = view.part.network
     with network.evaluating():
         outputs: Tensor = network(view.inputs) if view.outputs is None else view.outputs
-    if network.head_spec.beside is None:
+    if network.head_spec.second is None:
         return outputs
     assert isinstance(network, TorsoNetwork)
     assert isinstance(network.head, PairedHead)

@@ -61,7 +61,7 @@ def value_churn(network: Network, before: Tensor, after: Tensor) -> float:
 def _heads(network: Network, before: Tensor, after: Tensor) -> list[tuple[HeadSpec, Tensor, Tensor]]:
     """Returns each head's specification, and what its outputs stand for before and after."""
     spec = network.head_spec
-    if spec.beside is None:
+    if spec.second is None:
         return [(spec, network.decode(before), network.decode(after))]
     assert isinstance(network, TorsoNetwork)
     pair = network.head
@@ -69,5 +69,5 @@ def _heads(network: Network, before: Tensor, after: Tensor) -> list[tuple[HeadSp
     (first, second), (first_after, second_after) = pair.split(before), pair.split(after)
     return [
         (spec, pair.first.decode(first), pair.first.decode(first_after)),
-        (spec.beside, pair.second.decode(second), pair.second.decode(second_after)),
+        (spec.second, pair.second.decode(second), pair.second.decode(second_after)),
     ]

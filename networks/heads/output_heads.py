@@ -93,10 +93,10 @@ class PairedHead(Head):
 
     def __init__(self, features: int, spec: HeadSpec, network: NetworkSpec) -> None:
         super().__init__(features, spec, network)
-        if spec.beside is None:
-            raise ValueError(f"head={spec.kind} is made of two; give the second as beside")
-        self.first = build_head(features, replace(spec, beside=None), network)
-        self.second = build_head(features, spec.beside, network)
+        if spec.second is None:
+            raise ValueError(f"head={spec.kind} is made of two; give the other one as second=")
+        self.first = build_head(features, replace(spec, second=None), network)
+        self.second = build_head(features, spec.second, network)
 
     def forward(self, features: Tensor, taps: Taps | None = None) -> Tensor:
         """Returns the first head's columns, then the second's."""

@@ -7,18 +7,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("settings", "envs", "networks", "optimizers", "interventions", "updates", "metrics", "agents", "training")
+PACKAGES = ("settings", "envs", "networks", "optimizers", "interventions", "updates", "metrics", "adopt", "agents", "training")
 # The update as a function is the Updater's, and its file does nothing else. Two methods ask for gradients of the agent's loss,
 # and some metrics for gradients of a copy's; none of them writes to a parameter's gradient but through the Updater's hooks.
 ALLOWED = {
     "updates/updater.py",
     "updates/update_function.py",
+    "adopt/optimizer.py",  # of a user's module, in the user's loop
     "interventions/methods/gradient_norm.py",
     "interventions/methods/sam.py",
     "metrics/measures/activity.py",
     "metrics/measures/gradients.py",
     "metrics/probe.py",
     "metrics/measures/hessian.py",
+    "metrics/measures/minibatches.py",
+    "metrics/measures/step_gain.py",
     "metrics/measures/update_signs.py",
 }
 
@@ -39,7 +42,13 @@ def test_only_the_updater_and_the_probe_go_backward() -> None:
 
 def test_only_the_updater_and_the_probe_step_an_optimizer() -> None:
     users = {file for file, call in calls() if call.endswith(".step") and "optim" in call.lower()}
-    assert users == {"updates/updater.py", "optimizers/paired_optimizer.py", "metrics/probe.py"}  # a pair steps its two
+    # A pair steps its two; the probe and the gain of some steps train copies.
+    assert users == {
+        "updates/updater.py",
+        "optimizers/paired_optimizer.py",
+        "metrics/probe.py",
+        "metrics/measures/step_gain.py",
+    }
 
 
 @pytest.mark.parametrize("name", ["train"])

@@ -453,7 +453,7 @@ def test_values_are_read_and_learned_by_hand() -> None:
 
 def test_a_value_with_a_policy_is_read_and_learned_by_hand() -> None:
     # The policy's columns 1 and -1 are to be 2 and -1: squares 1 and 0. The value's error is -(log 0.3 + 3 log 0.5) / 4.
-    head = HeadSpec("policy", 2, beside=HeadSpec("categorical", 1, bins=3, low=0.0, high=2.0))
+    head = HeadSpec("policy", 2, second=HeadSpec("categorical", 1, bins=3, low=0.0, high=2.0))
     network = part_of(MLPSpec(), head, vectors(2)).network
     coding = ValueCoding("two_hot", 3, 0.0, 2.0)
     space = space_of(network, coding.errors_over(torch.tensor([0.0, 1.0, 2.0])), "values")

@@ -65,9 +65,9 @@ CASES = {
     "two_hot": Case(MLPSpec(widths=[5]), (3,), HeadSpec("categorical", 2, bins=5, low=-1.0, high=1.0)),
     "gaussian": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("gaussian", 2)),
     "squashed_gaussian": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("squashed_gaussian", 2)),
-    "paired": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("policy", 3, gain=0.01, beside=HeadSpec("value", 1))),
-    "paired_conv": Case(TWO_CONVOLUTIONS, (2, 7, 8), HeadSpec("gaussian", 2, beside=CATEGORICAL)),
-    "paired_crelu": Case(MLPSpec(widths=[5, 4], activations=["crelu"]), (3,), HeadSpec("gaussian", 2, beside=CATEGORICAL)),
+    "paired": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("policy", 3, gain=0.01, second=HeadSpec("value", 1))),
+    "paired_conv": Case(TWO_CONVOLUTIONS, (2, 7, 8), HeadSpec("gaussian", 2, second=CATEGORICAL)),
+    "paired_crelu": Case(MLPSpec(widths=[5, 4], activations=["crelu"]), (3,), HeadSpec("gaussian", 2, second=CATEGORICAL)),
     "dueling": Case(MLPSpec(widths=[5]), (3,), HeadSpec("q", 3, dueling=True, stream_widths=(4, 3))),
     "dueling_without_hidden": Case(MLPSpec(widths=[5, 4]), (3,), HeadSpec("q", 3, dueling=True)),
     "dueling_categorical_conv": Case(

@@ -32,7 +32,7 @@ def test_every_network_maps_its_inputs(case: Any) -> None:
     outputs = network(case.inputs())
     assert outputs.shape == (6, *shape_of(case))
     assert outputs.isfinite().all()
-    whole = case.head.beside is not None or case.dtype == torch.int64
+    whole = case.head.second is not None or case.dtype == torch.int64
     values = shape_of(case) if whole else shape_of(case)[:1]
     assert network.decode(outputs).shape == (6, *values)
     for member in getattr(network, "networks", (network,)):
@@ -44,8 +44,8 @@ def shape_of(case: Any) -> tuple[int, ...]:
     columns = {"gaussian": 2, "squashed_gaussian": 2}.get(case.head.kind, 1) * case.head.outputs
     if case.dtype == torch.int64:  # one output for each token
         return (*case.input_shape, columns)
-    if case.head.beside is not None:  # both flattened, side by side
-        return (columns + case.head.beside.outputs * max(1, case.head.beside.bins),)
+    if case.head.second is not None:  # both flattened, side by side
+        return (columns + case.head.second.outputs * max(1, case.head.second.bins),)
     return (columns * case.members, case.head.bins) if case.head.kind == "categorical" else (columns * case.members,)
 
 

@@ -111,7 +111,7 @@ FACTORY = {
     "ensemble_conv_batch_norm": (ConvSpec(widths=[5], channels=[6], normalisation=["batch"]), (2, 5, 5)),
 }
 ATOMS = {"bins": 5, "low": -1.0, "high": 1.0}
-PAIR = HeadSpec("gaussian", 2, beside=HeadSpec("categorical", 1, **ATOMS))
+PAIR = HeadSpec("gaussian", 2, second=HeadSpec("categorical", 1, **ATOMS))
 HEADS = {
     "paired": (PAIR, 1),
     "dueling": (HeadSpec("q", 3, dueling=True, stream_widths=(6, 5)), 1),

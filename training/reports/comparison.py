@@ -8,21 +8,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
-from pandas.api.types import union_categoricals
 
 from plasticity.settings.naming import did_you_mean
-from plasticity.training.reports.reading.doubts import doubts, machine_of, revision_of
+from plasticity.training.reports.reading.branches import OF_A_BRANCH, Branches, branches_of
+from plasticity.training.reports.reading.doubts import doubts
 from plasticity.training.reports.reading.folders import Place, find_runs, study_of
 from plasticity.training.reports.reading.groups import MAIN, NONE, base_method, flat, group
-from plasticity.training.reports.reading.records import TWIN, Record, number_of, read_record
+from plasticity.training.reports.reading.records import Record, read_record
 from plasticity.training.reports.reading.structures import structures
+from plasticity.training.reports.reading.tables import runs_table, values_table
 from plasticity.training.reports.reading.tuning import LOST, Tuning, read_tuning
 from plasticity.training.reports.specification import Outcome, ReportSettings, report_settings
 from plasticity.training.saving.identity import LEFT_OUT
 
-_NOT_SHOWN: Final = ("seed", *LEFT_OUT)
+_NOT_SHOWN: Final = ("seed", *LEFT_OUT, *OF_A_BRANCH)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a page calls the things that it compares.
+
+    Attributes:
+        condition: Under which methods are compared.
+        method: What is compared.
+        methods: Several of them.
+        seed: What pairs have in common.
+        units: What has one outcome in a condition with a method.
+    """
+
+    condition: str = "condition"
+    method: str = "method"
+    methods: str = "methods"
+    seed: str = "seed"
+    units: str = "runs"
+
+
+_OF_BRANCHES: Final = Terms("moment", "remedy", "remedies", "parent", "parents")
 
 
 @dataclass(frozen=True)
@@ -34,7 +56,9 @@ class Comparison:
         about: A sentence or two under it, or "".
         name: Of the study or folder; seeds the generators of resampling.
         runs: One row for each run folder. The index ``run`` counts from 0. Columns: ``folder`` (str), ``condition`` (str),
-            ``method`` (str), ``seed`` (nullable int), ``state`` (``finished``, ``running``, ``stopped``, ``failed``,
+            ``method`` (str), ``seed`` (nullable int), ``moment`` (nullable int: step at which a branch begins), ``remedy`` (str:
+            of a study's branch, else ""), ``repeat`` (nullable int: of a branch), ``parent`` (str: folder of the run that it
+            begins from, else ""), ``state`` (``finished``, ``running``, ``stopped``, ``failed``,
             ``missing`` or ``unreadable``), ``step`` and ``steps`` (nullable int: reached and planned), ``cpu_seconds``
             and ``peak_memory_bytes`` (float, NaN if not known), ``revision``, ``machine``, ``capability``, ``threads`` (str, ""
             if not known), ``words`` (the line that repeats it), ``identity`` (SHA-256 of the settings, "" if not known),
@@ -51,6 +75,8 @@ class Comparison:
         notes: In sentences: what was chosen for the reader because no study says it, such as the outcome.
         config: Settings that all runs share, by flat name, values as text.
         tuning: What the study chose before, None if it did not.
+        branches: Of a study of branches, None of all else. Its moments are the conditions then, its remedies the methods, and the
+            seeds its parents; the trunks are in groups of their own, which are neither among the conditions nor the methods.
     """
 
     title: str
@@ -67,6 +93,12 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     config: dict[str, str] = field(default_factory=dict)
     tuning: Tuning | None = None
+    branches: Branches | None = None
+
+    @property
+    def terms(self) -> Terms:
+        """What the page calls the things that it compares."""
+        return Terms() if self.branches is None else _OF_BRANCHES
 
     @property
     def outcome(self) -> Outcome:
@@ -105,19 +137,20 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
         if known.method is None and place.method is not None:  # given alone, and in its study
             places[place.folder.resolve()] = place
     records = [read_record(place) for place in places.values()]
-    studied, study = next(((folder, each) for folder in folders if (each := study_of(folder)) is not None), (Path(), {}))
-    tuning = read_tuning(studied, study) if study.get("tune") else None
-    searched = [LOST] if study.get("tune") and tuning is None else tuning.warnings if tuning is not None else []
+    study, tuning, searched = _study(folders)
     found = group(records)
-    runs = _runs(records, found.conditions, found.methods).assign(structure=structures(records))
-    values = _values(records)
+    branches, conditions, methods = branches_of(records, study)
+    conditions, methods = conditions or found.conditions, methods or found.methods
+    runs = runs_table(records, conditions, methods).assign(structure=structures(records))
+    values = values_table(records)
     notes: list[str] = []
     spec = spec or report_settings(study.get("report") or {})
     if spec.outcome is None:
         spec, note = _with_outcome(spec, runs, values)
         notes.append(note)
-    methods = _ordered(runs["method"], study.get("methods"))
-    baseline = _baseline(names.get("baseline") or study.get("baseline"), methods, runs, records, notes)
+    methods = branches.remedies if branches is not None else _ordered(runs["method"], study.get("methods"))
+    unchanged = "" if branches is None else branches.unchanged
+    baseline = _baseline(names.get("baseline") or study.get("baseline") or unchanged, methods, runs, records, notes)
     settings, config = _settings(records)
     name = names.get("name") or str(study.get("name") or folders[0].resolve().name)
     return Comparison(
@@ -127,7 +160,7 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
         runs=runs,
         values=values,
         settings=settings,
-        conditions=_ordered(runs["condition"], study.get("conditions")),
+        conditions=[*branches.moments] if branches is not None else _ordered(runs["condition"], study.get("conditions")),
         methods=[baseline, *(method for method in methods if method != baseline)],
         baseline=baseline,
         spec=spec,
@@ -135,74 +168,16 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
         notes=notes,
         config=config,
         tuning=tuning,
+        branches=branches,
     )
 
 
-def _runs(records: Sequence[Record], conditions: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
-    rows = []
-    reasons = _reasons(records, conditions, methods)
-    for record, condition, method, why in zip(records, conditions, methods, reasons, strict=True):
-        known, status = record.known, record.status
-        rows.append(
-            {
-                "folder": str(record.folder),
-                "condition": condition,
-                "method": method,
-                "seed": record.seed,
-                "state": record.state,
-                "step": record.step,
-                "steps": record.steps,
-                "cpu_seconds": number_of(status.get("cpu_seconds")),
-                "peak_memory_bytes": number_of(status.get("peak_memory_bytes")),
-                "revision": revision_of(known),
-                "machine": machine_of(known, "cpu"),
-                "capability": machine_of(known, "capability"),
-                "threads": machine_of(known, "threads"),
-                "words": record.words,
-                "identity": record.identity,
-                "error": "; ".join(filter(None, [record.error, *record.remarks])),
-                "counted": not why,
-                "why_not": why,
-            }
-        )
-    runs = pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="run"))
-    return runs.astype({"seed": "Int64", "step": "Int64", "steps": "Int64", "counted": bool})
-
-
-def _reasons(records: Sequence[Record], conditions: Sequence[str], methods: Sequence[str]) -> list[str]:
-    """Returns why each run does not enter the statistics, "" if it does: of equal runs in a group one stands for all."""
-    reasons = []
-    stands: dict[tuple[str, str, str], int] = {}
-    cells = [(condition, method, record.identity) for condition, method, record in zip(conditions, methods, records, strict=True)]
-    for number in sorted(range(len(records)), key=lambda number: records[number].state != "finished"):
-        stands.setdefault(cells[number], number)
-    for number, (cell, record) in enumerate(zip(cells, records, strict=True)):
-        own = "" if record.state == "finished" else f"{record.state}: {record.error}" if record.error else record.state
-        own = own if record.place.planned else "the study does not plan it"
-        twin = bool(record.identity) and stands[cell] != number
-        reasons.append(f"{TWIN} {records[stands[cell]].folder}" if twin else own)
-    return reasons
-
-
-def _values(records: Sequence[Record]) -> pd.DataFrame:
-    """Returns all tables as one; those of the records are let go, so that memory holds the table once and a half."""
-    tables = {number: record.table for number, record in enumerate(records) if record.table is not None and len(record.table)}
-    for record in records:
-        record.table = None
-    if not tables:
-        kinds = {"run": np.int32, "step": np.int64, "task": "Int32", "name": "category", "value": np.float64}
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
-    parts = list(tables.values())
-    lengths = [len(table) for table in parts]
-    return pd.DataFrame(
-        {
-            "run": np.repeat(np.fromiter(tables, np.int32), lengths),
-            "step": np.concatenate([table["step"].to_numpy() for table in parts]),
-            "task": pd.concat([table["task"] for table in parts], ignore_index=True),
-            "name": union_categoricals([table["name"] for table in parts]),
-            "value": np.concatenate([table["value"].to_numpy() for table in parts]),
-        }
-    )
+def _study(folders: Sequence[Path]) -> tuple[dict[str, Any], Tuning | None, list[str]]:
+    """Returns what the first study's file says, what it has chosen before, and warnings about that; nothing without a study."""
+    studied, study = next(((folder, each) for folder in folders if (each := study_of(folder)) is not None), (Path(), {}))
+    tuning = read_tuning(studied, study) if study.get("tune") else None
+    searched = [LOST] if study.get("tune") and tuning is None else tuning.warnings if tuning is not None else []
+    return study, tuning, searched
 
 
 def _with_outcome(spec: ReportSettings, runs: pd.DataFrame, values: pd.DataFrame) -> tuple[ReportSettings, str]:
@@ -251,9 +226,12 @@ def _baseline(wanted: object, methods: Sequence[str], runs: pd.DataFrame, record
     plain = [
         method
         for number, method in runs["method"].items()
-        if records[int(number)].config and base_method(records[int(number)]) == NONE
+        if method in methods and records[int(number)].config and base_method(records[int(number)]) == NONE
     ]
-    chosen = NONE if NONE in methods else plain[0] if plain else methods[0]
+    branches = [
+        method for method in dict.fromkeys(plain) if runs.loc[runs["method"] == method, "moment"].notna().all()
+    ]  # as their parents do
+    chosen = NONE if NONE in methods else [*branches, *plain, *methods][0]
     if len(methods) > 1:
         notes.append(f"The others are compared with {chosen}; baseline= names another.")
     return chosen

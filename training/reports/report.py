@@ -4,10 +4,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 import pandas as pd
 
+from plasticity.training.reports.analysis.at_branch import unequal_at_branch
 from plasticity.training.reports.analysis.findings import Findings, find
 from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.analysis.outcomes import run_outcome, uneven_rows, without_outcome
@@ -16,6 +16,7 @@ from plasticity.training.reports.figures import draw
 from plasticity.training.reports.figures.default import default_figures
 from plasticity.training.reports.figures.drawing import Drawing, png_of
 from plasticity.training.reports.figures.layers import damaged_heatmaps
+from plasticity.training.reports.output.branch_tables import branch_tables
 from plasticity.training.reports.output.bundle import UNPACKED, unpack_bundle, write_bundle
 from plasticity.training.reports.output.chosen_tables import (
     chosen_table,
@@ -33,6 +34,7 @@ from plasticity.training.reports.output.writing import (
     REPORT,
     claim,
     seen_from,
+    told_runs,
     write_figure,
     write_page,
     write_report,
@@ -83,7 +85,8 @@ def make_report(comparison: Comparison, folder: Path) -> Path:
         ValueError: The folder holds something that is no report.
     """
     claim(folder)
-    comparison = replace(comparison, warnings=[*without_outcome(comparison), *uneven_rows(comparison), *comparison.warnings])
+    more = [*without_outcome(comparison), *unequal_at_branch(comparison), *uneven_rows(comparison)]
+    comparison = replace(comparison, warnings=[*more, *comparison.warnings])
     numbers = Numbers()
     found = find(comparison, numbers)
     tables = _tables(comparison, found, numbers)
@@ -92,7 +95,7 @@ def make_report(comparison: Comparison, folder: Path) -> Path:
         comparison = replace(comparison, warnings=[*comparison.warnings, *damaged_heatmaps(comparison)])
     outcomes = {outcome.name: run_outcome(comparison, outcome) for outcome in (comparison.outcome, *comparison.spec.also)}
     texts = _run_numbers(comparison, outcomes[comparison.outcome.name], numbers, folder)
-    content = Content(comparison, found, tables, drawn, _links(comparison, folder), texts, not_drawn)
+    content = Content(comparison, found, tables, drawn, told_runs(comparison, folder), texts, not_drawn)
     write_tables(tables, folder / "tables")
     write_values(comparison, folder / "data" / "values.csv.gz")
     write_runs(comparison, outcomes, folder / "data" / "runs.csv")
@@ -117,6 +120,7 @@ def _tables(comparison: Comparison, found: Findings, numbers: Numbers) -> dict[s
         loss_table(comparison, found),
         tuning_table(comparison, numbers),
         cost_table(comparison, found),
+        *branch_tables(comparison, found),
     ]
     return {table.id: table for table in made}
 
@@ -147,9 +151,3 @@ def _run_numbers(comparison: Comparison, outcomes: pd.Series, numbers: Numbers, 
         text = numbers.add(f"run/{run}", groups, int(row["counted"]), 1, value, None, "outcome of one run", seeds, digits=4)
         found[int(str(run))] = text
     return found
-
-
-def _links(comparison: Comparison, folder: Path) -> dict[int, str]:
-    """Returns the way from the page to each run, which stays right when both are moved together."""
-    ways = {run: seen_from(place, folder) for run, place in comparison.runs["folder"].items()}
-    return {int(str(run)): quote(f"{way}/") for run, way in ways.items()}

@@ -14,8 +14,19 @@ from plasticity.training.config.sweeps import sweep_with_scores
 
 REDUCTIONS: Final = ("mean", "last", "min", "max", "area")
 CLOCKS: Final = ("step", "task")
-KINDS: Final = ("curves", "final", "differences", "dose", "heatmap", "mosaic", "matrix", "series", "scatter")
-LATER: Final = ("gains", "predictors")  # of branches, which this testbed does not draw yet
+KINDS: Final = (
+    "curves",
+    "final",
+    "differences",
+    "dose",
+    "heatmap",
+    "mosaic",
+    "matrix",
+    "series",
+    "scatter",
+    "gains",
+    "predictors",
+)
 BANDS: Final = ("auto", "sd", "se", "t")
 SPREADS: Final = ("sd", "se", "ci")
 _USES: Final[dict[str, tuple[str, ...]]] = {
@@ -28,6 +39,8 @@ _USES: Final[dict[str, tuple[str, ...]]] = {
     "matrix": ("value", "at", "colours"),
     "series": ("value", "at"),
     "scatter": ("metrics", "at", "outcome"),
+    "gains": ("outcome",),
+    "predictors": ("metrics", "outcome"),
 }
 _COMMON: Final = ("id", "kind", "title", "conditions", "methods")
 _Made = TypeVar("_Made")
@@ -60,7 +73,8 @@ class Outcome(Settings):
     value: str = setting("", "Name in ``metrics.csv``, ``task/online_accuracy`` say.")
     part: list[float] = setting(
         [0.0, 1.0],
-        "First and last share of the run's steps: rows after the first and up to the last; from 0 on, step 0 too.",
+        "First and last share of the run's steps, of a branch of those that it makes: rows after the first and up to the last; "
+        "from 0 on, step 0 too.",
         low=0.0,
         high=1.0,
     )
@@ -100,7 +114,7 @@ class Figure(Settings):
     section: ClassVar[str] = "report.figures"
 
     id: str = setting("", "Name of its files.")
-    kind: str = setting("curves", "What is drawn.", choices=(*KINDS, *LATER))
+    kind: str = setting("curves", "What is drawn.", choices=KINDS)
     title: str = setting("", "What stands above it.")
     conditions: list[str] = setting([], "Conditions that are shown, empty for all.")
     methods: list[str] = setting([], "Methods that are shown, empty for all.")
@@ -120,21 +134,21 @@ class Figure(Settings):
     colours: str = setting(
         "shared", "matrix: ``shared`` for one colour scale, ``own`` for one for each panel.", choices=("shared", "own")
     )
-    metrics: list[str] = setting([], "scatter: metrics, without ``plasticity/``.")
+    metrics: list[str] = setting(
+        [], "scatter: metrics, without ``plasticity/``; predictors: those at the branch, without ``at_branch/``, empty for all."
+    )
     at: float | None = setting(
         None, "matrix, series, scatter: share of the run; None is the last of it, and for scatter the half.", low=0.0, high=1.0
     )
-    outcome: Outcome | None = setting(None, "final, differences, dose, scatter: another outcome than the report's.")
+    outcome: Outcome | None = setting(
+        None, "final, differences, dose, scatter, gains, predictors: another outcome than the report's."
+    )
     setting: str = setting(
         "", "dose: name of the setting that varies, ``interventions.l2.coefficient``."
     )  # last, as it hides the function
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind in LATER:
-            raise ValueError(
-                f"{self.section}: kind={self.kind} needs branches of runs, which reports do not read yet; leave it out"
-            )
         _require_file_name(self.section, self.id)
         if self.kind == "curves" and not self.values:
             raise ValueError(f"{self.section}.{self.id}: curves need values=[<name in metrics.csv>, ...]")

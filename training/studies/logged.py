@@ -60,7 +60,7 @@ def asked_for(settings: StudySettings) -> dict[str, str]:
     for figure in report.figures:
         for name in figure.values:
             found.setdefault(name, f"report.figures.{figure.id}.values")
-        for name in figure.metrics:
+        for name in figure.metrics if figure.kind != "predictors" else ():  # those are of the networks that branches begin from
             found.setdefault(f"plasticity/{name}", f"report.figures.{figure.id}.metrics")
     return found
 

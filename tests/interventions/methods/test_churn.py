@@ -23,7 +23,7 @@ class Inputs(NamedTuple):
 
 
 ATOMS: dict[str, Any] = {"bins": 5, "low": -1.0, "high": 1.0}
-PAIR = HeadSpec("policy", 3, beside=HeadSpec("categorical", 1, **ATOMS))
+PAIR = HeadSpec("policy", 3, second=HeadSpec("categorical", 1, **ATOMS))
 
 
 def entropy(new: Tensor, old: Tensor) -> Tensor:

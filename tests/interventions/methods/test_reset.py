@@ -229,7 +229,7 @@ def test_a_head_set_to_zero_as_in_continual_imagenet(optimizer_state: str) -> No
     ("head", "zero", "other"),
     [
         (
-            HeadSpec("gaussian", 2, beside=HeadSpec("value", 1)),
+            HeadSpec("gaussian", 2, second=HeadSpec("value", 1)),
             ["first.linear.weight", "second.linear.bias"],
             "first.log_deviation",
         ),

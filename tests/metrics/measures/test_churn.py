@@ -41,7 +41,7 @@ def test_by_hand() -> None:
         (HeadSpec("gaussian", 1), None, 4 / 4, None),
         (HeadSpec("squashed_gaussian", 1), None, 4 / 4, None),
         (HeadSpec("regression", 2), None, None, 3 / 8),
-        (HeadSpec("policy", 1, beside=HeadSpec("value", 1)), None, None, 1 / 4),
+        (HeadSpec("policy", 1, second=HeadSpec("value", 1)), None, None, 1 / 4),
     ],
 )
 def test_what_each_kind_of_output_has(head: HeadSpec, flips: float | None, means: float | None, values: float | None) -> None:

@@ -105,7 +105,7 @@ def test_metrics_of_a_classifier_equal_its_outputs() -> None:
 
 @pytest.mark.parametrize(
     ("head", "columns"),
-    [(HeadSpec("policy", 3, beside=HeadSpec("value", 1)), 3), (HeadSpec("categorical", 2, bins=5, low=0.0, high=1.0), 5)],
+    [(HeadSpec("policy", 3, second=HeadSpec("value", 1)), 3), (HeadSpec("categorical", 2, bins=5, low=0.0, high=1.0), 5)],
 )
 def test_entropy_of_each_categorical(head: HeadSpec, columns: int) -> None:
     view = seen(head, gaussian(40, 3))

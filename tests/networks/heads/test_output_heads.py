@@ -45,7 +45,7 @@ def test_a_squashed_gaussian_has_a_deviation_for_every_input() -> None:
 
 
 def test_two_heads_lie_side_by_side() -> None:
-    head = build_head(4, HeadSpec("policy", 3, beside=CATEGORICAL), MLPSpec())
+    head = build_head(4, HeadSpec("policy", 3, second=CATEGORICAL), MLPSpec())
     assert isinstance(head, PairedHead)
     features = torch.randn(5, 4)
     outputs = head(features)
@@ -60,8 +60,8 @@ def test_two_heads_lie_side_by_side() -> None:
 @pytest.mark.parametrize("second", ["value", "categorical"])
 def test_split_gives_back_what_every_pair_joined(first: str, second: str) -> None:
     bins = {"bins": 3, "low": 0.0, "high": 1.0}
-    beside = HeadSpec(second, 2, **(bins if second == "categorical" else {}))
-    head = build_head(4, HeadSpec(first, 3, **(bins if first == "categorical" else {}), beside=beside), MLPSpec())
+    other = HeadSpec(second, 2, **(bins if second == "categorical" else {}))
+    head = build_head(4, HeadSpec(first, 3, **(bins if first == "categorical" else {}), second=other), MLPSpec())
     assert isinstance(head, PairedHead)
     features = torch.randn(5, 4)
     one, two = head.split(head(features))
@@ -71,7 +71,7 @@ def test_split_gives_back_what_every_pair_joined(first: str, second: str) -> Non
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_gain_of_each_head_scales_its_own_map(seed: int) -> None:
-    head = HeadSpec("policy", 3, gain=0.01, beside=HeadSpec("value", 1, gain=2.0))
+    head = HeadSpec("policy", 3, gain=0.01, second=HeadSpec("value", 1, gain=2.0))
     network = build_network(MLPSpec(widths=[16], initialiser="orthogonal"), (2,), torch.float32, head, seed)
     policy, value = network.tensor("head.first.linear.weight"), network.tensor("head.second.linear.weight")
     # Rows of an orthogonal matrix times the gain.
@@ -80,7 +80,7 @@ def test_the_gain_of_each_head_scales_its_own_map(seed: int) -> None:
 
 
 def test_both_heads_read_every_last_hidden_unit_and_no_other_layer() -> None:
-    network = network_of(HeadSpec("policy", 3, beside=CATEGORICAL), widths=[4, 5])
+    network = network_of(HeadSpec("policy", 3, second=CATEGORICAL), widths=[4, 5])
     first, last = network.units.layers
     assert [reader.weight.tensor for reader in first.consumers] == ["torso.layers.dense_2.linear.weight"]
     assert [(reader.weight.tensor, reader.bias) for reader in last.consumers] == [
@@ -90,7 +90,7 @@ def test_both_heads_read_every_last_hidden_unit_and_no_other_layer() -> None:
 
 
 def test_a_third_head_is_read_as_well() -> None:
-    nested = HeadSpec("policy", 3, beside=HeadSpec("value", 1, beside=HeadSpec("value", 2)))
+    nested = HeadSpec("policy", 3, second=HeadSpec("value", 1, second=HeadSpec("value", 2)))
     network = network_of(nested)
     assert network(torch.randn(5, 2)).shape == (5, 6)
     assert len(network.units.layers[-1].consumers) == 3

@@ -108,15 +108,15 @@ def test_a_part_of_a_network() -> None:
     assert len(pop_art_heads(ensemble)) == 2
     assert pop_art_heads(build_network(MLPSpec(), (4,), torch.float32, HeadSpec("q", 3), 0)) == []
     assert [consumer.weight.tensor for consumer in network.units.layers[-1].consumers] == ["head.linear.weight"]
-    pair = build_head(6, HeadSpec("policy", 2, beside=HeadSpec("value", 1, pop_art=True)), MLPSpec())
+    pair = build_head(6, HeadSpec("policy", 2, second=HeadSpec("value", 1, pop_art=True)), MLPSpec())
     assert [type(head) for head in pop_art_heads(pair)] == [PopArtHead]
     assert pair(torch.zeros(3, 6)).shape == (3, 3)
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_a_head_drawn_anew_keeps_its_moments(beside: bool) -> None:
+@pytest.mark.parametrize("second", [False, True])
+def test_a_head_drawn_anew_keeps_its_moments(second: bool) -> None:
     value = HeadSpec("value", 1, pop_art=True)
-    spec = HeadSpec("gaussian", 2, beside=value) if beside else value
+    spec = HeadSpec("gaussian", 2, second=value) if second else value
     network = build_network(MLPSpec(widths=[6]), (4,), torch.float32, spec, 0)
     own = {name for name, _ in network.named_parameters() if name.startswith("head")}
     assert set(network.blocks[-1].parameters) == own

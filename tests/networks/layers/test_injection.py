@@ -18,7 +18,7 @@ from plasticity.networks.torsos.residual import BroSpec, SimbaSpec
 from plasticity.networks.torsos.resnet import ResNetSpec
 
 ATOMS: dict[str, Any] = {"bins": 5, "low": -1.0, "high": 1.0}
-PAIR = HeadSpec("gaussian", 2, beside=HeadSpec("categorical", 1, **ATOMS))
+PAIR = HeadSpec("gaussian", 2, second=HeadSpec("categorical", 1, **ATOMS))
 RAINBOW = HeadSpec("categorical", 3, **ATOMS, dueling=True, stream_widths=(5,), noise_deviation=0.5)
 CREDIT = ConvSpec(widths=[6, 5], channels=[4], activations=["crelu"], normalisation=["batch"])
 RESNET = ResNetSpec(widths=[], channels=[4, 6], residual_blocks=1, normalisation=["batch"])

@@ -13,7 +13,7 @@ from scipy import stats
 from plasticity.training.reports.analysis.findings import find
 from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.comparison import read_comparison
-from plasticity.training.reports.reading.records import lost_rows, read_table
+from plasticity.training.reports.reading.scalars import lost_rows, read_table
 from plasticity.training.reports.specification import report_settings
 
 OUTCOMES = {"none": (0.80, 0.82, 0.84), "redo": (0.83, 0.84, 0.88)}

@@ -24,7 +24,8 @@ def comparison_of(studies: list[dict[str, dict[int, float]]]) -> Comparison:
         for seed, value in runs.items()
     ]
     runs = pd.DataFrame(rows, columns=["condition", "method", "seed", "value"]).astype({"seed": "Int64"})
-    runs = runs.assign(steps=1, step=1, why_not="", structure="", counted=True).astype({"steps": "Int64", "step": "Int64"})
+    runs = runs.assign(steps=1, step=1, moment=pd.NA, why_not="", structure="", counted=True)
+    runs = runs.astype(dict.fromkeys(("steps", "step", "moment"), "Int64"))
     values = pd.DataFrame(
         {"run": np.arange(len(rows), dtype=np.int32), "step": 1, "task": pd.array([pd.NA] * len(rows), "Int32"),
          "name": pd.Categorical(["x"] * len(rows)), "value": runs.pop("value")},

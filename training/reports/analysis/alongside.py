@@ -13,6 +13,7 @@ from plasticity.training.reports.analysis.statistics import FEWEST
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.specification import Outcome
 
+RELATION_COLUMNS: Final = ["condition", "metric", "n", "groups", "within", "p", "between"]
 # Of a metric that was measured several times at each moment; see ``metrics.repeats``. They tell what their mean is worth, and as
 # metrics of their own would cost the others their significance.
 _REPEAT: Final = re.compile(r"_repeat_\d+$")
@@ -69,7 +70,7 @@ def what_goes_with(
             numbers.add(f"{id}/p/{place}", groups, n, len(runs), ps[metric], None, formula, seeds, 2)
             numbers.add(f"{id}/between/{place}", groups, between.n, between.n, between.value, None, between.formula, seeds, 2)
             rows.append((condition, metric, n, between.n, within[metric].value, ps[metric], between.value))
-    found = pd.DataFrame(rows, columns=["condition", "metric", "n", "groups", "within", "p", "between"])
+    found = pd.DataFrame(rows, columns=RELATION_COLUMNS)
     order = {condition: place for place, condition in enumerate(comparison.conditions)}
     found = found.sort_values("p", kind="stable")
     return found.sort_values("condition", kind="stable", ignore_index=True, key=lambda column: column.map(order))

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from plasticity.training.reports.analysis.alongside import what_goes_with
+from plasticity.training.reports.analysis.alongside import RELATION_COLUMNS, what_goes_with
+from plasticity.training.reports.analysis.branch_findings import BranchFindings, find_of_branches
 from plasticity.training.reports.analysis.costs import costs_of, loss_of
+from plasticity.training.reports.analysis.gains import difference_by_parent
 from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.analysis.outcomes import Cell, cell_of, run_outcome
 from plasticity.training.reports.analysis.statistics import (
@@ -37,6 +39,7 @@ class Findings:
             known), steps_per_second, megabytes.
         relations: condition, metric, n, groups, within, p, between: texts and numbers of what goes with the outcome.
         loss: condition, method, and texts of level, trend and, where it was measured, relative to fresh.
+        branches: Of a study of branches, None of all else.
     """
 
     answers: list[str]
@@ -46,26 +49,34 @@ class Findings:
     costs: pd.DataFrame
     relations: pd.DataFrame
     loss: pd.DataFrame
+    branches: BranchFindings | None = None
 
 
 def find(comparison: Comparison, numbers: Numbers) -> Findings:
     """Finds the answer, and writes down its numbers."""
     outcomes = [comparison.outcome, *comparison.spec.also]
     cells = {outcome.name: cells_of(comparison, outcome) for outcome in outcomes}
-    main, bold = _main(comparison, outcomes, cells, numbers)
+    main_cells = cells[comparison.outcome.name]
+    branches = find_of_branches(comparison, main_cells, numbers)
+    ranked = comparison.conditions if branches is None else branches.ranked
+    main, bold = _main(comparison, outcomes, cells, numbers, ranked)
     found = {
         condition: differences_of(comparison, condition, cells[comparison.outcome.name]) for condition in comparison.conditions
     }
-    main_cells = cells[comparison.outcome.name]
     rows = [row for place in found for row in _difference_rows(comparison, place, found[place], main_cells, numbers)]
     return Findings(
-        [_answer(comparison, condition, found[condition], main_cells, numbers) for condition in comparison.conditions],
+        [
+            *([] if branches is None else branches.needs),
+            *(_answer(comparison, condition, found[condition], main_cells, numbers) for condition in ranked),
+            *([] if branches is None else branches.predicted),
+        ],
         main,
         bold,
         pd.DataFrame(rows, columns=_DIFFERENCE_COLUMNS),
         costs_of(comparison, numbers),
-        what_goes_with(comparison, numbers),
+        what_goes_with(comparison, numbers) if branches is None else pd.DataFrame(columns=RELATION_COLUMNS),
         loss_of(comparison, numbers),
+        branches,
     )
 
 
@@ -90,11 +101,16 @@ def differences_of(comparison: Comparison, condition: str, cells: dict[tuple[str
     if baseline is None or baseline.n == 0:
         return {}
     plain = structure_of(comparison, baseline)
-    found = {}
+    found: dict[str, Difference] = {}
     for method in comparison.methods:
         cell = cells.get((condition, method))
         if method != comparison.baseline and cell is not None and cell.n:
-            found[method] = difference(cell.values, baseline.values, same_structure=structure_of(comparison, cell) == plain)
+            if comparison.branches is not None:
+                gain = difference_by_parent(cell.values, baseline.values)
+                found |= {method: gain} if gain.interval.n else {}
+                continue
+            same = structure_of(comparison, cell) == plain
+            found[method] = difference(cell.values, baseline.values, same_structure=same)
     return holm(found)
 
 
@@ -108,14 +124,18 @@ def structure_of(comparison: Comparison, cell: Cell) -> tuple[str, ...]:
 
 
 def _main(
-    comparison: Comparison, outcomes: list[Outcome], cells: dict[str, dict[tuple[str, str], Cell]], numbers: Numbers
+    comparison: Comparison,
+    outcomes: list[Outcome],
+    cells: dict[str, dict[tuple[str, str], Cell]],
+    numbers: Numbers,
+    ranked: list[str],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     first = cells[outcomes[0].name]
     rows = [
         {"condition": condition, "method": method, "n": cell.n, "N": cell.started} for (condition, method), cell in first.items()
     ]
     bold = [{"condition": row["condition"], "method": row["method"]} for row in rows]
-    best = {outcome.name: _best(comparison, outcome, cells[outcome.name]) for outcome in outcomes}
+    best = {outcome.name: _best(comparison, outcome, cells[outcome.name], ranked) for outcome in outcomes}
     for row, strong in zip(rows, bold, strict=True):
         key = (str(row["condition"]), str(row["method"]))
         for place, outcome in enumerate(outcomes):
@@ -130,9 +150,11 @@ def _main(
     return pd.DataFrame(rows, columns=columns), pd.DataFrame(bold, columns=[name for name in columns if name not in ("n", "N")])
 
 
-def _best(comparison: Comparison, outcome: Outcome, cells: dict[tuple[str, str], Cell]) -> set[tuple[str, str]]:
+def _best(
+    comparison: Comparison, outcome: Outcome, cells: dict[tuple[str, str], Cell], ranked: list[str]
+) -> set[tuple[str, str]]:
     found = set()
-    for condition in comparison.conditions:
+    for condition in ranked:
         there = {method: cell for (place, method), cell in cells.items() if place == condition}
         if len(there) > 1:  # of one method there is no best
             values = {method: cell.values for method, cell in there.items()}
@@ -233,7 +255,7 @@ def _told(
     id = f"difference/{condition}/{method}/{comparison.baseline}"
     started = min(cell.started, base.started)
     text = numbers.add_interval(id, groups, each.shown, started, _seeds_of(each, cell, base))
-    return f"{text} ({'paired by seed' if each.paired else 'not paired'}, n = {each.shown.n} of {started})"
+    return f"{text} ({f'paired by {comparison.terms.seed}' if each.paired else 'not paired'}, n = {each.shown.n} of {started})"
 
 
 def _undecided(
@@ -244,7 +266,7 @@ def _undecided(
     n, error = found[largest].interval.n, found[largest].interval.error
     said = f"In {comparison.outcome.name}, no method is shown to differ from {comparison.baseline}"
     if all(each.interval.value == 0 and each.interval.error == 0 for each in found.values()):
-        return f"{said}: all runs of a seed have the same outcome."
+        return f"{said}: all runs of a {comparison.terms.seed} have the same outcome."
     said += f"; the largest difference is that of {largest}, {told}."
     if n < FEWEST:
         return f"{said} Fewer than {FEWEST} runs have no interval."

@@ -24,12 +24,12 @@ _places: dict[int, tuple["weakref.ref[pd.DataFrame]", NDArray[np.intp], NDArray[
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one method in one condition.
+    """The runs of one method in one condition; of branches that differ in random numbers alone, the mean of each parent.
 
     Attributes:
-        values: Outcome by seed, of the runs that count and have one.
-        runs: Run of each, by seed.
-        started: Runs that were started or planned; runs that are the same count once.
+        values: Outcome by seed, of the runs that count and have one; of a parent, if all its repeats do.
+        runs: Run of each, by seed; the first of a parent's.
+        started: Runs, or parents, that were started or planned; runs that are the same count once.
     """
 
     values: pd.Series
@@ -55,11 +55,12 @@ class Cell:
 def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
     """Returns the one number of each run, NaN of one without finite rows in the part; of runs that did not finish too.
 
-    Rows of which the step is after the first share of the planned steps and up to the last enter, with ``part`` from 0 on that of
+    Rows of which the step is after the first share of the planned steps (of a branch, of those that it makes itself) and up to
+    the last enter, with ``part`` from 0 on that of
     step 0 too, so that what is measured at a moment and what is reached after it share no row. NaN rows, which say that a value
     could not be computed, do not enter; an infinite one makes the outcome infinite.
     """
-    rows = _rows(comparison, outcome.value)
+    rows = rows_of(comparison, outcome.value)
     inside = _inside(comparison, rows, outcome.part)
     if outcome.by == "task":
         inside = inside[inside["task"].notna()].groupby(["run", "task"], as_index=False)["value"].mean()
@@ -75,10 +76,21 @@ def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
 
 def _inside(comparison: Comparison, rows: pd.DataFrame, part: Sequence[float]) -> pd.DataFrame:
     """Returns the rows of which the step is after the first share of the planned steps, or 0, and up to the last."""
-    steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
-    share = rows["step"].to_numpy() / np.maximum(steps, 1)[rows["run"].to_numpy()]
-    first, last = part
+    share, (first, last) = shares(comparison, rows), part
     return rows[((share > first) | (first == 0)) & (share <= last)]
+
+
+def shares(comparison: Comparison, rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Returns for each row the share of its run's planned steps that was done by then; 0 is where a branch begins."""
+    steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
+    begins, runs = first_steps(comparison).to_numpy(float), rows["run"].to_numpy()
+    found: NDArray[np.float64] = (rows["step"].to_numpy() - begins[runs]) / np.maximum(steps - begins, 1)[runs]
+    return found
+
+
+def first_steps(comparison: Comparison) -> pd.Series:
+    """Returns the step at which each run begins: 0, or that of its branch."""
+    return comparison.runs["moment"].fillna(0).astype(int)
 
 
 def _bounds(comparison: Comparison, normalise: Normalise) -> tuple[pd.Series, pd.Series]:
@@ -131,15 +143,23 @@ def uneven_rows(comparison: Comparison) -> list[str]:
 def cell_of(comparison: Comparison, outcomes: pd.Series, condition: str, method: str) -> Cell:
     """Returns one cell; an outcome that is not finite counts as one that was not reached."""
     rows = comparison.cell(condition, method, counted=False)
-    started = int((~rows["why_not"].str.startswith(TWIN)).sum())
-    rows = rows[rows["counted"]]
-    known = outcomes[rows.index].astype(float)
-    rows = rows[np.isfinite(known.to_numpy())].sort_values("seed")
+    rows = rows[~rows["why_not"].str.startswith(TWIN)]
+    known = rows["counted"] & np.isfinite(outcomes[rows.index].astype(float))
+    if not rows["moment"].notna().any():
+        return _cell(rows[known], outcomes, len(rows))
+    lost = rows.loc[~known, "seed"]  # gains are of the same repeats, so that a mean over some of them would be another number
+    cell = _cell(rows[known & ~rows["seed"].isin(lost)], outcomes, rows["seed"].nunique())
+    return Cell(cell.values.groupby(level=0).mean(), cell.runs.groupby(level=0).first(), cell.started)
+
+
+def _cell(rows: pd.DataFrame, outcomes: pd.Series, started: int) -> Cell:
+    rows = rows.sort_values("seed", kind="stable")
     seeds = pd.Index(rows["seed"].fillna(-1).astype(int), name="seed")
     return Cell(pd.Series(outcomes[rows.index].to_numpy(float), seeds), pd.Series(rows.index, seeds), started)
 
 
-def _rows(comparison: Comparison, name: str) -> pd.DataFrame:
+def rows_of(comparison: Comparison, name: str) -> pd.DataFrame:
+    """Returns the rows of a value in all runs, less those that are NaN."""
     rows = _named(comparison.values, name)
     return rows[rows["value"].notna()]
 
@@ -210,7 +230,8 @@ def binned(
     if not len(x):
         return pd.DataFrame(index=pd.Index([], name="run"), dtype=float)
     if (bins or MOST_BINS) < len(distinct):
-        start = min(0, int(distinct[0])) if part[0] == 0 else int(distinct[0])
+        begin = 0 if by == "task" else int(first_steps(comparison)[rows["run"].unique()].min())
+        start = min(begin, int(distinct[0])) if part[0] == 0 else int(distinct[0])
         edges = np.linspace(start, int(distinct[-1]), (bins or MOST_BINS) + 1)
         ends = edges[1:]
     else:
@@ -221,6 +242,20 @@ def binned(
     if window > 1:
         table = table.T.rolling(window, min_periods=1).mean().T.where(table.notna())
     return table
+
+
+def of_parents(comparison: Comparison, table: pd.DataFrame) -> pd.DataFrame:
+    """Returns curves of one group with those that branch from one parent averaged, at the first of them; others as they are.
+
+    Args:
+        comparison: The runs.
+        table: What ``binned`` returned.
+    """
+    runs = comparison.runs.loc[table.index]
+    if not runs["moment"].notna().any() or not runs["seed"].duplicated().any():
+        return table
+    first = table.index.to_series().groupby(runs["seed"]).transform("first")
+    return table.groupby(first).mean().rename_axis("run")
 
 
 def over_seeds(table: pd.DataFrame, runs: pd.Index, band: str = "auto") -> pd.DataFrame:

@@ -142,12 +142,13 @@ def summary(values: ArrayLike, strata: Sequence[object] | None = None, name: str
     return t_interval(x) if len(x) < MANY else bootstrap_iqm(x, strata, name)
 
 
-def paired_difference(method: ArrayLike, baseline: ArrayLike) -> Difference:
+def paired_difference(method: ArrayLike, baseline: ArrayLike, unit: str = "seed") -> Difference:
     """Returns the t interval of the differences of pairs.
 
     Args:
         method: One number a seed.
         baseline: The other method's, of the same seeds in the same order.
+        unit: What pairs have in common, for the formula.
 
     Raises:
         ValueError: If they are not equally many.
@@ -156,7 +157,7 @@ def paired_difference(method: ArrayLike, baseline: ArrayLike) -> Difference:
     if len(x) != len(y):
         raise ValueError(f"{len(x)} and {len(y)} values are no pairs")
     found = t_interval(x - y)
-    return Difference(replace(found, formula=f"paired differences by seed: {found.formula}"), correlation(x, y), paired=True)
+    return Difference(replace(found, formula=f"paired differences by {unit}: {found.formula}"), correlation(x, y), paired=True)
 
 
 def welch_difference(method: ArrayLike, baseline: ArrayLike, level: float = LEVEL) -> Difference:

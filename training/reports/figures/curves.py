@@ -7,9 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from plasticity.training.reports.analysis.numbers import Numbers
-from plasticity.training.reports.analysis.outcomes import binned, over_seeds
+from plasticity.training.reports.analysis.outcomes import binned, of_parents, over_seeds
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing, Sheet, Style, joined, shown, styles
+from plasticity.training.reports.figures.trunks import STYLE, trunk_curves, trunk_panels
+from plasticity.training.reports.reading.branches import TRUNK
 from plasticity.training.reports.specification import Figure
 
 _BANDS: Final = {
@@ -20,27 +22,27 @@ _BANDS: Final = {
 }
 _FEWEST: Final = 3  # runs of a band
 _MOST_MARKED: Final = 30  # bins up to which every one has a marker
+_OF_TRUNKS: Final = (
+    " Grey: the trunks that the branches begin from, whole in a panel of their own with the moments as dotted lines, and under "
+    "the branches as far back as two branches are long; these and all branches stand at their own steps."
+)
 _COLUMNS: Final = ["value", "condition", "method", "x", "mean", "low", "high", "n"]
 
 
 def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
-    """Draws one panel for each value and condition.
+    """Draws one panel for each value and condition; of branches also one for the whole trunks.
 
     Raises:
         ValueError: No run that counts has such values.
     """
     conditions = shown("condition", figure.conditions, comparison.conditions)
     methods = shown("method", figure.methods, comparison.methods)
-    runs = {(condition, method): comparison.cell(condition, method).index for condition in conditions for method in methods}
-    tables = {
-        (name, *cell): binned(comparison, name, figure.by, figure.bins, figure.window, mine, figure.part)
-        for name in figure.values
-        for cell, mine in runs.items()
-    }
-    names = [name for name in figure.values if any(len(tables[name, *cell]) for cell in runs)]
+    tables, trunks = _tables(comparison, figure, conditions, methods), trunk_panels(comparison, conditions)
+    names = [name for name in figure.values if any(len(table) for key, table in tables.items() if key[0] == name)]
     if not names:
         raise ValueError(f"no run has rows of {joined(figure.values)} by {figure.by}")
-    style = styles(comparison.methods)
+    style = styles(comparison.methods) | ({TRUNK: STYLE} if trunks else {})
+    methods, conditions = [*methods, *([TRUNK] if trunks else [])], [*trunks, *conditions]
     places = [(name, condition) for name in names for condition in conditions]
     one = len(conditions) == 1
     sheet = Sheet(
@@ -50,12 +52,30 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     )
     rows, alts = [], []
     for axes, (name, condition) in zip(sheet.axes, places, strict=True):
-        curves = {method: tables[name, condition, method] for method in methods}
+        curves = {method: tables[name, condition, method] for method in methods if (name, condition, method) in tables}
         rows += _panel(axes, figure, curves, name, condition, style)
+        for step in trunks.get(condition, []) if figure.by == "step" else ():
+            axes.axvline(step, color="0.35", linewidth=0.8, linestyle=(0, (1.2, 1.2)))
         alts.append(_alt(figure, name, condition, rows, numbers))
     _same_heights(sheet.axes, len(conditions))
     data = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=_COLUMNS)
-    return Drawing(sheet.figure, sheet.panels(alts), data, _caption(figure, data), {method: style[method] for method in methods})
+    caption = _caption(figure, data, comparison.terms.units) + (_OF_TRUNKS if trunks else "")
+    return Drawing(sheet.figure, sheet.panels(alts), data, caption, {method: style[method] for method in methods})
+
+
+def _tables(
+    comparison: Comparison, figure: Figure, conditions: list[str], methods: list[str]
+) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """Returns the curves of all runs, or parents, by value, panel, and method or ``trunk``."""
+    found = {}
+    for name in figure.values:
+        for condition, method in ((condition, method) for condition in conditions for method in methods):
+            runs = comparison.cell(condition, method).index
+            table = binned(comparison, name, figure.by, figure.bins, figure.window, runs, figure.part)
+            found[name, condition, method] = of_parents(comparison, table)
+        trunks = trunk_curves(comparison, figure, name, conditions)
+        found |= {(name, panel, TRUNK): table for panel, table in trunks.items()}
+    return found
 
 
 def _panel(
@@ -115,13 +135,17 @@ def _alt(figure: Figure, name: str, condition: str, rows: list[pd.DataFrame], nu
     return f"Curves of {name} by {figure.by}, {condition}: {'; '.join(told) if told else 'no values'}."
 
 
-def _caption(figure: Figure, data: pd.DataFrame) -> str:
+def _caption(figure: Figure, data: pd.DataFrame, units: str) -> str:
     n = data["n"].max() if len(data) else 0
     least = data.groupby(["value", "condition", "method"])["n"].max().min() if len(data) else 0
     runs = f"{int(n)}" if n == least else f"{int(least)} to {int(n)}"
     window = f" Running mean over {figure.window} bins." if figure.window > 1 else ""
-    band = f"bands are pointwise: {_BANDS[figure.band]}" if n >= _FEWEST else "no band below 3 runs; thin lines are single runs"
+    band = (
+        f"bands are pointwise: {_BANDS[figure.band]}"
+        if n >= _FEWEST
+        else f"no band below 3 {units}; thin lines are single {units}"
+    )
     fewer = data["n"].gt(0) & data["n"].lt(data.groupby(["value", "condition", "method"])["n"].transform("max"))
-    some = " Where not all runs have a value the mean is over those that do; the CSV says how many." if fewer.any() else ""
-    told = f"Mean over {runs} runs of what is binned for each run first; {band}. A gap has no values and is not filled."
+    some = f" Where not all {units} have a value the mean is over those that do; the CSV says how many." if fewer.any() else ""
+    told = f"Mean over {runs} {units} of what is binned for each run first; {band}. A gap has no values and is not filled."
     return f"{told}{some}{window}"

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from plasticity.training.reports.analysis.at_branch import AT_BRANCH
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.layers import FIRING
 from plasticity.training.reports.figures.matrix import matrix_names
@@ -13,10 +14,18 @@ _FEWEST_DOSES: Final = 3
 
 
 def default_figures(comparison: Comparison) -> list[Figure]:
-    """Returns curves, differences, final values, dose responses, firing rates, matrices and what goes with the outcome."""
+    """Returns curves, differences, final values, dose responses, firing rates, matrices and what goes with the outcome.
+
+    Of a study of branches they are curves, gains, final values and what predicts the gains.
+    """
     outcome = comparison.outcome
     names = [str(name) for name in comparison.values["name"].cat.categories]
     found = [Figure(id="outcome", kind="curves", title=outcome.value, values=[outcome.value], by=outcome.by)]
+    if comparison.branches is not None:
+        found += [Figure(id="gains", kind="gains", title=f"Gains over {comparison.baseline}")]
+        found += [Figure(id="final", kind="final", title="Outcome of every parent")]
+        measured = any(name.startswith(AT_BRANCH) for name in names)
+        return found + ([Figure(id="predictors", kind="predictors", title="What predicts the gains")] if measured else [])
     signs = [f"plasticity/{name}" for name in _SIGNS if f"plasticity/{name}" in names]
     found += [Figure(id=name.rpartition("/")[2], kind="curves", title=name, values=[name]) for name in signs]
     if len(comparison.methods) > 1:

@@ -3,15 +3,14 @@
 import dataclasses
 import json
 import os
-import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from plasticity.training.reports.comparison import Comparison
+from plasticity.training.reports.output.moved import Moved
 from plasticity.training.reports.specification import ReportSettings, report_settings
-from plasticity.training.saving.run_folder import CONFIG
 
 CONTENTS: Final = "bundle.json"
 UNPACKED: Final = "bundle"  # folder in a report for the runs of the bundle that it was made from
@@ -39,11 +38,12 @@ def write_bundle(path: Path, folders: Sequence[Path], comparison: Comparison, re
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as file:
             _put(file, CONTENTS, json.dumps(_contents(comparison, len(folders)), indent=1).encode())
-            for number, folder in enumerate(folders):
-                root = f"{_RUNS}/{number}_{folder.resolve().name}"
+            roots = {folder: f"{_RUNS}/{number}_{folder.resolve().name}" for number, folder in enumerate(folders)}
+            moved = Moved(roots)
+            for folder, root in roots.items():
                 for found in _packed(folder):
-                    within = found.relative_to(folder).as_posix()
-                    _put(file, f"{root}/{within}", _without_place(found) if found.name == CONFIG else found)
+                    inside_root = Path(root) / found.relative_to(folder)
+                    _put(file, inside_root.as_posix(), moved.content(found, inside_root.parent.as_posix()))
                 for place, row in states.items():
                     inside = place.is_relative_to(folder.resolve()) and place.is_dir() and not (place / "status.json").exists()
                     if inside and row["state"] in _KNOWN_STATES:
@@ -100,11 +100,6 @@ def _contents(comparison: Comparison, folders: int) -> dict[str, Any]:
 def _status(row: dict[str, Any]) -> dict[str, Any]:
     whole = {name: None if row[name] is None or row[name] != row[name] else int(row[name]) for name in ("step", "steps")}
     return {"state": row["state"], **whole, "error": row["error"] or None}
-
-
-def _without_place(config: Path) -> bytes:
-    """Returns a run's ``config.yaml`` without the folder that the run had on its machine."""
-    return re.sub(rb"(?m)^run_dir: .*$", b"run_dir: .", config.read_bytes(), count=1)
 
 
 def _packed(folder: Path) -> Iterator[Path]:

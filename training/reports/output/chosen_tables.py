@@ -28,25 +28,33 @@ def main_table(comparison: Comparison, found: Findings) -> Table:
         if published:
             texts.append(_published(published.get((row["condition"], row["method"]))))
         rows.append([str(text) for text in texts])
-    columns = [*(["condition"] if several else []), "method", "runs", *outcomes, *(["published"] if published else [])]
+    terms = comparison.terms
+    columns = [
+        *([terms.condition] if several else []),
+        terms.method,
+        terms.units,
+        *outcomes,
+        *(["published"] if published else []),
+    ]
     formulas = "below 10 runs the mean with a 95 % Student's t interval, from 10 on the interquartile mean with a bootstrap"
     note = (
-        f"In brackets: {formulas}; none below 3 runs. Runs: those that finished and have an outcome, of those that were started. "
-        "Bold: no other method is shown to be better (Holm-adjusted interval of the difference from the best holds 0, all runs "
-        "finished)."
+        f"In brackets: {formulas}; none below 3 {terms.units}. {terms.units.capitalize()}: those that finished and have an "
+        f"outcome, of those that were started. Bold: no other {terms.method} is shown to be better (Holm-adjusted interval of "
+        "the difference from the best holds 0, all runs finished)."
     )
-    return Table("main", "Outcome by method", columns, rows, frozenset(bold), note, names=2 if several else 1)
+    return Table("main", f"Outcome by {terms.method}", columns, rows, frozenset(bold), note, names=2 if several else 1)
 
 
 def difference_table(comparison: Comparison, found: Findings) -> Table:
     """Returns differences from the baseline."""
+    terms = comparison.terms
     rows = [
         [
             str(row["condition"]),
             str(row["method"]),
             str(row["difference"]),
             number(row["p"], 2),
-            "paired by seed" if row["paired"] else "Welch",
+            f"paired by {terms.seed}" if row["paired"] else "Welch",
             str(row["n"]),
             number(row["correlation"], 2),
             str(row["welch"]),
@@ -54,12 +62,12 @@ def difference_table(comparison: Comparison, found: Findings) -> Table:
         ]
         for _, row in found.differences.iterrows()
     ]
-    columns = ["condition", "method", "difference", "p", "kind", "n", "correlation", "Welch", "P(better)"]
+    columns = [terms.condition, terms.method, "difference", "p", "kind", "n", "correlation", "Welch", "P(better)"]
     note = (
-        f"Of {comparison.outcome.name}: method less {comparison.baseline}; {comparison.outcome.better} is better. Interval and "
-        "p of Student's t are adjusted by Holm for all methods of a condition. Correlation: of the pairs. Welch: the same "
-        "difference as if runs were not paired, not adjusted. P(better): probability that a run of the method is better than one "
-        "of the baseline."
+        f"Of {comparison.outcome.name}: {terms.method} less {comparison.baseline}; {comparison.outcome.better} is better. "
+        f"Interval and p of Student's t are adjusted by Holm for all {terms.methods} of a {terms.condition}. Correlation: of the "
+        "pairs. Welch: the same difference as if runs were not paired, not adjusted. P(better): probability that a run of the "
+        f"{terms.method} is better than one of the baseline."
     )
     return Table("differences", f"Differences from {comparison.baseline}", columns, rows, note=note, names=2)
 
@@ -99,7 +107,12 @@ def loss_table(comparison: Comparison, found: Findings) -> Table:
         "that only starts higher is not one that keeps plasticity."
     )
     return Table(
-        "loss", "Level and trend", ["condition", "method", *(names.get(key, key) for key in keys)], rows, note=note, names=2
+        "loss",
+        "Level and trend",
+        [comparison.terms.condition, comparison.terms.method, *(names.get(key, key) for key in keys)],
+        rows,
+        note=note,
+        names=2,
     )
 
 
@@ -116,7 +129,9 @@ def cost_table(comparison: Comparison, found: Findings) -> Table:
         for _, row in found.costs.iterrows()
     ]
     note = "Means over runs, of memory the largest. –: not known. Runs that shared a machine with others are slower for it."
-    return Table("cost", "Cost by method", ["condition", "method", "runs", *keys.values()], rows, note=note, names=2)
+    terms = comparison.terms
+    columns = [terms.condition, terms.method, "runs", *keys.values()]
+    return Table("cost", f"Cost by {terms.method}", columns, rows, note=note, names=2)
 
 
 def tuning_table(comparison: Comparison, numbers: Numbers) -> Table:
@@ -144,6 +159,8 @@ def chosen_table(comparison: Comparison, spec: TableSpec, numbers: Numbers) -> T
     outcome = spec.value or comparison.outcome
     results = run_outcome(comparison, outcome)
     counted = comparison.runs[comparison.runs["counted"]]
+    if comparison.branches is not None:
+        counted, results = _of_parents(counted, results)
     rows, columns = (_labels(comparison, counted, name, spec.id) for name in (spec.rows, spec.columns))
     texts = []
     for row in _ordered(comparison, spec.rows, rows):
@@ -162,6 +179,14 @@ def chosen_table(comparison: Comparison, spec: TableSpec, numbers: Numbers) -> T
     return Table(spec.id, f"{outcome.name} by {spec.rows} and {spec.columns}", columns_shown, texts)
 
 
+def _of_parents(counted: pd.DataFrame, results: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
+    """Returns one branch for each parent, moment and remedy, and the mean over its repeats; trunks are in no table."""
+    branches = counted[counted["remedy"] != ""]
+    keys = ["condition", "method", "seed"]
+    means = results[branches.index].groupby([branches[key] for key in keys]).transform("mean")
+    return branches.drop_duplicates(keys), means
+
+
 def number(value: object, digits: int = 3) -> str:
     """Returns a number with so many significant digits, – where there is none."""
     return number_text(float(value), None, digits) if isinstance(value, int | float) else "–"
@@ -177,15 +202,21 @@ def _published(each: Published | None) -> str:
 
 
 def _labels(comparison: Comparison, runs: pd.DataFrame, name: str, id: str) -> pd.Series:
-    if name in ("method", "condition"):
-        return runs[name].astype(str)
+    column = _column(comparison, name)
+    if column in ("method", "condition"):
+        return runs[column].astype(str)
     if name in comparison.settings:
         return comparison.settings.loc[runs.index, name].astype(str)
     raise ValueError(f"report.tables.{id}: {name} is neither method nor condition nor a setting that varies")
 
 
+def _column(comparison: Comparison, name: str) -> str:
+    """Returns ``method`` or ``condition`` for what the page calls them, and any other name as it is."""
+    return {comparison.terms.method: "method", comparison.terms.condition: "condition"}.get(name, name)
+
+
 def _ordered(comparison: Comparison, name: str, labels: pd.Series) -> list[str]:
-    order = {"method": comparison.methods, "condition": comparison.conditions}.get(name)
+    order = {"method": comparison.methods, "condition": comparison.conditions}.get(_column(comparison, name))
     there = set(labels)
     return [label for label in order if label in there] if order else sorted(there, key=_by_value)
 

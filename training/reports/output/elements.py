@@ -94,7 +94,7 @@ def legend(styles: Mapping[str, Style]) -> str:
 def run_item(row: Mapping[str, Any], outcome: str, link: str) -> str:
     """Returns one run of the list of all runs."""
     words = f"<pre>{text(row['words'])}</pre>" if row["words"] else ""
-    what = f"{row['condition']}, {row['method']}, seed {row['seed']}"
+    what = f"{row['condition']}, {row['method']}, seed {row['seed']}{row['repeat']}"
     return (
         f'<li>{text(what)}: <span class="state">{text(row["state"])}</span>, {text(row["reached"])} steps, {text(outcome)}'
         f"{text('; not counted: ' + row['why_not']) if row['why_not'] else ''} "

@@ -6,12 +6,14 @@ from functools import cache
 from pathlib import Path
 from string import Template
 from typing import Final
+from urllib.parse import quote
 
 import pandas as pd
 
 from plasticity.training.reports.analysis.findings import Findings
 from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.figures.drawing import Drawing
+from plasticity.training.reports.output.branch_tables import BRANCH_TABLES
 from plasticity.training.reports.output.elements import (
     bullets,
     definitions,
@@ -29,8 +31,9 @@ MOST_BYTES: Final = 13_000_000  # of figures within the page, which stays below 
 SECTIONS: Final = {
     "curves": "curves", "heatmap": "curves", "mosaic": "curves", "matrix": "curves", "series": "curves",
     "differences": "differences", "final": "differences", "dose": "differences", "scatter": "relations",
+    "gains": "differences", "predictors": "relations",
 }  # fmt: skip
-_PLACED: Final = ("main", "differences", "relations", "loss", "tuning", "cost")
+_PLACED: Final = ("main", "differences", "relations", "loss", "tuning", "cost", *BRANCH_TABLES)
 _MOST_VALUES: Final = 12  # of a setting, that the page shows
 _TEMPLATE: Final = Path(__file__).with_name("page.html")
 
@@ -46,7 +49,7 @@ class Content:
             for.
         drawings: Figures with their drawings and PNG, in their order.
         not_drawn: Why a figure was not drawn, by title.
-        links: Of each run, from the page to its folder.
+        runs: As the report tells of them: their folders and words as seen from the page.
         outcomes: Of each run, as printed.
     """
 
@@ -54,7 +57,7 @@ class Content:
     found: Findings
     tables: Mapping[str, Table]
     drawings: list[tuple[Figure, Drawing, bytes]]
-    links: Mapping[int, str]
+    runs: pd.DataFrame
     outcomes: Mapping[int, str]
     not_drawn: Mapping[str, str] = field(default_factory=dict)
 
@@ -69,10 +72,11 @@ def page(content: Content) -> str:
     parts = [
         ("answer", "Answer", [answers, bullets(comparison.notes)]),
         ("warnings", "Warnings", [bullets([*comparison.warnings, *missing], "warnings") or paragraph("None.")]),
-        ("table", "Outcome", [*_table(content, "main"), *own, *_table(content, "loss")]),
+        ("table", "Outcome", [*_table(content, "main"), *_table(content, "gains"), *own, *_table(content, "loss")]),
         ("curves", "Curves and layers", pictures["curves"]),
         ("differences", "Differences", [*_table(content, "differences"), *pictures["differences"]]),
-        ("relations", "What goes with the outcome", [*_table(content, "relations"), *pictures["relations"]]),
+        ("recovery", "Recovery", _table(content, "recovery")),
+        ("relations", *_relations(content, pictures["relations"])),
         ("tuning", "Tuning", _table(content, "tuning")),
         ("cost", "Cost", _table(content, "cost")),
         ("runs", "All runs", [_runs(content)]),
@@ -97,6 +101,12 @@ def template() -> Template:
     return Template(_TEMPLATE.read_text(encoding="utf-8"))
 
 
+def _relations(content: Content, pictures: list[str]) -> tuple[str, list[str]]:
+    """Returns title and parts of the section on what goes with the outcome, or of branches on what predicts gains."""
+    title = "What goes with the outcome" if content.found.branches is None else "What predicts the gains"
+    return title, [*_table(content, "relations"), *_table(content, "predictors"), *pictures]
+
+
 def _table(content: Content, id: str) -> list[str]:
     table = content.tables.get(id)
     return [to_html(table)] if table is not None and table.rows else []
@@ -118,22 +128,29 @@ def _pictures(content: Content) -> dict[str, list[str]]:
 
 def _scope(comparison: Comparison) -> str:
     runs = comparison.runs
-    seeds = runs["seed"].dropna().nunique()
-    counts = {"condition": len(comparison.conditions), "method": len(comparison.methods), "seed": seeds}
-    told = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items())
-    return f"{told}; {int(runs['counted'].sum())} of {len(runs)} runs count. Baseline: {comparison.baseline}."
+    terms = comparison.terms
+    seeds = runs["seed"].dropna().nunique() if comparison.branches is None else runs.loc[runs["remedy"] != "", "parent"].nunique()
+    counts = {terms.condition: len(comparison.conditions), terms.method: len(comparison.methods), terms.seed: seeds}
+    told = ", ".join(
+        f"{n} {name if n == 1 else terms.methods if name == terms.method else f'{name}s'}" for name, n in counts.items()
+    )
+    branches = runs["remedy"] != ""
+    which = {"runs": runs} if comparison.branches is None else {"branches": runs[branches], "trunks": runs[~branches]}
+    counted = " and ".join(f"{int(rows['counted'].sum())} of {len(rows)} {name}" for name, rows in which.items())
+    return f"{told}; {counted} count. Baseline: {comparison.baseline}."
 
 
 def _runs(content: Content) -> str:
     items = []
-    for run, row in content.comparison.runs.iterrows():
+    for run, row in content.runs.iterrows():
         shown = {name: row[name] for name in ("condition", "method", "state", "why_not", "words")}
         shown["seed"] = _whole(row["seed"])
         shown["reached"] = f"{_whole(row['step'])} of {_whole(row['steps'])}"
-        items.append(
-            run_item(shown, f"{content.comparison.outcome.name} {content.outcomes[int(str(run))]}", content.links[int(str(run))])
-        )
-    return f'<ol class="runs plain">{chr(10).join(items)}</ol>'
+        shown["repeat"] = "" if pd.isna(row.get("repeat")) or not row["repeat"] else f", repeat {row['repeat']}"
+        outcome = f"{content.comparison.outcome.name} {content.outcomes[int(str(run))]}"
+        items.append(run_item(shown, outcome, quote(f"{row['folder']}/")))
+    seen = "Paths in these lines are as seen from the folder of this page." if "parent" in content.runs else ""
+    return f'{paragraph(seen, "note")}<ol class="runs plain">{chr(10).join(items)}</ol>'
 
 
 def _settings(comparison: Comparison) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import pairwise
@@ -23,7 +24,8 @@ from plasticity.training.reports.output.tables import Table, to_csv, to_latex, t
 from plasticity.training.reports.specification import Figure
 
 PAGE, REPORT = "index.html", "report.json"
-_VALUE_COLUMNS: Final = "run,condition,method,seed,step,task,name,value\n"
+_VALUE_COLUMNS: Final = ("run", "condition", "method", "seed", "step", "task", "name", "value")
+_OF_BRANCHES: Final = ("moment", "remedy", "repeat", "parent")
 _WRITERS: Final = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 _PARTS: Final = ("figures", "tables", "data")
 
@@ -51,14 +53,17 @@ def claim(folder: Path) -> None:
 
 def write_values(comparison: Comparison, path: Path) -> None:
     """Writes all values with their groups, run by run, so that memory does not grow with the text."""
-    values, runs = comparison.values, comparison.runs
+    values = comparison.values
     names = [_quoted(str(name)) for name in values["name"].cat.categories]
+    shown = told_runs(comparison, path.parent.parent)
+    own = [name for name in _OF_BRANCHES if name in shown]
+    columns = (*_VALUE_COLUMNS[:4], *own, *_VALUE_COLUMNS[4:])
     with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=2, fileobj=raw, mtime=0) as packed:
         file = io.TextIOWrapper(packed, encoding="utf-8", newline="")
-        file.write(_VALUE_COLUMNS)
+        file.write(f"{','.join(columns)}\n")
         for run, rows in values.groupby("run", sort=True):
-            row = runs.loc[run]
-            head = ",".join([str(run), _quoted(row["condition"]), _quoted(row["method"]), _whole(row["seed"])])
+            row = shown.loc[run]
+            head = ",".join([str(run), *(_cell(row[name]) for name in ("condition", "method", "seed", *own))])
             file.write("".join(_lines(head, rows, names)))
         file.flush()
         file.detach()
@@ -77,11 +82,29 @@ def _lines(head: str, rows: pd.DataFrame, names: list[str]) -> list[str]:
 
 def write_runs(comparison: Comparison, outcomes: Mapping[str, pd.Series], path: Path) -> None:
     """Writes one row for each run, its outcomes among the columns; folders as seen from that of the report."""
-    table = comparison.runs.copy()
-    table["folder"] = [seen_from(place, path.parent.parent) for place in table["folder"]]
+    table = told_runs(comparison, path.parent.parent)
     for name, values in outcomes.items():
         table[name] = values
     table.to_csv(path, index_label="run")
+
+
+def told_runs(comparison: Comparison, folder: Path) -> pd.DataFrame:
+    """Returns the runs as a report tells of them: folders as seen from its own, columns of branches only if there are some."""
+    table = comparison.runs.copy()
+    table["folder"] = [seen_from(place, folder) for place in table["folder"]]
+    if not (table["parent"] != "").any():
+        return table.drop(columns=list(_OF_BRANCHES))
+    seen = [seen_from(place, folder) if place else "" for place in table["parent"]]
+    table["words"] = [_from_parent(words, place) for words, place in zip(table["words"], seen, strict=True)]
+    table["parent"] = seen
+    return table
+
+
+def _from_parent(words: str, parent: str) -> str:
+    """Returns the line that repeats a branch with another path to its parent."""
+    if not parent or not words:
+        return words
+    return shlex.join(f"branch.run={parent}" if word.startswith("branch.run=") else word for word in shlex.split(words))
 
 
 def write_figure(figure: Figure, drawing: Drawing, png: bytes, folder: Path) -> None:
@@ -107,6 +130,7 @@ def write_report(
     path: Path,
 ) -> None:
     """Writes ``report.json``: every number of the page, the answers and warnings, and what the runs were."""
+    shown = told_runs(comparison, path.parent)
     content = {
         "title": comparison.title,
         "about": comparison.about,
@@ -124,12 +148,7 @@ def write_report(
             for id, drawing in figures.items()
         ],
         "not_drawn": dict(not_drawn),
-        "runs": plain(
-            [
-                {"run": run, **row, "folder": seen_from(row["folder"], path.parent)}
-                for run, row in zip(comparison.runs.index, comparison.runs.to_dict("records"), strict=True)
-            ]
-        ),
+        "runs": plain([{"run": run, **row} for run, row in zip(shown.index, shown.to_dict("records"), strict=True)]),
         "varying_settings": {str(run): dict(row) for run, row in comparison.settings.iterrows()},
         "shared_settings": comparison.config,
     }
@@ -169,5 +188,5 @@ def _quoted(text: str) -> str:
     return file.getvalue()
 
 
-def _whole(value: Any) -> str:
-    return "" if pd.isna(value) else str(int(value))
+def _cell(value: Any) -> str:
+    return _quoted(value) if isinstance(value, str) else "" if pd.isna(value) else str(int(value))

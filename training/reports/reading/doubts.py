@@ -6,12 +6,13 @@ from typing import Any, Final
 import pandas as pd
 
 from plasticity.training.reports.analysis.statistics import FEWEST, MANY, detectable_difference, smallest_p
+from plasticity.training.reports.reading.branches import OF_A_BRANCH
 from plasticity.training.reports.reading.groups import flat
 from plasticity.training.reports.reading.records import TWIN, Record
 from plasticity.training.saving.identity import LEFT_OUT
 
 _SHOWN: Final = 8
-_OF_A_RUN: Final = ("seed", "plugins", *LEFT_OUT)
+_OF_A_RUN: Final = ("seed", "plugins", *LEFT_OUT, *OF_A_BRANCH)
 
 
 def doubts(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[str]) -> list[str]:
@@ -22,6 +23,7 @@ def doubts(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[s
         *_other_settings(records, runs),
         *_mixed(records),
         *_else(records, runs, confounded),
+        *_begun_elsewhere(runs),
         *_few(runs),
     ]
 
@@ -77,9 +79,9 @@ def _other_settings(records: Sequence[Record], runs: pd.DataFrame) -> list[str]:
     ]
     found = [f"Runs with other settings or plugins than their study plans now: {_some(other)}."] if other else []
     cells: dict[tuple[str, str], list[Record]] = {}
-    for record, counted in zip(records, runs["counted"], strict=True):
-        if counted and record.place.method is not None:
-            cells.setdefault((record.place.condition or "", record.place.method), []).append(record)
+    for record, row in zip(records, runs.itertuples(), strict=True):
+        if row.counted and record.place.method is not None:
+            cells.setdefault((str(row.condition), str(row.method)), []).append(record)
     told = [f"{condition} / {method}: {each}" for (condition, method), mine in cells.items() for each in _varying(mine)]
     return [*found, f"Settings that differ between runs of one method and condition: {_some(told)}."] if told else found
 
@@ -89,7 +91,7 @@ def _varying(records: Sequence[Record]) -> list[str]:
     each = [flat(record.config) for record in records]
     found = []
     for key in dict.fromkeys(key for settings in each for key in settings):
-        if key.partition(".")[0] in _OF_A_RUN or key in LEFT_OUT:
+        if key.partition(".")[0] in _OF_A_RUN or key in _OF_A_RUN:
             continue
         seeds: dict[str, list[str]] = {}
         for record, settings in zip(records, each, strict=True):
@@ -138,8 +140,19 @@ def _else(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[st
     return [f"What else differs between runs, beyond the methods' own settings: {_some(list(confounded))}."]
 
 
+def _begun_elsewhere(runs: pd.DataFrame) -> list[str]:
+    """Says what outcomes are of where branches stand next to runs from the beginning, outside a study."""
+    branches = runs["moment"].notna()
+    if branches.all() or not (branches & (runs["remedy"] == "")).any():
+        return []
+    return ["The outcome of a branch is that of its own steps, the outcome of the other runs that of all steps."]
+
+
 def _few(runs: pd.DataFrame) -> list[str]:
-    counts = runs[runs["counted"]].groupby(["condition", "method"]).size()
+    counted = runs[runs["counted"]]
+    branches = counted["remedy"] != ""  # of which the repeats of one parent count once
+    units = pd.concat([counted[~branches], counted[branches].drop_duplicates(["condition", "method", "seed"])])
+    counts = units.groupby(["condition", "method"]).size()
     if not len(counts) or counts.min() >= MANY:
         return []
     n = int(counts.min())
@@ -147,13 +160,17 @@ def _few(runs: pd.DataFrame) -> list[str]:
         where = [f"{condition} / {method}" for (condition, method), count in counts.items() if count < FEWEST]
         return [f"Fewer than {FEWEST} runs, so no interval and no bold: {_some(where)}."]
     times = detectable_difference(1.0, n)
-    said = f"Few seeds (n = {n}): means and Student's t intervals; a difference of {times:.2f} standard deviations of paired"
+    units_are = "parents" if branches.any() else "seeds"
+    said = (
+        f"Few {units_are} (n = {n}): means and Student's t intervals; a difference of {times:.2f} standard deviations of paired"
+    )
     ranks = f"; Wilcoxon's p cannot be below {smallest_p(n):.4g}, so no p of ranks is printed" if smallest_p(n) > 0.05 else ""
     return [f"{said} differences is found with 80 % power{ranks}."]
 
 
 def _name(row: Any) -> str:
     seed = "" if pd.isna(row.seed) else f" seed {row.seed}"
+    seed += f" repeat {row.repeat}" if not pd.isna(row.repeat) and row.repeat else ""
     known = row.method != "?"
     return f"{row.condition} / {row.method}{seed}" if known else str(row.folder).rpartition("/")[2]
 

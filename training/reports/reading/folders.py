@@ -4,7 +4,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +12,11 @@ import yaml
 
 RUN_FILES: Final = ("config.yaml", "provenance.json", "status.json", "metrics.csv")
 STUDY, PLAN, GRID, TUNING = "study.yaml", "plan.csv", "grid.csv", "tuning"
-_SKIPPED: Final = {"checkpoints", "report", TUNING, "branches", "arrays", "data", "figures", "tables"}
+TRUNKS, BRANCHES = "runs", "branches"  # folders of a study; the runs that branches begin from are its trunks
+_SKIPPED: Final = {"checkpoints", "report", TUNING, BRANCHES, "arrays", "data", "figures", "tables"}
 _SEED: Final = re.compile(r"seed_(\d+)")
+_STEP: Final = re.compile(r"step_(\d+)")
+_REPEAT: Final = re.compile(r"repeat_(\d+)")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -23,13 +26,17 @@ class Place:
 
     Attributes:
         folder: It may be missing.
-        condition: As the study's folders say; None if nothing says it.
-        method: As the study's folders say.
+        condition: As the study's folders say; None if nothing says it. Of a branch, that of its trunk.
+        method: As the study's folders say. Of a branch, that of its trunk.
         seed: As the study's folders say.
         outcome: What ``grid.csv`` says became of it, "" if nothing.
         words: The swept words that ``grid.csv`` gives it.
         planned: Whether its study has it, if it is in one.
         identity: That which the study plans for it, "" if nothing says it.
+        moment: Step of the trunk at which a study's branch begins; None if it is no such branch.
+        remedy: Name of what the branch does, "" if it is none.
+        repeat: Of the branch, from 0.
+        trunk: Run folder that the branch begins from; None if it is no such branch.
     """
 
     folder: Path
@@ -40,6 +47,10 @@ class Place:
     words: str = ""
     planned: bool = True
     identity: str = ""
+    moment: int | None = None
+    remedy: str = ""
+    repeat: int | None = None
+    trunk: Path | None = None
 
 
 def load_yaml(path: Path) -> Any:
@@ -111,7 +122,7 @@ def _inner(folder: Path) -> list[Path]:
 
 def _numbers_first(name: str) -> tuple[int, str]:
     """Sorts 2_... before 10_..., and seed_2 before seed_10."""
-    number = re.search(r"\d+", name) if re.match(r"\d|seed_", name) else None
+    number = re.search(r"\d+", name) if re.match(r"\d|(seed|step|repeat)_", name) else None
     return int(number[0]) if number else 0, name
 
 
@@ -125,39 +136,89 @@ def _of_grid(folder: Path) -> Iterator[Place]:
 
 
 def _of_study(folder: Path) -> Iterator[Place]:
-    """Yields ``runs/<condition>/<method>/seed_<s>``: those of the plan, then all others that are there."""
+    """Yields the runs of the plan, then all others that are there, and likewise the branches of a study that has some."""
     planned = _planned(folder)
-    for condition, method, seed, identity in planned:
-        yield Place(folder / "runs" / condition / method / f"seed_{seed}", condition, method, seed, identity=identity)
-    known = {cell[:3] for cell in planned}
-    for place in _inner(folder / "runs"):
+    yield from planned
+    known = {place.folder for place in planned}
+    for place in (*_there(folder), *_branches_there(folder)):
+        if place.folder not in known:
+            yield replace(place, planned=not known)
+
+
+def _there(folder: Path) -> Iterator[Place]:
+    """Yields ``runs/<condition>/<method>/seed_<s>``."""
+    for place in _inner(folder / TRUNKS):
         for inner in _inner(place):
             for run in _inner(inner):
                 found = _SEED.fullmatch(run.name)
-                if found is not None and (place.name, inner.name, int(found[1])) not in known:
-                    yield Place(run, place.name, inner.name, int(found[1]), planned=not known)
+                if found is not None:
+                    yield Place(run, place.name, inner.name, int(found[1]))
 
 
-def _planned(folder: Path) -> list[tuple[str, str, int, str]]:
-    """Returns condition, method, seed and identity of each run of a study: as in its plan, or else as its settings say."""
+def _branches_there(folder: Path) -> Iterator[Place]:
+    """Yields ``branches/<condition>/<method>/seed_<s>/step_<n>/<remedy>/repeat_<k>``."""
+    there = [path for path in (folder / BRANCHES).glob("*/*/seed_*/step_*/*/repeat_*") if path.is_dir()]
+    for path in sorted(there, key=lambda each: [_numbers_first(part) for part in each.parts]):
+        condition, method, seed, moment, remedy, repeat = path.parts[-6:]
+        numbers = [form.fullmatch(name) for form, name in ((_SEED, seed), (_STEP, moment), (_REPEAT, repeat))]
+        counted = [int(found[1]) for found in numbers if found is not None]
+        if len(counted) == len(numbers):
+            yield _branch(folder, (condition, method, counted[0]), counted[1], remedy, counted[2])
+
+
+def _trunk(folder: Path, condition: str, method: str, seed: int, identity: str = "") -> Place:
+    return Place(folder / TRUNKS / condition / method / f"seed_{seed}", condition, method, seed, identity=identity)
+
+
+def _branch(folder: Path, trunk: tuple[str, str, int], moment: int, remedy: str, repeat: int, identity: str = "") -> Place:
+    run = _trunk(folder, *trunk)
+    within = folder / BRANCHES / trunk[0] / trunk[1] / f"seed_{trunk[2]}"
+    place = within / f"step_{moment}" / remedy / f"repeat_{repeat}"
+    told = replace(run, folder=place, identity=identity, trunk=run.folder)
+    return replace(told, moment=moment, remedy=remedy, repeat=repeat)
+
+
+def _planned(folder: Path) -> list[Place]:
+    """Returns the runs of a study: as in its plan, or else as its settings say."""
     if (folder / PLAN).exists():
-        keys = ("condition", "method", "seed", "identity")
-        rows = [[row.get(key) or "" for key in keys] for row in _rows(folder / PLAN)]
-        return [(place, method, int(seed), told) for place, method, seed, told in rows if place and method and seed.isdecimal()]
+        return [place for row in _rows(folder / PLAN) if (place := _of_row(folder, row)) is not None]
     study = study_of(folder) or {}
-    seeds = study.get("seeds", [])
-    numbers = range(seeds) if isinstance(seeds, int) else seeds if isinstance(seeds, list) else []
     left_out = [(cell.get("condition"), cell.get("method")) for cell in study.get("leave_out") or () if isinstance(cell, Mapping)]
     cells = [
         (str(place), str(method)) for place in study.get("conditions") or {"main": []} for method in study.get("methods") or ()
     ]
-    return [
-        (place, method, seed, "")
-        for place, method in cells
-        if (place, method) not in left_out
-        for seed in numbers
-        if isinstance(seed, int)
+    trunks = [(*cell, seed) for cell in cells if cell not in left_out for seed in _whole_numbers(study.get("seeds", []))]
+    said = study.get("branch")
+    branch: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
+    moments, remedies = _whole_numbers(branch.get("at") or []), branch.get("remedies") or {}
+    repeats = _whole_numbers(branch.get("repeats", 1))
+    branches = [
+        _branch(folder, trunk, moment, str(remedy), repeat)
+        for trunk in trunks
+        for moment in moments
+        for remedy in remedies
+        for repeat in repeats
     ]
+    return [*(_trunk(folder, *trunk) for trunk in trunks), *branches]
+
+
+def _of_row(folder: Path, row: Mapping[str, str | None]) -> Place | None:
+    """Returns the run of a row of ``plan.csv``, None of a torn one."""
+    told = {key: row.get(key) or "" for key in ("condition", "method", "seed", "identity", "moment", "remedy", "repeat")}
+    if not (told["condition"] and told["method"] and told["seed"].isdecimal()):
+        return None
+    trunk = told["condition"], told["method"], int(told["seed"])
+    if not told["moment"]:
+        return _trunk(folder, *trunk, told["identity"])
+    if not (told["remedy"] and told["moment"].isdecimal() and (told["repeat"] or "0").isdecimal()):
+        return None
+    return _branch(folder, trunk, int(told["moment"]), told["remedy"], int(told["repeat"] or 0), told["identity"])
+
+
+def _whole_numbers(value: Any) -> list[int]:
+    """Returns n as 0 to n - 1, and of a list its whole numbers."""
+    numbers = range(value) if isinstance(value, int) else value if isinstance(value, list) else []
+    return [number for number in numbers if isinstance(number, int)]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -24,8 +24,9 @@ _MEASURING: Final = (
     "capture",
     "channels_last",
 )
-_NO_GROUP: Final = (*LEFT_OUT, "seed", "plugins")
+_NO_GROUP: Final = (*LEFT_OUT, "seed", "plugins", "branch")
 _METHOD: Final = "method"
+_MOMENT: Final = "branch.step"
 _ABSENT: Final = ""
 
 
@@ -74,17 +75,20 @@ def group(records: Sequence[Record]) -> Groups:
     methods = [record.place.method or "" for record in records]
     settings = [flat(records[number].config) for number in free]
     bases = _bases([records[number] for number in free])
-    own = _names([_own_settings(each) for each in settings], settings, bases, [_typed(records[number]) for number in free])
-    confounded: list[str] = []
-    found = [f"{base} ({label})" if label else base for base, label in zip(bases, own, strict=True)]
-    rest = [_rest(each, measuring=False) for each in settings]
+    typed = [_typed(records[number]) for number in free]
+    found = _methods(settings, bases, typed)
+    length = [] if any(records[number].moment is not None for number in free) else ["steps"]  # a branch has another
+    rest = [_rest(each, measuring=False, kept=length) for each in settings]
+    if _collide(found, rest, records, free):
+        found = _methods(settings, bases, typed, moments=True)
     if _collide(found, rest, records, free):
         rest = [_rest(each, measuring=True) for each in settings]
-    kept = {key for key in _varying(rest) if _varies_within(key, rest, bases)}
+    began = [f"{base} {records[number].moment}" for base, number in zip(bases, free, strict=True)]
+    kept = {key for key in _varying(rest) if _varies_within(key, rest, began)}
     confounded = sorted(key for key in _varying([_rest(each, measuring=True) for each in settings]) if key not in kept)
     narrow = [{key: value for key, value in each.items() if key in kept} for each in rest]
     choices = [{key: value for key, value in records[number].choices.items() if key != _METHOD} for number in free]
-    labels = _names(narrow, narrow, [""] * len(free), [_typed(records[number]) for number in free], choices)
+    labels = _names(narrow, narrow, [""] * len(free), typed, choices)
     for number, condition, method in zip(free, labels, found, strict=True):
         conditions[number], methods[number] = condition or MAIN, method
     _place_the_unread(records, conditions, methods)
@@ -102,13 +106,20 @@ def _bases(records: Sequence[Record]) -> list[str]:
     return chosen if all(chosen) else [name or base_method(record) for name, record in zip(chosen, records, strict=True)]
 
 
-def _own_settings(settings: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in settings.items() if key.startswith("interventions.")}
+def _methods(
+    settings: Sequence[Mapping[str, str]], bases: Sequence[str], typed: Sequence[Sequence[str]], *, moments: bool = False
+) -> list[str]:
+    """Returns names of methods with those of their settings that vary; if told, with the step at which branches begin."""
+    keys = ("interventions", _MOMENT) if moments else ("interventions",)
+    own = [{key: value for key, value in each.items() if _within(key, keys)} for each in settings]
+    labels = _names(own, settings, bases, typed)
+    return [f"{base} ({label})" if label else base for base, label in zip(bases, labels, strict=True)]
 
 
-def _rest(settings: Mapping[str, str], *, measuring: bool) -> dict[str, str]:
-    """Returns the settings that may make a condition; those of measurements only if told."""
+def _rest(settings: Mapping[str, str], *, measuring: bool, kept: Sequence[str] = ("steps",)) -> dict[str, str]:
+    """Returns the settings that may make a condition; those of measurements only if told, steps only if kept."""
     left_out = (*_NO_GROUP, "interventions") + (() if measuring else _MEASURING)
+    left_out += () if measuring or "steps" in kept else ("steps",)
     return {key: value for key, value in settings.items() if not _within(key, left_out)}
 
 
@@ -129,11 +140,15 @@ def _varies_within(key: str, settings: Sequence[Mapping[str, str]], bases: Seque
 
 
 def _collide(methods: Sequence[str], rest: Sequence[Mapping[str, str]], records: Sequence[Record], free: Sequence[int]) -> bool:
-    """Tells whether two runs of one method, condition and seed are not the same run."""
+    """Tells whether two runs of one method, condition and seed are not the same run, nor repeats of a branch."""
     seen: dict[tuple[object, ...], str] = {}
+    begun: dict[tuple[object, ...], int | None] = {}
     for method, settings, number in zip(methods, rest, free, strict=True):
-        cell = (method, records[number].seed, *sorted(settings.items()))
-        if seen.setdefault(cell, records[number].identity) != records[number].identity:
+        record = records[number]
+        cell = (method, record.seed, *sorted(settings.items()))
+        if begun.setdefault(cell, record.moment) != record.moment:
+            return True
+        if seen.setdefault((record.repeat, *cell), record.identity) != record.identity:
             return True
     return False
 
@@ -191,6 +206,8 @@ def _telling(whole: Sequence[tuple[str, ...]], variables: Sequence[tuple[str, li
 
 
 def _word(key: str, value: str, *, word: bool) -> str:
+    if key == _MOMENT:
+        return f"from step {value or 0}"
     return value if word else f"{key.rpartition('.')[2]}={value or 'absent'}"
 
 

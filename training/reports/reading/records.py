@@ -1,6 +1,5 @@
 """What the files of one run say: its settings, its state, and its table; what is damaged is said, never raised."""
 
-import io
 import json
 import math
 import re
@@ -10,19 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
 from plasticity.training.reports.reading.folders import Place, load_yaml
+from plasticity.training.reports.reading.scalars import lost_rows, read_table
 from plasticity.training.saving.identity import identity, plugin_digests
 from plasticity.training.saving.status import is_alive
 
 STATES: Final = ("finished", "running", "stopped", "failed", "missing", "unreadable")
 TWIN: Final = "the same run as"  # how the reason of a run begins that does not count, as an equal one does
-_CLOCK: Final = "time/steps_per_second"  # which is written whenever an interval ends
-_HEADER: Final = b"step,name,value"
 _LARGEST: Final = 2**63 - 1
-_MOST_TASKS: Final = 2**31 - 2
 _CHECKPOINT: Final = re.compile(r"step_(\d{9,})\.pt")
 
 
@@ -69,6 +65,31 @@ class Record:
         """SHA-256 of its settings, "" if they are not known."""
         files = self.known.get("files")
         return identity(self.config, None if files is None else plugin_digests(files)) if self.config else ""
+
+    @property
+    def branch(self) -> Mapping[str, Any]:
+        """Where it begins in another run, as its settings say; empty of a run that begins by itself."""
+        return _mapping(self.config.get("branch"))
+
+    @property
+    def moment(self) -> int | None:
+        """Step at which it begins, None of a run that begins by itself."""
+        said = whole_number(self.branch.get("step"))  # a checkpoint may stand a few steps after the moment that a study names
+        return self.place.moment if said is None else said
+
+    @property
+    def repeat(self) -> int | None:
+        """Number of the branch among those that differ in nothing but random numbers, None of a run that is no branch."""
+        said = whole_number(self.branch.get("repeat")) if self.place.repeat is None else self.place.repeat
+        return 0 if said is None and self.moment is not None else said
+
+    @property
+    def parent(self) -> Path | None:
+        """The run folder that it begins from, which may be gone; None of a run that begins by itself."""
+        if self.place.trunk is not None:
+            return self.place.trunk
+        said = self.branch.get("run")
+        return self.folder / str(said) if said else None  # absolute, or in a bundle as seen from the run
 
     @property
     def words(self) -> str:
@@ -156,51 +177,8 @@ def _read_table(record: Record) -> None:
         return
     if cut:
         record.remarks.append("the last line of metrics.csv is torn and left out")
-    lost = lost_rows(record.table, whole_number(record.config.get("log_every_steps")) or _LARGEST)
+    lost = lost_rows(record.table, whole_number(record.config.get("log_every_steps")) or _LARGEST, record.moment or 0)
     record.remarks += [lost] if lost else []
-
-
-def read_table(path: Path) -> tuple[pd.DataFrame, bool]:
-    """Returns a run's scalars, columns step, task, name and value, and whether a torn last line was left out.
-
-    Raises:
-        ValueError: If there is no such table, in one line.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path.name} is missing" if not path.exists() else f"{path.name}: {error.strerror}") from error
-    end = data.rfind(b"\n") + 1
-    if not data.startswith(_HEADER) or data[len(_HEADER) : len(_HEADER) + 1].strip():
-        raise ValueError(f"{path.name} begins with {data[:40]!r}, expected the columns step,name,value")
-    kinds: Any = {"step": np.int64, "name": "category", "value": np.float64}
-    try:
-        table = pd.read_csv(io.BytesIO(data[:end]), dtype=kinds, na_filter=True, on_bad_lines="error")
-    except (ValueError, OverflowError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path.name} is damaged: {' '.join(str(error).split())[:150]}") from error
-    back = np.flatnonzero(np.diff(table["step"].to_numpy()) < 0)
-    if len(back):
-        raise ValueError(f"{path.name} is damaged: row {int(back[0]) + 3} goes back to step {table['step'].iloc[back[0] + 1]}")
-    if table["name"].isna().any():
-        raise ValueError(f"{path.name} is damaged: row {int(np.flatnonzero(table['name'].isna())[0]) + 2} has no name")
-    table.insert(1, "task", _tasks(table))
-    return table, end != len(data)
-
-
-def _tasks(table: pd.DataFrame) -> pd.api.extensions.ExtensionArray:
-    """Returns the task of each row: ``task/number`` stands at the last step of each; later rows belong to the next."""
-    if "task/number" not in table["name"].cat.categories:
-        return _no_tasks(len(table))
-    known = (table["name"] == "task/number") & table["value"].between(0, _MOST_TASKS)
-    ends = table.loc[known, ["step", "value"]].sort_values("step")
-    if not len(ends):
-        return _no_tasks(len(table))
-    numbers = np.append(ends["value"].to_numpy().astype(np.int32), np.int32(ends["value"].iloc[-1]) + 1)
-    return pd.array(numbers[np.searchsorted(ends["step"].to_numpy(), table["step"].to_numpy())], dtype="Int32")
-
-
-def _no_tasks(rows: int) -> pd.api.extensions.ExtensionArray:
-    return pd.arrays.IntegerArray(np.zeros(rows, np.int32), np.ones(rows, bool))
 
 
 def _find_state(record: Record) -> None:
@@ -246,19 +224,6 @@ def _lost_end(record: Record) -> str:
         return ""
     last = int(record.table["step"].max()) if len(record.table) else 0
     return f"metrics.csv ends at step {last}, the run at step {step}" if last < step // every * every else ""
-
-
-def lost_rows(table: pd.DataFrame, every: int) -> str:
-    """Tells between which rows others are missing; "" if none are.
-
-    A run writes ``time/steps_per_second`` at its first step at or after each multiple of ``every``, so that such rows are less
-    than two intervals apart, or all of them as far apart as its steps are long.
-    """
-    codes = {str(name): code for code, name in enumerate(table["name"].cat.categories)}
-    steps = table["step"].to_numpy()[table["name"].cat.codes.to_numpy() == codes.get(_CLOCK, -2)]
-    gaps = np.diff(steps, prepend=0)
-    wide = np.flatnonzero((gaps >= 2 * every) & (gaps > (np.median(gaps) if len(gaps) else 0)))
-    return "" if not len(wide) else f"metrics.csv has no rows between steps {steps[wide[0]] - gaps[wide[0]]} and {steps[wide[0]]}"
 
 
 def _checkpoints(folder: Path) -> list[str]:

@@ -167,7 +167,6 @@ def test_settings_of_a_report_are_checked_in_one_line() -> None:
         ({"outcome": {"value": "v", "part": [1, 0]}}, "the smaller first"),
         ({"outcome": {"value": 3}}, "report.outcome.value=3 must be of type str"),
         ({"outcome": {"value": "v", "reduce": "median"}}, "choose from mean, last, min, max, area"),
-        ({"figures": [{"id": "a", "kind": "gains"}]}, "needs branches of runs"),
         ({"figures": [{"id": "a", "kind": "final", "values": ["v"]}]}, "does not belong to kind=final"),
         ({"figures": [{"id": "a", "kind": "final"}] * 2}, "is there twice"),
         ({"figures": {"id": "a"}}, "must be a list"),
