@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from plasticity.adopt.finding import Found
 from plasticity.adopt.network import AdoptedNetwork
 from plasticity.interventions.base import Intervention, Logs
 from plasticity.networks.network import Network
@@ -85,11 +84,6 @@ class AdoptedOptimizer(Optimizer):
         self._idle_for = dict.fromkeys(network.units.names, 0)
         self._join_base()
         self._as_an_optimizer()
-
-    @property
-    def found(self) -> Found:
-        """What was found in the module; ``found.lines()`` says which units methods know, and which are left alone and why."""
-        return self._network.found
 
     def _as_an_optimizer(self) -> None:
         """Makes what ``Optimizer.__init__`` makes but for groups and state, which are the base's."""

@@ -56,4 +56,4 @@ def two_optimizers(steps: int) -> tuple[TwoHeads, list[AdoptedOptimizer]]:
 
 if __name__ == "__main__":
     for optimizer in (frozen_backbone(100)[1], *two_optimizers(100)[1]):
-        print("\n".join([*optimizer.found.lines(), f"in the latest update: {optimizer.logs}\n"]))
+        print("\n".join([*optimizer.network.found.lines(), f"in the latest update: {optimizer.logs}\n"]))

@@ -43,7 +43,7 @@ def main(epochs: int = 3) -> tuple[AdoptedOptimizer, float]:
     images, labels, model = torch.tensor(digits.images / 16).float()[:, None], torch.tensor(digits.target), ResNet()
     sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     optimizer = adopt(model, sgd, [ContinualBackprop(replacement_rate=0.01, maturity_updates=5)], images[:2])
-    print(*optimizer.found.lines(), sep="\n")
+    print(*optimizer.network.found.lines(), sep="\n")
     resets = 0.0
     for _ in range(epochs):
         for rows in torch.randperm(len(images)).split(128):

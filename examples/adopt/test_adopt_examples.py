@@ -73,8 +73,8 @@ def test_what_is_found_in_a_residual_network(capsys: pytest.CaptureFixture[str])
 def test_frozen_layers_stay_as_they_were() -> None:
     torch.manual_seed(0)
     model, optimizer = loaded("frozen_and_shared").frozen_backbone(10)
-    assert optimizer.found.units.names == ("1",)
-    assert [each.name for each in optimizer.found.units.excluded] == ["0.0", "0.2"]
+    assert optimizer.network.units.names == ("1",)
+    assert [each.name for each in optimizer.network.units.excluded] == ["0.0", "0.2"]
     assert optimizer.logs["redo/units_reset"] > 0
     torch.manual_seed(0)
     untrained, _ = loaded("frozen_and_shared").frozen_backbone(0)
@@ -85,8 +85,8 @@ def test_frozen_layers_stay_as_they_were() -> None:
 def test_each_optimizer_resets_what_it_alone_trains() -> None:
     torch.manual_seed(0)
     _, (of_policy, of_value) = loaded("frozen_and_shared").two_optimizers(10)
-    assert of_policy.found.units.names == ("encoder.0", "policy.0")
-    assert of_value.found.units.names == ("value.0",)
+    assert of_policy.network.units.names == ("encoder.0", "policy.0")
+    assert of_value.network.units.names == ("value.0",)
     assert of_policy.steps == of_value.steps == 10
     assert of_policy.logs["redo/units_reset"] > 0
 
