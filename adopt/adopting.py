@@ -1,5 +1,6 @@
 """``adopt``: every method on anybody's module, in anybody's loop."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
@@ -65,6 +66,13 @@ def adopt(
     """
     if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None:
         raise ValueError("the module is compiled, and its layers are not to be seen any more: adopt it first, then compile it")
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(f"{type(module).__name__} hides the module that it runs: adopt that one, module.module")
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"{type(optimizer).__name__} runs the loss as often as it likes in one step, where methods see one update"
+        )
     made = _methods(methods)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     trained = frozenset(id(each) for each in module.parameters() if each.requires_grad and id(each) in held)
@@ -77,7 +85,17 @@ def adopt(
         name: AdoptedNetwork(each, forward, found, network.initialisers, fresh, example) for name, each in (copies or {}).items()
     }
     base = _with_restarts(optimizer, made)
-    return AdoptedOptimizer(network, base, made, others, part, seed, max_gradient_norm)
+    try:
+        return AdoptedOptimizer(network, base, made, others, part, seed, max_gradient_norm)
+    except ValueError as error:
+        network.recorder.remove()
+        if found.units.layers:
+            raise
+        told = (
+            "; ".join(found.lines())
+            or "none of its operations is a map of PyTorch's, nn.Linear or nn.Conv2d, in front of another"
+        )
+        raise ValueError(f"no unit of the module can be reset one by one: {told} ({error})") from error
 
 
 def _methods(methods: Sequence[str | Intervention]) -> dict[str, Intervention]:
@@ -139,5 +157,5 @@ def _with_restarts(optimizer: Optimizer, methods: Mapping[str, Intervention]) ->
         )
     made = UnitAdam(groups)  # the groups themselves, so that whoever holds the given optimizer changes both
     made.state.update(optimizer.state)
-    optimizer.state = made.state
+    optimizer.state, optimizer.param_groups = made.state, made.param_groups
     return made

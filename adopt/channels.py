@@ -21,6 +21,7 @@ class Run:
         negated: Whether the sign was turned, on the way to the second half of a CReLU.
         made_by: Name of the module whose whole output they are, "" if no module hands them on as they are.
         untouched: Whether they come straight from the non-linearity.
+        normalised: Whether they were normalised behind it.
     """
 
     source: str
@@ -32,6 +33,7 @@ class Run:
     negated: bool = False
     made_by: str = ""
     untouched: bool = False
+    normalised: bool = False
 
     def altered(self, made_by: str = "") -> "Run":
         """Returns the channels behind an operation that leaves them where they are."""

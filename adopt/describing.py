@@ -76,7 +76,8 @@ def _reader(module: nn.Module, entry: UnitsOf, name: str, units: int, copies: in
         )
     offsets = tuple(entry.offset + copy * width for copy in range(copies))
     return Consumer(
-        UnitSlice(f"{name}.weight", axis, units, offsets, entry.positions), None if own.bias is None else f"{name}.bias"
+        UnitSlice(f"{name}.weight", axis, units, offsets, entry.positions),
+        None if own.bias is None or axis == 0 else f"{name}.bias",
     )
 
 

@@ -84,23 +84,50 @@ class Found:
         return told + [f"{each.name}: {each.units} units are left alone: {each.reason}" for each in self.units.excluded]
 
 
-def find_units(module: nn.Module, example: Any, forward: Forward | None, trained: Collection[int] | None = None) -> Found:
-    """Reads the unit graph from one forward.
+def find_units(
+    module: nn.Module, example: Any, forward: Forward | None, trained: Collection[int] | None = None, *, evaluated: bool = False
+) -> Found:
+    """Reads the unit graph from one forward in evaluation mode and one in training mode.
 
     Args:
         module: A user's module, left as it is.
         example: A tensor, a dict of tensors, or a tuple of several inputs; a batch of two or more tells most.
         forward: Called with module and inputs; None for the module itself.
         trained: ``id`` of the parameters that the optimizer trains; None for all that are not frozen.
+        evaluated: Whether the module is used in evaluation mode alone, so that its other mode does not matter.
 
     Raises:
         ValueError: In one line with the user's file and line, if the forward cannot be traced or fails on the example.
     """
-    reader = Reader(trace(module, example, forward))
+    layers = _read(module, example, forward, trained, training=False)
+    if not evaluated:
+        in_training = _read(module, example, forward, trained, training=True)
+        for name, layer in layers.items():
+            if not layer.reasons and layer.consumers and _reading(layer) != _reading(in_training.get(name)):
+                layer.exclude("in training mode it is read otherwise than in evaluation mode")
+    return Found.of(layers, list(layers))
+
+
+def _read(
+    module: nn.Module, example: Any, forward: Forward | None, trained: Collection[int] | None, *, training: bool
+) -> dict[str, Layer]:
+    """Returns every map of a forward in one mode."""
+    reader = Reader(trace(module, example, forward, training))
     if reader.without_batch:
         raise ValueError(f"example= has no batch axis: {reader.without_batch} gets a vector; give it one, example[None]")
-    exclude_foreign(reader.layers, module, trained)
-    return Found.of(reader.layers, list(reader.layers))
+    exclude_foreign(reader.layers, module, trained, reader.direct)
+    for layer in reader.layers.values():
+        if layer.hidden or layer.consumers:
+            _complete(layer)
+    return reader.layers
+
+
+def _reading(layer: Layer | None) -> tuple[Any, ...]:
+    """Returns what has to be the same in both modes."""
+    if layer is None:
+        return ()
+    nonlinearity = (layer.nonlinearity or _IDENTITY).name
+    return layer.reasons, layer.consumers, layer.norms, layer.copies, layer.tap, layer.by_input, nonlinearity
 
 
 def _complete(layer: Layer) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, Final, NamedTuple, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from plasticity.adopt.describing import UnitsOf, described
 from plasticity.adopt.finding import find_units
 from plasticity.adopt.initial_values import Fresh, initialisers_of
 from plasticity.adopt.network import AdoptedNetwork
-from plasticity.adopt.tracing import Forward, tensors_in
+from plasticity.adopt.tracing import Forward, as_it_was, tensors_in
 from plasticity.metrics.catalogue import chosen
 from plasticity.metrics.log_values import Measurements
 from plasticity.metrics.metric import Metric
@@ -23,6 +24,7 @@ from plasticity.networks.spec import HeadSpec
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _PART = "module"
+_ONE: Final = "inputs that are one tensor"
 
 
 class Labelled(NamedTuple):
@@ -59,7 +61,7 @@ class _Examples:
         """Returns the first examples, at most ``count``."""
         if self._targets is None:
             raise Missing("targets=")
-        return Labelled(self._inputs[:count], self._targets[:count])
+        return Labelled(_first(self._inputs, count), self._targets[:count])
 
 
 class _GivenPart:
@@ -104,8 +106,14 @@ class _Given:
 
     def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
         """Returns the first inputs, at most ``count``."""
-        given: Tensor = self.inputs[:count]
-        return given
+        return _first(self.inputs, count)
+
+
+def _first(inputs: Any, count: int) -> Tensor:
+    """Returns the first inputs, at most ``count``; refused where they are several tensors."""
+    if not isinstance(inputs, Tensor):
+        raise Missing(_ONE)
+    return inputs[:count]
 
 
 def measure(
@@ -147,12 +155,31 @@ def measure(
     _require(module, inputs, names)
     metrics = _chosen(names)
     with _network(module, inputs, forward, None, units) as network:
+        if loss is not None and targets is not None:
+            _require_loss(network, inputs, targets, loss)
         part = cast(Part, _GivenPart(network, optimizer, initial, _Examples(inputs, targets, loss)))
-
         with torch.random.fork_rng(_devices(module)), torch.no_grad():
             torch.manual_seed(seed)
             seen = view_part(_PART, part, inputs)
             return _measured(seen, metrics, names)
+
+
+def _require_loss(network: AdoptedNetwork, inputs: Any, targets: Tensor, loss: Loss) -> None:
+    """Raises ValueError if a loss is not a number, fails, or has not a target for each input."""
+    rows = len(tensors_in(inputs)[0])
+    if len(targets) != rows:
+        raise ValueError(f"targets has {len(targets)} rows and inputs {rows}")
+    with torch.no_grad(), network.evaluating():
+        outputs = network(inputs)
+        try:
+            value = loss(outputs, targets)
+        except Exception as error:  # of any kind: it is the user's code
+            raise ValueError(
+                f"loss= failed on outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}: {error}"
+            ) from error
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"loss= must return a number, the mean over examples, and not {kind}")
 
 
 def _measured(seen: PartView, metrics: Mapping[str, Metric], named: Sequence[str]) -> Measurements:
@@ -161,7 +188,11 @@ def _measured(seen: PartView, metrics: Mapping[str, Metric], named: Sequence[str
     for name, metric in metrics.items():
         try:
             values = metric.measure([seen])
-        except (Missing, ValueError) as error:
+        except (Missing, ValueError, AttributeError, TypeError) as error:
+            if isinstance(error, AttributeError | TypeError):
+                if isinstance(seen.inputs, Tensor):
+                    raise
+                error = Missing(_ONE)  # it takes rows of its inputs
             if name in named:
                 raise ValueError(f"{name} needs more than a module and inputs: {error}") from error
             continue
@@ -201,6 +232,7 @@ def probe(
     if not isinstance(inputs, Tensor):
         raise ValueError("probe: inputs must be one tensor")
     with _network(module, inputs, forward, fresh) as network:
+        _require_double(network, inputs)
         part = cast(Part, _GivenPart(network, None, None, _Examples(inputs, None, None)))
         observer = ProbeObserver(settings or ProbeSettings(), seed)
         with torch.random.fork_rng(_devices(module)), torch.no_grad():
@@ -208,6 +240,19 @@ def probe(
     prefix = "probe/"
     found = {name.removeprefix(prefix): value for name, value in values.items() if name.count("/") == 1}
     return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
+def _require_double(network: AdoptedNetwork, inputs: Tensor) -> None:
+    """Raises ValueError if a module cannot run in float64, in which the targets of the probe are drawn."""
+    exact = inputs.double() if inputs.is_floating_point() else inputs
+    try:
+        with torch.no_grad():
+            deepcopy(network).double().eval()(exact[:2])
+    except RuntimeError as error:
+        raise ValueError(
+            f"probe: the module does not run in float64, as it has to for the targets: {' '.join(str(error).split())}; cast what "
+            "it reads to the type of its parameters, and not by float()"
+        ) from error
 
 
 def _chosen(names: Sequence[str]) -> dict[str, Metric]:
@@ -237,15 +282,16 @@ def _network(
     module: nn.Module, inputs: Any, forward: Forward | None, fresh: Fresh | None, units: Sequence[UnitsOf] | None = None
 ) -> Iterator[AdoptedNetwork]:
     """Speaks for a module inside the block."""
-    found = find_units(module, inputs, forward) if units is None else described(module, units, None)
+    found = find_units(module, inputs, forward, evaluated=True) if units is None else described(module, units, None)
     network = AdoptedNetwork(module, forward, found, initialisers_of(module, fresh, None), fresh, inputs)
-    try:
-        with torch.no_grad(), network.evaluating():
-            outputs = network(inputs)
-        network.declare_outputs(HeadSpec("regression", outputs.shape[-1] if outputs.ndim > 1 else 1))
-        yield network
-    finally:
-        network.recorder.remove()
+    with as_it_was(module):  # a forward may change buffers in evaluation mode too, as a running mean of observations does
+        try:
+            with torch.no_grad(), network.evaluating():
+                outputs = network(inputs)
+            network.declare_outputs(HeadSpec("regression", outputs.shape[-1] if outputs.ndim > 1 else 1))
+            yield network
+        finally:
+            network.recorder.remove()
 
 
 def _devices(module: nn.Module) -> list[torch.device]:

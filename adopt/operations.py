@@ -1,6 +1,7 @@
 """What single operations do to channels: which are non-linearities, which leave channels as they are."""
 
 import operator
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -58,8 +59,8 @@ POOLING_FUNCTIONS: Final = (
     *(functional.avg_pool2d, functional.avg_pool3d, functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d),
     *(functional.adaptive_max_pool2d, functional.adaptive_max_pool1d),
 )
-PASSING_FUNCTIONS: Final = (functional.dropout, functional.dropout1d, functional.dropout2d, torch.clone)
-PASSING_METHODS: Final = ("contiguous", "clone", "float", "to", "type", "half", "double", "bfloat16", "cuda", "cpu")
+PASSING_FUNCTIONS: Final = (functional.dropout, functional.dropout1d, functional.dropout2d, torch.clone, torch.detach)
+PASSING_METHODS: Final = ("detach", "contiguous", "clone", "float", "to", "type", "half", "double", "bfloat16", "cuda", "cpu")
 RESHAPING_FUNCTIONS: Final = (torch.flatten, torch.reshape, torch.squeeze)
 RESHAPING_METHODS: Final = ("flatten", "reshape", "view", "squeeze")
 NEGATIONS: Final = (operator.neg, torch.neg)
@@ -113,6 +114,22 @@ def nonlinearity_of(node: fx.Node, module: nn.Module | None) -> Nonlinearity | N
     target: Any = functional.relu if node.target in (functional.relu_, torch.relu_) else node.target
     function = partial(_function, target, tuple(node.args[1:]), settings)
     return Nonlinearity(_OF_FUNCTIONS.get(node.target, ""), function, in_place)
+
+
+def has_positions(operation: Any, dimensions: int) -> bool:
+    """Tells whether an operation over 1, 2 or 3 axes of positions leaves units, axis 1 of a batch, apart.
+
+    Of a value with an axis less PyTorch takes the batch for the units, and the units for positions.
+
+    Args:
+        operation: A module or function, whose name ends with the number of axes, "1d"; any other needs none.
+        dimensions: Of its input.
+    """
+    name = type(operation).__name__ if isinstance(operation, nn.Module) else getattr(operation, "__name__", "")
+    found = re.search(r"([123])d", name)
+    if found is None or isinstance(operation, nn.modules.batchnorm._BatchNorm):
+        return True
+    return dimensions == int(found[1]) + 2
 
 
 def _apart(module: nn.Module, z: Tensor) -> Tensor:

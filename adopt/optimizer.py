@@ -238,11 +238,24 @@ class AdoptedOptimizer(Optimizer):
         saved, present = list(own["interventions"]), list(self._hooks.interventions)
         if saved != present:
             raise ValueError(f"the state was saved with the methods {saved}, this optimizer has {present}")
+        groups, state = list(self.base.param_groups), self.base.state
         self.base.load_state_dict({key: value for key, value in state_dict.items() if key != _KEY})
-        self._join_base()
+        for group, loaded in zip(groups, self.base.param_groups, strict=True):  # those that schedulers hold, with what was loaded
+            group.clear()
+            group.update(loaded)
+        loaded_state = dict(self.base.state)
+        state.clear()
+        state.update(loaded_state)
+        self.base.state = state
+        self.param_groups[:] = groups
+        self.base.param_groups = self.param_groups
         self.steps = own["steps"]
         self._hooks.load_state_dict(own, self.steps)
         self._listen()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuses to be copied or pickled, since it belongs to a module and a base that are not part of it."""
+        raise TypeError("an adopted optimizer cannot be copied or saved whole: save its state_dict(), and load it behind adopt")
 
     def __repr__(self) -> str:
         """Names the methods and the base."""

@@ -28,9 +28,10 @@ from plasticity.adopt.operations import (
     SUMS,
     TRANSPOSED,
     Nonlinearity,
+    has_positions,
     nonlinearity_of,
 )
-from plasticity.adopt.tracing import Traced, line_of, shape_of
+from plasticity.adopt.tracing import ROOT, Traced, line_of, shape_of
 from plasticity.networks.units import Consumer, NormSlice, UnitSlice
 
 _FRESH: Final = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
@@ -89,11 +90,13 @@ class Reader:
     Attributes:
         layers: Every map by name, in forward order, heads among them.
         without_batch: Name of a map that got inputs without a batch axis, "" if all had one.
+        direct: Names of the parameters and buffers that the forward reads itself, not through the module that has them.
     """
 
     def __init__(self, traced: Traced) -> None:
         self.layers: dict[str, Layer] = {}
         self.without_batch = ""
+        self.direct: set[str] = set()
         self._traced = traced
         self._values: dict[fx.Node, Channels] = {}
         self._mixed: dict[fx.Node, set[str]] = {}  # layers that a value was mixed from
@@ -114,6 +117,8 @@ class Reader:
             self._module(node)
         elif node.op in ("call_function", "call_method"):
             self._operation(node)
+        elif node.op == "get_attr":
+            self.direct.add(str(node.target).removeprefix(f"{ROOT}."))
         elif node.op == "output":
             for each in node.all_input_nodes:
                 for name in (*self._sources(each), *self._mixed[each]):
@@ -125,7 +130,9 @@ class Reader:
     def _module(self, node: fx.Node) -> None:
         name, module = self._traced.module_of(node)
         nonlinearity = nonlinearity_of(node, module)
-        if isinstance(module, MAPS):
+        if name in self._traced.altered:
+            self._mix(node, f"changed by a hook on {name or 'the module'}")
+        elif isinstance(module, MAPS):
             self._map(node, name, module)
         elif nonlinearity is not None:
             self._activate(node, nonlinearity, name)
@@ -190,7 +197,7 @@ class Reader:
 
     def _consume(self, node: fx.Node, name: str, module: Any, value: Channels, shape: Sequence[int]) -> None:
         """Notes that a map reads what a value holds."""
-        linear, where = isinstance(module, nn.Linear), f"{name} at {line_of(node)}"
+        linear, where = isinstance(module, nn.Linear), f"{name}{_at(node)}"
         for source in value.sources:
             self.layers[source].hidden = True
             runs = [(start, run) for start, run in value.starts() if run.source == source]
@@ -199,6 +206,8 @@ class Reader:
                 reason = f"{where} reads it along another axis"
             elif getattr(module, "groups", 1) != 1:
                 reason = f"{where} reads it in groups"
+            elif self._calls[name] > 1:
+                reason = f"{name}, which reads it, is called {self._calls[name]} times in one forward"
             elif len({(run.stage, run.span) for _, run in runs}) > 1:
                 reason = f"{where} reads it in two forms"
             elif sorted(run.copy for _, run in runs) != list(range(len(runs))):
@@ -220,7 +229,9 @@ class Reader:
             offsets = tuple(start for start, _ in sorted(runs, key=lambda each: each[1].copy))
             axis = 0 if isinstance(module, TRANSPOSED) else 1
             columns = UnitSlice(f"{name}.weight" if name else "weight", axis, first.units, offsets, first.span)
-            bias = None if module.bias is None else f"{name}.bias" if name else "bias"
+            # A constant activation moves what is read by the sum of its columns, unless the reader sees something else of it.
+            moved = axis == 1 and module.bias is not None and not any(run.normalised for _, run in runs)
+            bias = (f"{name}.bias" if name else "bias") if moved else None
             layer.consumers.append(Consumer(columns, bias))
 
     def _activate(self, node: fx.Node, nonlinearity: Nonlinearity, module: str = "") -> None:
@@ -235,7 +246,7 @@ class Reader:
                 continue
             known = layer.nonlinearity
             if not nonlinearity.name:
-                layer.exclude(f"what it goes through at {line_of(node)} is no non-linearity that is known here")
+                layer.exclude(f"what it goes through{_at(node)} is no non-linearity that is known here")
             elif run.stage == POST or (known is not None and known.name != nonlinearity.name):
                 layer.exclude("it goes through two non-linearities")
             elif run.negated and nonlinearity.name != "relu":
@@ -258,25 +269,31 @@ class Reader:
         size = value.width
         shape = shape_of(node) or ()
         own = tuple(getattr(module, "normalized_shape", ()))
-        over = own in ((size,), tuple(shape[1:])) if own else True
+        over = own in ((size,), tuple(shape[1:])) if own else has_positions(module, len(shape))
+        axis = (
+            value.axis - 1 if len(own) > 1 else 0
+        )  # of its gain, which has an entry for each position where it has several axes
         if not over or (own == (size,) and value.axis != len(shape) - 1) or (not own and value.axis != 1):
-            self._mix(node, f"{name} at {line_of(node)} normalises it along another axis")
+            self._mix(node, f"{name}{_at(node)} normalises it along another axis")
             return
         for start, run in value.starts():
             if run.source != UNKNOWN and not run.negated:
-                self.layers[run.source].norms += norm_slices(name, module, run.units, start, run.span)
+                self.layers[run.source].norms += norm_slices(name, module, run.units, start, run.span, axis)
         if self._calls[name] > 1:
             for source in value.sources:
                 self.layers[source].exclude(f"{name}, which normalises it, is called {self._calls[name]} times in one forward")
         made_by = name if len(value.runs) == 1 and self._calls[name] == 1 else ""
-        self._values[node] = Channels(tuple(run.altered(made_by) for run in value.runs), value.axis)
+        runs = [replace(run.altered(made_by), normalised=run.stage == POST) for run in value.runs]
+        self._values[node] = Channels(tuple(runs), value.axis)
 
     def _pool(self, node: fx.Node, name: str) -> None:
         value = self._input(node)
         if value is None:
             return
-        if value.axis != 1 or any(run.span > 1 for run in value.runs):
-            self._mix(node, f"pooled along its units at {line_of(node)}")
+        dimensions = len(shape_of(node.all_input_nodes[0]) or ())
+        pool = self._traced.module_of(node)[1] if name else node.target
+        if value.axis != 1 or any(run.span > 1 for run in value.runs) or not has_positions(pool, dimensions):
+            self._mix(node, f"pooled along its units{_at(node)}")
             return
         made_by = name if name and len(value.runs) == 1 and self._calls[name] == 1 else ""
         self._values[node] = Channels(tuple(run.altered(made_by) for run in value.runs), 1)
@@ -287,9 +304,12 @@ class Reader:
         if value is None:
             return
         before, after = shape_of(node.all_input_nodes[0]) or (), shape_of(node) or ()
-        positions = len(before) > 2 and value.axis == 1 and after[:2] == before[:2] and prod(after[2:]) == 1
+        given: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis"))
+        axes = [given] if isinstance(given, int) else list(given) if isinstance(given, list | tuple) else []
+        averaged = {axis % len(before) for axis in axes if isinstance(axis, int)}
+        positions = value.axis == 1 and averaged == set(range(2, len(before))) and prod(after[2:]) == 1 and bool(averaged)
         if not positions:
-            self._mix(node, f"averaged at {line_of(node)}")
+            self._mix(node, f"averaged{_at(node)}")
             return
         self._values[node] = Channels(tuple(run.altered() for run in value.runs), 1)
 
@@ -308,14 +328,14 @@ class Reader:
         elif value.axis == 1 and len(after) == 2 and after == (before[0], prod(before[1:])):
             self._values[node] = value.flattened(prod(before[2:]))
         else:
-            self._mix(node, f"put into another shape at {line_of(node)}")
+            self._mix(node, f"put into another shape{_at(node)}")
 
     def _negate(self, node: fx.Node) -> None:
         value = self._input(node)
         if value is None:
             return
         if any(run.stage == POST or run.negated for run in value.runs if run.source != UNKNOWN):
-            self._mix(node, f"negated at {line_of(node)}")
+            self._mix(node, f"negated{_at(node)}")
             return
         self._values[node] = Channels(tuple(replace(run, negated=True) for run in value.runs), value.axis)
 
@@ -324,7 +344,7 @@ class Reader:
         axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
         shape = shape_of(node) or ()
         if not isinstance(parts, list | tuple) or not all(isinstance(part, fx.Node) for part in parts):
-            self._mix(node, f"joined at {line_of(node)}")
+            self._mix(node, f"joined{_at(node)}")
             return
         axis = axis % len(shape) if shape else 0
         runs: list[Run] = []
@@ -334,7 +354,7 @@ class Reader:
                 size = (shape_of(part) or (0,) * (axis + 1))[axis]
                 runs.append(Run(UNKNOWN, size))
             elif value.axis != axis:
-                self._mix(node, f"joined along another axis at {line_of(node)}")
+                self._mix(node, f"joined along another axis{_at(node)}")
                 return
             else:
                 runs += value.runs
@@ -348,10 +368,12 @@ class Reader:
         if value is None:
             return
         before, after = shape_of(node.all_input_nodes[0]) or (), shape_of(node) or ()
-        if len(after) == len(before) and after[value.axis] == before[value.axis]:
+        index: Any = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+        sliced = all(each is Ellipsis or isinstance(each, slice) for each in index)  # a list of numbers may change their order
+        if sliced and len(after) == len(before) and after[value.axis] == before[value.axis]:
             self._values[node] = Channels(tuple(run.altered() for run in value.runs), value.axis)
         else:
-            self._mix(node, f"only a part of its units is read at {line_of(node)}")
+            self._mix(node, f"only a part of its units is read{_at(node)}")
 
     def _combine(self, node: fx.Node) -> None:
         """A sum or a product, of values or with a number."""
@@ -365,10 +387,10 @@ class Reader:
             if all(run.stage == PRE for run in value.runs) and shape_of(tensors[0]) == shape_of(node):
                 self._values[node] = Channels(tuple(run.altered() for run in value.runs), value.axis)
                 return
-            self._mix(node, f"changed by a number at {line_of(node)}")
+            self._mix(node, f"changed by a number{_at(node)}")
             return
         what = "its units are summed with those of another path" if sums else "its units are multiplied by another value"
-        self._mix(node, f"{what} at {line_of(node)}")
+        self._mix(node, f"{what}{_at(node)}")
 
     def _mix(self, node: fx.Node, reason: str) -> None:
         """Notes that an operation reads units in a way that leaves them no columns of their own."""
@@ -383,8 +405,23 @@ class Reader:
         return self._values.get(inputs[0]) if inputs else None
 
 
-def norm_slices(name: str, module: nn.Module, units: int, start: int = 0, span: int = 1) -> list[NormSlice]:
-    """Returns the entries of a normalisation layer that belong to each of some units, with the values of a fresh one."""
+def _at(node: fx.Node) -> str:
+    """Says where an operation is, "" where that is not known, as in an nn.Sequential."""
+    line = line_of(node)
+    return f" at {line}" if line else ""
+
+
+def norm_slices(name: str, module: nn.Module, units: int, start: int = 0, span: int = 1, axis: int = 0) -> list[NormSlice]:
+    """Returns the entries of a normalisation layer that belong to each of some units, with the values of a fresh one.
+
+    Args:
+        name: Of the layer, "" for the module itself.
+        module: The layer.
+        units: Their number.
+        start: First entry.
+        span: Entries of a unit.
+        axis: Along which the units lie in gain and offset.
+    """
     there = [(key, fresh) for key, fresh in _FRESH.items() if isinstance(getattr(module, key, None), Tensor)]
     prefix = f"{name}." if name else ""
-    return [NormSlice(UnitSlice(f"{prefix}{key}", 0, units, (start,), span), fresh) for key, fresh in there]
+    return [NormSlice(UnitSlice(f"{prefix}{key}", axis, units, (start,), span), fresh) for key, fresh in there]

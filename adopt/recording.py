@@ -1,15 +1,16 @@
 """The activations of an update: those whose gradients it uses."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.hooks import RemovableHandle
 
 from plasticity.adopt.finding import Tap
+from plasticity.adopt.joining import inputs_of, joined_activations, joined_inputs
 from plasticity.networks.taps import Taps
 
 _MOST_WAITING: Final = 1000  # forwards with a graph through which no gradient has gone yet
@@ -22,12 +23,14 @@ class Candidate:
     Attributes:
         layer: Name.
         pre: Pre-activations, detached.
+        number: Counts forwards of layers.
         live: Post-activations with their graph, if they were asked for.
         counts: Whether a gradient has gone through it.
     """
 
     layer: str
     pre: Tensor
+    number: int
     live: Tensor | None = None
     counts: bool = False
 
@@ -38,10 +41,12 @@ class Call:
 
     Attributes:
         inputs: What it was called with, None if that is not known.
+        number: Counts calls.
         seen: Its candidates.
     """
 
     inputs: Any = None
+    number: int = 0
     seen: list[Candidate] = field(default_factory=list)
 
     @property
@@ -74,6 +79,7 @@ class Recorder:
         self._listening = self._silent = False
         self._taps = {tap.layer: tap for tap in taps}
         self._calls: list[Call] = []
+        self._number = 0
         self._direct: Taps | None = None
         self._handles: list[RemovableHandle] = []
         self._modules = dict(module.named_modules(remove_duplicate=False))
@@ -155,6 +161,7 @@ class Recorder:
     def forget_counted(self) -> None:
         """Forgets what counts, since its gradients are cleared; candidates stay, as a forward may come before that."""
         for call in self._calls:
+            self._let_go([candidate for candidate in call.seen if candidate.counts])
             call.seen = [candidate for candidate in call.seen if not candidate.counts]
         self._calls = [call for call in self._calls if call.seen]
 
@@ -165,10 +172,19 @@ class Recorder:
         for name, tap in self._taps.items():
             found = [candidate for call in self._calls for candidate in call.seen if candidate.counts and candidate.layer == name]
             if found:
-                pre = found[0].pre if len(found) == 1 else torch.cat([candidate.pre for candidate in found])
+                pre = joined_activations([candidate.pre for candidate in sorted(found, key=lambda each: each.number)])
                 taps.pre[name], taps.post[name] = pre, tap.nonlinearity.function(pre)
+        for call in self._calls:
+            self._let_go(call.seen)
+            call.seen = []
         self._calls = []
         return taps, inputs
+
+    @staticmethod
+    def _let_go(seen: Sequence[Candidate]) -> None:
+        """Makes candidates new again, without the graph, which keeps them and must not be kept by them."""
+        for candidate in seen:
+            candidate.counts, candidate.live = False, None
 
     def live(self) -> dict[str, Tensor]:
         """Returns the post-activations with their graph since the last step, those of the latest forward of each layer."""
@@ -177,19 +193,20 @@ class Recorder:
     def latest_inputs(self) -> Any:
         """Returns the inputs of the forwards that count, joined along the batch; None if they are not known."""
         found = [call.inputs for call in self._calls if call.counts]
-        return _joined(found) if found and all(each is not None for each in found) else None
+        return joined_inputs(found) if found and all(each is not None for each in found) else None
 
     def waiting_inputs(self) -> Any:
         """Returns the inputs of all forwards since the last step, joined along the batch; None if they are not known."""
         found = [call.inputs for call in self._calls if call.seen]
-        return _joined(found) if found and all(each is not None for each in found) else None
+        return joined_inputs(found) if found and all(each is not None for each in found) else None
 
     def begin(self, inputs: Any) -> None:
         """Takes notice that the module is called."""
         if torch.compiler.is_dynamo_compiling():
             self.compiled = True
         if self.listening and self._direct is None and torch.is_grad_enabled():
-            self._calls.append(Call(inputs))
+            self._number += 1
+            self._calls.append(Call(inputs, self._number))
 
     def see(self, layer: str, pre: Tensor) -> None:
         """Takes notice of pre-activations (B, U, ...), or (B, T, U) of a map of tokens."""
@@ -202,14 +219,23 @@ class Recorder:
             self._direct.store(layer, rows, tap.nonlinearity.function(rows))
             return
         detached = rows.detach()
-        candidate = Candidate(layer, detached.clone() if tap.nonlinearity.in_place else detached)
+        self._number += 1
+        candidate = Candidate(layer, detached.clone() if tap.nonlinearity.in_place else detached, self._number)
         if not self._calls:
             self._calls.append(Call())
         self._calls[-1].seen.append(candidate)
-        pre.register_hook(_Counting(candidate))
+        pre.register_hook(_Counting(self, self._calls[-1], candidate))
         if self.keeps_graph and tap.nonlinearity.name == "identity":
             candidate.live = pre
         del self._calls[:-_MOST_WAITING]
+
+    def count(self, call: Call, candidate: Candidate) -> None:
+        """Takes notice of a gradient; of a candidate that was forgotten too, since a graph that is kept makes gradients again."""
+        candidate.counts = True
+        if all(each is not candidate for each in call.seen):
+            call.seen.append(candidate)
+        if self.listening and all(each is not call for each in self._calls):
+            self._calls = sorted([*self._calls, call], key=lambda each: each.number)
 
     def see_live(self, layer: str, post: Tensor) -> None:
         """Takes notice of post-activations with their graph, right behind their pre-activations."""
@@ -222,13 +248,13 @@ class Recorder:
 
 
 class _Counting:
-    """Marks a candidate when a gradient reaches it; it keeps nothing else alive."""
+    """Marks a candidate when a gradient reaches it; it lives as long as the graph."""
 
-    def __init__(self, candidate: Candidate) -> None:
-        self._candidate = candidate
+    def __init__(self, recorder: Recorder, call: Call, candidate: Candidate) -> None:
+        self._recorder, self._call, self._candidate = recorder, call, candidate
 
     def __call__(self, gradient: Tensor) -> None:
-        self._candidate.counts = True
+        self._recorder.count(self._call, self._candidate)
 
 
 class _Hook:
@@ -248,7 +274,7 @@ class _Hook:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Silent, ()
+        return getattr, (nullcontext(), "__exit__")  # takes anything and returns None, wherever it is loaded
 
 
 class _BeforeForward(_Hook):
@@ -283,30 +309,16 @@ class _OfRead(_BeforeForward):
             self._recorder.see_live(self._layer, arguments[0])
 
 
-class _OfCall(_BeforeForward):
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if module is self._own:
-            self._recorder.begin(arguments[0] if len(arguments) == 1 else arguments or None)
+class _OfCall(_Hook):
+    def register(self) -> RemovableHandle:
+        """Puts the hook on its module."""
+        return self._own.register_forward_pre_hook(self, with_kwargs=True)
 
-
-class _Silent:
-    """What becomes of a hook that was saved with its module."""
-
-    def __call__(self, *_: Any) -> None:
-        return None
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if module is self._own and not any(isinstance(each, fx.Proxy) for each in arguments):  # nor where units are looked for
+            self._recorder.begin(inputs_of(module, arguments, named))
 
 
 def _by_rows(pre: Tensor, tap: Tap) -> Tensor:
     """Returns activations with units along axis 1; of a dense map of (B, T, D), a row for each token."""
     return pre.flatten(0, -2) if tap.tokens and pre.ndim > 2 else pre
-
-
-def _joined(inputs: Sequence[Any]) -> Any:
-    if len(inputs) == 1:
-        return inputs[0]
-    first = inputs[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(inputs))
-    if isinstance(first, Mapping):
-        return {key: _joined([each[key] for each in inputs]) for key in first}
-    return tuple(_joined(list(each)) for each in zip(*inputs, strict=True))

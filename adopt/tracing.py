@@ -18,6 +18,7 @@ from plasticity.adopt.operations import MAPS, NORMS, PASSING, PASSING_METHODS, P
 _ONE_TENSOR: Final = (*MAPS, *NORMS, *POOLS, *PASSING, nn.Flatten, nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU)
 ROOT: Final = "module"  # under which a user's module stands in the traced one
 Forward = Callable[..., Any]
+_DERIVED_FROM: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _HERE: Final = str(Path(__file__).parent)
 _TORCH: Final = str(Path(torch.__file__).parent)
 _FRAME: Final = re.compile(r'File "([^"]+)", line (\d+)')
@@ -53,14 +54,16 @@ class Traced:
     Attributes:
         graph: Its nodes in order; ``node.target`` of a module begins with ``ROOT``.
         modules: Every module by its name in the user's module, "" for that itself.
+        altered: Names of modules whose inputs or outputs are changed by hooks on them.
     """
 
     graph: fx.Graph
     modules: dict[str, nn.Module]
+    altered: frozenset[str] = frozenset()
 
     def module_of(self, node: fx.Node) -> tuple[str, nn.Module]:
         """Returns name and module of a call of a module."""
-        name = str(node.target).removeprefix(ROOT).removeprefix(".")
+        name = _own_name(node.target)
         return name, self.modules[name]
 
 
@@ -79,7 +82,7 @@ class _TensorProxy(fx.Proxy):
 
 
 class _Tracer(fx.Tracer):
-    """Goes into the user's own modules and stops at those of PyTorch, and at maps, norms and activations derived from them.
+    """Goes into the user's own modules and stops at those of PyTorch, and at maps derived from them that compute the same.
 
     Args:
         example: What the inputs are like.
@@ -121,33 +124,72 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = type(m).__module__.startswith("torch.") and not isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict)
-        return own or isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        return own or any(isinstance(m, kind) and _runs_as(type(m), kind) for kind in _DERIVED_FROM)
 
 
-def trace(module: nn.Module, example: Any, forward: Forward | None) -> Traced:
+class _Shapes(ShapeProp):
+    """Notes the shape of every value, and which modules have hooks that change what they take or hand on."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.altered: set[str] = set()
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        module: Any = self.fetch_attr(target)
+        if not module._forward_hooks and not module._forward_pre_hooks:
+            return super().call_module(target, args, kwargs)
+        copies = [each.clone() if isinstance(each, Tensor) else each for each in args]
+        outputs = super().call_module(target, args, kwargs)
+        without = module.forward(*copies, **kwargs)
+        pairs = zip(tensors_in(outputs), tensors_in(without), strict=False)
+        if not all(torch.equal(one, other) for one, other in pairs):
+            self.altered.add(_own_name(target))
+        return outputs
+
+
+def _own_name(target: Any) -> str:
+    """Returns the name of a module in the user's module, "" for that itself."""
+    return str(target).removeprefix(ROOT).removeprefix(".")
+
+
+def _runs_as(own: type, kind: type) -> bool:
+    """Tells whether a class computes what the class of PyTorch computes that it is derived from."""
+    return all(getattr(own, name, None) is getattr(kind, name, None) for name in ("forward", "_conv_forward"))
+
+
+def trace(module: nn.Module, example: Any, forward: Forward | None, training: bool = False) -> Traced:
     """Traces one forward.
 
     Args:
-        module: A user's module; modes, buffers and generators are left as they are.
+        module: A user's module; modes, buffers, attributes and generators are left as they are.
         example: A tensor, a dict of tensors, or a tuple of several inputs.
         forward: Called with module and inputs, for a module that has no forward of its own, or one that cannot be traced.
+        training: Whether to follow the module's code as it runs in training mode.
 
     Raises:
         ValueError: In one line that names the user's file and line which cannot be traced, or that failed on the example.
     """
+    scripts = [name or type(each).__name__ for name, each in module.named_modules() if isinstance(each, torch.jit.ScriptModule)]
+    if scripts:
+        raise ValueError(
+            f"{scripts[0]} is a script, and its operations are not to be seen: adopt the module that it was made from"
+        )
     call = Call(module, forward, example)
-    with _as_it_was(module):
+    with as_it_was(module):
+        module.train(training)
         try:
             graph = _Tracer(example).trace(call)
         except Exception as error:  # of any kind: it is the user's code that runs here, on values that are not there
             raise ValueError(_untraceable(error, module, forward)) from error
+        module.eval()
         try:
             with torch.no_grad():
                 call(example)  # of its own first: what follows prints whole tracebacks
-                ShapeProp(fx.GraphModule(call, graph)).propagate(example)
+                shapes = _Shapes(fx.GraphModule(call, graph))
+                shapes.propagate(example)
         except Exception as error:
             raise ValueError(f"the module failed on example=: {' '.join(str(error).split())[:300]}{_at(error)}") from error
-    return Traced(graph, dict(module.named_modules(remove_duplicate=False)))
+    return Traced(graph, dict(module.named_modules(remove_duplicate=False)), frozenset(shapes.altered))
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
@@ -194,17 +236,24 @@ def _is_ours(file: str) -> bool:
 
 
 @contextmanager
-def _as_it_was(module: nn.Module) -> Iterator[None]:
-    """Puts a module into evaluation mode without recording hooks, and back; generators are forked."""
-    modes = {each: each.training for each in module.modules()}
+def as_it_was(module: nn.Module) -> Iterator[None]:
+    """Puts modes, attributes and buffers of a module back as they were behind the block; generators are forked."""
+    modules = list(module.modules())
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    own = [(each, dict(vars(each)), dict(each._buffers)) for each in modules]
     devices = {value.device for value in [*module.parameters(), *module.buffers()] if value.device.type == "cuda"}
     with torch.random.fork_rng(list(devices)):
-        module.eval()
         try:
             yield
         finally:
-            for each, mode in modes.items():
-                each.training = mode
+            for each, attributes, registered in own:
+                vars(each).clear()
+                vars(each).update(attributes)
+                each._buffers.clear()
+                each._buffers.update(registered)
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
 
 
 def tensors_in(outputs: Any) -> list[Tensor]:

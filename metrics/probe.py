@@ -96,7 +96,7 @@ def high_frequency_noise(network: Network, inputs: Tensor, seed: int, space: Spa
     be made of rounding errors, so g is evaluated once in float64.
     """
     other = network.fresh(seed).double().eval()
-    exact = inputs if inputs.dtype == torch.uint8 else inputs.double()
+    exact = inputs.double() if inputs.is_floating_point() else inputs
     return torch.sin(FREQUENCY * space.read(other, other(exact))).float()
 
 

@@ -79,7 +79,7 @@ class Consumer:
 
     Attributes:
         weight: The columns of its weight.
-        bias: Name of its bias, None when it has none.
+        bias: Name of its bias, None when it has none, or when a constant activation does not move its outputs by a constant.
         deviation: The columns of its noise's deviation, if it is a noisy map.
         companions: The columns of frozen maps that read the units beside it, see ``plasticity.networks.layers.injection``.
     """

@@ -69,7 +69,7 @@ class UnitAdam(torch.optim.Adam):
         loss = super().step(closure)
         refused = getattr(self, "found_inf", None)  # set to 1 by whoever wants the fused kernel to leave everything as it is
         for index, group in enumerate(self.param_groups):
-            group["updates"] += 1
+            group["updates"] = group.get("updates", 0) + 1  # a group that was added later has none
             correction = self._corrections.get(index)
             if correction is None or not correction.matches(group, self.state):
                 correction = self._corrections[index] = RestartCorrection(group, self.state)

@@ -124,7 +124,7 @@ class ContinualBackprop(Intervention):
             incoming = torch.cat([incoming_magnitude(parameters.__getitem__, layer) for layer in self._layers])
             # 0 / 0, of a unit whose inputs were all replaced, would stay in the average for ever.
             current = current / incoming.clamp(min=torch.finfo(torch.float32).eps)
-        utility.lerp_(current, 1 - self.decay)
+        utility.lerp_(current.to(utility.dtype), 1 - self.decay)
 
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:

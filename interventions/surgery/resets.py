@@ -123,7 +123,7 @@ class _Writer:
         mask = slice_.mask(units, parameter)
         if mask.device.type == "cpu":
             rows = mask.flatten().nonzero().flatten()
-            parameter.index_copy_(slice_.axis, rows, self._fresh(slice_, parameter, how, rows))
+            parameter.index_copy_(slice_.axis, rows, self._fresh(slice_, parameter, how, rows).to(parameter.dtype))
         else:
             parameter.copy_(torch.where(mask, self._fresh(slice_, parameter, how, None), parameter))
         reset_entries(self.optimizer, parameter, mask, self.policy.optimizer_state)

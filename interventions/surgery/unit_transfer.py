@@ -18,7 +18,7 @@ def compensate(network: Network, layer: UnitLayer, lost: Tensor) -> None:
     for consumer in layer.consumers:
         if consumer.bias is not None:
             weight = network.tensor(consumer.weight.tensor)
-            network.tensor(consumer.bias).add_(consumer.weight.reach(weight) @ lost)
+            network.tensor(consumer.bias).add_(consumer.weight.reach(weight) @ lost.to(weight.dtype))
 
 
 def write_rows(slice_: UnitSlice, tensor: Tensor, rows: Tensor) -> None:

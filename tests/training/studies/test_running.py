@@ -82,7 +82,8 @@ def test_each_run_has_its_folder_and_a_failure_stops_no_other(done: Path) -> Non
     assert json.loads((s / "runs/main/wild/seed_0/status.json").read_text())["state"] == "failed"
     events = StudyFolder(s).last_events()
     assert [events[f"runs/main/{name}/seed_0"]["event"] for name in ("none", "wild")] == ["finished", "failed"]
-    assert (s / "plan.csv").read_text().splitlines()[0] == "cell,condition,method,seed,words,folder,seconds,bytes,identity"
+    columns = "cell,condition,method,seed,words,folder,seconds,bytes,identity,moment,remedy,repeat"
+    assert (s / "plan.csv").read_text().splitlines()[0] == columns
 
 
 def test_again_nothing_is_done_and_the_failure_is_named(
