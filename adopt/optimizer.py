@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from plasticity.adopt.finding import Found
 from plasticity.adopt.network import AdoptedNetwork
+from plasticity.adopt.tracing import Forward
 from plasticity.interventions.base import Intervention, Logs
 from plasticity.networks.network import Network
 from plasticity.networks.taps import Taps
@@ -53,6 +55,7 @@ class AdoptedOptimizer(Optimizer):
         logs: What the methods said in the latest step, ``<method>/<key>``.
         steps: Steps so far in which the module had a gradient.
         base: What steps.
+        evaluated: What the latest measurement found in the module, and for which forward and trained parameters.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class AdoptedOptimizer(Optimizer):
         self.base, self.max_gradient_norm = base, max_gradient_norm
         self.logs: Logs = {}
         self.steps = 0
+        self.evaluated: tuple[Forward | None, tuple[bool, ...], Found] | None = None
         self._network, self._copies = network, dict(copies)
         self._parameters = list(network.parameters())
         self._hooks = Hooks(part, network, methods, seed, self._copies)

@@ -1,16 +1,17 @@
 """The activations of an update: those whose gradients it uses."""
 
 from collections.abc import Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from plasticity.adopt.finding import Tap
-from plasticity.adopt.joining import inputs_of, joined_activations, joined_inputs
+from plasticity.adopt.joining import joined_activations, joined_inputs
+from plasticity.adopt.module_hooks import Hook, OfCall, OfInput, OfOutput, OfPost, OfRead
 from plasticity.networks.taps import Taps
 
 _MOST_WAITING: Final = 1000  # forwards with a graph through which no gradient has gone yet
@@ -83,9 +84,9 @@ class Recorder:
         self._direct: Taps | None = None
         self._handles: list[RemovableHandle] = []
         self._modules = dict(module.named_modules(remove_duplicate=False))
-        self._hooks: list[_Hook] = [_OfCall(module, "", self)]
+        self._hooks: list[Hook] = [OfCall(module, "", self)]
         for tap in taps:
-            kind = _OfInput if tap.by_input else _OfOutput
+            kind = OfInput if tap.by_input else OfOutput
             self._hooks.append(kind(self._modules[tap.module], tap.layer, self))
 
     @property
@@ -122,9 +123,9 @@ class Recorder:
             if tap.nonlinearity.name == "identity":
                 continue
             if tap.behind is not None:
-                self._hooks.append(_OfPost(self._modules[tap.behind], tap.layer, self))
+                self._hooks.append(OfPost(self._modules[tap.behind], tap.layer, self))
             elif tap.read_by is not None:
-                self._hooks.append(_OfRead(self._modules[tap.read_by], tap.layer, self))
+                self._hooks.append(OfRead(self._modules[tap.read_by], tap.layer, self))
             else:
                 raise ValueError(
                     f"{method} differentiates through the activations of {tap.layer}, and no module shows what its non-linearity "
@@ -255,68 +256,6 @@ class _Counting:
 
     def __call__(self, gradient: Tensor) -> None:
         self._recorder.count(self._call, self._candidate)
-
-
-class _Hook:
-    """A hook that speaks for its own module alone: a copy of the module keeps it and stays silent, and so does a saved one."""
-
-    def __init__(self, own: nn.Module, layer: str, recorder: Recorder) -> None:
-        self._own, self._layer, self._recorder = own, layer, recorder
-
-    def register(self) -> RemovableHandle:
-        """Puts the hook on its module."""
-        return self._own.register_forward_hook(self)
-
-    def __call__(self, *_: Any) -> None:
-        raise NotImplementedError
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Hook":
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (nullcontext(), "__exit__")  # takes anything and returns None, wherever it is loaded
-
-
-class _BeforeForward(_Hook):
-    """One that looks at inputs."""
-
-    def register(self) -> RemovableHandle:
-        """Puts the hook on its module."""
-        return self._own.register_forward_pre_hook(self)
-
-
-class _OfOutput(_Hook):
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        if module is self._own:
-            self._recorder.see(self._layer, output)
-
-
-class _OfInput(_BeforeForward):
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if module is self._own and arguments:
-            self._recorder.see(self._layer, arguments[0])
-
-
-class _OfPost(_Hook):
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        if module is self._own:
-            self._recorder.see_live(self._layer, output)
-
-
-class _OfRead(_BeforeForward):
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if module is self._own and arguments:
-            self._recorder.see_live(self._layer, arguments[0])
-
-
-class _OfCall(_Hook):
-    def register(self) -> RemovableHandle:
-        """Puts the hook on its module."""
-        return self._own.register_forward_pre_hook(self, with_kwargs=True)
-
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if module is self._own and not any(isinstance(each, fx.Proxy) for each in arguments):  # nor where units are looked for
-            self._recorder.begin(inputs_of(module, arguments, named))
 
 
 def _by_rows(pre: Tensor, tap: Tap) -> Tensor:

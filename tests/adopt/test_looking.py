@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity.adopt import AdoptedOptimizer, adopt
+from plasticity.adopt import AdoptedOptimizer, adopt, measure, measuring
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import INTERVENTIONS
 
@@ -132,3 +132,21 @@ def test_a_layer_that_is_never_used_is_looked_for_a_hundred_steps(capsys: pytest
         update(module, optimizer)
     assert looked == [True] * 100 + [False] * 3
     assert capsys.readouterr().err.count("saw no activations of b in 100 steps") == 1
+
+
+def test_measuring_with_the_adopted_optimizer_traces_once_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, optimizer = made("redo")
+    traced = []
+    find = measuring.find_units
+    monkeypatch.setattr(measuring, "find_units", lambda *given, **more: traced.append(1) or find(*given, **more))
+    first = measure(module, torch.randn(8, 4), optimizer=optimizer)
+    update(module, optimizer)
+    inputs = torch.randn(12, 4)
+    second = measure(module, inputs, optimizer=optimizer)
+    assert len(traced) == 1
+    assert str(first) != str(second)  # of the weights and inputs of the moment
+    assert str(second) == str(measure(module, inputs, optimizer=optimizer.base))
+    assert len(traced) == 2
+    module[0].requires_grad_(False)
+    measure(module, inputs, optimizer=optimizer)
+    assert len(traced) == 3
