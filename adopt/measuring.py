@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from plasticity.adopt.describing import UnitsOf, described
-from plasticity.adopt.finding import find_units
+from plasticity.adopt.finding import Found, find_units
 from plasticity.adopt.initial_values import Fresh, initialisers_of
 from plasticity.adopt.network import AdoptedNetwork
+from plasticity.adopt.optimizer import AdoptedOptimizer
 from plasticity.adopt.tracing import Forward, as_it_was, tensors_in
 from plasticity.metrics.catalogue import chosen
 from plasticity.metrics.log_values import Measurements
@@ -138,7 +139,8 @@ def measure(
             are left out; one that is named is refused without it.
         forward: As for ``adopt``.
         units: As for ``adopt``.
-        optimizer: For metrics of its state.
+        optimizer: For metrics of its state. With what ``adopt`` returned for this module, it is traced in the first measurement
+            alone, and the others take a fraction of its time.
         initial: The module as it was at the start, for distances from there.
         targets: For metrics of the loss.
         loss: The same: a function of outputs, several of them flattened and joined, and targets; the mean over examples.
@@ -154,7 +156,7 @@ def measure(
     """
     _require(module, inputs, names)
     metrics = _chosen(names)
-    with _network(module, inputs, forward, None, units) as network:
+    with _network(module, inputs, forward, None, units, optimizer) as network:
         if loss is not None and targets is not None:
             _require_loss(network, inputs, targets, loss)
         part = cast(Part, _GivenPart(network, optimizer, initial, _Examples(inputs, targets, loss)))
@@ -277,12 +279,27 @@ def _require(module: nn.Module, inputs: Any, names: Sequence[str]) -> None:
         raise ValueError("inputs must hold two rows at least: most metrics compare them")
 
 
+def _found(module: nn.Module, inputs: Any, forward: Forward | None, optimizer: Optimizer | None) -> Found:
+    """Returns the units of a module; what an earlier measurement with the same adopted optimizer found, if there was one."""
+    if not isinstance(optimizer, AdoptedOptimizer) or optimizer.network.module is not module:
+        return find_units(module, inputs, forward, evaluated=True)
+    trained, kept = tuple(each.requires_grad for each in module.parameters()), optimizer.evaluated
+    if kept is None or kept[0] is not forward or kept[1] != trained:
+        kept = optimizer.evaluated = forward, trained, find_units(module, inputs, forward, evaluated=True)
+    return kept[2]
+
+
 @contextmanager
 def _network(
-    module: nn.Module, inputs: Any, forward: Forward | None, fresh: Fresh | None, units: Sequence[UnitsOf] | None = None
+    module: nn.Module,
+    inputs: Any,
+    forward: Forward | None,
+    fresh: Fresh | None,
+    units: Sequence[UnitsOf] | None = None,
+    optimizer: Optimizer | None = None,
 ) -> Iterator[AdoptedNetwork]:
     """Speaks for a module inside the block."""
-    found = find_units(module, inputs, forward, evaluated=True) if units is None else described(module, units, None)
+    found = _found(module, inputs, forward, optimizer) if units is None else described(module, units, None)
     network = AdoptedNetwork(module, forward, found, initialisers_of(module, fresh, None), fresh, inputs)
     with as_it_was(module):  # a forward may change buffers in evaluation mode too, as a running mean of observations does
         try:

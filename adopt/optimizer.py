@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from plasticity.adopt.finding import Found
 from plasticity.adopt.network import AdoptedNetwork
+from plasticity.adopt.tracing import Forward
 from plasticity.interventions.base import Intervention, Logs
 from plasticity.networks.network import Network
 from plasticity.networks.taps import Taps
@@ -53,6 +55,7 @@ class AdoptedOptimizer(Optimizer):
         logs: What the methods said in the latest step, ``<method>/<key>``.
         steps: Steps so far in which the module had a gradient.
         base: What steps.
+        evaluated: What the latest measurement found in the module, and for which forward and trained parameters.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class AdoptedOptimizer(Optimizer):
         self.base, self.max_gradient_norm = base, max_gradient_norm
         self.logs: Logs = {}
         self.steps = 0
+        self.evaluated: tuple[Forward | None, tuple[bool, ...], Found] | None = None
         self._network, self._copies = network, dict(copies)
         self._parameters = list(network.parameters())
         self._hooks = Hooks(part, network, methods, seed, self._copies)
@@ -80,8 +84,9 @@ class AdoptedOptimizer(Optimizer):
         self._again_running = False
         if self._hooks.needs_graph:
             network.recorder.keep_graphs(self._hooks.needs_graph)
-        network.recorder.listening = bool(self._reading) or self._wants_backward
         self._idle_for = dict.fromkeys(network.units.names, 0)
+        self._awaited = bool(self._reading)  # a layer that was not seen yet, and may never be
+        self._listen()
         self._join_base()
         self._as_an_optimizer()
 
@@ -164,13 +169,21 @@ class AdoptedOptimizer(Optimizer):
             self._check.clip(self._check.norm(), self.max_gradient_norm)
         self.base.step()
         self._after_step(taps)
+        self._listen()
         return loss
+
+    def _listen(self) -> None:
+        """Looks at the forwards of the next update if a method reads their activations then."""
+        wanted = self._awaited or self._wants_backward or bool(self._reading and self._hooks.reads_taps(self.steps + 1))
+        if wanted is not self._network.recorder.listening:
+            self._network.recorder.listening = wanted
 
     def _after_step(self, taps: Taps) -> None:
         """Calls the hooks behind the step; layers without activations in this update are left alone by methods that read them."""
-        units = self._network.units
-        idle = {layer.name for layer in units.layers if layer.name not in taps.post} if self._reading else set[str]()
+        units, listened = self._network.units, bool(self._reading) and self._network.recorder.listening
+        idle = {layer.name for layer in units.layers if layer.name not in taps.post} if listened else set[str]()
         if not idle:
+            self._awaited = self._awaited and not listened
             self._hooks.measure()
             self._hooks.after_step(self.logs)
             return
@@ -192,6 +205,7 @@ class AdoptedOptimizer(Optimizer):
             if self._idle_for[name] == _PATIENCE:
                 methods = ", ".join(sorted(self._reading))
                 print(f"warning: {methods} saw no activations of {name} in {_PATIENCE} steps{_CAUSES}", file=sys.stderr)
+        self._awaited = any(0 <= self._idle_for[name] < _PATIENCE for name in idle)
 
     def task_switch(self, task: int) -> Logs:
         """Tells the methods that a task begins; returns what they say."""
@@ -241,6 +255,7 @@ class AdoptedOptimizer(Optimizer):
         self.base.param_groups = self.param_groups
         self.steps = own["steps"]
         self._hooks.load_state_dict(own, self.steps)
+        self._listen()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Refuses to be copied or pickled, since it belongs to a module and a base that are not part of it."""

@@ -1,15 +1,17 @@
 """The activations of an update: those whose gradients it uses."""
 
 from collections.abc import Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from plasticity.adopt.finding import Tap
-from plasticity.adopt.joining import inputs_of, joined_activations, joined_inputs
+from plasticity.adopt.joining import joined_activations, joined_inputs
+from plasticity.adopt.module_hooks import Hook, OfCall, OfInput, OfOutput, OfPost, OfRead
 from plasticity.networks.taps import Taps
 
 _MOST_WAITING: Final = 1000  # forwards with a graph through which no gradient has gone yet
@@ -57,6 +59,9 @@ class Call:
 class Recorder:
     """Sees the forwards of a module that is being trained, through hooks on its own layers.
 
+    The hooks are there while somebody looks, and off the module otherwise: even one that does nothing makes a small layer a tenth
+    slower. Once a forward was compiled with them they stay, since compiled code does not notice that hooks come or go.
+
     A forward with gradients is a candidate; it counts when a gradient has gone through it. ``forget_counted`` is called where
     gradients are cleared, and ``take`` where the optimizer steps. Acting and targets, which are computed without gradients, are
     not seen, nor are copies of the module, which keep the hooks and stay silent.
@@ -66,24 +71,46 @@ class Recorder:
         taps: Where activations are.
 
     Attributes:
-        listening: Whether forwards with gradients are kept.
         keeps_graph: Whether post-activations are kept with their graph.
+        compiled: Whether a forward was compiled with the hooks in it.
     """
 
     def __init__(self, module: nn.Module, taps: Sequence[Tap]) -> None:
-        self.listening = self.keeps_graph = False
+        self.keeps_graph = self.compiled = False
+        self._listening = self._silent = False
         self._taps = {tap.layer: tap for tap in taps}
         self._calls: list[Call] = []
         self._number = 0
         self._direct: Taps | None = None
-        self._handles = [module.register_forward_pre_hook(_OfCall(module, "", self), with_kwargs=True)]
+        self._handles: list[RemovableHandle] = []
         self._modules = dict(module.named_modules(remove_duplicate=False))
+        self._hooks: list[Hook] = [OfCall(module, "", self)]
         for tap in taps:
-            where = self._modules[tap.module]
-            if tap.by_input:
-                self._handles.append(where.register_forward_pre_hook(_OfInput(where, tap.layer, self)))
-            else:
-                self._handles.append(where.register_forward_hook(_OfOutput(where, tap.layer, self)))
+            kind = OfInput if tap.by_input else OfOutput
+            self._hooks.append(kind(self._modules[tap.module], tap.layer, self))
+
+    @property
+    def listening(self) -> bool:
+        """Whether forwards with gradients are kept."""
+        return self._listening and not self._silent
+
+    @listening.setter
+    def listening(self, value: bool) -> None:
+        self._listening = value
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Puts the hooks on the module if somebody looks, and takes them off if nobody does."""
+        wanted = self._listening or self._direct is not None
+        if wanted and not self._handles:
+            self._handles = [hook.register() for hook in self._hooks]
+        elif not wanted and self._handles and not self.compiled:
+            self._take_off()
+
+    def _take_off(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     def keep_graphs(self, method: str) -> None:
         """Keeps post-activations with their graph as well, for a method that differentiates through them.
@@ -96,40 +123,41 @@ class Recorder:
             if tap.nonlinearity.name == "identity":
                 continue
             if tap.behind is not None:
-                where = self._modules[tap.behind]
-                self._handles.append(where.register_forward_hook(_OfPost(where, tap.layer, self)))
+                self._hooks.append(OfPost(self._modules[tap.behind], tap.layer, self))
             elif tap.read_by is not None:
-                where = self._modules[tap.read_by]
-                self._handles.append(where.register_forward_pre_hook(_OfRead(where, tap.layer, self)))
+                self._hooks.append(OfRead(self._modules[tap.read_by], tap.layer, self))
             else:
                 raise ValueError(
                     f"{method} differentiates through the activations of {tap.layer}, and no module shows what its non-linearity "
                     f"{tap.nonlinearity.name} hands on; make it a module of its own, nn.ReLU"
                 )
+        self._take_off()
+        self._arrange()
 
     @contextmanager
     def into(self, taps: Taps) -> Any:
         """Stores the activations of every forward inside the block into ``taps``, whatever ``listening`` says."""
         before, self._direct = self._direct, taps
+        self._arrange()
         try:
             yield
         finally:
             self._direct = before
+            self._arrange()
 
     @contextmanager
     def silent(self) -> Any:
         """Sees nothing inside the block: for a loss that is computed again."""
-        before, self.listening = self.listening, False
+        before, self._silent = self._silent, True
         try:
             yield
         finally:
-            self.listening = before
+            self._silent = before
 
     def remove(self) -> None:
         """Takes the hooks off the module."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._calls, self.listening = [], [], False
+        self._take_off()
+        self._hooks, self._calls, self._listening = [], [], False
 
     def forget_counted(self) -> None:
         """Forgets what counts, since its gradients are cleared; candidates stay, as a forward may come before that."""
@@ -175,6 +203,8 @@ class Recorder:
 
     def begin(self, inputs: Any) -> None:
         """Takes notice that the module is called."""
+        if torch.compiler.is_dynamo_compiling():
+            self.compiled = True
         if self.listening and self._direct is None and torch.is_grad_enabled():
             self._number += 1
             self._calls.append(Call(inputs, self._number))
@@ -226,49 +256,6 @@ class _Counting:
 
     def __call__(self, gradient: Tensor) -> None:
         self._recorder.count(self._call, self._candidate)
-
-
-class _Hook:
-    """A hook that speaks for its own module alone: a copy of the module keeps it and stays silent, and so does a saved one."""
-
-    def __init__(self, own: nn.Module, layer: str, recorder: Recorder) -> None:
-        self._own, self._layer, self._recorder = own, layer, recorder
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Hook":
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (nullcontext(), "__exit__")  # takes anything and returns None, wherever it is loaded
-
-
-class _OfOutput(_Hook):
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        if module is self._own:
-            self._recorder.see(self._layer, output)
-
-
-class _OfInput(_Hook):
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if module is self._own and arguments:
-            self._recorder.see(self._layer, arguments[0])
-
-
-class _OfPost(_Hook):
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        if module is self._own:
-            self._recorder.see_live(self._layer, output)
-
-
-class _OfRead(_Hook):
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if module is self._own and arguments:
-            self._recorder.see_live(self._layer, arguments[0])
-
-
-class _OfCall(_Hook):
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if module is self._own and not any(isinstance(each, fx.Proxy) for each in arguments):  # nor where units are looked for
-            self._recorder.begin(inputs_of(module, arguments, named))
 
 
 def _by_rows(pre: Tensor, tap: Tap) -> Tensor:

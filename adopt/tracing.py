@@ -1,8 +1,9 @@
 """From anybody's module to the graph of its forward, with the shape of every value and the user's line of every operation."""
 
+import operator
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
+from plasticity.adopt.operations import MAPS, NORMS, PASSING, PASSING_METHODS, POOLS, PRODUCTS, RESHAPING_METHODS, SUMS
+
+_ONE_TENSOR: Final = (*MAPS, *NORMS, *POOLS, *PASSING, nn.Flatten, nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU)
 ROOT: Final = "module"  # under which a user's module stands in the traced one
 Forward = Callable[..., Any]
 _DERIVED_FROM: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -26,15 +30,20 @@ class Call(nn.Module):
     Args:
         module: The module.
         forward: Called with module and inputs; None for ``module(*inputs)``.
+        example: What the inputs are like.
     """
 
-    def __init__(self, module: nn.Module, forward: Forward | None, several: int = 0) -> None:
+    def __init__(self, module: nn.Module, forward: Forward | None, example: Any) -> None:
         super().__init__()
-        self.module, self._forward, self._several = module, forward, several
+        self.module, self._forward = module, forward
+        self._several = len(example) if isinstance(example, tuple) else 0
+        self._keys = tuple(example) if type(example) is dict else ()
 
     def forward(self, inputs: Any) -> Any:
         """Hands on a tensor or a dict as one input, and a tuple as several."""
         given = tuple(inputs[number] for number in range(self._several)) if self._several else (inputs,)
+        if self._keys:  # a dict of its own, whose entries can be gone through while it is traced
+            given = ({key: inputs[key] for key in self._keys},)
         return self.module(*given) if self._forward is None else self._forward(self.module, *given)
 
 
@@ -58,12 +67,60 @@ class Traced:
         return name, self.modules[name]
 
 
-class _Tracer(fx.Tracer):
-    """Goes into the user's own modules and stops at those of PyTorch, and at maps derived from them that compute the same."""
+class _TensorProxy(fx.Proxy):
+    """Stands for what is a tensor when it runs, and says so to a forward that asks ``isinstance(x, Tensor)``."""
 
-    def __init__(self) -> None:
+    _is_param = _is_buffer = False  # what isinstance of a Parameter and a Buffer asks a tensor
+
+    @property
+    def __class__(self) -> type:
+        return Tensor
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:
+        raise TypeError("it stays a proxy")
+
+
+class _Tracer(fx.Tracer):
+    """Goes into the user's own modules and stops at those of PyTorch, and at maps derived from them that compute the same.
+
+    Args:
+        example: What the inputs are like.
+    """
+
+    def __init__(self, example: Any) -> None:
         super().__init__()
         self.record_stack_traces = True
+        self._example, self._tensors = example, set[fx.Node]()
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Returns what stands for the result of an operation; for what is surely a tensor, one that says so."""
+        if not self._is_tensor(node):
+            return super().proxy(node)
+        self._tensors.add(node)
+        return _TensorProxy(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        """Returns an argument as a graph has it."""
+        return a.node if type(a) is _TensorProxy else super().create_arg(a)
+
+    def _is_tensor(self, node: fx.Node) -> bool:
+        first = node.args[0] if node.args else None
+        if node.op == "placeholder":
+            return isinstance(self._example, Tensor)
+        if node.op == "call_module":
+            return isinstance(self.root.get_submodule(str(node.target)), _ONE_TENSOR)
+        if isinstance(first, fx.Node) and first in self._tensors:
+            return node.target in (*PASSING_METHODS, *RESHAPING_METHODS, *SUMS, *PRODUCTS)
+        if node.target is operator.getitem and isinstance(first, fx.Node) and first.op == "placeholder":
+            return isinstance(self._entry(node.args[1]), Tensor)
+        return False
+
+    def _entry(self, key: Any) -> Any:
+        """Returns what the example has under a key, None for nothing."""
+        if isinstance(self._example, tuple):
+            return self._example[key] if isinstance(key, int) else None
+        return self._example.get(key) if isinstance(self._example, Mapping) and isinstance(key, str) else None
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = type(m).__module__.startswith("torch.") and not isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict)
@@ -117,12 +174,11 @@ def trace(module: nn.Module, example: Any, forward: Forward | None, training: bo
         raise ValueError(
             f"{scripts[0]} is a script, and its operations are not to be seen: adopt the module that it was made from"
         )
-    several = len(example) if isinstance(example, tuple) else 0
-    call = Call(module, forward, several)
+    call = Call(module, forward, example)
     with as_it_was(module):
         module.train(training)
         try:
-            graph = _Tracer().trace(call)
+            graph = _Tracer(example).trace(call)
         except Exception as error:  # of any kind: it is the user's code that runs here, on values that are not there
             raise ValueError(_untraceable(error, module, forward)) from error
         module.eval()

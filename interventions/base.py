@@ -86,6 +86,13 @@ class Intervention(Settings):
     conflicts: ClassVar[Mapping[str, str]] = {}
     no_effect: ClassVar[Mapping[str, Any] | None] = None
 
+    def reads_taps(self, step: int) -> bool:
+        """Tells whether ``after_step`` of the update ``u.step == step`` may read ``u.taps``; of a method with ``needs_taps``.
+
+        Nothing need be recorded for the others, and ``u.taps`` may be empty in them.
+        """
+        return True
+
     def build(self, spec: NetworkSpec) -> NetworkSpec:
         """Returns the specification of the network to build. Runs before any parameter exists."""
         return spec

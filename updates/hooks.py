@@ -100,6 +100,13 @@ class Hooks:
         """Tells whether any method overrides a hook."""
         return bool(self._hooked[hook])
 
+    def reads_taps(self, step: int) -> bool:
+        """Tells whether a method reads activations in the update numbered ``step`` of the part."""
+        if self.measuring or self.needs_graph:
+            return True
+        methods = self.interventions.items()
+        return any(method.needs_taps and method.reads_taps(step - self._begun[name]) for name, method in methods)
+
     def open(self, step: int, batch: Batch | None, recompute: Callable[[], Tensor] | None) -> None:
         """Begins the update numbered ``step`` on a batch."""
         self._step, self._batch, self._recompute = step, batch, recompute
