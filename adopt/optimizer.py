@@ -75,7 +75,11 @@ class AdoptedOptimizer(Optimizer):
         self._network, self._copies = network, dict(copies)
         self._parameters = list(network.parameters())
         self._hooks = Hooks(part, network, methods, seed, self._copies)
-        self._hooks.attach(base, compile=False)
+        try:
+            self._hooks.attach(base, compile=False)
+        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+            told = " ".join(str(error).split())
+            raise ValueError(f"the methods {', '.join(methods)} cannot be attached to this module: {told}") from error
         self._check = GradientCheck(part, self._parameters)
         self._wants_backward = self._hooks.overrides("loss")
         self._running = {method.name for method in self._hooks.measuring}
