@@ -96,7 +96,9 @@ class AdoptedOptimizer(Optimizer):
             setattr(self, f"_optimizer_{name}_hooks", OrderedDict())
         self._warned_capturable_if_run_uncaptured = True
         self._zero_grad_profile_name = f"Optimizer.zero_grad#{type(self).__name__}.zero_grad"
-        self._patch_step_function()
+
+    def _patch_step_function(self) -> None:
+        """Leaves ``step`` as it is: the base's is profiled and calls the hooks of all optimizers, this one those of its own."""
 
     def _join_base(self) -> None:
         self.param_groups, self.state, self.defaults = self.base.param_groups, self.base.state, self.base.defaults
@@ -150,6 +152,17 @@ class AdoptedOptimizer(Optimizer):
         Raises:
             ValueError: If a method adds to the loss and ``backward`` was not called, or one needs the closure.
         """
+        arguments: Any = (self,) if closure is None else (self, closure)
+        named: dict[str, Any] = {}
+        for hook in self._optimizer_step_pre_hooks.values():
+            arguments, named = hook(self, arguments, named) or (arguments, named)
+        loss = self._step(*arguments[1:], **named)
+        for hook in self._optimizer_step_post_hooks.values():
+            hook(self, arguments, named)
+        return loss
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Makes one update between the hooks that a user registered."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from plasticity.adopt import AdoptedOptimizer, adopt, measure, measuring
 from plasticity.interventions.base import Intervention
@@ -150,3 +151,36 @@ def test_measuring_with_the_adopted_optimizer_traces_once_and_finds_the_same(mon
     module[0].requires_grad_(False)
     measure(module, inputs, optimizer=optimizer)
     assert len(traced) == 3
+
+
+def test_hooks_of_steps_are_called_once_whichever_optimizer_has_them() -> None:
+    module, optimizer = made("redo")
+    called: list[tuple[str, str]] = []
+
+    def noting(when: str) -> Any:
+        return lambda own, arguments, named: called.append((when, type(own).__name__))
+
+    handles = [optimizer.register_step_pre_hook(noting("before")), optimizer.register_step_post_hook(noting("after"))]
+    handles += [optimizer.base.register_step_post_hook(noting("after the base"))]
+    handles += [register_optimizer_step_post_hook(noting("after any"))]
+    update(module, optimizer)
+    inside = [("after the base", "Adam"), ("after any", "Adam")]
+    assert called == [("before", "AdoptedOptimizer"), *inside, ("after", "AdoptedOptimizer")]
+    for handle in handles:
+        handle.remove()
+    update(module, optimizer)
+    assert len(called) == 4
+
+
+def test_a_hook_before_a_step_may_change_what_it_is_called_with() -> None:
+    module, optimizer = made("redo")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = module(torch.ones(2, 4)).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.register_step_pre_hook(lambda own, arguments, named: ((own,), {"closure": closure}))
+    assert float(optimizer.step()) > 0
+    assert optimizer.steps == 1
