@@ -187,12 +187,16 @@ class AdoptedOptimizer(Optimizer):
 
     def _listen(self) -> None:
         """Looks at the forwards of the next update if a method reads their activations then."""
-        wanted = self._awaited or self._wants_backward or bool(self._reading and self._hooks.reads_taps(self.steps + 1))
+        self._due = self._hooks.act_at(self.steps + 1)
+        reads = self._due and bool(self._reading) and self._hooks.act_at(self.steps + 1, self._reading)
+        wanted = self._awaited or self._wants_backward or reads
         if wanted is not self._network.recorder.listening:
             self._network.recorder.listening = wanted
 
     def _after_step(self, taps: Taps) -> None:
         """Calls the hooks behind the step; layers without activations in this update are left alone by methods that read them."""
+        if not self._due and not self._network.recorder.listening:
+            return
         units, listened = self._network.units, bool(self._reading) and self._network.recorder.listening
         idle = {layer.name for layer in units.layers if layer.name not in taps.post} if listened else set[str]()
         if not idle:

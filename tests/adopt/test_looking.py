@@ -11,8 +11,7 @@ from plasticity.adopt import AdoptedOptimizer, adopt, measure, measuring
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import INTERVENTIONS
 
-READING = sorted(name for name, method in INTERVENTIONS.items() if method.needs_taps)
-PERIODIC = [name for name in READING if INTERVENTIONS[name].reads_taps is not Intervention.reads_taps]
+PERIODIC = sorted(name for name, method in INTERVENTIONS.items() if method.acts_at is not Intervention.acts_at)
 
 
 def network() -> nn.Sequential:
@@ -37,7 +36,7 @@ def made(name: str, **settings: Any) -> tuple[nn.Sequential, AdoptedOptimizer]:
     )
 
 
-def test_the_methods_that_know_when_they_read() -> None:
+def test_the_methods_that_know_when_they_act() -> None:
     assert PERIODIC == ["colinear_reset", "reborn", "redo"]
 
 
@@ -49,6 +48,18 @@ def test_hooks_are_there_for_the_first_update_and_for_those_that_are_averaged() 
         update(module, optimizer)
     # one on the module, which sees its inputs, and one for each of two layers, in updates 1, 4, 5, 9 and 10
     assert seen == [3, 0, 0, 3, 3, 0, 0, 0, 3, 3]
+
+
+def test_a_method_that_acts_always_and_reads_nothing_does_not_keep_the_hooks() -> None:
+    torch.manual_seed(0)
+    module = network()
+    methods = [INTERVENTIONS["redo"](every_updates=3), INTERVENTIONS["weight_clipping"]()]
+    optimizer = adopt(module, torch.optim.Adam(module.parameters(), 0.01), methods, torch.zeros(2, 4))
+    seen = []
+    for _ in range(6):
+        seen.append(hooks_on(module))
+        update(module, optimizer)
+    assert seen == [3, 0, 3, 0, 0, 3]
 
 
 def test_a_restored_optimizer_looks_at_its_next_update() -> None:
@@ -82,7 +93,7 @@ def test_what_is_not_recorded_is_not_missed(name: str, monkeypatch: pytest.Monke
     runs = []
     for always in (False, True):
         if always:
-            monkeypatch.setattr(INTERVENTIONS[name], "reads_taps", Intervention.reads_taps)
+            monkeypatch.setattr(INTERVENTIONS[name], "acts_at", Intervention.acts_at)
             schedule = INTERVENTIONS[name].after_step
             monkeypatch.setattr(INTERVENTIONS[name], "after_step", _only_where_averaged(schedule, 6, 2))
         module, optimizer = made(name, every_updates=6, average_updates=2, **settings)
