@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 
 from plasticity.adopt.finding import Found
+from plasticity.adopt.layer import Layer, norm_slices
 from plasticity.adopt.operations import MAPS, NORMS, TRANSPOSED, Nonlinearity
 from plasticity.adopt.ownership import exclude_foreign
-from plasticity.adopt.reading import Layer, norm_slices
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.units import Consumer, UnitSlice
 

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from torch import nn
 
+from plasticity.adopt.layer import Layer
 from plasticity.adopt.operations import Nonlinearity
 from plasticity.adopt.ownership import exclude_foreign
-from plasticity.adopt.reading import Layer, Reader
+from plasticity.adopt.reading import Reader
 from plasticity.adopt.tracing import Forward, trace
 from plasticity.networks.layers.activations import crelu
 from plasticity.networks.units import ExcludedUnits, UnitGraph, UnitLayer, UnitSlice

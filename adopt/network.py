@@ -157,6 +157,12 @@ class AdoptedNetwork(Network):
                 each.training = mode
 
     @property
+    def feature_layers(self) -> tuple[str, ...]:
+        """Names of the last hidden layers whose activations can be seen."""
+        seen = {tap.layer for tap in self.found.taps}
+        return tuple(name for name in super().feature_layers if name in seen)
+
+    @property
     def mode_dependent(self) -> bool:
         """True: what the user's modules do in either mode is not known."""
         return True

@@ -99,7 +99,8 @@ def nonlinearity_of(node: fx.Node, module: nn.Module | None) -> Nonlinearity | N
         if not name and not isinstance(module, OTHER_NONLINEARITIES):
             return None
         in_place = bool(getattr(module, "inplace", False))
-        return Nonlinearity(name, partial(_apart, module) if in_place else module, in_place)
+        # Its forward and not the module itself, whose hooks are those that ask.
+        return Nonlinearity(name, partial(_apart, module.forward) if in_place else module.forward, in_place)
     arguments = [each for each in (*node.args[1:], *node.kwargs.values()) if isinstance(each, fx.Node)]
     if arguments:  # a second value in it
         return None
@@ -132,10 +133,9 @@ def has_positions(operation: Any, dimensions: int) -> bool:
     return dimensions == int(found[1]) + 2
 
 
-def _apart(module: nn.Module, z: Tensor) -> Tensor:
-    """Applies a module that works in place to a copy."""
-    made: Tensor = module(z.clone())
-    return made
+def _apart(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Applies what works in place to a copy."""
+    return function(z.clone())
 
 
 def _method(name: str, z: Tensor) -> Tensor:

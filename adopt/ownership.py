@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from plasticity.adopt.reading import Layer
+from plasticity.adopt.layer import Layer
 
 
 def exclude_foreign(

@@ -1,15 +1,15 @@
 """From the graph of a forward to the unit graph: which units have slices of their own, which have not, and why."""
 
 import operator
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from math import prod
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from plasticity.adopt.channels import POST, PRE, UNKNOWN, Channels, Run
+from plasticity.adopt.following import ChannelFollower, at_line
+from plasticity.adopt.layer import Layer, norm_slices
 from plasticity.adopt.operations import (
     JOINING,
     MAPS,
@@ -31,57 +31,11 @@ from plasticity.adopt.operations import (
     has_positions,
     nonlinearity_of,
 )
-from plasticity.adopt.tracing import ROOT, Traced, line_of, shape_of
-from plasticity.networks.units import Consumer, NormSlice, UnitSlice
-
-_FRESH: Final = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+from plasticity.adopt.tracing import ROOT, Traced, shape_of
+from plasticity.networks.units import Consumer, UnitSlice
 
 
-@dataclass
-class Layer:
-    """A map of a module, and what was found out about its units.
-
-    Attributes:
-        name: Name of the map in the module.
-        module: The map.
-        units: Rows of its weight, or channels.
-        nonlinearity: What its units go through, None for none.
-        tap: Module whose output is what the non-linearity receives, or whose input; see ``by_input``.
-        by_input: Whether the tap looks at the input of the module, which is the non-linearity itself.
-        behind: Module that is the non-linearity, None if it is a function or one of several that are used for other layers too.
-        read_by: Map whose input is what the non-linearity hands on, as it is; None if there is none.
-        copies: 2 for a CReLU.
-        norms: Per-unit entries of normalisation.
-        consumers: Maps that read the units.
-        stages: Where the units are read, before or behind the non-linearity.
-        hidden: Whether another map comes behind it.
-        output: Whether its units are handed out of the module.
-        reasons: Why its units are left alone; empty if they are not.
-    """
-
-    name: str
-    module: nn.Module
-    units: int
-    nonlinearity: Nonlinearity | None = None
-    tap: str | None = None
-    by_input: bool = False
-    behind: str | None = None
-    read_by: str | None = None
-    copies: int = 1
-    norms: list[NormSlice] = field(default_factory=list)
-    consumers: list[Consumer] = field(default_factory=list)
-    stages: set[str] = field(default_factory=set)
-    hidden: bool = False
-    output: bool = False
-    reasons: list[str] = field(default_factory=list)
-
-    def exclude(self, reason: str) -> None:
-        """Notes why its units are left alone."""
-        if reason not in self.reasons:
-            self.reasons.append(reason)
-
-
-class Reader:
+class Reader(ChannelFollower):
     """Follows the channels of every layer through a forward.
 
     Args:
@@ -94,13 +48,9 @@ class Reader:
     """
 
     def __init__(self, traced: Traced) -> None:
-        self.layers: dict[str, Layer] = {}
+        super().__init__(traced)
         self.without_batch = ""
         self.direct: set[str] = set()
-        self._traced = traced
-        self._values: dict[fx.Node, Channels] = {}
-        self._mixed: dict[fx.Node, set[str]] = {}  # layers that a value was mixed from
-        self._calls = Counter(traced.module_of(node)[0] for node in traced.graph.nodes if node.op == "call_module")
         for node in traced.graph.nodes:
             self._read(node)
         for name, layer in self.layers.items():
@@ -123,9 +73,6 @@ class Reader:
             for each in node.all_input_nodes:
                 for name in (*self._sources(each), *self._mixed[each]):
                     self.layers[name].output = True
-
-    def _sources(self, node: fx.Node) -> tuple[str, ...]:
-        return self._values[node].sources if node in self._values else ()
 
     def _module(self, node: fx.Node) -> None:
         name, module = self._traced.module_of(node)
@@ -197,7 +144,7 @@ class Reader:
 
     def _consume(self, node: fx.Node, name: str, module: Any, value: Channels, shape: Sequence[int]) -> None:
         """Notes that a map reads what a value holds."""
-        linear, where = isinstance(module, nn.Linear), f"{name}{_at(node)}"
+        linear, where = isinstance(module, nn.Linear), f"{name}{at_line(node)}"
         for source in value.sources:
             self.layers[source].hidden = True
             runs = [(start, run) for start, run in value.starts() if run.source == source]
@@ -246,7 +193,7 @@ class Reader:
                 continue
             known = layer.nonlinearity
             if not nonlinearity.name:
-                layer.exclude(f"what it goes through{_at(node)} is no non-linearity that is known here")
+                layer.exclude(f"what it goes through{at_line(node)} is no non-linearity that is known here")
             elif run.stage == POST or (known is not None and known.name != nonlinearity.name):
                 layer.exclude("it goes through two non-linearities")
             elif run.negated and nonlinearity.name != "relu":
@@ -274,7 +221,7 @@ class Reader:
             value.axis - 1 if len(own) > 1 else 0
         )  # of its gain, which has an entry for each position where it has several axes
         if not over or (own == (size,) and value.axis != len(shape) - 1) or (not own and value.axis != 1):
-            self._mix(node, f"{name}{_at(node)} normalises it along another axis")
+            self._mix(node, f"{name}{at_line(node)} normalises it along another axis")
             return
         for start, run in value.starts():
             if run.source != UNKNOWN and not run.negated:
@@ -285,143 +232,3 @@ class Reader:
         made_by = name if len(value.runs) == 1 and self._calls[name] == 1 else ""
         runs = [replace(run.altered(made_by), normalised=run.stage == POST) for run in value.runs]
         self._values[node] = Channels(tuple(runs), value.axis)
-
-    def _pool(self, node: fx.Node, name: str) -> None:
-        value = self._input(node)
-        if value is None:
-            return
-        dimensions = len(shape_of(node.all_input_nodes[0]) or ())
-        pool = self._traced.module_of(node)[1] if name else node.target
-        if value.axis != 1 or any(run.span > 1 for run in value.runs) or not has_positions(pool, dimensions):
-            self._mix(node, f"pooled along its units{_at(node)}")
-            return
-        made_by = name if name and len(value.runs) == 1 and self._calls[name] == 1 else ""
-        self._values[node] = Channels(tuple(run.altered(made_by) for run in value.runs), 1)
-
-    def _average(self, node: fx.Node) -> None:
-        """The mean over positions."""
-        value = self._input(node)
-        if value is None:
-            return
-        before, after = shape_of(node.all_input_nodes[0]) or (), shape_of(node) or ()
-        given: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis"))
-        axes = [given] if isinstance(given, int) else list(given) if isinstance(given, list | tuple) else []
-        averaged = {axis % len(before) for axis in axes if isinstance(axis, int)}
-        positions = value.axis == 1 and averaged == set(range(2, len(before))) and prod(after[2:]) == 1 and bool(averaged)
-        if not positions:
-            self._mix(node, f"averaged{_at(node)}")
-            return
-        self._values[node] = Channels(tuple(run.altered() for run in value.runs), 1)
-
-    def _pass(self, node: fx.Node) -> None:
-        value = self._input(node)
-        if value is not None:
-            self._values[node] = Channels(tuple(run.altered() for run in value.runs), value.axis)
-
-    def _reshape(self, node: fx.Node) -> None:
-        value = self._input(node)
-        if value is None:
-            return
-        before, after = shape_of(node.all_input_nodes[0]) or (), shape_of(node) or ()
-        if after == before:
-            self._values[node] = value
-        elif value.axis == 1 and len(after) == 2 and after == (before[0], prod(before[1:])):
-            self._values[node] = value.flattened(prod(before[2:]))
-        else:
-            self._mix(node, f"put into another shape{_at(node)}")
-
-    def _negate(self, node: fx.Node) -> None:
-        value = self._input(node)
-        if value is None:
-            return
-        if any(run.stage == POST or run.negated for run in value.runs if run.source != UNKNOWN):
-            self._mix(node, f"negated{_at(node)}")
-            return
-        self._values[node] = Channels(tuple(replace(run, negated=True) for run in value.runs), value.axis)
-
-    def _join(self, node: fx.Node) -> None:
-        parts: Any = node.args[0] if node.args else node.kwargs.get("tensors")
-        axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
-        shape = shape_of(node) or ()
-        if not isinstance(parts, list | tuple) or not all(isinstance(part, fx.Node) for part in parts):
-            self._mix(node, f"joined{_at(node)}")
-            return
-        axis = axis % len(shape) if shape else 0
-        runs: list[Run] = []
-        for part in parts:
-            value = self._values.get(part)
-            if value is None:
-                size = (shape_of(part) or (0,) * (axis + 1))[axis]
-                runs.append(Run(UNKNOWN, size))
-            elif value.axis != axis:
-                self._mix(node, f"joined along another axis{_at(node)}")
-                return
-            else:
-                runs += value.runs
-        if all(run.source == UNKNOWN for run in runs):
-            return
-        self._values[node] = Channels(tuple(runs), axis)
-
-    def _index(self, node: fx.Node) -> None:
-        source = node.args[0]
-        value = self._values.get(source) if isinstance(source, fx.Node) else None
-        if value is None:
-            return
-        before, after = shape_of(node.all_input_nodes[0]) or (), shape_of(node) or ()
-        index: Any = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
-        sliced = all(each is Ellipsis or isinstance(each, slice) for each in index)  # a list of numbers may change their order
-        if sliced and len(after) == len(before) and after[value.axis] == before[value.axis]:
-            self._values[node] = Channels(tuple(run.altered() for run in value.runs), value.axis)
-        else:
-            self._mix(node, f"only a part of its units is read{_at(node)}")
-
-    def _combine(self, node: fx.Node) -> None:
-        """A sum or a product, of values or with a number."""
-        sums = node.target in SUMS
-        others = [each for each in node.args if isinstance(each, fx.Node)]
-        tensors = [each for each in others if shape_of(each) is not None]
-        if len(tensors) == 1 and len(node.args) == 2:
-            value = self._values.get(tensors[0])
-            if value is None:
-                return
-            if all(run.stage == PRE for run in value.runs) and shape_of(tensors[0]) == shape_of(node):
-                self._values[node] = Channels(tuple(run.altered() for run in value.runs), value.axis)
-                return
-            self._mix(node, f"changed by a number{_at(node)}")
-            return
-        what = "its units are summed with those of another path" if sums else "its units are multiplied by another value"
-        self._mix(node, f"{what}{_at(node)}")
-
-    def _mix(self, node: fx.Node, reason: str) -> None:
-        """Notes that an operation reads units in a way that leaves them no columns of their own."""
-        for each in node.all_input_nodes:
-            for name in self._sources(each):
-                self.layers[name].exclude(reason)
-                self._mixed[node].add(name)
-
-    def _input(self, node: fx.Node) -> Channels | None:
-        """Returns the channels of the first value that an operation takes, None if nothing is known of them."""
-        inputs = node.all_input_nodes
-        return self._values.get(inputs[0]) if inputs else None
-
-
-def _at(node: fx.Node) -> str:
-    """Says where an operation is, "" where that is not known, as in an nn.Sequential."""
-    line = line_of(node)
-    return f" at {line}" if line else ""
-
-
-def norm_slices(name: str, module: nn.Module, units: int, start: int = 0, span: int = 1, axis: int = 0) -> list[NormSlice]:
-    """Returns the entries of a normalisation layer that belong to each of some units, with the values of a fresh one.
-
-    Args:
-        name: Of the layer, "" for the module itself.
-        module: The layer.
-        units: Their number.
-        start: First entry.
-        span: Entries of a unit.
-        axis: Along which the units lie in gain and offset.
-    """
-    there = [(key, fresh) for key, fresh in _FRESH.items() if isinstance(getattr(module, key, None), Tensor)]
-    prefix = f"{name}." if name else ""
-    return [NormSlice(UnitSlice(f"{prefix}{key}", axis, units, (start,), span), fresh) for key, fresh in there]

@@ -58,9 +58,9 @@ class UnitSlice:
     def sums(self, tensor: Tensor) -> Tensor:
         """Sums each unit's entries, (U,), in one pass over the tensor."""
         along = tensor.sum([axis for axis in range(tensor.ndim) if axis != self.axis]) if tensor.ndim > 1 else tensor
-        if self.offsets == (0,) and self.span == 1:
+        if self.offsets == (0,) and self.span == 1 and along.shape[0] == self.units:
             return along
-        runs = [along.narrow(0, offset, self.units * self.span).view(self.units, -1).sum(1) for offset in self.offsets]
+        runs = [along.narrow(0, offset, self.units * self.span).reshape(self.units, -1).sum(1) for offset in self.offsets]
         return torch.stack(runs).sum(0)
 
     def reach(self, weight: Tensor) -> Tensor:

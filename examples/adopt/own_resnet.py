@@ -1,6 +1,6 @@
 """A residual network of one's own, with batch normalisation, on digits: what is found in it, and what is left alone and why.
 
-Run with torch 2.13.0, scikit-learn 1.9.1. Units inside a block are reset with their running statistics; summed ones are left alone.
+Run with torch 2.13.0, scikit-learn 1.9.1. Units inside a block are reset with their running statistics; summed ones are not.
 """
 
 from typing import Any

@@ -74,6 +74,8 @@ class PerturbByDormancy(Scheduled):
             raise ValueError("intervention perturb_by_dormancy measures hidden units, and this network has none; give widths")
         skipped = set() if self.convolutions else _of_convolutions(list(network.weights()), network.weights())
         chosen = {n: p for n, p in included_parameters(network, "weights_and_biases").items() if n not in skipped}
+        if not chosen:
+            raise ValueError("perturb_by_dormancy.convolutions=false leaves nothing of this network, which has no dense maps")
         self._parameters: list[Tensor] = list(chosen.values())
         self._fresh = FreshDraws(chosen, network.initialisers)
         self.state["dormant_share"] = torch.zeros((), device=u.generator.device)

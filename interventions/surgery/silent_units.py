@@ -105,8 +105,9 @@ class SilentUnitResets(Intervention, ABC):
 
     def _note_length(self, u: Update) -> None:
         """Remembers how many examples the longest update so far has, and its length in units of time."""
-        assert u.batch is not None
-        if (inputs := u.batch.inputs.shape[0]) > self._largest_batch:
+        given = None if u.batch is None else u.batch.inputs
+        inputs = given.shape[0] if isinstance(given, Tensor) else max(len(post) for post in u.taps.post.values())
+        if inputs > self._largest_batch:
             self._largest_batch = inputs
             examples = int(self._examples)
             if examples > self.state["examples_per_update"]:

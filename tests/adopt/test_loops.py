@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from plasticity.adopt import AdoptedOptimizer, adopt
+from plasticity.adopt import AdoptedOptimizer, adopt, measure
 from plasticity.interventions.methods.continual_backprop import ContinualBackprop
 from plasticity.interventions.methods.redo import ReDo
 
@@ -132,3 +132,53 @@ def test_what_cannot_be_adopted_is_said_in_a_line() -> None:
     with pytest.raises(ValueError, match=r"one by one: 0: 16 units are left alone: what makes it, 0\.bias, is not trained"):
         adopt(module, torch.optim.SGD(weights, 0.1), [replacing()], INPUTS)
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in module.modules())
+
+
+class Skipping(nn.Module):
+    """Its last map reads units and, behind them, the inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(12, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.b(torch.cat([functional.relu(self.a(inputs)), inputs], 1))
+        return outputs
+
+
+def test_a_reader_that_has_columns_for_other_inputs_too() -> None:
+    module = Skipping()
+    optimizer = adopt(module, torch.optim.Adam(module.parameters()), [replacing()], INPUTS)
+    kept = module.b.weight.detach()[:, 8:].clone()
+    for step in range(40):
+        optimizer.zero_grad()
+        module(INPUTS).square().mean().backward()
+        module.b.weight.grad[:, 8:] = 0  # type: ignore[index]
+        optimizer.step()
+        assert step < 10 or optimizer.logs
+    assert torch.equal(module.b.weight[:, 8:], kept)
+
+
+def test_an_activation_that_is_recorded_at_its_own_input() -> None:
+    """Between the map and its non-linearity is a dropout, so that the non-linearity's input is what is seen."""
+    module = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 2))
+    found = measure(module, INPUTS, ["dormant_fraction", "feature_norm"])
+    expected = functional.relu(module[0](INPUTS)).norm(dim=1).mean().detach()
+    assert found["feature_norm"] == pytest.approx(float(expected))
+
+
+def test_features_that_no_module_shows_are_refused_in_a_line() -> None:
+    class Normalised(Skipping):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            outputs: torch.Tensor = self.b(torch.cat([functional.softmax(self.a(inputs), 1), inputs], 1))
+            return outputs
+
+    module = Normalised()
+    with pytest.raises(ValueError, match=r"one by one: a: 8 units are left alone: read by softmax \(intervention srank acts on"):
+        adopt(module, torch.optim.SGD(module.parameters(), 0.1), ["srank"], INPUTS)
+
+
+def test_a_network_of_convolutions_alone_needs_them_to_be_perturbed() -> None:
+    module = nn.Sequential(nn.Conv1d(1, 3, 2), nn.ReLU(), nn.Conv1d(3, 1, 2))
+    with pytest.raises(ValueError, match=r"^perturb_by_dormancy\.convolutions=false leaves nothing"):
+        adopt(module, torch.optim.SGD(module.parameters(), 0.1), ["perturb_by_dormancy"], torch.zeros(2, 1, 6))
