@@ -100,7 +100,9 @@ class AdoptedOptimizer(Optimizer):
             setattr(self, f"_optimizer_{name}_hooks", OrderedDict())
         self._warned_capturable_if_run_uncaptured = True
         self._zero_grad_profile_name = f"Optimizer.zero_grad#{type(self).__name__}.zero_grad"
-        self._patch_step_function()
+
+    def _patch_step_function(self) -> None:
+        """Leaves ``step`` as it is: the base's is profiled and calls the hooks of all optimizers, this one those of its own."""
 
     def _join_base(self) -> None:
         self.param_groups, self.state, self.defaults = self.base.param_groups, self.base.state, self.base.defaults
@@ -154,6 +156,17 @@ class AdoptedOptimizer(Optimizer):
         Raises:
             ValueError: If a method adds to the loss and ``backward`` was not called, or one needs the closure.
         """
+        arguments: Any = (self,) if closure is None else (self, closure)
+        named: dict[str, Any] = {}
+        for hook in self._optimizer_step_pre_hooks.values():
+            arguments, named = hook(self, arguments, named) or (arguments, named)
+        loss = self._step(*arguments[1:], **named)
+        for hook in self._optimizer_step_post_hooks.values():
+            hook(self, arguments, named)
+        return loss
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Makes one update between the hooks that a user registered."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -178,12 +191,16 @@ class AdoptedOptimizer(Optimizer):
 
     def _listen(self) -> None:
         """Looks at the forwards of the next update if a method reads their activations then."""
-        wanted = self._awaited or self._wants_backward or bool(self._reading and self._hooks.reads_taps(self.steps + 1))
+        self._due = self._hooks.act_at(self.steps + 1)
+        reads = self._due and bool(self._reading) and self._hooks.act_at(self.steps + 1, self._reading)
+        wanted = self._awaited or self._wants_backward or reads
         if wanted is not self._network.recorder.listening:
             self._network.recorder.listening = wanted
 
     def _after_step(self, taps: Taps) -> None:
         """Calls the hooks behind the step; layers without activations in this update are left alone by methods that read them."""
+        if not self._due and not self._network.recorder.listening:
+            return
         units, listened = self._network.units, bool(self._reading) and self._network.recorder.listening
         idle = {layer.name for layer in units.layers if layer.name not in taps.post} if listened else set[str]()
         if not idle:

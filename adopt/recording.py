@@ -161,14 +161,21 @@ class Recorder:
 
     def forget_counted(self) -> None:
         """Forgets what counts, since its gradients are cleared; candidates stay, as a forward may come before that."""
+        if not self._calls:
+            return
         for call in self._calls:
             self._let_go([candidate for candidate in call.seen if candidate.counts])
             call.seen = [candidate for candidate in call.seen if not candidate.counts]
         self._calls = [call for call in self._calls if call.seen]
 
-    @torch.no_grad()
     def take(self) -> tuple[Taps, Any]:
         """Returns what counts, layer by layer, joined in the order of the forwards, and the inputs; then forgets all."""
+        if not self._calls:  # nobody looked
+            return Taps(), None
+        with torch.no_grad():
+            return self._taken()
+
+    def _taken(self) -> tuple[Taps, Any]:
         taps, inputs = Taps(), self.latest_inputs()
         for name, tap in self._taps.items():
             found = [candidate for call in self._calls for candidate in call.seen if candidate.counts and candidate.layer == name]

@@ -86,10 +86,10 @@ class Intervention(Settings):
     conflicts: ClassVar[Mapping[str, str]] = {}
     no_effect: ClassVar[Mapping[str, Any] | None] = None
 
-    def reads_taps(self, step: int) -> bool:
-        """Tells whether ``after_step`` of the update ``u.step == step`` may read ``u.taps``; of a method with ``needs_taps``.
+    def acts_at(self, step: int) -> bool:
+        """Tells whether ``after_step`` does anything in the update ``u.step == step``; true of all unless a method knows better.
 
-        Nothing need be recorded for the others, and ``u.taps`` may be empty in them.
+        Where it does not, it need not be called, and no activations be recorded for it.
         """
         return True
 

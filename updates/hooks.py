@@ -100,12 +100,17 @@ class Hooks:
         """Tells whether any method overrides a hook."""
         return bool(self._hooked[hook])
 
-    def reads_taps(self, step: int) -> bool:
-        """Tells whether a method reads activations in the update numbered ``step`` of the part."""
-        if self.measuring or self.needs_graph:
+    def act_at(self, step: int, among: Collection[str] | None = None) -> bool:
+        """Tells whether ``measure`` or ``after_step`` does anything in the update numbered ``step`` of the part.
+
+        Args:
+            step: Its number.
+            among: Names of the methods that are meant; None for all.
+        """
+        if self.measuring:
             return True
-        methods = self.interventions.items()
-        return any(method.needs_taps and method.reads_taps(step - self._begun[name]) for name, method in methods)
+        methods = [(name, method) for name, method in self._hooked["after_step"] if among is None or name in among]
+        return any(method.acts_at(step - self._begun[name]) for name, method in methods)
 
     def open(self, step: int, batch: Batch | None, recompute: Callable[[], Tensor] | None) -> None:
         """Begins the update numbered ``step`` on a batch."""

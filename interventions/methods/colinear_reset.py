@@ -120,14 +120,14 @@ class ColinearReset(Intervention):
             self.state[f"{layer.name}/sums"] = torch.zeros(layer.units * layer.copies, **kind)
             self.state[f"{layer.name}/count"] = 0
 
-    def reads_taps(self, step: int) -> bool:
+    def acts_at(self, step: int) -> bool:
         """Tells whether the update is one of the last of a period."""
         return averaged_at(step, self.every_updates, self.average_updates)
 
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
         """Sums over the last updates of a period, then resets."""
-        if not self.reads_taps(u.step):
+        if not self.acts_at(u.step):
             return {}
         for layer in u.network.units.layers:
             gram, sums, count = products(u.taps.post[layer.name], layer.copies)

@@ -96,14 +96,14 @@ class ReBorn(Intervention):
                 )
             self.state[layer.name] = torch.zeros(layer.units, device=u.generator.device)
 
-    def reads_taps(self, step: int) -> bool:
+    def acts_at(self, step: int) -> bool:
         """Tells whether the update is one of the last of a period."""
         return averaged_at(step, self.every_updates, self.average_updates)
 
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
         """Sums activities over the last updates of a period, then shares."""
-        if not self.reads_taps(u.step):
+        if not self.acts_at(u.step):
             return {}
         for layer in u.network.units.layers:
             self.state[layer.name] += mean_activity(u.taps.post[layer.name], layer.copies)

@@ -91,14 +91,14 @@ class ReDo(Intervention):
                 self._initial[slice_.tensor] = initial[slice_.tensor].detach().clone()
         self.state.update({f"initial/{name}": value for name, value in self._initial.items()})
 
-    def reads_taps(self, step: int) -> bool:
+    def acts_at(self, step: int) -> bool:
         """Tells whether the update is one of the last of a period."""
         return averaged_at(step, self.every_updates, self.average_updates)
 
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
         """Sums activities over the last updates of a period, then resets."""
-        if not self.reads_taps(u.step):
+        if not self.acts_at(u.step):
             return {}
         layers = u.network.units.layers
         for layer in layers:

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from plasticity.adopt import AdoptedOptimizer, adopt, measure, measuring
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import INTERVENTIONS
 
-READING = sorted(name for name, method in INTERVENTIONS.items() if method.needs_taps)
-PERIODIC = [name for name in READING if INTERVENTIONS[name].reads_taps is not Intervention.reads_taps]
+PERIODIC = sorted(name for name, method in INTERVENTIONS.items() if method.acts_at is not Intervention.acts_at)
 
 
 def network() -> nn.Sequential:
@@ -36,7 +36,7 @@ def made(name: str, **settings: Any) -> tuple[nn.Sequential, AdoptedOptimizer]:
     )
 
 
-def test_the_methods_that_know_when_they_read() -> None:
+def test_the_methods_that_know_when_they_act() -> None:
     assert PERIODIC == ["colinear_reset", "reborn", "redo"]
 
 
@@ -48,6 +48,18 @@ def test_hooks_are_there_for_the_first_update_and_for_those_that_are_averaged() 
         update(module, optimizer)
     # one on the module, which sees its inputs, and one for each of two layers, in updates 1, 4, 5, 9 and 10
     assert seen == [3, 0, 0, 3, 3, 0, 0, 0, 3, 3]
+
+
+def test_a_method_that_acts_always_and_reads_nothing_does_not_keep_the_hooks() -> None:
+    torch.manual_seed(0)
+    module = network()
+    methods = [INTERVENTIONS["redo"](every_updates=3), INTERVENTIONS["weight_clipping"]()]
+    optimizer = adopt(module, torch.optim.Adam(module.parameters(), 0.01), methods, torch.zeros(2, 4))
+    seen = []
+    for _ in range(6):
+        seen.append(hooks_on(module))
+        update(module, optimizer)
+    assert seen == [3, 0, 3, 0, 0, 3]
 
 
 def test_a_restored_optimizer_looks_at_its_next_update() -> None:
@@ -81,7 +93,7 @@ def test_what_is_not_recorded_is_not_missed(name: str, monkeypatch: pytest.Monke
     runs = []
     for always in (False, True):
         if always:
-            monkeypatch.setattr(INTERVENTIONS[name], "reads_taps", Intervention.reads_taps)
+            monkeypatch.setattr(INTERVENTIONS[name], "acts_at", Intervention.acts_at)
             schedule = INTERVENTIONS[name].after_step
             monkeypatch.setattr(INTERVENTIONS[name], "after_step", _only_where_averaged(schedule, 6, 2))
         module, optimizer = made(name, every_updates=6, average_updates=2, **settings)
@@ -150,3 +162,36 @@ def test_measuring_with_the_adopted_optimizer_traces_once_and_finds_the_same(mon
     module[0].requires_grad_(False)
     measure(module, inputs, optimizer=optimizer)
     assert len(traced) == 3
+
+
+def test_hooks_of_steps_are_called_once_whichever_optimizer_has_them() -> None:
+    module, optimizer = made("redo")
+    called: list[tuple[str, str]] = []
+
+    def noting(when: str) -> Any:
+        return lambda own, arguments, named: called.append((when, type(own).__name__))
+
+    handles = [optimizer.register_step_pre_hook(noting("before")), optimizer.register_step_post_hook(noting("after"))]
+    handles += [optimizer.base.register_step_post_hook(noting("after the base"))]
+    handles += [register_optimizer_step_post_hook(noting("after any"))]
+    update(module, optimizer)
+    inside = [("after the base", "Adam"), ("after any", "Adam")]
+    assert called == [("before", "AdoptedOptimizer"), *inside, ("after", "AdoptedOptimizer")]
+    for handle in handles:
+        handle.remove()
+    update(module, optimizer)
+    assert len(called) == 4
+
+
+def test_a_hook_before_a_step_may_change_what_it_is_called_with() -> None:
+    module, optimizer = made("redo")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = module(torch.ones(2, 4)).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.register_step_pre_hook(lambda own, arguments, named: ((own,), {"closure": closure}))
+    assert float(optimizer.step()) > 0
+    assert optimizer.steps == 1
