@@ -32,6 +32,13 @@ PAPERS: Final[Mapping[str, Paper]] = {
     "loss_of_plasticity": Paper("Loss of plasticity in deep continual learning", ("Dohare", "slides")),
 }
 
+# What was run of a study's question without the study.
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "thesis_mixed": "Of one seed there are [single runs](../results/README.md#a-deeper-network-of-mixed-activations).",
+    "thesis_times": "A benchmark [measured the times](../results/running_times/index.html): "
+    "`python -m benchmarks.running_times`.",
+}
+
 
 def studies() -> dict[str, StudySettings]:
     """Returns the project's studies by name."""
@@ -105,7 +112,7 @@ def result(name: str, study: StudySettings) -> str:
     printed = len(study.report.published)
     published = f" The report prints {printed} numbers of the paper in its table." if printed else ""
     if not file.is_file():
-        return f"Not run at length yet.{published}"
+        return " ".join(filter(None, ["The study has not been run at length yet.", ELSEWHERE.get(name, ""), published.strip()]))
     report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     answers = [f"- {escaped(answer)}" for answer in report["answers"]]
     head = f"What came out so far; all of it is on [its page](../results/{name}/index.html).{published}"

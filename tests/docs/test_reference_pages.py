@@ -7,7 +7,7 @@ from reference_pages import registered
 from reference_pages.files import ROOT, choices, started_from
 from reference_pages.markdown import card, escaped, settings_table, table
 from reference_pages.pages import PAGES, filled
-from reference_pages.studies import paper_of, result, studies
+from reference_pages.studies import ELSEWHERE, paper_of, result, studies
 
 from plasticity.agents.registry import AGENTS
 from plasticity.envs.datasets.datasets import DATASETS
@@ -126,7 +126,9 @@ def test_a_mark_without_a_block_is_refused() -> None:
 def test_what_came_out_is_told_of_studies_that_were_run() -> None:
     known = studies()
     assert "relu: In online accuracy, %, relu\\_strategy is better than none" in result("thesis_main", known["thesis_main"])
-    assert result("thesis_times", known["thesis_times"]) == "Not run at length yet."
+    assert result("snr_probability", known["snr_probability"]) == "The study has not been run at length yet."
+    assert "../results/running_times/index.html" in result("thesis_times", known["thesis_times"])
+    assert set(ELSEWHERE) <= set(known)
 
 
 def test_a_paper_that_no_page_shows_is_refused() -> None:
