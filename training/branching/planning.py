@@ -120,7 +120,8 @@ def _composed(parent: Mapping[str, Any], words: Sequence[str], point: BranchPoin
     methods = _methods(parent, spelled, name, point)
     others = [word for word in spelled if parse_overrides([word])[0].key_or_group != "intervention"]
     chosen = f"intervention=[{','.join(methods)}]"
-    config = composer.compose_onto(parent, [chosen, *others], composer.choices())
+    own_folder = {**parent, "run_dir": None}  # a branch that is not told where to go names itself, it does not go to its parent
+    config = composer.compose_onto(own_folder, [chosen, *others], composer.choices())
     if name is not None:
         config[CHOICES] = {**config[CHOICES], "method": name}
     return config

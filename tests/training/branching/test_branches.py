@@ -239,3 +239,13 @@ def test_the_newest_checkpoint_is_where_it_begins_unless_a_step_is_given(trunk: 
     assert isinstance(command, Train)
     assert command.origin is not None
     assert command.origin.step == 60
+
+
+def test_a_branch_without_a_folder_of_its_own_names_itself(trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_agent.main(branch(trunk, "method=none")) == 0
+    (made,) = (tmp_path / "runs").iterdir()
+    assert saved_steps(made)[-1] == 60
+    grid = parse(["-m", f"branch.run='{trunk}'", "branch.step=30", "method=none,redo"])
+    assert isinstance(grid, Grid)
+    assert grid.folder is None
