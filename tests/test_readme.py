@@ -1,4 +1,4 @@
-"""The plugins of the README, as a user would write them into files and load them."""
+"""The plugins of the README and of the page about methods, as a user would write them into files and load them."""
 
 import csv
 import re
@@ -14,7 +14,13 @@ import run_agent
 from plasticity.interventions.registry import INTERVENTIONS
 
 README = Path(run_agent.__file__).with_name("README.md")
-PLUGINS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+PAGE = README.parent / "docs" / "adding" / "method.md"
+PLUGINS = [
+    source
+    for page in (README, PAGE)
+    for source in re.findall(r"```python[^\n]*\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    if "@intervention(" in source
+]
 SMALL = ["steps=40", "log_every_steps=10", "metrics.every_steps=0", "probe.every_steps=0", "progress=false"]
 SMALL += ["network.widths=[12,8]", "agent.warmup_env_steps=10", "agent.batch_size=4"]
 COUNTER = '''
@@ -57,7 +63,7 @@ def logged(folder: Path, source: str, *words: str) -> dict[str, list[float]]:
     return values
 
 
-def test_the_readme_has_two_complete_plugins() -> None:
+def test_there_are_two_complete_plugins() -> None:
     assert [re.findall(r'@intervention\("(\w+)"\)', source) for source in PLUGINS] == [["gradient_noise"], ["silent_reset"]]
 
 
