@@ -74,7 +74,7 @@ def reset_units(
 
     Raises:
         KeyError: If a name is not a unit layer of the network.
-        ValueError: If ``restore`` is asked without ``initial``, or a mask is not boolean with one entry for each unit.
+        ValueError: If ``restore`` is requested without ``initial``, or a mask is not boolean with one entry for each unit.
     """
     if "restore" in (policy.incoming, policy.bias) and initial is None:
         raise ValueError("incoming=restore needs the initial parameter values")

@@ -30,9 +30,9 @@ def mean_activity(post: Tensor, copies: int) -> Tensor:
 
 
 def joined(posts: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Puts the post-activations (B, channels) of dense layers side by side, if there is nothing else.
+    """Puts the post-activations (B, channels) of dense layers side by side, if all layers are dense.
 
-    Joined first, they need one reduction; on a small network the number of operations is the time.
+    Joined first, they need one reduction; on a small network the number of operations determines the time.
     """
     return [torch.cat(list(posts), 1)] if len(posts) > 1 and all(post.ndim == 2 for post in posts) else posts
 
