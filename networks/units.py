@@ -66,7 +66,7 @@ class UnitSlice:
     def reach(self, weight: Tensor) -> Tensor:
         """Sums a consumer's weight over the entries of each channel it reads: (out, channels), channels = units x offsets.
 
-        A channel that is constant over batch and positions moves the consumer's outputs by its column times that constant (at
+        A channel that is constant over batch and positions shifts the consumer's outputs by its column times that constant (at
         the border of a zero-padded convolution, by less).
         """
         runs = [weight.narrow(self.axis, offset, self.units * self.span) for offset in self.offsets]
@@ -81,7 +81,7 @@ class Consumer:
         weight: The columns of its weight.
         bias: Name of its bias, None when it has none.
         deviation: The columns of its noise's deviation, if it is a noisy map.
-        companions: The columns of frozen maps that read the units beside it, see ``plasticity.networks.layers.injection``.
+        companions: The columns of frozen maps that read the units alongside it, see ``plasticity.networks.layers.injection``.
     """
 
     weight: UnitSlice
