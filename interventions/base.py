@@ -22,7 +22,7 @@ class Update(NamedTuple):
 
     Attributes:
         step: Updates of this part since the method was attached, this one included: 1 in the first. 0 in ``attach``. For a method
-        that is added where a run branches it is less than the part's own count.
+            that is added where a run branches it is less than the part's own count.
         network: The network that is trained; its values may be changed in place, its structure may not.
         optimizer: Its optimizer.
         batch: What the agent learns from in this update, a named tuple with a field ``inputs``; None in ``attach`` and
@@ -36,7 +36,7 @@ class Update(NamedTuple):
             ``after_backward`` of a method with ``needs_recompute``; otherwise None.
         has_terms: Whether interventions added terms to the loss of this update.
         run_initial: In ``attach`` where a run branches, parameters and buffers that its parent started with, by name, to be
-        copied; otherwise None.
+            copied; otherwise None.
     """
 
     step: int
@@ -144,7 +144,7 @@ class Intervention(Settings):
 
         Args:
             ages: (M,) float64 on the CPU, increasing from 0: environment steps from the one in which a transition was collected
-            to the latest.
+                to the latest.
         """
         return torch.ones_like(ages)
 
