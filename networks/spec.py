@@ -142,6 +142,6 @@ class HeadSpec:
 
     @property
     def form(self) -> str:
-        """Name of the head that is built: that of two heads together or of another structure, or else the kind."""
+        """Name of the head that is built: ``paired``, ``pop_art`` or ``dueling`` where that is chosen, else the kind."""
         made = {"paired": self.second is not None, "pop_art": self.pop_art, "dueling": self.dueling}
         return next((name for name, chosen in made.items() if chosen), self.kind)
