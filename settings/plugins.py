@@ -1,4 +1,4 @@
-"""Plugins: whatever a user adds, in files of their own and in installed packages."""
+"""Plugins: what a user adds, in separate files and in installed packages."""
 
 import hashlib
 import importlib
