@@ -31,11 +31,11 @@ class Agent(Protocol):
         ...
 
     def switch_task(self, task: int) -> Logs:
-        """Learns that ``task`` begins, before its first experience is learned from."""
+        """Called when ``task`` begins, before its first experience is learned from."""
         ...
 
     def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
-        """Returns up to ``count`` inputs of a part's network as it sees them in training, or None when there are none yet.
+        """Returns up to ``count`` inputs of a part's network as it receives them in training, or None when there are none yet.
 
         Draws from ``generator`` alone, so that measuring changes nothing.
         """

@@ -44,11 +44,11 @@ class Scheduled(Intervention):
         return self.act(u) if due or is_multiple(u.step, self.every_updates) or u.step in self.at_updates else {}
 
     def task_switch(self, u: Update, task: int) -> Logs:
-        """Acts if asked to."""
+        """Acts if ``at_task_switch`` is set."""
         return self.act(u) if self.at_task_switch else {}
 
     def branch(self, u: Update) -> Logs:
-        """Acts if asked to, at once or in the first update."""
+        """Acts if ``at_branch`` is set, at once or in the first update."""
         if self.at_branch and self.needs_taps:
             self.state["due"] = True
         return self.act(u) if self.at_branch and not self.needs_taps else {}

@@ -4,7 +4,7 @@ Worked examples, for a unit i of a layer of U units:
 
 * dense -> dense: incoming row i of the weight (out, in); outgoing column i of the next weight.
 * conv -> flatten -> dense on k = H x W positions: outgoing columns i*k ... (i+1)*k - 1, since (C, H, W) flattens channel first.
-* CReLU: the consumer sees relu(z) at i and relu(-z) at U + i, so two runs of columns, at i*k and (U + i)*k.
+* CReLU: the consumer reads relu(z) at i and relu(-z) at U + i, so two runs of columns, at i*k and (U + i)*k.
 * two heads, or a value and an advantage stream: one outgoing slice in each.
 * a residual block's inner units have private incoming and outgoing slices and are listed; the units of the residual stream are
   the sum of several paths, have no incoming slice of their own, and are listed as excluded with that reason.

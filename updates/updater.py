@@ -251,7 +251,7 @@ class Updater:
         return self._functions[objective, whole]
 
     def task_switch(self, task: int) -> Logs:
-        """Tells the interventions that ``task`` begins."""
+        """Informs the interventions that ``task`` begins."""
         return self.hooks.task_switch(task)
 
     def at_branch(self, names: Collection[str]) -> Logs:

@@ -55,7 +55,7 @@ def categorical_support(loss: str, discount: float, bins: int | None, low: float
         if bins > _MOST_DERIVED_ATOMS:
             raise ValueError(
                 f"agent.bins=null makes {bins} atoms from agent.value_low={low:g} to agent.value_high={high:g} at "
-                f"agent.discount={discount}; set agent.bins: more than {_MOST_DERIVED_ATOMS} must be asked for"
+                f"agent.discount={discount}; set agent.bins: more than {_MOST_DERIVED_ATOMS} are not derived"
             )
     require_range("agent.bins", bins, 2)
     return Support(bins, low, high)

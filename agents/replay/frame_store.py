@@ -19,14 +19,14 @@ from torch import Tensor
 from plasticity.agents.replay.frame_memory import allocate, put, put_latest
 from plasticity.settings.fields import require_range
 
-_ROWS_PER_FRAME_ASIDE: Final = 32  # at first; an Atari episode adds four such frames and has at least 200 steps
+_ROWS_PER_FRAME_ASIDE: Final = 32  # initially; an Atari episode adds four such frames and has at least 200 steps
 
 
 class FrameStore:
     """Current and next observations of the latest transitions of N environments, which come in turn.
 
     Transitions are numbered from 0 in the order of arrival; number g is kept in row g % rows. Whether one observation follows
-    another is decided by comparing all bits, so that what is returned is exactly what was added, whatever the environment does.
+    another is decided by comparing all bits, so that what is returned is exactly what was added, for any environment.
 
     Args:
         rows: Transitions kept.

@@ -55,7 +55,7 @@ class SACSettings(ValueSettings):
     target_entropy_per_dimension: float = setting(
         -1.0, "Target entropy of the policy, in nats per action dimension, in the space of (-1, 1)."
     )
-    initial_temperature: float = setting(1.0, "alpha at first.", low=1e-08)
+    initial_temperature: float = setting(1.0, "Initial alpha.", low=1e-08)
     temperature_learning_rate: float = setting(3e-4, "Step size of log alpha; 0 for a constant temperature.", low=0)
 
 

@@ -21,8 +21,8 @@ class ActivationSwap(Intervention):
     networks").
     Equation: those of ``plasticity.networks.layers.activations``. An activation of two outputs per unit doubles what the next
     layer reads; ``keep_features`` halves the units instead, so that every layer passes on as many features as before.
-    Deviations: PELU has coefficients for each unit, clamped at 0.1; a rational has coefficients for each layer, at first a fit to
-    a leaky relu. State: these coefficients are parameters. Optimizer: untouched.
+    Deviations: PELU has coefficients for each unit, clamped at 0.1; a rational has coefficients for each layer, initially a fit
+    to a leaky relu. State: these coefficients are parameters. Optimizer: untouched.
     Does not work with: load balancing, for activations without a threshold (refused when the network is built).
     """
 

@@ -18,7 +18,7 @@ class AdamRel(Scheduled):
     Paper: Ellis et al. 2024, "Adam on Local Time: Addressing Nonstationarity in RL with Relative Adam Timesteps".
     Equation: t <- 0 at each new target network (DQN) or rollout (PPO). Right afterwards the bias correction makes steps
     (1 - b2^k)^(1/2) / (1 - b1^k) times as long as without it, k updates later: 0.316 at first for betas (0.9, 0.999).
-    The period is a number of updates of the part, since an intervention sees no agent:
+    The period is a number of updates of the part, since an intervention has no access to the agent:
 
     * DQN, C51, Rainbow: ``every_updates`` = agent.target_every_updates (500 there by default, as here); t is 0 in the first
       update with the new target;

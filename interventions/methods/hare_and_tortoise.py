@@ -37,7 +37,7 @@ class HareAndTortoise(Scheduled):
     What the tortoise does: ``Updater.predict`` runs it, so that accuracies and returns are the tortoise's. In reinforcement
     learning it also acts: a DQN's greedy actions are the tortoise's, and so are PPO's rollouts, their probabilities and values
     (so that ratios compare the hare with the network that acted) and SAC's actions; targets are computed as usual, with target
-    networks and the hare. ``evaluate: hare`` leaves all of this to the trained network. Metrics and the probe look at the trained
+    networks and the hare. ``evaluate: hare`` leaves all of this to the trained network. Metrics and the probe use the trained
     network.
     State: the tortoise. Optimizer: kept, as published. Target networks: left alone unless ``copies``.
     """
@@ -84,7 +84,7 @@ class HareAndTortoise(Scheduled):
         return {"distance": distance}
 
     def evaluation_network(self, u: Update) -> Network:
-        """Returns the tortoise, unless the hare is asked for."""
+        """Returns the tortoise, unless ``evaluate`` is ``hare``."""
         return self._tortoise if self.evaluate == "tortoise" else u.network
 
 

@@ -28,7 +28,7 @@ class NormalizeAndProject(Intervention):
     Gains and offsets: ``free``; ``project``, the two of a layer together onto their initial norm, the root of the number of
     units; or ``fixed``, none at all.
     Deviations: biases of the linear maps stay, which the paper folds into the offsets. The output layer, whose scale matters, is
-    not projected unless asked. A network that has a layer normalisation already keeps it.
+    not projected unless ``output`` is set. A network that has a layer normalisation already keeps it.
     State: the initial norms. Optimizer: its moments are kept.
     Does not work with: the same as layer_norm; weight_projection, which it contains (refused).
     """

@@ -82,7 +82,7 @@ class Parseval(Intervention):
     no_effect: ClassVar = {"coefficient": 0.0}
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
-        """Adds the diagonal layers, if asked to."""
+        """Adds the diagonal layers if ``diagonal`` is set."""
         return replace(spec, diagonal=True) if self.diagonal else spec
 
     def attach(self, u: Update) -> None:

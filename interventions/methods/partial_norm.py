@@ -1,4 +1,4 @@
-"""Normalisation by single moments, each along an axis of its own."""
+"""Normalisation by single moments, each along its own axis."""
 
 from dataclasses import dataclass, replace
 from typing import Final

@@ -59,7 +59,7 @@ class PlasticityInjection(Intervention):
         return self._inject(u) if u.step == self.at_update else {}
 
     def task_switch(self, u: Update, task: int) -> Logs:
-        """Injects if asked to."""
+        """Injects if ``at_task_switch`` is set."""
         return self._inject(u) if self.at_task_switch else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

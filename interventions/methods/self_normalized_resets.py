@@ -47,7 +47,7 @@ class SelfNormalizedResets(SilentUnitResets):
     length of training), and starts the next with a count of 1, here with 0. Its second version counts the mean time between
     firings by single inputs of a batch and takes the percentile as it is; the paper does not describe this, and it is interpreted
     here as ``estimator: exponential``, ``fired: fraction``, ``move: estimate``: ``method=snr_second_version``.
-    Deviations: the published code makes a forward pass of its own, where these activations are of the training forward, before
+    Deviations: the published code makes a separate forward pass, where these activations are of the training forward, before
     the step; periods are counted in updates, the authors' 16 tasks being 10,000 updates of 16 examples, unless
     ``threshold_every_tasks`` is set; silences are exact up to 2,047 updates, longer ones to a thirty-second, 8.7 kB per unit at
     the default cap; ``fraction`` is not the authors'.

@@ -41,7 +41,7 @@ def tuned_scale(variance: Tensor, total: Tensor, first: float, epsilon: float) -
     Args:
         variance: (K,) discounted sums of h^2.
         total: (K,) discounted sums of -h.
-        first: s_prev, the scale to begin with.
+        first: s_prev, the initial scale.
         epsilon: Added to the denominator.
     """
     normal = first / _ERFI_OF_ROOT_HALF
@@ -69,7 +69,7 @@ class TRAC(Intervention):
     """
 
     decay_rates: list[float] = setting([0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999], "b of each tuner.")
-    first_scale: float = setting(1e-8, "s, the scale to begin with.", low=0)
+    first_scale: float = setting(1e-8, "s, the initial scale.", low=0)
     epsilon: float = setting(1e-8, "e.", low=0)
 
     no_effect: ClassVar = None

@@ -67,7 +67,7 @@ def _absolute(initialiser: Initialiser) -> Initialiser:
 
 
 def fan_in(weight: Tensor) -> int:
-    """Returns the inputs that one output unit sees: in_features, or in_channels x kernel height x kernel width."""
+    """Returns the number of inputs of one output unit: in_features, or in_channels x kernel height x kernel width."""
     return weight[0].numel()
 
 

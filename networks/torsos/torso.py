@@ -44,7 +44,7 @@ class Torso(nn.Module):
         hidden: Hidden layers whose units are in the graph, in forward order.
         features: Length of the feature vector.
         gain: Of maps outside hidden layers, under the initialisers that have one.
-        reads_tokens: Whether inputs are numbers of tokens, to be looked up.
+        reads_tokens: Whether inputs are token numbers, to be looked up.
     """
 
     reads_tokens: ClassVar[bool] = False

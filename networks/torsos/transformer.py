@@ -60,7 +60,7 @@ class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then x + outer(inner(norm(x))): normalisation first.
 
     Attributes:
-        inner: The hidden layer of the block's MLP; it sees every token as an example, (B * T, width).
+        inner: The hidden layer of the block's MLP; it receives every token as an example, (B * T, width).
         outer: The map back to the stream.
     """
 
