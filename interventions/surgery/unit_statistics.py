@@ -30,7 +30,7 @@ def mean_activity(post: Tensor, copies: int) -> Tensor:
 
 
 def joined(posts: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Puts the post-activations (B, channels) of dense layers side by side, if all layers are dense.
+    """Puts the post-activations (B, channels) of dense layers side by side, if there is nothing else.
 
     Joined first, they need one reduction; on a small network the number of operations determines the time.
     """
