@@ -1,4 +1,4 @@
-"""What an agent is to the loop and to the observers."""
+"""The interface of an agent to the loop and to the observers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,13 +31,13 @@ class Agent(Protocol):
         ...
 
     def switch_task(self, task: int) -> Logs:
-        """Learns that ``task`` begins, before its first experience is learned from."""
+        """Called when ``task`` begins, before its first experience is learned from."""
         ...
 
     def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
-        """Returns up to ``count`` inputs of a part's network as it sees them in training, or None when there are none yet.
+        """Returns up to ``count`` inputs of a part's network as it receives them in training, or None when there are none yet.
 
-        Draws from ``generator`` alone, so that measuring disturbs nothing.
+        Draws from ``generator`` alone, so that measuring changes nothing.
         """
         ...
 
@@ -45,8 +45,8 @@ class Agent(Protocol):
         """Returns everything that the next call depends on.
 
         Args:
-            folder: The same at each call. A replay writes there what is new in it, and the state names the files that are
-                needed, see ``plasticity.agents.replay.segments``. Without it all is in the state.
+            folder: The same at each call. A replay writes its new contents there, and the state names the files that are
+                needed, see ``plasticity.agents.replay.segments``. Without it everything is in the state.
         """
         ...
 
@@ -64,7 +64,7 @@ class Policy(Protocol):
         ...
 
     def sampled(self, observations: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns actions drawn from the policy; those of ``greedy`` if it is not a stochastic one.
+        """Returns actions drawn from the policy; those of ``greedy`` if it is not stochastic.
 
         Args:
             observations: (N, *input_shape).

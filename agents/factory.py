@@ -1,4 +1,4 @@
-"""Building agents from settings, and refusing streams they cannot learn from."""
+"""Building agents from settings, and refusing streams that they cannot learn from."""
 
 from plasticity.agents.agent import Agent
 from plasticity.agents.parts import PartBuilder
@@ -12,7 +12,7 @@ def build_agent(name: str, settings: object, problem: Problem, build_part: PartB
     Args:
         name: A key of ``AGENTS``.
         settings: Its settings.
-        problem: What the stream poses.
+        problem: The problem that the stream poses.
         build_part: Builds the parts.
         called: The word by which the user chose it, such as ``c51``, for messages; None for ``name``.
 

@@ -1,4 +1,4 @@
-"""Where a part of a branch begins: at the weights and the optimizer's state of the same part of another run."""
+"""Where a part of a branch starts: at the weights and the optimizer's state of the same part of another run."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -14,7 +14,7 @@ from plasticity.optimizers.factory import OptimizerSettings
 
 _SHOWN: Final = 3
 _TRIED: Final = 8  # inputs that two networks are compared on
-# What settings say of a parameter group; all else that is in one belongs to the optimizer's state.
+# The entries of a parameter group that settings determine; all other entries belong to the optimizer's state.
 _SAID: Final = ("lr", "betas", "eps", "momentum", "alpha", "centered")
 
 
@@ -31,13 +31,13 @@ class PartOrigin:
     optimizer: OptimizerSettings
 
     def adopted(self, settings: OptimizerSettings, optimizer: Optimizer) -> dict[str, Any]:
-        """Returns the state with what the branch's own settings say of its optimizer.
+        """Returns the state with the values that the branch's own settings give its optimizer.
 
-        Another optimizer begins afresh. The same one with other settings goes on from its state with those.
+        A different optimizer starts from an empty state. The same one with other settings continues from its state with those.
 
         Args:
-            settings: Of the branch.
-            optimizer: Made from them.
+            settings: Settings of the branch's optimizer.
+            optimizer: The optimizer made from them.
         """
         state = dict(self.state)
         if settings.name != self.optimizer.name:
@@ -57,14 +57,14 @@ def refuse_another_function(
 ) -> None:
     """Refuses methods that are built into a network and would change what it computes where a run branches.
 
-    Allowed is what brings no parameters, and leaves the outputs as they are, bit for bit, in training and evaluation.
+    A method is allowed if it adds no parameters and leaves the outputs as they are, bit for bit, in training and evaluation.
 
     Args:
         part: Name of the part.
-        network: The branch's.
+        network: The branch's network.
         before: Builds the network without the methods that are new.
         origin: The part of the run that it branches from.
-        methods: Those of the branch, by name.
+        methods: The methods of the branch, by name.
 
     Raises:
         ValueError: In one line that names the methods and what they add.
@@ -78,7 +78,7 @@ def refuse_another_function(
     present = network.state_dict()
     lost = [name for name in saved if name not in present]
     if lost:
-        raise ValueError(f"branch: {part} of the parent has {_listed(lost)}, and this network has not; what is built in stays")
+        raise ValueError(f"branch: {part} of the parent has {_listed(lost)}, which this network lacks; what is built in stays")
     other = [name for name, value in saved.items() if value.shape != present[name].shape]
     if other:
         raise ValueError(f"branch: {told}changes the shape of {_listed(other)} of {part}, and a branch has those of its parent")
@@ -107,7 +107,7 @@ def _same_outputs(network: Network, before: Network, weights: Mapping[str, torch
             try:
                 with torch.no_grad():
                     outputs.append(each(inputs))
-            except ValueError:  # of a layer that refuses to run before its method is attached: it is not the identity
+            except ValueError:  # from a layer that refuses to run before its method is attached: it is not the identity
                 return False
         if not torch.equal(*outputs):
             return False

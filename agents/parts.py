@@ -34,7 +34,8 @@ class PartBuilder:
         channels_last: Whether weights of convolutions are laid out channels last, which is faster; their shape stays.
         part_specs: Networks of parts, by name, that differ from ``spec``.
         part_optimizers: Optimizers of parts, by name, that differ from ``optimizer``.
-        origin: The parts of the run that this one branches from, by name; None for a run with weights of its own.
+        origin: The parts of the run that this one branches from, by name; None for a run that starts from its own initial
+            weights.
     """
 
     spec: NetworkSpec

@@ -1,4 +1,4 @@
-"""The agents by name, entered by the ``agent`` decorator; plugins use the same one."""
+"""The agents by name, entered by the ``agent`` decorator; plugins use the same decorator."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
@@ -36,14 +36,14 @@ AGENTS: Final = Registry[AgentEntry]("agent", "plasticity.agents")
 def agent(name: str, settings: type[Settings], *, learns_from: str, actions: str) -> Callable[[_Build], _Build]:
     """Registers an agent: ``agent=<name>``, with its settings below ``agent.``.
 
-    What is decorated is called with the settings, the ``Problem`` that the stream poses, and the ``PartBuilder`` that makes the
-    agent's networks; it returns the agent. It is the class itself, if its constructor takes these, or a function. The class
+    The decorated object is called with the settings, the ``Problem`` that the stream poses, and the ``PartBuilder`` that makes
+    the agent's networks; it returns the agent. It is the class itself, if its constructor takes these, or a function. The class
     follows ``plasticity.agents.agent.Agent``, and ``Policy`` if it is to be evaluated.
 
     Args:
         name: Lower-case words joined by underscores.
         settings: A dataclass derived from ``Settings``, each field a ``setting``; its ``section`` is set to ``agent``. The first
-            line of its docstring is what ``list=agents`` says.
+            line of its docstring is what ``list=agents`` prints.
         learns_from: Kind of stream, ``environment`` or ``examples``.
         actions: What it chooses or predicts: ``discrete``, ``continuous`` or ``both``.
 

@@ -21,7 +21,7 @@ class Update(NamedTuple):
     """What a hook may see of one update: a part's network and optimizer, never the agent, the environment or the loop.
 
     Attributes:
-        step: Updates of this part since the method was attached, this one included: 1 in the first. 0 in ``attach``. Of a method
+        step: Updates of this part since the method was attached, this one included: 1 in the first. 0 in ``attach``. For a method
             that is added where a run branches it is less than the part's own count.
         network: The network that is trained; its values may be changed in place, its structure may not.
         optimizer: Its optimizer.
@@ -35,8 +35,8 @@ class Update(NamedTuple):
         recompute: Returns the agent's loss on the same batch, and with the same noise, at the weights as they are now; in
             ``after_backward`` of a method with ``needs_recompute``; otherwise None.
         has_terms: Whether interventions added terms to the loss of this update.
-        run_initial: In ``attach`` where a run branches, parameters and buffers that its parent began with, by name, to be copied;
-            otherwise None.
+        run_initial: In ``attach`` where a run branches, parameters and buffers that its parent started with, by name, to be
+            copied; otherwise None.
     """
 
     step: int
@@ -58,10 +58,10 @@ class Intervention(Settings):
 
     Fields are the method's settings, with the paper's values as defaults; they become the config keys
     ``interventions.<name>.<field>``. Raise ValueError in ``__post_init__`` for a setting that makes no sense. One instance
-    belongs to one part of an agent. Whatever it must remember goes into ``self.state`` in ``attach``: that is what a checkpoint
-    holds.
+    belongs to one part of an agent. Everything that it must remember goes into ``self.state`` in ``attach``: that is what a
+    checkpoint holds.
 
-    Hooks run in the order of the config, and those that return logs see them appear as ``<name>/<key>``:
+    Hooks run in the order of the config, and the logs that they return appear as ``<name>/<key>``:
 
         build -> [network built] -> [optimizer built] -> attach
         every update: loss -> [backward] -> after_backward -> [clip, finite check, optimizer.step] -> measure -> after_step
@@ -70,9 +70,9 @@ class Intervention(Settings):
 
     Attributes:
         name: The registered name.
-        needs_taps: Whether ``u.taps`` must hold the activations of the training forward. (``measure`` is given them anyway.)
-        needs_graph: Whether ``u.loss`` and ``u.taps.live`` must be there in ``loss``, to differentiate through.
-        needs_recompute: Whether ``u.recompute`` must be there in ``after_backward``.
+        needs_taps: Whether ``u.taps`` must hold the activations of the training forward. (``measure`` always receives them.)
+        needs_graph: Whether ``u.loss`` and ``u.taps.live`` must be available in ``loss``, to differentiate through.
+        needs_recompute: Whether ``u.recompute`` must be available in ``after_backward``.
         conflicts: Names of methods that this one refuses to run with, and why.
         no_effect: Settings at which the method changes nothing, bit for bit; None for a method that changes the structure.
     """
@@ -113,9 +113,9 @@ class Intervention(Settings):
         return {}
 
     def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
-        """Brings running statistics up to date, in place, right after the optimizer's step and before any ``after_step``.
+        """Updates running statistics in place, right after the optimizer's step and before any ``after_step``.
 
-        It is a function of its arguments alone, without a look at their values, so that it can be compiled into the step.
+        It is a function of its arguments alone and does not inspect their values, so that it can be compiled into the step.
 
         Args:
             parameters: The network's parameters after the step, by name.
@@ -124,7 +124,7 @@ class Intervention(Settings):
         """
 
     def running(self) -> list[Tensor]:
-        """Returns the tensors that ``measure`` changes or reads, always the same ones."""
+        """Returns the tensors that ``measure`` changes or reads, always the same objects."""
         return []
 
     def after_step(self, u: Update) -> Logs:
@@ -150,7 +150,8 @@ class Intervention(Settings):
         age 0; those of several methods are multiplied. An agent without a replay refuses a method that overrides this.
 
         Args:
-            ages: (M,) float64 on the CPU, rising from 0: environment steps from the step that brought a transition to the latest.
+            ages: (M,) float64 on the CPU, increasing from 0: environment steps from the one in which a transition was collected
+                to the latest.
         """
         return torch.ones_like(ages)
 

@@ -12,14 +12,14 @@ RUN_INITIAL: Final = "run_initial"
 REFERENCES: Final = (START, RUN_INITIAL)
 REFERENCE_DOC: Final = (
     "Which weights count as the initial ones where the method is added to a run that branches: ``start``, at the branch; "
-    "or ``run_initial``, those that the run, which is then its parent, began with. The same in a run that is no branch."
+    "or ``run_initial``, those that the parent run started with. Both are the same in a run that is not a branch."
 )
 
 
 def initial_values(u: Update, reference: str) -> Mapping[str, Tensor]:
     """Returns the parameters and buffers that count as the initial ones, by name; to be copied by a method in ``attach``.
 
-    A method that a branch has from its parent goes on with what it remembers, whatever its setting says.
+    A method that a branch inherits from its parent continues with what it remembers, regardless of its setting.
 
     Args:
         u: The view in ``attach``.

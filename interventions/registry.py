@@ -1,4 +1,4 @@
-"""The interventions by name, entered by the ``intervention`` decorator; plugins use the same one."""
+"""The interventions by name, entered by the ``intervention`` decorator; plugins use the same decorator."""
 
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar

@@ -1,4 +1,4 @@
-"""What methods that act all at once have in common: when they act, and what becomes of target networks and the optimizer."""
+"""What methods that act all at once share: when they act, and what happens to target networks and the optimizer."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from plasticity.settings.fields import setting
 class Scheduled(Intervention):
     """A method that acts at announced task switches, periodically, after given updates, or where it is added to a run.
 
-    Subclasses write ``act``. One that reads activations acts in the first update where it is added, since there are none before.
+    Subclasses write ``act``. One that reads activations and is added to a run acts in the first update after that, since it has
+    none before.
     """
 
     every_updates: int = setting(0, "Period in updates, 0 for never.", low=0, kw_only=True)
@@ -43,11 +44,11 @@ class Scheduled(Intervention):
         return self.act(u) if due or is_multiple(u.step, self.every_updates) or u.step in self.at_updates else {}
 
     def task_switch(self, u: Update, task: int) -> Logs:
-        """Acts if asked to."""
+        """Acts if ``at_task_switch`` is set."""
         return self.act(u) if self.at_task_switch else {}
 
     def branch(self, u: Update) -> Logs:
-        """Acts if asked to, at once or in the first update."""
+        """Acts if ``at_branch`` is set, at once or in the first update."""
         if self.at_branch and self.needs_taps:
             self.state["due"] = True
         return self.act(u) if self.at_branch and not self.needs_taps else {}
@@ -60,7 +61,7 @@ def copy_again(network: Network, copies: Mapping[str, Network]) -> None:
 
 
 def restart_all(optimizer: Optimizer, parameters: Iterable[Tensor], policy: str) -> None:
-    """Applies a policy to the optimizer's whole state: after ``restart`` it is as one that was just built."""
+    """Applies a policy to the optimizer's whole state: after ``restart`` it is like a newly built one."""
     for parameter in parameters:
         reset_entries(optimizer, parameter, None, policy)
 

@@ -25,7 +25,7 @@ _MODE_DEPENDENT: Final = (*BATCH_STATISTICS, Dropout, LoadBalance, SpectralNorma
 
 @dataclass(frozen=True)
 class Block:
-    """The tensors of one layer (weight, bias, its normalisation), the grain at which whole layers are reset."""
+    """The tensors of one layer (weight, bias, its normalisation), the unit in which whole layers are reset."""
 
     name: str
     parameters: tuple[str, ...]
@@ -76,7 +76,7 @@ class Network(nn.Module, ABC):
     def feature_layers(self) -> tuple[str, ...]:
         """Names of the last hidden layers: those that an output map reads.
 
-        There is one for each stream of a dueling head and for each member of an ensemble; a value beside a policy reads the same
+        There is one for each stream of a dueling head and for each member of an ensemble; a value next to a policy reads the same
         layer. Where the head reads a residual stream it is the last tapped one.
         """
         outputs = set(self.blocks[-1].parameters) if self.blocks else set()
@@ -148,7 +148,7 @@ class Network(nn.Module, ABC):
                     module.estimate()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
-        """Moves or casts the network; buffers become other tensors then, so the names are looked up again."""
+        """Moves or casts the network; buffers are then replaced by other tensors, so the names are looked up again."""
         self._tensors.clear()
         nn.Module._apply(self, fn, recurse)
         return self

@@ -19,7 +19,7 @@ class Batch(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Goes through the tensors."""
+        """Iterates over the tensors."""
         ...
 
 

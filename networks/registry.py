@@ -1,4 +1,4 @@
-"""The torsos and heads by name, entered by the ``torso`` and ``head`` decorators; plugins use the same ones."""
+"""The torsos and heads by name, entered by the ``torso`` and ``head`` decorators; plugins use the same decorators."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar

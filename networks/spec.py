@@ -30,13 +30,13 @@ class LoadBalancingSpec(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec(Settings):
-    """What all torsos can be told; each torso has a class of its own that derives from this one, adds its settings and builds it.
+    """Settings that all torsos share; each torso has its own class, which derives from this one, adds settings and builds it.
 
     A subclass is registered by ``plasticity.networks.registry.torso``, which gives it its name.
 
     Attributes:
         torso: Name of the torso, ``network.torso`` in configs.
-        sizes: Settings that say how many layers there are and how many units, or channels, they have: one number of layers, or
+        sizes: Settings that give the number of layers and of their units or channels: one number of layers, or
             a list with an entry for each layer.
     """
 
@@ -48,7 +48,7 @@ class NetworkSpec(Settings):
         [128, 128], "Units of each dense hidden layer; of a residual torso one number, the width of its stream.", low=1
     )
     activations: list[str] = setting(["relu"], "One name for every hidden layer, or one for each.")
-    activation_offset: float = setting(0.0, "Added to what every activation receives.")
+    activation_offset: float = setting(0.0, "Added to the input of every activation.")
     normalisation: list[str] = setting(
         [],
         "Layers between the linear map and the activation, in order: ``layer``, ``batch``; without gain and "
@@ -87,7 +87,7 @@ class NetworkSpec(Settings):
 
         Args:
             input_shape: (D,) or (C, H, W), or (T,) of sequences.
-            head: The output, which decides on noise and on how many kinds of tokens there are.
+            head: The output, which determines noise and the number of kinds of tokens.
 
         Raises:
             ValueError: If a size does not fit the input, or the torso does not work with a setting.
@@ -112,7 +112,7 @@ class HeadSpec:
         low: Value of the first atom.
         high: Value of the last atom.
         gain: Factor of the output weights' initial scale under the initialisers that have one.
-        second: A second output of the same features, such as a value beside a policy; its columns follow the first's.
+        second: A second output of the same features, such as a value next to a policy; its columns follow the first's.
         dueling: Whether ``q`` or ``categorical`` values are made of a value and an advantage stream.
         stream_widths: Units of the hidden layers of each stream.
         noise_deviation: sigma_0 of all dense maps, those of the torso included, see ``plasticity.networks.layers.noisy``; 0 for
@@ -120,7 +120,7 @@ class HeadSpec:
         pop_art: Whether ``q`` or ``value`` outputs are normalised, see ``plasticity.networks.heads.pop_art``.
         deviation_low: Least deviation that they are normalised by.
         label_smoothing: Weight of the uniform distribution that a categorical head's targets are mixed with and that decoding
-            takes out again, in [0, 1); 0 if there is none, or if decoding leaves it in.
+            removes again, in [0, 1); 0 if there is none, or if decoding does not remove it.
     """
 
     kind: str
@@ -142,6 +142,6 @@ class HeadSpec:
 
     @property
     def form(self) -> str:
-        """Name of the head that is built: of one that is made of others, of one that is made otherwise, or the kind."""
+        """Name of the head that is built: ``paired``, ``pop_art`` or ``dueling`` where that is chosen, else the kind."""
         made = {"paired": self.second is not None, "pop_art": self.pop_art, "dueling": self.dueling}
         return next((name for name, chosen in made.items() if chosen), self.kind)

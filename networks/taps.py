@@ -1,4 +1,4 @@
-"""Taps: the activations of the training forward, kept for whoever asks."""
+"""Taps: the activations of the training forward, kept for methods and metrics."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,7 +4,7 @@ Worked examples, for a unit i of a layer of U units:
 
 * dense -> dense: incoming row i of the weight (out, in); outgoing column i of the next weight.
 * conv -> flatten -> dense on k = H x W positions: outgoing columns i*k ... (i+1)*k - 1, since (C, H, W) flattens channel first.
-* CReLU: the consumer sees relu(z) at i and relu(-z) at U + i, so two runs of columns, at i*k and (U + i)*k.
+* CReLU: the consumer reads relu(z) at i and relu(-z) at U + i, so two runs of columns, at i*k and (U + i)*k.
 * two heads, or a value and an advantage stream: one outgoing slice in each.
 * a residual block's inner units have private incoming and outgoing slices and are listed; the units of the residual stream are
   the sum of several paths, have no incoming slice of their own, and are listed as excluded with that reason.
@@ -66,7 +66,7 @@ class UnitSlice:
     def reach(self, weight: Tensor) -> Tensor:
         """Sums a consumer's weight over the entries of each channel it reads: (out, channels), channels = units x offsets.
 
-        A channel that is constant over batch and positions moves the consumer's outputs by its column times that constant (at
+        A channel that is constant over batch and positions shifts the consumer's outputs by its column times that constant (at
         the border of a zero-padded convolution, by less).
         """
         runs = [weight.narrow(self.axis, offset, self.units * self.span) for offset in self.offsets]
@@ -81,7 +81,7 @@ class Consumer:
         weight: The columns of its weight.
         bias: Name of its bias, None when it has none, or when a constant activation does not move its outputs by a constant.
         deviation: The columns of its noise's deviation, if it is a noisy map.
-        companions: The columns of frozen maps that read the units beside it, see ``plasticity.networks.layers.injection``.
+        companions: The columns of frozen maps that read the units alongside it, see ``plasticity.networks.layers.injection``.
     """
 
     weight: UnitSlice

@@ -1,4 +1,4 @@
-"""A step of Adam for tensors that are no parameters of a network: heads of a method, a multiplier of a loss."""
+"""A step of Adam for tensors that are not parameters of a network: heads of a method, a multiplier of a loss."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Optimizers by name, entered by the ``optimizer`` decorator; plugins use the same one."""
+"""Optimizers by name, entered by the ``optimizer`` decorator; plugins use the same decorator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def _names() -> list[str]:
 
 @dataclass
 class OptimizerSettings(Settings):
-    """Settings of one optimizer; an optimizer that has more of its own derives a dataclass from this one.
+    """Settings of one optimizer; an optimizer with further settings derives a dataclass from this one.
 
     Weight decay is not among them: it is the intervention ``l2``, with a choice of parameters and of the decoupled form.
     """
@@ -56,24 +56,24 @@ class OptimizerSettings(Settings):
     max_gradient_norm: float | None = setting(None, "Bound of the joint gradient norm; None for no clipping.", low=0)
     schedule: str = setting(
         "constant",
-        "What becomes of the learning rate: ``linear``, ``cosine`` fall to the part ``schedule_end`` of it, ``steps`` multiplies "
+        "How the learning rate changes: ``linear``, ``cosine`` fall to the part ``schedule_end`` of it, ``steps`` multiplies "
         "it with ``schedule_factor`` after each of ``schedule_milestones``.",
         choices=SCHEDULES,
     )
     schedule_steps: int | None = setting(
         None,
-        "Environment steps, or minibatches, over which it falls, and then stays; None for all that the run was begun with.",
+        "Environment steps, or minibatches, over which it falls, and then stays; None for all that the run was started with.",
         low=1,
     )
     schedule_per_task: bool = setting(
-        False, "Whether it begins again with each task of a data stream, told or not, and lasts as long as that."
+        False, "Whether it starts again with each task of a data stream, announced or not, and lasts as long as that."
     )
     schedule_warmup_steps: int = setting(
-        0, "Environment steps, or minibatches, over which it rises from 0 in a straight line, before it falls.", low=0
+        0, "Environment steps, or minibatches, over which it rises linearly from 0, before it falls.", low=0
     )
     schedule_end: float = setting(0.0, "Part of the learning rate that is left at the end of ``linear`` and ``cosine``.", low=0)
     schedule_milestones: list[float] = setting(
-        [], "Parts of the length, warm-up among it, rising, after each of which ``steps`` lets it fall.", low=0, high=1
+        [], "Parts of the length, including the warm-up, increasing, after each of which ``steps`` lowers it.", low=0, high=1
     )
     schedule_factor: float = setting(0.2, "What ``steps`` multiplies it with.", low=0)
 
@@ -85,12 +85,12 @@ class OptimizerSettings(Settings):
 
     @property
     def adam_betas(self) -> tuple[float, float]:
-        """The decay rates, as PyTorch wants them."""
+        """The decay rates, as PyTorch expects them."""
         return self.betas[0], self.betas[1]
 
     @property
     def rate_schedule(self) -> Schedule:
-        """How the learning rate goes on.
+        """How the learning rate changes during a run.
 
         Raises:
             ValueError: If its length is left open; a run fills it in.
@@ -124,7 +124,7 @@ def optimizer(name: str, settings: type[OptimizerSettings] = OptimizerSettings) 
     """Registers a function, or a class, that makes an optimizer: ``optimizer=<name>``.
 
     It is called with the settings, the network, and a seed for what the optimizer draws; the optimizer holds every parameter of
-    the network once. The first line of its docstring is what ``list=optimizers`` says of it.
+    the network once. The first line of its docstring is what ``list=optimizers`` prints.
 
     Args:
         name: Lower-case words joined by underscores.
@@ -149,8 +149,8 @@ def build_optimizer(settings: OptimizerSettings, network: Network, seed: int = 0
     """Builds an optimizer over all parameters of a network, fused where PyTorch has a fused kernel.
 
     Args:
-        settings: Which, and how.
+        settings: Name and settings of the optimizer.
         network: Its parameters are trained.
-        seed: Of optimizers that draw numbers.
+        seed: Seed of optimizers that draw random numbers.
     """
     return OPTIMIZERS.named(settings.name).build(settings, network, seed)

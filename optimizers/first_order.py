@@ -37,7 +37,7 @@ def _rmsprop(settings: OptimizerSettings, network: Network, seed: int) -> Optimi
 
 @optimizer("muon")
 def _muon(settings: OptimizerSettings, network: Network, seed: int) -> Optimizer:
-    """Muon for the matrices of hidden dense layers, Adam for all else: biases, convolutions, output (K. Jordan 2024)."""
+    """Muon for the matrices of hidden dense layers, Adam for all others: biases, convolutions, output (K. Jordan 2024)."""
     output = set(network.blocks[-1].parameters)
     matrices = {name for name, weight in network.weights().items() if weight.ndim == 2 and name not in output}
     if not matrices:

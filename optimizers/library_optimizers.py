@@ -1,7 +1,7 @@
 """Second-order optimizers of the library ``pytorch-optimizer``, made to run and resume like the others.
 
 That library draws from the global generators of PyTorch and NumPy, and keeps einsum expressions in its state. Here each step
-draws from generators private to (seed, step), and what PyTorch's ``load_state_dict`` would spoil is kept out of its way.
+draws from generators private to (seed, step), and entries that PyTorch's ``load_state_dict`` would corrupt are kept away from it.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ class Reproducible(Optimizer):
         per_entry_state: False: the state of an entry of a parameter is spread over its preconditioners.
 
     Args:
-        inner: The optimizer; its parameter groups and state are this one's too.
+        inner: The optimizer; its parameter groups and state are also those of this one.
         seed: Seed of its draws.
     """
 
@@ -62,7 +62,7 @@ class Reproducible(Optimizer):
         self._share()
 
     def _prepare(self, parameters: list[Tensor]) -> None:
-        """Lets the library make the objects that it keeps among the state, for their contents to be restored."""
+        """Lets the library make the objects that it keeps in the state, so that their contents can be restored."""
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         for group in self.param_groups:
@@ -79,7 +79,7 @@ class Reproducible(Optimizer):
 @optimizer("soap")
 def _soap(settings: OptimizerSettings, network: Network, seed: int) -> Optimizer:
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024), computed every 10 steps."""
-    from pytorch_optimizer import SOAP  # here, as it takes a second to load
+    from pytorch_optimizer import SOAP  # imported here, as it takes a second to load
 
     rate, betas = settings.learning_rate, settings.adam_betas
     return Reproducible(SOAP(list(network.parameters()), lr=rate, betas=betas, eps=settings.epsilon, weight_decay=0.0), seed)
@@ -90,14 +90,15 @@ def _shampoo(settings: OptimizerSettings, network: Network, seed: int) -> Optimi
     """Scalable Shampoo (Anil et al. 2020): a preconditioner for each axis of a parameter, computed every 10 steps.
 
     From the tenth step on a gradient of two axes or more is multiplied by an inverse root for each axis, in blocks of 512, and
-    scaled to the length that it had (grafting onto SGD), with Nesterov momentum of the first beta. Vectors are not turned.
+    scaled to the length that it had (grafting onto SGD), with Nesterov momentum of the first beta. Vectors are not
+    preconditioned.
     """
     return scalable_shampoo(list(network.parameters()), settings.learning_rate, settings.adam_betas, seed)
 
 
 def scalable_shampoo(parameters: list[nn.Parameter], learning_rate: float, betas: tuple[float, float], seed: int) -> Optimizer:
     """Returns Scalable Shampoo over these parameters."""
-    from pytorch_optimizer import ScalableShampoo  # here, as it takes a second to load
+    from pytorch_optimizer import ScalableShampoo  # imported here, as it takes a second to load
 
     inner = ScalableShampoo(
         parameters,
@@ -114,7 +115,7 @@ def scalable_shampoo(parameters: list[nn.Parameter], learning_rate: float, betas
 @optimizer("kron")
 def _kron(settings: OptimizerSettings, network: Network, seed: int) -> Optimizer:
     """PSGD with Kronecker factors (Li 2018); its momentum is the first of the betas."""
-    from pytorch_optimizer import Kron  # here, as it takes a second to load
+    from pytorch_optimizer import Kron  # imported here, as it takes a second to load
 
     parameters = list(network.parameters())
     return Reproducible(Kron(parameters, lr=settings.learning_rate, momentum=settings.betas[0], weight_decay=0.0), seed)
@@ -139,7 +140,7 @@ def _plain(value: Any) -> bool:
 
 
 def _copied(value: Any) -> Any:
-    """Copies tensors inside dicts, lists, tuples and the library's objects, which become dicts of what they hold."""
+    """Copies tensors inside dicts, lists, tuples and the library's objects, which become dicts of their contents."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):

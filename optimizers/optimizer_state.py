@@ -1,4 +1,4 @@
-"""What happens to the optimizer's state of entries that were reset: kept, cleared, or as a fresh optimizer would have it."""
+"""What happens to the optimizer's state of entries that were reset: kept, cleared, or set as in a fresh optimizer."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _STEP: Final = "step"
 
 
 def require_restart(method: str, policy: str, optimizer: Optimizer) -> None:
-    """Raises ValueError if the optimizer cannot do to single units what ``policy`` says."""
+    """Raises ValueError if the optimizer cannot apply ``policy`` to single units."""
     if policy != "keep" and not getattr(optimizer, "per_entry_state", True):
         raise ValueError(
             f"{method}.optimizer_state={policy} is not defined for this optimizer, whose state mixes the entries of a parameter; "
@@ -32,7 +32,7 @@ def reset_entries(optimizer: Optimizer, parameter: Tensor, mask: Tensor | None, 
     """Applies a policy to the optimizer's state of some entries of one parameter.
 
     ``zero`` clears every moment (any state tensor of the parameter's shape) and leaves the step count, so Adam's next steps of
-    these entries are up to 6.6 times too long. ``restart`` also counts these entries' steps anew.
+    these entries are up to 6.6 times too long. ``restart`` also counts these entries' steps from 0 again.
 
     Args:
         optimizer: Its state is changed in place.
@@ -44,10 +44,10 @@ def reset_entries(optimizer: Optimizer, parameter: Tensor, mask: Tensor | None, 
     if policy == "keep" or not state:
         return
     if not getattr(optimizer, "per_entry_state", True):
-        state.clear()  # of a whole parameter, or require_restart would have refused; the optimizer makes it anew
+        state.clear()  # of a whole parameter, or require_restart would have refused; the optimizer makes it again
         return
     optimizer = owner_of(optimizer, parameter)
-    # A restarted parameter keeps its state, with the values of a fresh one: PyTorch's fused SGD takes no step in which some
+    # A restarted parameter keeps its state, with the values of a fresh one: PyTorch's fused SGD makes no step in which some
     # parameters have a momentum and others do not yet.
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     for name, value in tensors.items():

@@ -1,4 +1,4 @@
-"""Two optimizers that share out a network's parameters, as one."""
+"""Two optimizers that divide a network's parameters between them, as one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ class PairedOptimizer(Optimizer):
 
 
 def owner_of(optimizer: Optimizer, parameter: Tensor) -> Optimizer:
-    """Returns the one of a pair that steps a parameter; an optimizer that is no pair itself."""
+    """Returns the one of a pair that steps a parameter; an optimizer that is not a pair itself."""
     if not isinstance(optimizer, PairedOptimizer):
         return optimizer
     held = (any(entry is parameter for group in one.param_groups for entry in group["params"]) for one in optimizer.pair)

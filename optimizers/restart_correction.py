@@ -1,4 +1,4 @@
-"""What an Adam step of restarted entries lacks of that of a fresh Adam, for all parameters of a group together."""
+"""The difference between an Adam step of restarted entries and that of a fresh Adam, for all parameters of a group together."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
@@ -16,18 +16,18 @@ State = dict[str, Any]
 
 
 class RestartCorrection:
-    """Corrects steps of one parameter group of Adam, for the restarts that are there when this is built.
+    """Corrects steps of one parameter group of Adam, for the restarts that exist when this is built.
 
-    With moments m and v after the step and a count k of its own, an entry should move by
+    With moments m and v after the step and its own count k, an entry should move by
 
         lr m scale(k) / (sqrt(v) + epsilon(k)),  scale(k) = sqrt(1 - b2^k) / (1 - b1^k),  epsilon(k) = eps sqrt(1 - b2^k),
 
     which is algorithm 1 of Kingma & Ba 2015 with sqrt(1 - b2^k) taken out of the fraction. The fused step has used the count t of
     the tensor; the parameter gets the difference. The factors are one vector for all parameters, over units rather than entries.
-    Parameters are joined into one vector, since the number of operations is what small ones cost, and on the CPU, where the host
-    may look, only restarted entries are gathered if they are few. Otherwise a large parameter whose restarts are all by row, or
-    all by column, is corrected in place, where its factors broadcast. An entry that was never restarted has the factors of t, to
-    the last bit, and so a difference of exactly 0.
+    Parameters are joined into one vector, since small ones cost by the number of operations, and on the CPU, where the host may
+    read values, only restarted entries are gathered if they are few. Otherwise a large parameter whose restarts are all by row,
+    or all by column, is corrected in place, where its factors broadcast. An entry that was never restarted has the factors of t,
+    to the last bit, and so a difference of exactly 0.
 
     Args:
         group: A parameter group.
@@ -49,12 +49,12 @@ class RestartCorrection:
         self._large = [entry for entry in numbered if entry[1].large]
 
     def matches(self, group: dict[str, Any], state: Mapping[Tensor, State]) -> bool:
-        """Whether it was built for these two, which loading a checkpoint replaces."""
+        """Whether it was built for this group and state, which loading a checkpoint replaces."""
         return self._group is group and self._state is state
 
     @torch.no_grad()
     def apply(self, refused: Tensor | None) -> None:
-        """Corrects the step just made; changes nothing if ``refused`` is there and not 0."""
+        """Corrects the step just made; changes nothing if ``refused`` is given and not 0."""
         updates, rate = self._group["updates"], self._group["lr"]
         if self._until < updates:
             return
@@ -64,7 +64,7 @@ class RestartCorrection:
         ]
         scales, epsilons = self._factors.at([own["step"] for own in self._states])
         if refused is not None:
-            # Then there was no step, and a count of 0 may have factors that are not numbers.
+            # In that case there was no step, and a count of 0 may have factors that are not numbers.
             scales, epsilons = torch.where(refused == 0, scales, 1.0), torch.where(refused == 0, epsilons, 1.0)
         if self._joined is not None:
             self._joined.correct(scales, epsilons, self._factors.shared(), moved, rate)
@@ -90,7 +90,7 @@ class _Part(NamedTuple):
 
     @classmethod
     def of(cls, parameter: Tensor, state: State) -> Self:
-        """Looks on the CPU, where looking does not wait, whether much of a large parameter was restarted."""
+        """Checks, on the CPU alone, where reading does not wait, whether much of a large parameter was restarted."""
         restarts = list(state[RESTARTED_AT].values())
         large = len(restarts) == 1 and parameter.numel() >= _LARGE and parameter.device.type == "cpu"
         return cls(parameter, state, restarts, large and _MANY * int(restarts[0].count_nonzero()) > restarts[0].numel())
@@ -119,7 +119,7 @@ class _Joined:
         self._differences = self._parts[0].parameter.new_zeros(len(self._own))
         pieces = self._differences.split([len(own) for own in latest])
         self._pieces = [piece.view(part.parameter.shape) for piece, part in zip(pieces, self._parts, strict=True)]
-        # A view stays what it is; of channels that come last there is none.
+        # A view stays valid; a tensor in channels-last layout has none.
         self._views = {name: [_view(part.state[name]) for part in self._parts] for name in ("exp_avg", "exp_avg_sq")}
         self._few: Tensor | None = None
         if self._own.device.type == "cpu":
@@ -128,7 +128,7 @@ class _Joined:
                 self._few, self._own, self._plain = few, self._own[few], self._plain[few]
 
     def correct(self, scales: Tensor, epsilons: Tensor, shared: bool, moved: Sequence[bool], rate: float) -> None:
-        """Corrects the parameters that ``moved``; ``shared`` tells that all have the same count."""
+        """Corrects the parameters that ``moved``; ``shared`` means that all have the same count."""
         scale, epsilon = scales.index_select(0, self._own), epsilons.index_select(0, self._own)
         plain_scale = scales[0] if shared else scales.index_select(0, self._plain)
         plain_epsilon = epsilons[0] if shared else epsilons.index_select(0, self._plain)
@@ -163,7 +163,7 @@ def _difference(root: Tensor, scale: Tensor, epsilon: Tensor, plain_scale: Tenso
 
 
 def _latest(restarts: Sequence[Tensor], start: int) -> Tensor:
-    """Returns for every entry the number of the latest restart that meets in it, counting those of the vectors from ``start``."""
+    """Returns for every entry the number of the latest restart that concerns it, counting those of the vectors from ``start``."""
     latest, chosen = restarts[0], torch.zeros((), dtype=torch.int64, device=restarts[0].device)
     for vector in restarts:
         numbers = torch.arange(start, start + vector.numel(), device=vector.device).view(vector.shape)

@@ -1,4 +1,4 @@
-"""The factors of Adam's bias correction for entries with step counts of their own."""
+"""The factors of Adam's bias correction for entries with their own step counts."""
 
 from collections.abc import Sequence
 from math import log
@@ -14,7 +14,7 @@ class RestartFactors:
     """scale(k) = sqrt(1 - b2^k) / (1 - b1^k) and epsilon(k) = eps sqrt(1 - b2^k) for the counts k of some parameters' entries.
 
     The factors are numbered: first those of each parameter's own count, then those of its vectors of restarts, one parameter's
-    after the other's. Where a vector says 0, never restarted, the factors are those of the parameter's own count, bit for bit.
+    after the other's. Where a vector holds 0, never restarted, the factors are those of the parameter's own count, bit for bit.
     On the CPU the host can follow the counts, and factors are computed for several steps ahead in the same few operations.
 
     Args:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: what the learning rate is multiplied with at each moment of a run, the same for every agent."""
+"""Learning-rate schedules: the factor of the learning rate at each moment of a run, the same for every agent."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -26,16 +26,17 @@ class Moment(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How a learning rate goes on.
+    """How a learning rate changes during a run.
 
     Attributes:
         kind: A member of ``SCHEDULES``.
-        steps: Steps of the stream over which it goes on, and then stays; not read where a task or nothing sets the length.
-        per_task: Whether it begins again with each task of examples and lasts as long as that.
-        warmup_steps: Steps over which it rises from 0 in a straight line, before ``linear`` and ``cosine`` begin to fall.
+        steps: Steps of the stream over which it changes, and then stays; not read where tasks set the length or the rate is
+            constant.
+        per_task: Whether it starts again with each task of examples and lasts as long as that.
+        warmup_steps: Steps over which it rises linearly from 0, before ``linear`` and ``cosine`` begin to fall.
         end: Multiplier that ``linear`` and ``cosine`` end at.
-        milestones: Parts of the length, warm-up among it, after each of which ``steps`` falls; rising, in [0, 1].
-        factor: What ``steps`` multiplies with at each of them.
+        milestones: Parts of the length, including the warm-up, after each of which ``steps`` falls; increasing, in [0, 1].
+        factor: Factor by which ``steps`` multiplies the rate at each of them.
     """
 
     kind: str = "constant"
@@ -48,11 +49,11 @@ class Schedule(NamedTuple):
 
     @property
     def varies(self) -> bool:
-        """Whether the multiplier is ever another than 1."""
+        """Whether the multiplier ever differs from 1."""
         return self.kind != "constant" or self.warmup_steps > 0
 
     def multiplier(self, moment: Moment) -> float:
-        """Returns what the learning rate is multiplied with: a function of schedule and moment alone.
+        """Returns the factor of the learning rate: a function of schedule and moment alone.
 
         Raises:
             ValueError: If it follows tasks, and the moment belongs to none.
@@ -64,7 +65,7 @@ class Schedule(NamedTuple):
         return risen * self._fallen(step, steps)
 
     def _fallen(self, step: int, steps: int) -> float:
-        """Returns what is left of the rate at a step of so many, apart from the warm-up."""
+        """Returns the part of the rate that is left at a step of a number of steps, apart from the warm-up."""
         if self.kind == "constant":
             return 1.0
         if self.kind == "steps":
@@ -82,13 +83,13 @@ CONSTANT: Final = Schedule()
 
 
 class ScheduledRates:
-    """The learning rates of an optimizer's parameter groups, set as their schedule has them.
+    """The learning rates of an optimizer's parameter groups, set as their schedule requires.
 
-    They follow from the moment alone, so that nothing of them needs saving.
+    They follow from the moment alone, so that they need not be saved.
 
     Args:
-        optimizer: With the rates that are multiplied.
-        schedule: Of all its groups.
+        optimizer: Its rates are multiplied.
+        schedule: The schedule of all its groups.
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule) -> None:

@@ -1,4 +1,4 @@
-"""Adam whose bias correction can start anew for some entries of a tensor."""
+"""Adam whose bias correction can start again for some entries of a tensor."""
 
 import math
 from collections.abc import Callable
@@ -24,11 +24,11 @@ class UnitAdam(torch.optim.Adam):
         super().__init__(params, **settings)
         self._corrections: dict[int, RestartCorrection] = {}
         for group in self.param_groups:
-            group["updates"] = 0  # on the host, so that nobody waits for a device to compare counts; saved with the group
+            group["updates"] = 0  # on the host, so that comparing counts does not wait for a device; saved with the group
 
     @torch.no_grad()
     def restart(self, parameter: Tensor, mask: Tensor) -> None:
-        """Counts steps anew for entries of ``parameter`` under ``mask``, whose moments the caller has cleared.
+        """Counts steps from 0 again for entries of ``parameter`` under ``mask``, whose moments the caller has cleared.
 
         The state remembers when, in a tensor of the mask's shape: a vector for the rows and one for the columns of a weight, not
         a number for every entry. Restarts too long ago to matter are forgotten.
@@ -67,7 +67,7 @@ class UnitAdam(torch.optim.Adam):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Takes one optimizer step; see ``torch.optim.Adam.step``."""
         loss = super().step(closure)
-        refused = getattr(self, "found_inf", None)  # set to 1 by whoever wants the fused kernel to leave everything as it is
+        refused = getattr(self, "found_inf", None)  # set to 1 by a caller that wants the fused kernel to change nothing
         for index, group in enumerate(self.param_groups):
             group["updates"] = group.get("updates", 0) + 1  # a group that was added later has none
             correction = self._corrections.get(index)

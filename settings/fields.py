@@ -8,7 +8,7 @@ A class whose instances a user configures derives from ``Settings`` and writes i
 
         steps: int = setting(1000, "Updates of each probe.", low=1)
 
-An instance with a value that is not allowed is refused as it is made; ``describe`` tells what there is to set.
+An instance with a value that is not allowed is refused when it is made; ``describe`` lists the settings.
 """
 
 import copy
@@ -148,12 +148,12 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def require_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raises ValueError unless ``low <= value <= high``; for what no field's rule can say."""
+    """Raises ValueError unless ``low <= value <= high``; for bounds that no field's rule can express."""
     _check_value(name, value, Rule(low=low, high=high))
 
 
 def _rule_of(cls: type, name: str) -> Rule | None:
-    """Returns the rule of a field; a subclass that gives it another default alone keeps the rule that it inherits."""
+    """Returns the rule of a field; a subclass that only changes the default keeps the rule that it inherits."""
     for base in cls.__mro__:
         entry = vars(base).get("__dataclass_fields__", {}).get(name)
         if entry is not None and _KEY in entry.metadata:

@@ -14,11 +14,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(setting: str, name: str, known: Iterable[str]) -> str:
-    """Returns a message for one of very many names: the setting, the value and the nearest valid names in spelling.
+    """Returns a message for one of very many names: the setting, the value and the valid names of nearest spelling.
 
     Args:
-        setting: What the user set, ``env.id`` say.
-        name: What it was set to.
+        setting: The setting's key, such as ``env.id``.
+        name: Its value.
         known: All valid names.
     """
     nearest = sorted(known, key=lambda valid: (-SequenceMatcher(None, name.lower(), valid.lower()).ratio(), valid))

@@ -1,4 +1,4 @@
-"""Plugins: whatever a user adds, in files of their own and in installed packages."""
+"""Plugins: what a user adds, in separate files and in installed packages."""
 
 import hashlib
 import importlib
@@ -22,7 +22,7 @@ def load_plugins(places: Iterable[str]) -> None:
             group ``plasticity.plugins`` are loaded as well.
 
     Raises:
-        ValueError: A place is neither a file nor a module, or it or an entry point fails to import; the message says why.
+        ValueError: A place is neither a file nor a module, or it or an entry point fails to import; the message gives the reason.
     """
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         _load(f"entry point {entry_point.name} = {entry_point.value}", entry_point.load)

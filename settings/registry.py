@@ -1,8 +1,8 @@
-"""The one registry: everything that a user may add is found here by its kind and its name.
+"""The one registry: everything that a user may add is looked up here by its kind and its name.
 
-A decorator of its room enters a class or function (``@intervention``, ``@metric``, ``@stream``, ``@torso``, ``@head``,
+A decorator of its kind enters a class or function (``@intervention``, ``@metric``, ``@stream``, ``@torso``, ``@head``,
 ``@agent``, ``@optimizer``, ``@dataset``). The project's own entries come with their modules, which ``Registry`` imports at the
-first look; a user's come with ``plugins=`` or the entry points of installed packages (``plasticity.settings.plugins``).
+first look-up; a user's come with ``plugins=`` or the entry points of installed packages (``plasticity.settings.plugins``).
 """
 
 import importlib
@@ -40,8 +40,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     Args:
         kind: What an entry is called, as the command line writes it: ``intervention``, ``metric`` ...
         rooms: Packages whose modules, and those of the packages in them, hold the project's own entries.
-        in_order: Modules whose entries come first, as they stand in these; all others follow as they are entered. None sorts
-            by name.
+        in_order: Modules whose entries come first, in the order of their definition; all others follow as they are entered. None
+            sorts by name.
         numbers: Whether a name may end with a decimal fraction, as ``dormant_fraction_tau_0.1`` does.
     """
 
@@ -54,12 +54,12 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         self._complete = False
 
     def add(self, name: str, entry: Entry, source: object) -> None:
-        """Enters one.
+        """Adds an entry.
 
         Args:
             name: Lower-case words joined by underscores.
             entry: What is found under it.
-            source: The class or function that defines it, of which the file is named if another takes the same name.
+            source: The class or function that defines it, whose file is named if another takes the same name.
 
         Raises:
             ValueError: The name has another form, or is taken by another definition; both files are named.
@@ -68,7 +68,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             raise ValueError(f"{self.kind} name {name!r} must be lower-case words joined by underscores")
         place = _place_of(source)
         if not self._owns(place.module):
-            self._load()  # so that the project's own have their names before a plugin can take one
+            self._load()  # so that the project's own entries have their names before a plugin can take one
         there = self._places.get(name, place)
         if there[:2] != place[:2]:
             raise ValueError(f"{self.kind} {name} is registered twice: in {there.file} and in {place.file}")
@@ -84,7 +84,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the names, sorted or in the order that was asked for."""
+        """Yields the names, sorted or in the requested order."""
         self._load()
         return iter(sorted(self._entries, key=None if self._in_order is None else self._rank))
 

@@ -1,7 +1,7 @@
 """Private random generators: one per purpose, derived from the run's seed and the purpose's name.
 
-A generator that belongs to one name only is what makes methods comparable: turning one on, or adding a layer, draws nothing
-from anybody else's stream.
+A generator that belongs to one name only is what makes methods comparable: turning one on, or adding a layer, draws nothing from
+any other stream.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
 
 
 def restore_generator(generator: torch.Generator, state: torch.Tensor) -> None:
-    """Puts a generator back to a saved state; if that is of a generator of another kind of device, to a seed derived from it.
+    """Sets a generator to a saved state; if that comes from a generator of another kind of device, to a seed derived from it.
 
     Args:
         generator: Changed.
-        state: What ``get_state`` returned, (bytes,) uint8; its length tells the kind.
+        state: What ``get_state`` returned, (bytes,) uint8; its length identifies the kind.
     """
     if len(state) == len(generator.get_state()):
         generator.set_state(state)

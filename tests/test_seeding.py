@@ -60,7 +60,7 @@ def test_a_generator_of_another_kind_starts_from_a_seed_that_depends_on_the_save
     assert not torch.equal(draws[0], draws[2])
 
 
-def test_a_generator_of_the_same_kind_goes_on_exactly() -> None:
+def test_a_generator_of_the_same_kind_continues_exactly() -> None:
     generator, other = torch_generator(0, "one"), torch_generator(0, "other")
     restore_generator(other, generator.get_state())
     assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=other))

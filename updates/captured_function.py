@@ -24,7 +24,7 @@ def record_on_cuda(warm_up: Thunk, thunk: Thunk) -> tuple[Sequence[Tensor], Reru
     """Records what ``thunk`` does, without doing it.
 
     Args:
-        warm_up: Does the same with other tensors; called a few times before.
+        warm_up: Does the same with other tensors; called a few times before recording.
         thunk: What is recorded; it may not wait for the device.
 
     Returns:
@@ -43,14 +43,14 @@ def record_on_cuda(warm_up: Thunk, thunk: Thunk) -> tuple[Sequence[Tensor], Reru
 
 
 class CapturedFunction:
-    """A function of tensors, recorded for each combination of shapes, strides and types when it first meets it.
+    """A function of tensors, recorded for each combination of shapes, strides and types at its first occurrence.
 
-    A recording knows addresses, not tensors: further arguments are copied to where it reads them. What it returns lies where the
-    next call writes; scalars are copied, since logs keep them. Combinations beyond ``MOST_LAYOUTS`` are not recorded.
+    A recording knows addresses, not tensors: further arguments are copied to where it reads them. The next call overwrites what
+    it returns; scalars are copied, since logs keep them. Combinations beyond ``MOST_LAYOUTS`` are not recorded.
 
     Args:
         function: Maps tensors to a sequence of tensors; it may change its arguments in place. It may not read values on the host.
-        fixed: How many of its first tensors are the same ones, at the same place, in every call.
+        fixed: How many of its first tensors are the same, at the same place, in every call.
         record: Records a call; None for ``record_on_cuda``.
     """
 

@@ -7,21 +7,21 @@ import torch
 from torch import Tensor
 
 Function = Callable[..., Sequence[Tensor]]
-MOST_LAYOUTS: Final = 16  # of which a function is kept, such as sizes of minibatches; calls with others run as they are
+MOST_LAYOUTS: Final = 16  # for which a function is kept, such as sizes of minibatches; calls with others run uncompiled
 
 
 class CompiledFunction:
-    """A function of tensors, traced and compiled for each combination of shapes, strides and types when it first meets it.
+    """A function of tensors, traced and compiled for each combination of shapes, strides and types at its first occurrence.
 
     ``torch.compile`` checks at every call that nothing it traced has changed; on a network of a hundred thousand weights these
-    checks cost as much as the arithmetic. Here nothing else is checked, so the function must be one of its tensors alone:
-    whatever else it reads must never change.
+    checks cost as much as the arithmetic. Here nothing else is checked, so the function must depend on its tensors alone:
+    everything else that it reads must never change.
 
-    After ``MOST_LAYOUTS`` combinations others are no longer compiled: each takes its time, and its memory for good.
+    After ``MOST_LAYOUTS`` combinations others are no longer compiled: each takes time, and memory that is never released.
 
     Args:
         function: Maps tensors to a sequence of tensors; it may change its arguments in place. It may not read values on the host.
-        fixed: How many of its first tensors have the same layout in every call, so that it need not be looked at.
+        fixed: How many of its first tensors have the same layout in every call, so that it need not be checked.
     """
 
     def __init__(self, function: Function, fixed: int = 0) -> None:
@@ -47,7 +47,7 @@ class CompiledFunction:
         # The tracer runs the function, so it gets copies to change.
         graph = make_fx(lambda *copies: list(self._function(*copies)))(*[tensor.clone() for tensor in tensors])
         for node in graph.graph.nodes:
-            node.meta.clear()  # the compiler makes its own notes, and refuses those of the tracer
+            node.meta.clear()  # the compiler writes its own metadata, and refuses that of the tracer
         # The C++ wrapper spares a Python call for every kernel.
         options = {"cpp_wrapper": True} if tensors[0].device.type == "cpu" else {}
         ready: Function = torch._inductor.compile(graph, list(tensors), options=options)

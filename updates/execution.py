@@ -39,7 +39,7 @@ class Execution:
         return self.name.replace("true", "false")
 
     def of(self, function: Function, fixed: int) -> Function:
-        """Returns a function of tensors, of which the first ``fixed`` are the same in every call, as it is to be run."""
+        """Returns the form in which a function of tensors is run; the first ``fixed`` of these are the same in every call."""
         made: Function = CompiledFunction(function, fixed) if self.compile else function
         return CapturedFunction(made, fixed) if self.capture else made
 

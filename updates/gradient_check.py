@@ -1,4 +1,4 @@
-"""The last look at a gradient before the optimizer: one that is not finite is refused, and its joint norm is bounded."""
+"""The last check of a gradient before the optimizer: one that is not finite is refused, and its joint norm is bounded."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 class GradientCheck:
     """Refuses updates whose loss or gradient is not finite, before they reach the weights.
 
-    On the CPU an update is refused at once. On an accelerator that would mean to wait for the device at every update: there the
-    fused optimizer skips the step, and the run learns of it from ``raise_if_any``.
+    On the CPU an update is refused at once. On an accelerator that would mean waiting for the device at every update: there the
+    fused optimizer skips the step, and ``raise_if_any`` reports it later.
 
     Args:
         part: The part's name, for messages.
@@ -40,7 +40,7 @@ class GradientCheck:
 
         Args:
             number: 0-dim; not finite if the loss or a gradient is not.
-            optimizer: On an accelerator it is told to skip the step.
+            optimizer: On an accelerator it is made to skip the step.
             update: For the message.
 
         Raises:

@@ -19,7 +19,7 @@ _HOOKS: Final = ("loss", "after_backward", "measure", "after_step", "task_switch
 
 
 class Hooks:
-    """Calls the hooks of a part's interventions; of an update it calls only those that a method overrides.
+    """Calls the hooks of a part's interventions; in an update it calls only those that a method overrides.
 
     Args:
         part: The part's name.
@@ -72,9 +72,9 @@ class Hooks:
         Args:
             optimizer: Holds every parameter of the network once.
             compile: Whether ``measure`` runs as compiled functions.
-            kept: Where a run branches, the methods that it had before; they come first.
-            restore: Called after those and before the others: it undoes what the first have drawn and will be given back.
-            run_initial: There, what the network's parameters and buffers were when the parent began.
+            kept: Where a run branches, the methods that the parent had; they come first.
+            restore: Called after those and before the others: it undoes what the first have drawn; their state is restored later.
+            run_initial: In a branch, the network's parameters and buffers when the parent started.
         """
         self._optimizer = optimizer
         before = [name for name in self.interventions if name in kept]
@@ -89,7 +89,7 @@ class Hooks:
         self._measures = {name: self._measure_of(method, named, compile) for name, method in self._hooked["measure"]}
 
     def view(self, name: str) -> Update:
-        """Returns what the method of that name may see at this moment."""
+        """Returns the view that the method of that name receives at this moment."""
         taps, generator = self._network.taps, self._generators[name]
         more = self._loss, self._recompute, self._has_terms
         return Update(
@@ -97,7 +97,7 @@ class Hooks:
         )
 
     def overrides(self, hook: str) -> bool:
-        """Tells whether any method overrides a hook."""
+        """Returns whether any method overrides a hook."""
         return bool(self._hooked[hook])
 
     def act_at(self, step: int, among: Collection[str] | None = None) -> bool:
@@ -113,14 +113,14 @@ class Hooks:
         return any(method.acts_at(step - self._begun[name]) for name, method in methods)
 
     def open(self, step: int, batch: Batch | None, recompute: Callable[[], Tensor] | None) -> None:
-        """Begins the update numbered ``step`` on a batch."""
+        """Starts the update numbered ``step`` on a batch."""
         self._step, self._batch, self._recompute = step, batch, recompute
 
     def loss_terms(self, logs: Logs, loss: Tensor | None = None) -> Tensor | None:
         """Returns the sum of what the interventions add to the loss, or None.
 
         Args:
-            logs: Gets each term as ``<name>/loss``.
+            logs: Receives each term as ``<name>/loss``.
             loss: The agent's own with its graph, for methods that differentiate it and the live activations.
         """
         self._loss = loss if self.needs_graph else None
@@ -154,7 +154,7 @@ class Hooks:
                 _collect(logs, name, intervention.after_step(self.view(name)))
 
     def task_switch(self, task: int) -> Logs:
-        """Tells the interventions that ``task`` begins."""
+        """Informs the interventions that ``task`` begins."""
         logs: Logs = {}
         for name, intervention in self._hooked["task_switch"]:
             # Neither a batch nor activations: there are none after a resume, and a method must not see a difference.
@@ -163,7 +163,7 @@ class Hooks:
         return logs
 
     def at_branch(self, names: Collection[str]) -> Logs:
-        """Tells the interventions of those names that they have just been added to a run that goes on."""
+        """Informs the interventions of those names that they have just been added to a run that continues."""
         logs: Logs = {}
         for name in names:
             view = self.view(name)._replace(batch=None, taps=Taps())
@@ -171,7 +171,7 @@ class Hooks:
         return logs
 
     def weighing(self) -> dict[str, tuple[Intervention, torch.Generator]]:
-        """Returns the methods that say what is drawn from a replay, each with its generator, by name."""
+        """Returns the methods that determine what is drawn from a replay, each with its generator, by name."""
         return {name: (method, self._generators[name]) for name, method in self._overriding("sample_weights")}
 
     def evaluation_network(self) -> Network:
@@ -183,7 +183,7 @@ class Hooks:
         return network
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the states of interventions, their clocks and generators."""
+        """Returns the states of interventions, their step counts and generators."""
         return {
             "interventions": {name: intervention.state_dict() for name, intervention in self.interventions.items()},
             "begun": dict(self._begun),
@@ -191,7 +191,7 @@ class Hooks:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
-        """Restores what ``state_dict`` returned after ``step`` updates; methods of which it holds nothing begin with the next."""
+        """Restores what ``state_dict`` returned after ``step`` updates; methods that it does not contain start with the next."""
         self._step = step
         for name, intervention in self.interventions.items():
             if name not in state["interventions"]:
@@ -202,7 +202,7 @@ class Hooks:
             restore_generator(self._generators[name], state["generators"][name])
 
     def _measure_of(self, method: Intervention, named: dict[str, Tensor], compile: bool) -> Callable[[], object]:
-        """Returns a call of ``method.measure`` with the present activations, compiled if asked to."""
+        """Returns a call of ``method.measure`` with the present activations, compiled if requested."""
         running, taps = method.running(), self._network.taps
         if not compile:
             return lambda: method.measure(named, taps.post, running)

@@ -13,7 +13,7 @@ COUNT: Final = 64
 
 
 class LatestExamples:
-    """Keeps references to the latest minibatches, no more of them than hold ``COUNT`` examples.
+    """Keeps references to the latest minibatches, only as many as hold ``COUNT`` examples.
 
     Attributes:
         objective: Maps outputs and a batch to the loss and to measures. The loss must be a mean over examples, so that the one of
@@ -27,7 +27,7 @@ class LatestExamples:
         self._rows = 0
 
     def declare(self, objective: Objective[AnyBatch], batch_type: Callable[..., AnyBatch]) -> None:
-        """Sets what the part learns from; to be called when the agent is built.
+        """Sets what the part learns from; called when the agent is built.
 
         Args:
             objective: The one that each update is made with.

@@ -10,10 +10,10 @@ from plasticity.networks.network import Network
 
 
 class CastCopies:
-    """Keeps a copy of each network it is asked for, with the weights and biases of its linear maps in a lower precision.
+    """Keeps a copy of each requested network, with the weights and biases of its linear maps in a lower precision.
 
     Autocast casts every weight at every call, which for a single observation costs more than the forward pass. A copy gives
-    the same numbers, bit for bit; it is brought up to date when a tensor of its network has been written since.
+    the same numbers, bit for bit; it is updated when a tensor of its network has been written since.
 
     Args:
         precision: The type that autocast computes in.
@@ -28,7 +28,7 @@ class CastCopies:
 
         Args:
             network: A network of which a tensor is written by PyTorch's operations in place, or by fused optimizers.
-            written: Another number after every step of a fused optimizer, which a tensor's version does not count.
+            written: A different number after every step of a fused optimizer, which a tensor's version does not count.
         """
         copy = self._copies.get(network)
         if copy is None:

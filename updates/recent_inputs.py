@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class RecentInputs:
-    """Keeps references to the latest minibatches, no more of them than hold ``count`` inputs."""
+    """Keeps references to the latest minibatches, only as many as hold ``count`` inputs."""
 
     def __init__(self, count: int) -> None:
         self.count = count

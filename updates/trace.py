@@ -16,7 +16,7 @@ MOST_OUTPUTS: Final = 2**20  # of one forward: a sequence of tokens has a millio
 
 
 class UpdateTrace:
-    """Measures the first update and every hundredth, so that a recent one is always there; costs nothing in the others.
+    """Measures the first update and every hundredth, so that a recent one is always available; costs nothing in the others.
 
     Args:
         network: The trained network.
@@ -29,8 +29,8 @@ class UpdateTrace:
         details: Of the same update: the norm of each parameter before it, ``parameter/<name>``, the number of entries of its
             gradient that are exactly 0, ``zeros/<name>``, and the mean |gradient| of the weights into each unit of a hidden
             layer, ``magnitude/<layer>``, (U,).
-        outputs: Of the last hundredth update: what the network said before and after it, interventions included, of inputs of the
-            update before that, of no more inputs than make ``MOST_OUTPUTS`` numbers; None before the first of them.
+        outputs: Of the last hundredth update: the network's outputs before and after it, interventions included, for inputs of
+            the update before that, for no more inputs than give ``MOST_OUTPUTS`` numbers; None before the first of them.
     """
 
     def __init__(self, network: Network, infer: Callable[[Tensor], Tensor]) -> None:
@@ -50,7 +50,7 @@ class UpdateTrace:
         return self._armed
 
     def open(self, update: int, batch: Batch | None) -> None:
-        """Begins the update numbered ``update`` = 1, 2, ...
+        """Starts the update numbered ``update`` = 1, 2, ...
 
         Args:
             update: The number.
@@ -59,15 +59,15 @@ class UpdateTrace:
         self._armed = self._armed or update == 1 or update % EVERY_UPDATES == 0
         self._compares = update % EVERY_UPDATES == 0 and self._references is not None
         if (update + 1) % EVERY_UPDATES == 0 and batch is not None:
-            # A copy, since a view would be saved with all that it is a view of.
+            # A copy, since a view would be saved with the whole tensor behind it.
             self._references = batch.inputs[:MOST_REFERENCES].detach().clone()
 
     def arm(self) -> None:
-        """Asks for the norms of the next update, whatever its number."""
+        """Requests the norms of the next update, regardless of its number."""
         self._armed = True
 
     def gradients(self, total: Tensor) -> None:
-        """Takes the gradient norms, ``total`` being the joint one, and what else is of interest before the optimizer's step."""
+        """Takes the gradient norms, ``total`` being the joint one, and the details from before the optimizer's step."""
         if not self._armed:
             return
         self._forget()
@@ -100,7 +100,7 @@ class UpdateTrace:
             self._norms[f"{what}/{name}"] = norm
 
     def close(self, update: int) -> None:
-        """Ends the update numbered ``update`` and publishes what was asked for."""
+        """Ends the update numbered ``update`` and publishes what was requested."""
         if self._armed:
             self.norms, self.details, self._armed = {**self._norms, "update": update}, self._details, False
             if self._before is not None:

@@ -23,8 +23,8 @@ class Computed(NamedTuple):
     Attributes:
         loss: 0-dim.
         norm: Joint norm of the gradient, before clipping.
-        measures: What the objective measured besides the loss.
-        pre: Pre-activations by layer; empty if they were not asked for.
+        measures: What the objective measured in addition to the loss.
+        pre: Pre-activations by layer; empty if they were not requested.
         post: Post-activations by layer.
         gradients: One for each parameter; empty if the step was made inside.
     """
@@ -42,12 +42,12 @@ class UpdateFunction:
 
     Args:
         network: Its values are read, and with ``steps`` changed in place. Layers may change their buffers in a training forward,
-            as batch normalisation and load balancing do, and nothing else.
+            as batch normalisation and load balancing do, but nothing else.
         objective: Maps outputs and batch to a scalar loss and measures; a pure function of tensors.
         records: Whether activations are returned.
         steps: Whether p <- p - learning rate * gradient is made inside, and then the ``measure`` of the interventions that have
             one; neither changes anything if the loss or gradient is not finite.
-        measuring: These interventions.
+        measuring: The interventions with a ``measure``.
         max_gradient_norm: Bound of the joint norm for ``steps``.
         execution: How the function is run.
     """
@@ -94,7 +94,7 @@ class UpdateFunction:
         return Computed(loss, norm, measures, pre, post, rest[2 * count :])
 
     def _flat_update(self, rate: Tensor, *tensors: Tensor) -> list[Tensor]:
-        """The function; if compiled or recorded it runs once for each combination of shapes, and notes the names each time."""
+        """The function; if compiled or recorded it runs once for each combination of shapes, and records the names each time."""
         rest = iter(tensors)
         named = dict(zip(self._names, islice(rest, len(self._names)), strict=True))
         buffers = dict(zip(self._buffer_names, islice(rest, len(self._buffer_names)), strict=True))
@@ -123,7 +123,7 @@ class UpdateFunction:
     def _differentiated(
         self, named: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch
     ) -> tuple[Tensor, Sequence[Tensor], Measures, Taps]:
-        """Returns the loss, its gradient by each parameter, the objective's measures and the activations."""
+        """Returns the loss, its gradient for each parameter, the objective's measures and the activations."""
         with torch.enable_grad():
             leaves = {name: value.detach().requires_grad_() for name, value in named.items()}
             taps = Taps()

@@ -1,4 +1,4 @@
-"""The one seam: every backward pass and every optimizer step of the testbed's agents happens in ``Updater.step``."""
+"""The one place of training: every backward pass and every optimizer step of the testbed's agents happens in ``Updater.step``."""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
@@ -32,10 +32,10 @@ class Updater:
         seed: The run's seed; each intervention draws from a generator private to (seed, part, name).
         max_gradient_norm: Bound of the joint gradient norm, or None.
         execution: How updates are carried out.
-        schedule: What becomes of the optimizer's learning rates.
-        origin: State of this part in the run that this one branches from, without ``optimizer`` if that begins afresh. Network
-            and optimizer have it before any method is attached; the rest is restored by ``load_state_dict``, which then leaves
-            both alone, and begins with methods of which the state holds nothing.
+        schedule: How the optimizer's learning rates change.
+        origin: State of this part in the run that this one branches from, without ``optimizer`` if that starts from an empty
+            state. Network and optimizer receive it before any method is attached; the rest is restored by ``load_state_dict``,
+            which then leaves both alone, and starts the methods that the state does not contain.
 
     Attributes:
         steps: Updates so far.
@@ -68,12 +68,12 @@ class Updater:
         self.part, self.network, self.seed = part, network, seed
         self.max_gradient_norm, self.execution = max_gradient_norm, execution
         self._functions: dict[tuple[Objective[Any], bool], UpdateFunction] = {}
-        # The structure is final, and walking the modules at every update would be a good part of a small one.
+        # The structure is final, and walking the modules at every update would take a large share of a small one.
         self._parameters = list(network.parameters())
         self.device = self._parameters[0].device
         autocast = execution.autocast
         self._cast_copies = CastCopies(autocast) if autocast is not None and self.device.type == "cpu" else None
-        self._written = 0  # optimizer steps, of which a parameter's own version knows nothing if they are fused
+        self._written = 0  # optimizer steps, which a parameter's own version does not count if they are fused
         self.steps = 0
         self.moment: Moment | None = None
         self.copies: dict[str, Network] = {}
@@ -84,7 +84,7 @@ class Updater:
             reason = "which differentiates the training forward"
             raise ValueError(f"{execution.name} does not work with {method}, {reason}; choose {execution.remedy}")
         self.optimizer = optimizer
-        self._rates = ScheduledRates(optimizer, schedule)  # of the rates as this run has them
+        self._rates = ScheduledRates(optimizer, schedule)  # from the rates of this run
         self._branches = origin is not None
         if origin is None:
             self.hooks.attach(optimizer, execution.compile)
@@ -100,13 +100,13 @@ class Updater:
         self._check = GradientCheck(part, self._parameters)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Runs the training forward, in training mode; interventions that need activations get those of this call.
+        """Runs the training forward, in training mode; interventions that need activations receive those of this call.
 
         Args:
             inputs: (B, *input_shape).
 
         Returns:
-            The head's output, in float32 whatever the precision.
+            The head's output, in float32 for any precision.
         """
         self.network.train()
         if self._records:
@@ -141,7 +141,7 @@ class Updater:
 
         Args:
             objective: Maps the head's output and the batch to a scalar loss and to measures by name; a pure function of tensors,
-                the same one in every call.
+                the same in every call.
             batch: Shown to the interventions.
 
         Returns:
@@ -191,7 +191,7 @@ class Updater:
     def _update_as_function(
         self, objective: Objective[AnyBatch], batch: AnyBatch, recompute: Callable[[], Tensor] | None
     ) -> Logs:
-        """Leaves to the function what can be left to it, and runs every hook as ``step`` does."""
+        """Runs as much of the update as possible in the function, and every hook as ``step`` does."""
         self._begin(batch, recompute)
         whole = self._steps_inside and not self.trace.armed
         computed = self._function(objective, whole)(batch, self.optimizer.param_groups[0]["lr"])
@@ -236,7 +236,7 @@ class Updater:
 
     @cached_property
     def _steps_inside(self) -> bool:
-        """Whether nothing comes between gradient and step, and the step is p <- p - learning rate * gradient for all."""
+        """Whether nothing happens between gradient and step, and the step is p <- p - learning rate * gradient for all."""
         groups = self.optimizer.param_groups
         plain = type(self.optimizer) is torch.optim.SGD and len(groups) == 1  # a subclass may step in another way
         simple = plain and not any(groups[0][setting] for setting in ("momentum", "weight_decay", "maximize"))
@@ -251,11 +251,11 @@ class Updater:
         return self._functions[objective, whole]
 
     def task_switch(self, task: int) -> Logs:
-        """Tells the interventions that ``task`` begins."""
+        """Informs the interventions that ``task`` begins."""
         return self.hooks.task_switch(task)
 
     def at_branch(self, names: Collection[str]) -> Logs:
-        """Tells the interventions of those names, which the run that this one branches from does not have, that they begin."""
+        """Informs the interventions of those names, which the parent run does not have, that they start."""
         return self.hooks.at_branch([name for name in names if name in self.interventions])
 
     def evaluation_network(self) -> Network:
@@ -286,7 +286,7 @@ class Updater:
         """Restores what ``state_dict`` returned.
 
         Raises:
-            ValueError: If the checkpoint was made with other interventions, and this is no branch.
+            ValueError: If the checkpoint was made with other interventions, and this is not a branch.
         """
         saved, present = list(state["interventions"]), list(self.interventions)
         if saved != present and not self._branches:
@@ -304,7 +304,7 @@ class Updater:
         self.examples.load_state_dict(state["examples"], self.device)
 
     def _adopt(self, origin: Mapping[str, Any]) -> None:
-        """Gives network and optimizer what the part has in another run."""
+        """Gives network and optimizer the state of the part in another run."""
         self.network.load_state_dict(_filled_up(origin["network"], self.network))
         if "optimizer" in origin:
             self.optimizer.load_state_dict(origin["optimizer"])
@@ -319,5 +319,5 @@ class Updater:
 
 
 def _filled_up(state: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
-    """Returns the state of a network with buffers of its own where the state has none: those of layers that were added to it."""
+    """Returns the state of a network with its own buffers where the state has none: those of layers that were added to it."""
     return {**network.state_dict(), **state}

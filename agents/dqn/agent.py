@@ -108,7 +108,7 @@ class DQN:
         return self.q.network.decode(outputs).argmax(1).cpu()
 
     def sampled(self, observations: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns the actions of highest value: the policy is not a stochastic one."""
+        """Returns the actions of highest value: the policy is not stochastic."""
         return self.greedy(observations)
 
     def learn(self, experience: Experience) -> Logs:
@@ -122,7 +122,7 @@ class DQN:
         self.replay.add(experience.batch)
         self._updates_owed += experience.batch.rewards.shape[0]
         self.env_steps += experience.batch.rewards.shape[0]
-        if self.replay.total <= self.settings.warmup_env_steps:  # of a branch with an empty replay, since it began
+        if self.replay.total <= self.settings.warmup_env_steps:  # in a branch with an empty replay, since it started
             self._updates_owed = 0
         logs: list[Logs] = []
         while self._updates_owed >= self.settings.env_steps_per_update:
@@ -131,7 +131,7 @@ class DQN:
         return samples(logs)
 
     def switch_task(self, task: int) -> Logs:
-        """Passes the news to the interventions; the replay keeps its transitions."""
+        """Informs the interventions of the new task; the replay keeps its transitions."""
         return self.q.task_switch(task)
 
     def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:

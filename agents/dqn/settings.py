@@ -1,4 +1,4 @@
-"""Settings of DQN and of what is made of it: C51, Rainbow, and each of their parts alone."""
+"""Settings of DQN and of the agents built on it: C51, Rainbow, and each of their parts alone."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,7 +21,7 @@ class DQNSettings(CodingSettings):
     """
 
     batch_size: int = setting(8, "Transitions per update. 32 in Mnih et al. 2015; smaller ones silence units sooner.", low=1)
-    n_step: int = setting(1, "Most steps that a return adds up before the target network takes over.", low=1)
+    n_step: int = setting(1, "Maximum number of steps that a return adds up before the target network takes over.", low=1)
     buffer_transitions: int = setting(100_000, "Size of the replay.", low=1)
     replay_folder: str | None = setting(
         None,
@@ -46,8 +46,8 @@ class DQNSettings(CodingSettings):
     )
     behaviour: str = setting("epsilon_greedy", "``epsilon_greedy`` or ``uniform``.", choices=BEHAVIOURS)
     epsilon_start: float = setting(1.0, "Exploration at the first step.", low=0, high=1)
-    epsilon_end: float = setting(0.05, "Exploration in the end.", low=0, high=1)
-    epsilon_env_steps: int = setting(10_000, "Environment steps over which it falls in a straight line.", low=0)
+    epsilon_end: float = setting(0.05, "Exploration at the end.", low=0, high=1)
+    epsilon_env_steps: int = setting(10_000, "Environment steps over which it falls linearly.", low=0)
     prioritised: bool = setting(
         False,
         "Whether transitions are drawn by priority (Schaul et al. 2016): the absolute error of a scalar "
@@ -58,10 +58,8 @@ class DQNSettings(CodingSettings):
     importance_start: float = setting(
         0.4, "beta at the first update; weights are divided by the largest of their batch.", low=0, high=1
     )
-    importance_end: float = setting(1.0, "beta in the end.", low=0, high=1)
-    importance_env_steps: int = setting(
-        20_000, "Environment steps from the first update over which beta rises in a straight line.", low=0
-    )
+    importance_end: float = setting(1.0, "beta at the end.", low=0, high=1)
+    importance_env_steps: int = setting(20_000, "Environment steps from the first update over which beta rises linearly.", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +76,7 @@ class DQNSettings(CodingSettings):
         return self.loss
 
     def head(self, actions: int) -> HeadSpec:
-        """Returns the output for so many actions."""
+        """Returns the output for a number of actions."""
         plain = self.coding.head("q", actions)
         widths = tuple(self.stream_widths)
         return replace(plain, dueling=self.dueling, stream_widths=widths, noise_deviation=self.noise_deviation)

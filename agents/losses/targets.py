@@ -45,7 +45,7 @@ def hl_gauss(values: Tensor, atoms: Tensor, deviation: float = 0.75) -> Tensor:
         deviation: Standard deviation in widths of a bin.
 
     Returns:
-        (B, Z), rows sum to 1; the mass outside the outermost edges is shared out over the bins in proportion.
+        (B, Z), rows sum to 1; the mass outside the outermost edges is distributed over the bins in proportion.
     """
     width = (atoms[-1] - atoms[0]) / (atoms.shape[0] - 1)
     edges = torch.cat([atoms - width / 2, atoms[-1:] + width / 2])
@@ -95,7 +95,7 @@ def regression_error(predictions: Tensor, targets: Tensor, huber: bool) -> Tenso
 
 
 def masked_cross_entropy(outputs: Tensor, targets: Tensor, active: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Returns the mean cross-entropy of a softmax over some of the classes; the other outputs get no gradient.
+    """Returns the mean cross-entropy of a softmax over some of the classes; the other outputs receive no gradient.
 
     Args:
         outputs: (B, K) logits.

@@ -29,21 +29,21 @@ class Support(NamedTuple):
 
 
 def categorical_support(loss: str, discount: float, bins: int | None, low: float | None, high: float | None) -> Support:
-    """Fills in what is left open of a categorical value's atoms.
+    """Fills in the atoms of a categorical value where settings leave them open.
 
-    Derived from the discount they are the whole numbers from -M to M, M = ceil(1 / (1 - discount)) being the largest return of
+    Derived from the discount, they are the whole numbers from -M to M, M = ceil(1 / (1 - discount)) being the largest return of
     rewards in [-1, 1] (Lyle et al. 2024, B.3). For ``hl_gauss`` there are two more at each end, without which the Gaussian around
     a value near the end would be cut off, and its mean pulled inwards.
 
     Args:
         loss: A member of ``CATEGORICAL_LOSSES``.
         discount: gamma, in [0, 1).
-        bins: Number of atoms; None for a spacing of 1, or less where ``low`` and ``high`` are no whole number apart.
+        bins: Number of atoms; None for a spacing of 1, or less where the distance from ``low`` to ``high`` is not a whole number.
         low: First atom; None for the derived one.
         high: Last atom; None for the derived one.
 
     Raises:
-        ValueError: If the atoms are fewer than two, do not rise, or would be too many.
+        ValueError: If the atoms are fewer than two, do not increase, or would be too many.
     """
     # 1 / (1 - 0.9) is a little more than 10.
     reach = float(ceil(round(1 / (1 - discount), 9)) + (_ATOMS_OF_A_BELL if loss == "hl_gauss" else 0))
@@ -55,7 +55,7 @@ def categorical_support(loss: str, discount: float, bins: int | None, low: float
         if bins > _MOST_DERIVED_ATOMS:
             raise ValueError(
                 f"agent.bins=null makes {bins} atoms from agent.value_low={low:g} to agent.value_high={high:g} at "
-                f"agent.discount={discount}; set agent.bins: more than {_MOST_DERIVED_ATOMS} must be asked for"
+                f"agent.discount={discount}; set agent.bins: more than {_MOST_DERIVED_ATOMS} are not derived"
             )
     require_range("agent.bins", bins, 2)
     return Support(bins, low, high)
@@ -70,7 +70,7 @@ def require_decodable(smoothing: float, decoding: str) -> None:
 
 
 class ValueCoding(NamedTuple):
-    """A value's representation and loss, interchangeable among DQN's Q, PPO's value and SAC's critics.
+    """A value's representation and loss, interchangeable between DQN's Q, PPO's value and SAC's critics.
 
     Attributes:
         kind: ``squared``, ``huber``; ``two_hot`` or ``hl_gauss``, which encode a scalar target; ``categorical``, whose targets
@@ -81,7 +81,7 @@ class ValueCoding(NamedTuple):
         high: Last atom.
         label_smoothing: Weight of the uniform distribution in a target that is encoded, in [0, 1].
         deviation_low: Least deviation that ``pop_art`` divides by.
-        decoding: ``corrected`` to take the uniform distribution out when values are decoded, ``published`` to leave it in.
+        decoding: ``corrected`` to remove the uniform distribution when values are decoded, ``published`` to keep it.
     """
 
     kind: str = "squared"
@@ -140,7 +140,7 @@ class ValueCoding(NamedTuple):
 
 @dataclass
 class CodingSettings(Settings):
-    """What every agent that learns values can set of them; ``value_kind`` says which loss it learns them by."""
+    """Settings shared by all agents that learn values; ``value_kind`` names the loss that they are learned by."""
 
     section: ClassVar[str] = "agent"
 
@@ -149,7 +149,7 @@ class CodingSettings(Settings):
     value_low: float | None = setting(
         None,
         "First atom; None for -M, M being 1 / (1 - discount) rounded up, the largest return of rewards in "
-        "[-1, 1]; for ``hl_gauss`` two more. Rewards of another size need numbers of their own, and so do "
+        "[-1, 1]; for ``hl_gauss`` two more. Rewards of another size need other numbers, and so do "
         "C51's published 51 atoms.",
     )
     value_high: float | None = setting(None, "Last atom; None for M, or M + 2.")

@@ -10,7 +10,7 @@ from plasticity.updates.updater import Updater
 
 
 class ValueScale:
-    """Normalises a part's targets if its values are coded by PopArt; else it leaves everything as it is.
+    """Normalises a part's targets if its values are coded by PopArt; otherwise it changes nothing.
 
     Args:
         part: The part with the values.
@@ -27,10 +27,10 @@ class ValueScale:
                 raise ValueError(f"{name} averages weights that stand for other values after every update of pop_art; drop one")
 
     def normalise(self, targets: Tensor) -> Tensor:
-        """Returns targets as the loss of this update takes them.
+        """Returns targets in the form that the loss of this update expects.
 
         The moments move towards the targets first and the last map is rescaled, so that the network's values stay.
-        To be called once before each update.
+        Call it once before each update.
 
         Args:
             targets: Values, of any shape.

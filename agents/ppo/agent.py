@@ -81,7 +81,7 @@ class PPO:
         return self._drawn(outputs, self._acting)
 
     def sampled(self, observations: Tensor, generator: torch.Generator) -> Tensor:
-        """Draws actions as ``act`` does, with a generator of the caller's."""
+        """Draws actions as ``act`` does, with the caller's generator."""
         return self._drawn(self._first.predict(observations.to(self._first.device)), generator)
 
     def _drawn(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -93,7 +93,7 @@ class PPO:
         return (mean + log_deviation.exp() * noise).cpu()
 
     def greedy(self, observations: Tensor) -> Tensor:
-        """Returns the likeliest actions."""
+        """Returns the most likely actions."""
         outputs = self._policy_columns(self._first.predict(observations.to(self._first.device)))
         return (outputs.argmax(1) if self.discrete else outputs.chunk(2, dim=1)[0]).cpu()
 
@@ -117,7 +117,7 @@ class PPO:
         return logs
 
     def switch_task(self, task: int) -> Logs:
-        """Passes the news to the interventions; an unfinished rollout goes on."""
+        """Informs the interventions of the new task; an unfinished rollout continues."""
         logs: Logs = {}
         for name, part in self.parts.items():
             own = part.task_switch(task)
@@ -158,7 +158,7 @@ class PPO:
         return self._first.predict(observations.to(self._first.device))
 
     def _learn_from(self, rollout: Transitions, outputs: Tensor) -> Logs:
-        """Makes the updates of one rollout, whose columns are (T, N, ...), from what the network said of it when it acted."""
+        """Makes the updates of one rollout, whose columns are (T, N, ...), from the network's outputs when it acted."""
         device = self._first.device
         data = self._joint_data(Transitions(*(column.to(device) for column in rollout)), outputs)
         logs: list[Logs] = []
@@ -190,7 +190,7 @@ class PPO:
         return RolloutBatch(inputs, actions, log_probs, advantages.flatten(), values.flatten(), returns.flatten())
 
     def _next_values(self, rollout: Transitions, values: Tensor) -> Tensor:
-        """Returns (T, N) values of the next observations: computed for those alone that the next step does not begin with."""
+        """Returns (T, N) values of the next observations: computed only where the next step does not start with them."""
         following = torch.cat([values[1:], torch.zeros_like(values[:1])])
         apart = (rollout.next_observations[:-1] != rollout.observations[1:]).unsqueeze(2).flatten(2).any(2)
         rows = torch.cat([apart, torch.ones_like(rollout.truncated[:1])]).flatten().nonzero().squeeze(1)

@@ -8,7 +8,7 @@ from plasticity.envs.experience import Transitions
 
 
 class RolloutStep(NamedTuple):
-    """A step of the environments, and what the first part's network said of its observations, (N, ...), when it acted."""
+    """A step of the environments, and the outputs of the first part's network for its observations, (N, ...), when it acted."""
 
     transitions: Transitions
     outputs: Tensor

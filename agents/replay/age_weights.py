@@ -1,4 +1,4 @@
-"""Drawing rows of a replay in proportion to weights that depend on the age of what is in them."""
+"""Drawing rows of a replay in proportion to weights that depend on the age of their transitions."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,13 +13,13 @@ class AgeWeights:
     """Turns rows that were drawn uniformly into rows drawn in proportion to weights by age.
 
     p_i = w(age_i) / sum over j of w(age_j), by inversion: a uniform fraction of the total is looked up in the running sums of the
-    weights. Ages in a ring are the same whenever it is looked at, newest first, so that the sums are computed once; a draw is a
+    weights. The ages in a ring, newest first, are always the same, so that the sums are computed once; a draw is a
     binary search. The fraction is made of the row that was drawn uniformly and of a fine part from the methods' own generator:
-    the replay's generator goes on as without methods, and equal weights give the rows that would have been drawn without.
+    the replay's generator continues as without methods, and equal weights give the rows that would have been drawn without.
 
     Args:
-        methods: Those that weigh, by name.
-        generator: Of the first of them, on the replay's device.
+        methods: The methods that weigh samples, by name.
+        generator: That of the first of them, on the replay's device.
     """
 
     def __init__(self, methods: Mapping[str, Intervention], generator: torch.Generator) -> None:
@@ -31,10 +31,10 @@ class AgeWeights:
         """Returns (B,) rows, drawn with replacement.
 
         Args:
-            uniform: (B,) rows, drawn uniformly from those that are filled, with replacement.
+            uniform: (B,) rows, drawn uniformly from the filled ones, with replacement.
             total: Transitions ever added; number g is in row g % capacity.
             capacity: Rows.
-            environments: Transitions added at a time. Those that came together have the same age. Where the number has changed,
+            environments: Transitions added at a time. Transitions added together have the same age. Where the number has changed,
                 earlier ones have the age that they would have with this number, which is less than one step off.
         """
         if self._of != (capacity, environments):
@@ -52,7 +52,7 @@ class AgeWeights:
         """Returns the product of the methods' weights at (M,) float64 ages.
 
         Raises:
-            ValueError: If one is negative or not finite, or is 0 at age 0, where there would be nothing to draw at first.
+            ValueError: If one is negative or not finite, or is 0 at age 0, where there would be nothing to draw at the start.
         """
         product = torch.ones_like(ages)
         for name, method in self.methods.items():
@@ -72,7 +72,7 @@ class AgeWeights:
 def age_weights(parts: Iterable[Updater]) -> AgeWeights | None:
     """Returns the weights of all methods of an agent's parts, or None if no method weighs samples.
 
-    The parts learn from the same samples: a method that several of them have counts once.
+    The parts learn from the same samples: a method that several of them use counts once.
     """
     found: dict[str, tuple[Intervention, torch.Generator]] = {}
     for part in parts:

@@ -30,8 +30,8 @@ class ReplayBatch(NamedTuple):
         rewards: (B,) float32; over several steps the sum of gamma^i times reward i.
         terminated: (B,) bool; the last of the steps ended in a terminal state.
         next_inputs: (B, *shape); observations after the last of the steps.
-        discounts: (B,) float32; gamma^k of the k steps made. NaN in a batch made by hand without it, as are the next two.
-        rows: (B,) int64; where in the replay they come from.
+        discounts: (B,) float32; gamma^k of the k steps made. NaN in a batch made by hand without it, like the next two.
+        rows: (B,) int64; the rows of the replay that they come from.
         weights: (B,) float32 importance weights; 1 where all rows were equally likely.
     """
 
@@ -49,7 +49,7 @@ class _Columns(NamedTuple):
     actions: Tensor
     rewards: Tensor
     terminated: Tensor
-    ends: Tensor  # terminated, truncated, or not followed by what was said to follow
+    ends: Tensor  # terminated, truncated, or not followed by the observation that it led to
 
 
 class Replay:
@@ -110,17 +110,17 @@ class Replay:
     def add(self, transitions: Transitions) -> None:
         """Appends one transition of each of N environments, overwriting the oldest when full.
 
-        Environments come in the same order each time. Where an observation is not the one that the transition before led to,
+        Environments come in the same order each time. Where an observation is not the one that the previous transition led to,
         an episode starts, and returns over several steps end before it.
 
         Raises:
-            ValueError: If N exceeds the capacity or has grown, a shape changes, or observations are no stacks of frames.
+            ValueError: If N exceeds the capacity or has grown, a shape changes, or observations are not stacks of frames.
         """
         first, count, before = self.total, transitions.rewards.shape[0], self._frames.environments
         starts = self._frames.add(transitions.observations, transitions.next_observations)
         columns = self._columns or self._allocate(transitions.actions, transitions.rewards)
         if first and count != before:
-            columns.ends.fill_(True)  # rows are N apart: returns of several steps do not look across a change of N
+            columns.ends.fill_(True)  # rows are N apart: returns of several steps do not span a change of N
             self._saved = []
         elif first and starts.any():
             ended = (first - count + np.flatnonzero(starts)) % self.capacity
@@ -130,7 +130,7 @@ class Replay:
             put(column, first, new)
 
     def sample(self, count: int, generator: torch.Generator, beta: float = 0.0) -> ReplayBatch:
-        """Draws ``count`` transitions, uniformly or by age, whatever ``beta``; see ``TransitionMemory``.
+        """Draws ``count`` transitions, uniformly or by age, for any ``beta``; see ``TransitionMemory``.
 
         Raises:
             ValueError: If the replay is empty.
@@ -172,14 +172,14 @@ class Replay:
     def state_dict(self, folder: Path | None = None) -> dict[str, Any]:
         """Returns all transitions held: copies of them, or with a folder the names of the files that hold them.
 
-        What came since the last time is written to the folder. The newest N transitions, which may yet be found to end an
+        What was added since the last time is written to the folder. The newest N transitions, which may still turn out to end an
         episode, are in the state itself. Files that no state needs any more can be deleted by ``segments.delete_unused``.
 
         Args:
             folder: Where the files are; the same at each call.
 
         Raises:
-            OSError: If a file could not be written; what earlier states name is as it was.
+            OSError: If a file could not be written; the files that earlier states name are unchanged.
         """
         if folder is None:
             first = self._frames.oldest

@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, folder: Path | None) -> Tensor:
-    """Returns an uninitialised tensor; its memory is taken up only as it is written.
+    """Returns an uninitialised tensor; memory is used only as it is written.
 
     Args:
         shape: Its shape.
         dtype: Its type.
         device: Where it is, if it is not mapped.
-        folder: Where to put a file that it is mapped to, or None. The file has no name any more when this returns: its space is
-            free again once the tensor is gone, even if the program is killed.
+        folder: Where to put a file that it is mapped to, or None. The file no longer has a name when this returns: its space is
+            free again once the tensor is deleted, even if the program is killed.
 
     Raises:
         OSError: If there is no room for the file.
@@ -44,13 +44,13 @@ def put(ring: Tensor, number: int, rows: Tensor) -> None:
 
 
 def put_latest(ring: Tensor, number: int, total: int, rows: Tensor) -> None:
-    """As ``put``, without the rows that are no longer kept once ``total`` rows have come."""
+    """As ``put``, without the rows that are no longer kept once ``total`` rows have been written."""
     late = min(max(0, total - ring.shape[0] - number), rows.shape[0])
     put(ring, number + late, rows[late:])
 
 
 def _reserve(descriptor: int, size: int, folder: Path) -> None:
-    # Writing to a mapped file for which the disk has no room ends the program without a word.
+    # Writing to a mapped file for which the disk has no room ends the program without a message.
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:

@@ -1,8 +1,8 @@
 """Observations of a replay, each stored once.
 
-The next observation of a transition is, but for episode ends, the observation of the same environment's next transition; and in
-a stack of frames all but the newest are those of the transition before. So one new frame is stored for each transition, in a
-ring, and a table says in which slots the frames of an observation are. Frames that fit into no such chain are stored aside, in
+The next observation of a transition is, but for episode ends, the observation of the same environment's next transition; and in a
+stack of frames all but the newest are those of the previous transition. So one new frame is stored for each transition, in a
+ring, and a table gives the slots of each observation's frames. Frames that fit into no such chain are stored aside, in
 a second ring behind the first: the true final observation of an episode, and the older frames of the stack that an episode
 starts with. The second ring grows as needed.
 """
@@ -19,14 +19,14 @@ from torch import Tensor
 from plasticity.agents.replay.frame_memory import allocate, put, put_latest
 from plasticity.settings.fields import require_range
 
-_ROWS_PER_FRAME_ASIDE: Final = 32  # at first; an Atari episode brings four such frames and has at least 200 steps
+_ROWS_PER_FRAME_ASIDE: Final = 32  # initially; an Atari episode adds four such frames and has at least 200 steps
 
 
 class FrameStore:
     """Current and next observations of the latest transitions of N environments, which come in turn.
 
     Transitions are numbered from 0 in the order of arrival; number g is kept in row g % rows. Whether one observation follows
-    another is decided by comparing all bits, so that what is returned is exactly what was added, whatever the environment does.
+    another is decided by comparing all bits, so that what is returned is exactly what was added, for any environment.
 
     Args:
         rows: Transitions kept.
@@ -37,10 +37,10 @@ class FrameStore:
     Attributes:
         total: Transitions ever added.
         environments: N of the latest transitions; 0 before the first.
-        most_environments: N of the first transitions, for which there is room; it may be less later.
+        most_environments: N of the first transitions, for which memory is allocated; N may be smaller later.
 
     Raises:
-        ValueError: If a setting is out of range, or frames are to be mapped for another device than the CPU.
+        ValueError: If a setting is out of range, or frames are to be mapped for a device other than the CPU.
     """
 
     def __init__(self, rows: int, frame_stack: int, device: torch.device, folder: Path | None = None) -> None:
@@ -81,11 +81,11 @@ class FrameStore:
             next_observations: (N, *shape) on the CPU.
 
         Returns:
-            (N,) where an observation is not the next observation of the transition before: an episode starts. If N has
+            (N,) where an observation is not the next observation of the previous transition: an episode starts. If N has
             changed, all do.
 
         Raises:
-            ValueError: If N has grown, a shape has changed, or observations are no stacks of ``frame_stack`` frames.
+            ValueError: If N has grown, a shape has changed, or observations are not stacks of ``frame_stack`` frames.
         """
         if self.total == 0:
             self.open(observations)
@@ -116,7 +116,7 @@ class FrameStore:
         return inputs, self._memory.index_select(0, following[:, 1:].flatten()).view(shape)
 
     def contents(self, first: int, end: int) -> dict[str, Tensor]:
-        """Returns copies of what transitions ``first`` to ``end - 1`` brought; those up to ``total`` are all there is."""
+        """Returns copies of what transitions ``first`` to ``end - 1`` added; up to ``total`` also the observations to come."""
         numbers = torch.arange(first, end, device=self.device)
         frames = torch.arange(first, end + (self.environments if end == self.total else 0), device=self.device)
         marks = self._marks[numbers.cpu().numpy() % self._slots]
@@ -131,11 +131,11 @@ class FrameStore:
         }
 
     def restore(self, first: int, total: int, contents: Mapping[str, Tensor]) -> None:
-        """Puts back one part of the contents; parts come in order, the first into a store that was just opened.
+        """Puts back one part of the contents; parts come in order, the first into a newly opened store.
 
         Args:
             first: Number of the part's first transition.
-            total: Number of transitions in the end.
+            total: Number of transitions at the end.
             contents: The part.
         """
         marks = contents["marks"].numpy()
@@ -154,7 +154,7 @@ class FrameStore:
             self._coming = self.gather(tail, tail)[1].cpu()
 
     def open(self, observations: Tensor) -> None:
-        """Allocates memory for observations like these, (N, *shape); whatever was stored is forgotten."""
+        """Allocates memory for observations like these, (N, *shape); everything stored before is forgotten."""
         count, shape = observations.shape[0], tuple(observations.shape[1:])
         require_range("agent.buffer_transitions", self.rows, count)
         if self.frame_stack > 1 and (not shape or shape[0] % self.frame_stack):
@@ -182,7 +182,7 @@ class FrameStore:
         if self.total == 0 or count != self.environments:
             return np.ones(count, np.bool_)
         new, expected = _bytes(observations), _bytes(self._coming)
-        if new.tobytes() == expected.tobytes():  # several times as fast as going on
+        if new.tobytes() == expected.tobytes():  # several times as fast as continuing
             return np.zeros(count, np.bool_)
         differs: npt.NDArray[np.bool_] = (new != expected).any(1)
         return differs
@@ -194,7 +194,7 @@ class FrameStore:
         self._latest = torch.zeros((environments, self.frame_stack), dtype=torch.int64)
 
     def _finish(self, which: npt.NDArray[np.int64]) -> None:
-        """Ends the chains of some environments: what was to come next is stored aside."""
+        """Ends the chains of some environments: the observations that were to come next are stored aside."""
         finals = self._store_aside(self._split(self._coming)[torch.from_numpy(which), -1])
         self._table[self._newest(which), -1] = finals.to(self.device)
 

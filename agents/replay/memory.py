@@ -1,4 +1,4 @@
-"""What an agent asks of a replay, whether it draws uniformly, by age or by priority."""
+"""What an agent requires of a replay, whether it draws uniformly, by age or by priority."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,9 +38,9 @@ class TransitionMemory(Protocol):
         """Draws ``count`` transitions to learn from; raises ValueError if there are none.
 
         Args:
-            count: How many.
+            count: Number of transitions.
             generator: On the memory's device.
-            beta: How far importance weights make up for priorities, in [0, 1]; without priorities all weights are 1.
+            beta: How far importance weights correct for priorities, in [0, 1]; without priorities all weights are 1.
         """
         ...
 

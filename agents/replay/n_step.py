@@ -21,14 +21,14 @@ class NStepReturns(NamedTuple):
 
 
 def n_step_returns(rewards: Tensor, ends: Tensor, present: Tensor, discount: float) -> NStepReturns:
-    """Adds up rewards until an episode ends, n steps are made, or nothing newer is there.
+    """Adds up rewards until an episode ends, n steps are made, or there is no newer step.
 
     R = r_0 + gamma r_1 + ... + gamma^(k-1) r_(k-1) with the k <= n steps that belong together, so that the target is
     R + gamma^k V(next observation of step k - 1), or R alone if that step is terminal (Sutton 1988; Hessel et al. 2018). An
     episode that ends or is cut within the window shortens it, and so does the newest step that is stored.
 
     Args:
-        rewards: (B, n); what lies behind the last step is not read.
+        rewards: (B, n); entries after the last step are not read.
         ends: (B, n) bool, where an episode ended or was cut after the step.
         present: (B, n) bool, where there is a step; its first column is True.
         discount: gamma.

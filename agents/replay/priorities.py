@@ -15,10 +15,10 @@ _WIDTH: Final = 64  # few levels, since what counts is the number of operations
 
 
 class SumTree:
-    """Non-negative numbers with the sums that let one be drawn in proportion; each node has 64 children.
+    """Non-negative numbers with sums for drawing one in proportion; each node has 64 children.
 
-    A node keeps the running sums of its children, so that one search per level finds a leaf. All operations are batched, and
-    none waits for the device.
+    A node keeps the running sums of its children, so that one search per level finds a leaf. All operations are batched, and none
+    of them waits for the device.
 
     Args:
         size: Number of leaves.
@@ -44,7 +44,7 @@ class SumTree:
         return self._values[0].index_select(0, leaves)
 
     def write(self, leaves: Tensor, values: Tensor) -> None:
-        """Sets (B,) leaves to (B,) values, to the largest where a leaf comes more than once; the same on every device."""
+        """Sets (B,) leaves to (B,) values, to the largest where a leaf occurs more than once; the same on every device."""
         self._values[0].index_fill_(0, leaves, 0).scatter_reduce_(0, leaves, values.to(torch.float64), "amax")
         for level, sums in enumerate(self._sums):
             leaves = leaves // _WIDTH
@@ -69,7 +69,7 @@ class SumTree:
         return nodes
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns copies of values and sums; sums that were made anew might be rounded in another way."""
+        """Returns copies of values and sums; recomputed sums might be rounded differently."""
         return {"values": [level.clone() for level in self._values], "sums": [level.clone() for level in self._sums]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -87,7 +87,7 @@ class Priorities:
 
     Args:
         capacity: Number of rows.
-        device: Where the priorities are.
+        device: Device of the priorities.
         alpha: Exponent, in [0, 1]; 0 is uniform.
         uniform_fraction: u, in [0, 1].
         stratified: Whether a batch of B takes one draw from each B-th of the total, as in the paper, instead of independent ones.
@@ -112,7 +112,7 @@ class Priorities:
     def update(self, rows: Tensor, priorities: Tensor) -> None:
         """Sets the priorities of (B,) rows to (B,) finite numbers of at least 0, such as absolute errors.
 
-        Where a row comes more than once, its largest priority counts.
+        Where a row occurs more than once, its largest priority counts.
         """
         priorities = priorities.detach().to(torch.float64)
         self.largest = torch.maximum(self.largest, priorities.amax())

@@ -1,9 +1,9 @@
 """Files that hold consecutive rows of a replay, written once and named by checkpoints.
 
 A checkpoint names the files that it needs. Full files cover a fixed range of rows and are never written again; only the last,
-part-filled one is replaced by a longer one. Names tell a file's rows and checksum, so that other contents have another name,
-even where a resumed run comes by the same rows again: an older checkpoint finds its own files until they are deleted, and what
-a kill cut off is under a name that no checkpoint holds.
+part-filled one is replaced by a longer one. Names contain a file's rows and checksum, so that other contents have another name,
+even where a resumed run reaches the same rows again: an older checkpoint finds its own files until they are deleted, and what a
+kill cut off has a name that no checkpoint holds.
 """
 
 import os
@@ -105,7 +105,7 @@ def require_segments(folder: Path, state: Any) -> None:
 
 
 def delete_unused(folder: Path, states: Iterable[Any]) -> None:
-    """Deletes the files in ``folder`` that none of some nested states names, and what interrupted writes left behind."""
+    """Deletes the files in ``folder`` that none of the given nested states names, and what interrupted writes left behind."""
     used = {segment.name for state in states for segment in segments_named(state)}
     for path in [*folder.glob(_PATTERN), *folder.glob(_PATTERN + _TEMPORARY)]:
         if path.name not in used:

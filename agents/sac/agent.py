@@ -29,7 +29,7 @@ from plasticity.updates.logs import by_part, samples
 from plasticity.updates.updater import Updater
 
 _LOG_DEVIATIONS: Final = (-20.0, 2.0)
-_LARGEST_BOUND: Final = LARGEST_BOUND + 1  # whole numbers have half a unit more
+_LARGEST_BOUND: Final = LARGEST_BOUND + 1  # the bounds of integer actions are half a unit wider
 
 
 @dataclass
@@ -40,7 +40,7 @@ class SACSettings(ValueSettings):
     """
 
     batch_size: int = setting(256, "Transitions per update.", low=1)
-    n_step: int = setting(1, "Most steps that a return adds up before the target critics take over.", low=1)
+    n_step: int = setting(1, "Maximum number of steps that a return adds up before the target critics take over.", low=1)
     buffer_transitions: int = setting(1_000_000, "Size of the replay.", low=1)
     replay_folder: str | None = setting(
         None,
@@ -55,12 +55,12 @@ class SACSettings(ValueSettings):
     target_entropy_per_dimension: float = setting(
         -1.0, "Target entropy of the policy, in nats per action dimension, in the space of (-1, 1)."
     )
-    initial_temperature: float = setting(1.0, "alpha at first.", low=1e-08)
+    initial_temperature: float = setting(1.0, "Initial alpha.", low=1e-08)
     temperature_learning_rate: float = setting(3e-4, "Step size of log alpha; 0 for a constant temperature.", low=0)
 
 
 class CriticBatch(NamedTuple):
-    """What an update of the critics learns from: observations beside actions (B, D + A), targets (B,) (normalised by PopArt)."""
+    """What an update of the critics learns from: observations with actions (B, D + A), targets (B,) (normalised by PopArt)."""
 
     inputs: Tensor
     targets: Tensor
@@ -96,7 +96,7 @@ class SAC:
         self.target = deepcopy(self.critic.network).eval().requires_grad_(False)
         self.critic.copies["target"] = self.target
         self._scale, self._target_heads = ValueScale(self.critic, settings.pop_art_decay), pop_art_heads(self.target)
-        # The structure is final, and walking the modules at every update would be a good part of it.
+        # The structure is final, and walking the modules at every update would take a large share of its time.
         self._critic_weights: list[Tensor] = list(self.critic.network.parameters())
         self._target_weights: list[Tensor] = list(self.target.parameters())
         self._critic_buffers = list(zip(self.critic.network.buffers(), self.target.buffers(), strict=True))
@@ -124,7 +124,7 @@ class SAC:
         return self.sampled(observations, self._acting)
 
     def sampled(self, observations: Tensor, generator: torch.Generator) -> Tensor:
-        """Draws actions from the policy, (N, A), with a generator of the caller's."""
+        """Draws actions from the policy, (N, A), with the caller's generator."""
         mean, log_deviation = self._policy(self.actor.predict(observations.to(self.actor.device)))
         noise = torch.empty_like(mean).normal_(generator=generator)
         actions, _ = squashed_gaussian(mean, log_deviation, noise)
@@ -147,7 +147,7 @@ class SAC:
         self.replay.add(batch._replace(actions=(batch.actions - self._middle) / self._half))
         count = batch.rewards.shape[0]
         self.env_steps += count
-        warm = self.replay.total > self.settings.warmup_env_steps  # of a branch with an empty replay, since it began
+        warm = self.replay.total > self.settings.warmup_env_steps  # in a branch with an empty replay, since it started
         self._updates_owed = self._updates_owed + count if warm else 0
         logs: list[Logs] = []
         while self._updates_owed >= self.settings.env_steps_per_update:
@@ -156,11 +156,11 @@ class SAC:
         return samples(logs)
 
     def switch_task(self, task: int) -> Logs:
-        """Passes the news to the interventions; the replay keeps its transitions."""
+        """Informs the interventions of the new task; the replay keeps its transitions."""
         return {k: v for name, part in self.parts.items() for k, v in by_part(part.task_switch(task), name).items()}
 
     def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
-        """Returns observations from the replay, beside actions for the critics, or None while it is empty."""
+        """Returns observations from the replay, joined with actions for the critics, or None while it is empty."""
         if not self.replay.size:
             return None
         batch = self.replay.sample_uniformly(count, generator)
@@ -206,7 +206,8 @@ class SAC:
     def _targets(self, batch: ReplayBatch) -> Tensor:
         """Returns r + discount * (min of the target critics - alpha log p) of an action drawn at the next observation, (B,).
 
-        Over several steps r has no entropies of the actions between: those are of the replay, not of the policy as it is.
+        Over several steps r has no entropies of the actions between: those actions come from the replay, not from the present
+        policy.
         """
         mean, log_deviation = self._policy(self.actor.infer(batch.next_inputs, self.actor.network))
         actions, log_prob = squashed_gaussian(mean, log_deviation, self._draw(mean))
@@ -231,7 +232,7 @@ class SAC:
         """Returns the loss of the policy, 0-dim, and the log-probabilities, (B,), of actions made with this noise."""
         mean, log_deviation = self._policy(outputs)
         actions, log_prob = squashed_gaussian(mean, log_deviation, noise)
-        for weight in self._critic_weights:  # the gradient passes through the critics, and is none of theirs
+        for weight in self._critic_weights:  # the gradient passes through the critics, but does not train them
             weight.requires_grad_(False)
         values = self.critic.infer_with_graph(torch.cat([batch.inputs, actions], dim=1))
         for weight in self._critic_weights:

@@ -26,16 +26,16 @@ from plasticity.updates.updater import Updater
 
 @dataclass
 class SupervisedSettings(Settings):
-    """Continual supervised learner: one update on every minibatch, classification or regression as the stream demands."""
+    """Continual supervised learner: one update on every minibatch, classification or regression as the stream requires."""
 
     section: ClassVar[str] = "agent"
 
     label_smoothing: float = setting(0.0, "Weight of the uniform distribution in the classification target.", low=0, high=1)
     recent_examples: int = setting(2000, "Latest inputs kept for measurements.", low=1)
     restore_best: bool = setting(
-        False, "Whether the weights go back, at the end of a task, to those of the epoch with the best validation."
+        False, "Whether the weights return, at the end of a task, to those of the epoch with the best validation."
     )
-    evaluation_batch_size: int = setting(1000, "Examples at a time where nothing is learned.", low=1)
+    evaluation_batch_size: int = setting(1000, "Examples per forward pass where nothing is learned.", low=1)
 
 
 class LabelledBatch(NamedTuple):
@@ -46,7 +46,7 @@ class LabelledBatch(NamedTuple):
 
 
 class MaskedBatch(NamedTuple):
-    """A labelled batch of which only some classes count: ``active`` (B, K) bool, alike in all rows of a minibatch."""
+    """A labelled batch of which only some classes count: ``active`` (B, K) bool, the same in all rows of a minibatch."""
 
     inputs: Tensor
     targets: Tensor
@@ -54,7 +54,7 @@ class MaskedBatch(NamedTuple):
 
 
 class Score(NamedTuple):
-    """How a network does on a set of examples.
+    """How well a network does on a set of examples.
 
     Attributes:
         loss: Mean loss.
@@ -95,11 +95,11 @@ class SupervisedLearner:
         outputs: Classes, or regression targets.
         classification: Whether targets are labels.
         build_part: Builds the part.
-        masked: Whether the stream says which classes count.
+        masked: Whether the stream states which classes count.
 
     Attributes:
-        online: Loss, and accuracy in classification, of each example of the task so far before it was learned from; they begin
-            anew with each task, told or not.
+        online: Loss, and accuracy in classification, of each example of the task so far before it was learned from; they start
+            again with each task, announced or not.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class SupervisedLearner:
         self._online = ("accuracy", "loss") if classification else ("loss",)
 
     def act(self, observations: Tensor) -> Tensor:
-        """Returns predictions (N,) of labels, (N, T) of sequences, or (N, K); a data stream does not ask for them."""
+        """Returns predictions (N,) of labels, (N, T) of sequences, or (N, K); a data stream does not use them."""
         outputs = self.learner.predict(observations.to(self.learner.device))
         return outputs.argmax(-1) if self.classification else outputs
 
@@ -149,11 +149,11 @@ class SupervisedLearner:
         return logs
 
     def batch_of(self, examples: Examples, active: Tensor | None) -> LabelledBatch | MaskedBatch:
-        """Returns what an update on examples is made from, on the learner's device.
+        """Returns the batch of an update on examples, on the learner's device.
 
         Args:
             examples: B of them.
-            active: (K,) bool, the classes that count; read if the stream says which do.
+            active: (K,) bool, the classes that count; read if the stream states them.
         """
         device = self.learner.device
         inputs, targets = examples.inputs.to(device), examples.targets.to(device)
@@ -163,7 +163,7 @@ class SupervisedLearner:
         return MaskedBatch(inputs, targets, active.to(device).expand(len(inputs), -1))
 
     def switch_task(self, task: int) -> Logs:
-        """Passes the news to the interventions."""
+        """Informs the interventions of the new task."""
         return self.learner.task_switch(task)
 
     def sample_inputs(self, part: str, count: int, generator: torch.Generator) -> Tensor | None:
@@ -172,7 +172,7 @@ class SupervisedLearner:
 
     @torch.no_grad()
     def score(self, batches: Iterable[Examples], active: Tensor | None = None) -> Score:
-        """Returns how the network that is evaluated does on examples, in evaluation mode and without learning.
+        """Returns how well the network that is evaluated does on examples, in evaluation mode and without learning.
 
         Args:
             batches: The examples in minibatches.
@@ -214,7 +214,7 @@ class SupervisedLearner:
         self._task_over = state["task_over"]
 
     def _count(self, logs: Logs, examples: int) -> None:
-        """Remembers how a minibatch of the task was predicted."""
+        """Remembers how well a minibatch of the task was predicted."""
         if self._task_over:
             self.online.clear()
             self._task_over = False

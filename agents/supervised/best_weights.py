@@ -12,8 +12,8 @@ from plasticity.networks.network import Network
 class BestWeights:
     """Remembers parameters and buffers of a network at its best score.
 
-    See the early stopping of class-incremental CIFAR-100 in Dohare et al. (2024): at the end of a task the network goes back to
-    where its validation accuracy was highest, and the optimizer and everything else goes on as it is.
+    See the early stopping of class-incremental CIFAR-100 in Dohare et al. (2024): at the end of a task the network returns to the
+    weights of its highest validation accuracy, and the optimizer and everything else stay as they are.
 
     Attributes:
         score: The best score since ``clear``, or None.
@@ -24,7 +24,7 @@ class BestWeights:
         self._values: dict[str, Tensor] = {}
 
     def keep_if_best(self, score: float, network: Network) -> None:
-        """Keeps a copy of the network if the score is higher than all before; a draw goes to the earlier one."""
+        """Keeps a copy of the network if the score is higher than all earlier ones; of equal scores the earlier one is kept."""
         if self.score is None or score > self.score:
             self.score = score
             self._values = {name: value.detach().clone() for name, value in network.state_dict().items()}

@@ -10,7 +10,7 @@ _FOLD_EVERY: Final = 1024  # bounds the tensors kept alive
 
 
 class OnlineMeans:
-    """Means over examples, from means over minibatches; ``add`` appends to lists and nothing more but for every 1,024th call.
+    """Means over examples, from means over minibatches; ``add`` only appends to lists, except in every 1,024th call.
 
     Sums are kept in float64 on the values' device, so that no number of examples is too large for them.
     """
@@ -22,7 +22,7 @@ class OnlineMeans:
         self._examples = 0
 
     def add(self, values: Mapping[str, Tensor | float], examples: int) -> None:
-        """Takes a minibatch's means by name, 0-dim and detached, of so many examples."""
+        """Adds a minibatch's means by name, 0-dim and detached, over a number of examples."""
         for name, value in values.items():
             self._pending.setdefault(name, []).append(value)
         self._sizes.append(examples)
@@ -30,7 +30,7 @@ class OnlineMeans:
             self._fold()
 
     def means(self) -> dict[str, float]:
-        """Returns the mean of each over all examples since ``clear``; later means are the same with this call or without."""
+        """Returns the mean of each over all examples since ``clear``; later means are the same with or without this call."""
         other = OnlineMeans()
         other.load_state_dict(self.state_dict())
         other._fold()

@@ -51,11 +51,11 @@ class ActivationRescale(Intervention):
     again; outgoing weights stay. Low at a scale of -0.5 turns a dead relu to the side on which it fires.
     Defaults: relu layers low -0.5 at 1e-4, high 0.5 at 1e-5; tanh layers low 0.5 at 1e-5, high 0.2 at 1e-6. (For the tanh layers
     of the network of five mixed layers, the published code has low at 1e-6 and high at 1e-5 instead.)
-    Deviations: the text scales weights, the published code biases too, which are then scaled here (``scale_bias: false`` for the
+    Deviations: the text scales weights; the published code scales biases too, as is done here (``scale_bias: false`` for the
     text); it also clamps weights and biases of all hidden layers to +-10 at every update (``clamp: 10``). It clears the moments
-    of outgoing weights too; here they are left with the weights. A CReLU unit's activation is the mean of its halves.
+    of outgoing weights too; here they are left alone, like the weights. A CReLU unit's activation is the mean of its halves.
     State: mean activation and update of the last scaling per unit; per layer the fractions carried and how many units were scaled
-    when, counted on the host. Optimizer: entries written are restarted, moments and step count.
+    at which update, counted on the host. Optimizer: entries written are restarted, moments and step count.
     Does not work with: networks without hidden units (refused). Not function-preserving. Behind a normalisation, which undoes a
     factor, only its sign and the bias act. Target networks are left alone.
     """
@@ -67,7 +67,7 @@ class ActivationRescale(Intervention):
         choices=STRATEGIES,
     )
     low_scale: list[float] = setting(
-        [], "Factor of the lowest units: one for all layers or one for each; empty for the strategy's. So the next three."
+        [], "Factor of the lowest units: one for all layers or one for each; empty for the strategy's. Likewise the next three."
     )
     high_scale: list[float] = setting([], "Factor of the highest units.")
     low_rate: list[float] = setting([], "Share of mature units scaled as the lowest per update.", low=0, high=1)
@@ -104,7 +104,7 @@ class ActivationRescale(Intervention):
 
     @torch.no_grad()
     def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
-        """Brings the means of all layers up to date together."""
+        """Updates the means of all layers together."""
         running[0].lerp_(mean_over_inputs([post[layer.name] for layer in self._layers]), 1 - self.decay)
 
     @torch.no_grad()

@@ -13,16 +13,16 @@ from plasticity.settings.fields import setting
 @intervention("activation")
 @dataclass
 class ActivationSwap(Intervention):
-    """Replaces the activation of every hidden layer, and may shift what it receives.
+    """Replaces the activation of every hidden layer, and may shift its input.
 
-    Papers: CReLU, relu(z) beside relu(-z) (Abbas et al. 2023); PELU (Trottier et al. 2017); rational (Molina et al. 2020;
-    Delfosse et al. 2021); Fourier features, sin(z) beside cos(z) (Lewandowski et al. 2024); leaky_relu, elu, gelu, tanh, abs.
+    Papers: CReLU, relu(z) next to relu(-z) (Abbas et al. 2023); PELU (Trottier et al. 2017); rational (Molina et al. 2020;
+    Delfosse et al. 2021); Fourier features, sin(z) next to cos(z) (Lewandowski et al. 2024); leaky_relu, elu, gelu, tanh, abs.
     The offset, phi(z + o) with o = -1 or 1, starts networks near dead or near linear ("Towards perpetually trainable neural
     networks").
     Equation: those of ``plasticity.networks.layers.activations``. An activation of two outputs per unit doubles what the next
-    layer reads; ``keep_features`` halves the units instead, so that every layer hands on as many features as before.
-    Deviations: PELU's coefficients are those of a unit, clamped at 0.1; a rational's are those of a layer, at first a fit to a
-    leaky relu. State: these coefficients are parameters. Optimizer: untouched.
+    layer reads; ``keep_features`` halves the units instead, so that every layer passes on as many features as before.
+    Deviations: PELU has coefficients for each unit, clamped at 0.1; a rational has coefficients for each layer, initially a fit
+    to a leaky relu. State: these coefficients are parameters. Optimizer: untouched.
     Does not work with: load balancing, for activations without a threshold (refused when the network is built).
     """
 

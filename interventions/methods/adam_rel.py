@@ -1,4 +1,4 @@
-"""Adam with relative time: the step count starts anew when the objective changes."""
+"""Adam with relative time: the step count starts again when the objective changes."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,10 +18,10 @@ class AdamRel(Scheduled):
     Paper: Ellis et al. 2024, "Adam on Local Time: Addressing Nonstationarity in RL with Relative Adam Timesteps".
     Equation: t <- 0 at each new target network (DQN) or rollout (PPO). Right afterwards the bias correction makes steps
     (1 - b2^k)^(1/2) / (1 - b1^k) times as long as without it, k updates later: 0.316 at first for betas (0.9, 0.999).
-    The period is a number of updates of the part, since an intervention sees no agent:
+    The period is a number of updates of the part, since an intervention has no access to the agent:
 
-    * DQN, C51, Rainbow: ``every_updates`` = agent.target_every_updates (500 there by default, as here); t is 0 for the very
-      update that is the first with the new target;
+    * DQN, C51, Rainbow: ``every_updates`` = agent.target_every_updates (500 there by default, as here); t is 0 in the first
+      update with the new target;
     * PPO: agent.epochs * ceil(agent.rollout_steps * env.num_envs / agent.minibatch_size);
     * supervised: 0, with ``at_task_switch``. SAC's target moves at every update, so that no period is the paper's.
 

@@ -18,7 +18,7 @@ class BatchNorm(Intervention):
     the activation of every hidden layer, never on the output. Running averages with momentum 0.1 take the place of the batch in
     evaluation, in acting and in the forward passes of targets.
     Order: behind a layer normalisation, as in "Towards perpetually trainable neural networks". Without gain and offset a unit
-    cannot drift to always or never firing: "Load Balancing Neurons" finds that better than with them.
+    cannot drift to always or never firing: "Load Balancing Neurons" finds that this works better than with them.
     Deviations: none. State: gain and offset are parameters, running averages are buffers that target networks copy.
     Optimizer: untouched.
     Does not work with: batches of one example (refused where settings say so). It is known to hurt in

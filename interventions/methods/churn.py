@@ -1,4 +1,4 @@
-"""Churn reduction: outputs on other inputs that stay while the network learns."""
+"""Churn reduction: outputs on other inputs stay as they are while the network learns."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def relative_coefficient(mean_loss: Tensor, mean_churn: Tensor, relative: float)
 @intervention("churn")
 @dataclass
 class Churn(Intervention):
-    """Penalises changes of the outputs on inputs that were not just learned from (CHAIN and C-CHAIN).
+    """Penalises changes of the outputs on inputs other than those just learned from (CHAIN and C-CHAIN).
 
     Paper: Tang & Berseth 2024, "Improving Deep Reinforcement Learning by Reducing the Chain Effect of Value and Policy Churn";
     Tang et al. 2025, "Mitigating Plasticity Loss in Continual Reinforcement Learning by Reducing Churn".
@@ -49,12 +49,13 @@ class Churn(Intervention):
     Coefficient: with ``relative`` above 0, c = relative * mean |loss| / mean churn over the latest updates, after
     ``adapt_after_updates``; ``coefficient`` before that, or always if ``relative`` is 0. Published: 100 fixed, or 0.05 (DQN on
     MinAtar; PPO 0.1); C-CHAIN starts at 50 and has 0.01 (MinAtar), 0.05 (control suite).
-    Deviations: the reference inputs are those of the update ``lag_updates`` + 1 ago, the latest that neither this step nor those
-    between the old network and the present one are made on; published code draws another batch from the replay. Both networks
+    Deviations: the reference inputs are those of the update ``lag_updates`` + 1 ago, the latest on which neither this step nor
+    the steps between the old network and the present one are made; published code draws another batch from the replay. Both
+    networks
     are evaluated in evaluation mode, so that no running statistics move, with the same noise. The means are running ones, exact
-    until they span ``average_updates``. The published coefficient starts anew with each task, this one does not.
+    until they span ``average_updates``. The published coefficient starts again with each task, this one does not.
     State: the old networks, the reference inputs, the two means. Optimizer: untouched. A reset by another method counts as a
-    change and is held against for ``lag_updates`` updates. Cost: two forwards and a backward more.
+    change and is penalised for ``lag_updates`` updates. Cost: two more forward passes and one more backward pass.
     Does not work with: ``compile``, unless ``relative`` is 0.
     """
 
@@ -62,17 +63,17 @@ class Churn(Intervention):
     relative: float = setting(0.01, "Size of the term as a share of the loss; 0 for a fixed coefficient.", low=0)
     adapt_after_updates: int = setting(10_000, "Updates before the coefficient is adapted.", low=1)
     average_updates: int = setting(50_000, "Span of the means, in updates.", low=1)
-    lag_updates: int = setting(1, "How many updates ago the old network was the network.", low=1)
+    lag_updates: int = setting(1, "Age of the old network, in updates.", low=1)
     distance: str = setting("default", "``default``, or ``squared`` or ``cross_entropy`` of the outputs.", choices=DISTANCES)
     output: str = setting(
-        "policy", "Of a network with a policy and a value: ``policy`` or ``value``.", choices=("policy", "value")
+        "policy", "What is compared of a network with a policy and a value: ``policy`` or ``value``.", choices=("policy", "value")
     )
 
     no_effect: ClassVar = {"coefficient": 0.0, "relative": 0.0}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.needs_graph = self.relative > 0  # type: ignore[misc]  # the size of the loss is of interest then
+        self.needs_graph = self.relative > 0  # type: ignore[misc]  # the size of the loss is needed then
 
     def attach(self, u: Update) -> None:
         """Copies the network.
@@ -99,7 +100,7 @@ class Churn(Intervention):
         complete = len(references) > self.lag_updates
         churn = self._churn(u.network, old, references[0]) if complete else None
         _follow(old, u.network)
-        # A copy, since a view would be saved with all that it is a view of; and a new list, which no checkpoint holds.
+        # A copy, since a view would be saved with the whole tensor behind it; and a new list, which no checkpoint holds.
         self.state["references"] = [*references[complete:], u.batch.inputs.detach().clone()]
         if churn is None:
             return None
@@ -141,7 +142,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def readout_of(network: Network, output: str, distance: str) -> tuple[Readout, Distance]:
-    """Returns what is compared of a network's outputs, and by which distance.
+    """Returns which of a network's outputs are compared, and by which distance.
 
     Args:
         network: The network.
@@ -149,7 +150,7 @@ def readout_of(network: Network, output: str, distance: str) -> tuple[Readout, D
         distance: One of ``DISTANCES``.
 
     Raises:
-        ValueError: If cross-entropy is asked for of outputs that are no logits.
+        ValueError: If cross-entropy is requested for outputs that are not logits.
     """
     head, select, decode = _chosen(network, output)
     if distance == "cross_entropy" and head.kind not in (*_LOGITS, "categorical"):

@@ -1,4 +1,4 @@
-"""Resets of units that repeat what another unit of their layer says."""
+"""Resets of units that duplicate another unit of their layer."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -27,7 +27,7 @@ def products(post: Tensor, copies: int) -> tuple[Tensor, Tensor, int]:
         copies: Channels per unit.
 
     Returns:
-        (U, U) sums of h_i h_j, over both halves of a CReLU; (copies * U,) sums of h, both float64, since taking off a mean costs
+        (U, U) sums of h_i h_j, over both halves of a CReLU; (copies * U,) sums of h, both float64, since subtracting a mean loses
         digits; B or B * H * W.
     """
     rows = post.double().movedim(1, -1).flatten(0, -2)
@@ -53,7 +53,7 @@ def colinear(cosine: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Chooses units to reset, one after the other: those whose |cosine| with an earlier unit that stays is above ``threshold``.
 
     All units are decided at once, and again until nothing changes; on an accelerator 32 times, which is enough unless 32 units
-    follow each other each colinear with the one before alone.
+    form a chain in which each is colinear with the previous one alone.
 
     Args:
         cosine: (U, U).
@@ -86,18 +86,19 @@ class ColinearReset(Intervention):
     With ``hand_over`` unit i, the most colinear, first gets a = <h_i, h_j> / <h_i, h_i> times the outgoing weights of j, which
     leaves the function as it was if h_j = a h_i on every input. With ``centre``, C is the correlation, a the slope of the
     regression of h_j on h_i, and the readers' biases get its constant (at the border of a padded convolution, a little more).
-    Deviations: none to speak of. State: sums of products, (U, U) per layer, and sums, over the updates that are averaged.
+    Deviations: none, since no algorithm is published. State: sums of products, (U, U) per layer, and sums, over the updates that
+    are averaged.
     Optimizer: moments of every entry written for a reset unit are cleared and the step count kept.
     Does not work with: networks without hidden units (refused). With fewer examples than units, cosines are high by chance;
-    average over updates. Behind a layer normalisation a reset changes the whole layer; max-pooling does not pass a negative a
-    on. Target networks are left alone.
+    average over updates. Behind a layer normalisation a reset changes the whole layer; max-pooling does not pass on a negative a.
+    Target networks are left alone.
     """
 
     threshold: float = setting(0.99, "Bound of |C|.", low=0, high=1)
     every_updates: int = setting(1000, "Period in updates, 0 for never.", low=0)
     average_updates: int = setting(1, "Updates before the reset whose batches count.")
     smallest_count: int = setting(32, "A layer with fewer examples times positions than this is left alone.", low=2)
-    centre: bool = setting(False, "Whether means are taken off the activations.")
+    centre: bool = setting(False, "Whether means are subtracted from the activations.")
     hand_over: bool = setting(False, "Whether the remaining unit takes over the outgoing weights of the reset one.")
     bias: str = setting("resample", "What happens to the unit's bias: ``resample`` or ``zero``.", choices=("resample", "zero"))
     optimizer_state: str = setting("zero", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
@@ -153,7 +154,7 @@ class ColinearReset(Intervention):
 
 
 def _transfer_outgoing(network: Network, layer: UnitLayer, shown: Tensor, means: Tensor, chosen: Tensor, partner: Tensor) -> None:
-    """Gives partners what the chosen units contribute, from sums of products and what was taken off before: (copies, U) means."""
+    """Gives partners what the chosen units contribute, from sums of products and the means subtracted before, (copies, U)."""
     row = partner.unsqueeze(0)
     slope = torch.where(chosen, shown.gather(0, row).squeeze(0) / shown.diagonal()[partner], 0.0)
     constant = torch.where(chosen, means - slope * means[:, partner], 0.0)

@@ -1,4 +1,4 @@
-"""Continual backpropagation: a steady trickle of resets of the least useful mature units."""
+"""Continual backpropagation: resets of the least useful mature units at a small steady rate."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,23 +62,25 @@ class ContinualBackprop(Intervention):
     Paper: Dohare et al. 2024, "Loss of plasticity in deep continual learning", Nature 632, methods and algorithm 1.
     Equation, per update and layer, with h the unit's activation in the training forward:
     u <- decay u + (1 - decay) y, y = mean|w_out| mean|h|, u_hat = u / (1 - decay^age);
-    of the units older than ``maturity_updates``, rate x their number are replaced, fractions carried over; the lowest u_hat go.
+    of the units older than ``maturity_updates``, rate x their number are replaced, those with the lowest u_hat; fractions are
+    carried over.
     A replaced unit has fresh incoming weights, bias 0, outgoing weights 0; its mean contribution is added to the biases it fed.
-    Deviations: the paper sums |w_out| where this averages, the same order within a layer. The published code (1) moves no bias,
-    since it zeroes the mean activation before using it (``bias_compensation: false`` here); (2) uses ``adaptable_contribution``
-    for permuted MNIST and ImageNet: y = mean|w_out| mean|h - h_mean| / mean|w_in|. ``zero_contribution`` is that without the
-    division; (3) for PPO leaves Adam's moments as they are (``optimizer_state: keep``) and, below one unit, draws whether one
-    goes; (4) for the residual network of class-incremental CIFAR-100 takes the sum of all |h| so far for their average, and there
-    and in convolutions the rate times all units, not the mature ones. The figures come from that code; the draw and (4) are not
-    offered. Fresh weights come from the tensor's own initial distribution. A CReLU unit's y takes means over both halves, and
-    the mean contribution in front of a max-pooling is that before the pooling.
-    State: utility, mean activation, age per unit; per layer the fraction carried and how many units were reset when, counted on
-    the host. Optimizer: entries written are restarted, moments and step count.
+    Deviations: the paper sums |w_out| where this averages, which gives the same order within a layer. The published code (1)
+    moves no bias, since it zeroes the mean activation before using it (``bias_compensation: false`` here); (2) uses
+    ``adaptable_contribution`` for permuted MNIST and ImageNet: y = mean|w_out| mean|h - h_mean| / mean|w_in|.
+    ``zero_contribution`` is that without the division; (3) for PPO leaves Adam's moments as they are (``optimizer_state: keep``)
+    and, below one unit, draws whether one is replaced; (4) for the residual network of class-incremental CIFAR-100 uses the sum
+    of all |h| so far instead of their average, and there and in convolutions the rate times all units, not the mature ones. The
+    figures come from that code; the draw and (4) are not offered. Fresh weights come from the tensor's own initial distribution.
+    A CReLU unit's y takes means over both halves, and
+    the mean contribution in front of a max-pooling is taken before the pooling.
+    State: utility, mean activation, age per unit; per layer the fraction carried and how many units were reset at which update,
+    counted on the host. Optimizer: entries written are restarted, moments and step count.
     Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer.
     """
 
     replacement_rate: float = setting(1e-4, "Expected share of mature units replaced per update.", low=0, high=1)
-    maturity_updates: int = setting(100, "Updates during which a new unit is safe.", low=0)
+    maturity_updates: int = setting(100, "Updates during which a new unit is protected.", low=0)
     decay: float = setting(0.99, "Decay of the running averages.", low=0, below=1)
     utility: str = setting(
         "contribution", "``contribution``, ``zero_contribution`` or ``adaptable_contribution``.", choices=UTILITIES
@@ -111,7 +113,7 @@ class ContinualBackprop(Intervention):
 
     @torch.no_grad()
     def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
-        """Brings the averages of all layers up to date, in few operations on all of them together."""
+        """Updates the averages of all layers, in few operations on all of them together."""
         utility, age, mean = running
         posts: Sequence[Tensor] = [post[layer.name].float() for layer in self._layers]
         posts = joined(posts) if all(layer.copies == 1 for layer in self._layers) else posts

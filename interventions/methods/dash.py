@@ -1,4 +1,4 @@
-"""DASH: shrinking weights that the gradient does not ask for."""
+"""DASH: shrinking weights that do not point along the negative gradient."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -45,13 +45,13 @@ class DASH(Scheduled):
     algorithm 1: alpha 0.3, lambda 0.3 (in comparisons alpha 0.1 to 0.3 and lambda 0.05 to 0.3).
     Equation: G <- (1 - alpha) G - alpha grad L over minibatches; w <- w * max(cos(w, G), lambda) for each row of a dense map and
     each kernel (out, in) of a convolution, and each bias by itself.
-    Published code: the authors' could not be had; the public one, in the code of FIRE (Han et al. 2026, whose figures of DASH
+    Published code: the authors' is not available; the public one, in the code of FIRE (Han et al. 2026, whose figures of DASH
     come from it), takes one cosine for a whole bias vector: ``biases: vectors``.
     Deviations: the paper passes once over the data that the coming training will see, with the weights held still. Here G comes
-    from the gradients of training, at weights that move: with ``collect_updates: 0`` those since the last time, that is of the
-    task that ends; with N, those of the N updates after the switch (or the period), at the end of which the weights are shrunk.
-    The gradients are those of the loss with the terms of methods before this one, not clipped.
-    State: G, and how many updates are still to be collected. Optimizer: built anew, ``restart``. Target networks: left alone
+    from the gradients of training, at weights that move: with ``collect_updates: 0`` those since the last time, that is, those of
+    the task that ends; with N, those of the N updates after the switch (or the period), at the end of which the weights are
+    shrunk. The gradients are those of the loss with the terms of methods before this one, not clipped.
+    State: G, and how many updates are still to be collected. Optimizer: rebuilt, ``restart``. Target networks: left alone
     unless ``copies``. Normalisation, deviations of noise and learned shapes of activations are left alone.
     """
 
@@ -104,7 +104,7 @@ class DASH(Scheduled):
         return logs
 
     def branch(self, u: Update) -> Logs:
-        """Begins to collect, for one update if no other number is given: there are no gradients before."""
+        """Begins to collect, for one update if no other number is given, since there are no gradients before."""
         if self.at_branch:
             self.state["updates_to_collect"] = max(1, self.collect_updates)
         return {}

@@ -17,15 +17,16 @@ class Dropout(Intervention):
 
     Papers: Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", 0.5 in hidden layers.
     Dohare et al. 2024 compare it on online permuted MNIST, where it loses plasticity; their rates are not in the text.
-    Equation: h' = m * h / (1 - rate), each entry of m being 0 with probability ``rate`` and 1 otherwise, drawn anew for each
-    update, example and position. It sits behind the activation and the pooling, at the entrance of whatever reads the layer: the
-    last hidden layer is dropped before the output too. In residual torsos and transformers it sits between the two maps of each
-    block, not on the stream.
+    Equation: h' = m * h / (1 - rate), each entry of m being 0 with probability ``rate`` and 1 otherwise, drawn again for each
+    update, example and position. It sits behind the activation and the pooling, at the input of everything that reads the layer:
+    the activations of the last hidden layer are dropped before the output too. In residual torsos and transformers it sits
+    between the two maps of each block, not on the stream.
     Deviations: scaled while training, where the paper scales the weights down afterwards, which is the same function. Its dropout
-    of the inputs and its bound on weights are not built (``weight_clipping`` has a bound).
-    Without it are acting, evaluation, bootstrapped targets, all metrics and the fits of the probe. Whatever reads the
+    of the inputs and its bound on weights are not implemented (``weight_clipping`` has a bound).
+    Acting, evaluation, bootstrapped targets, all metrics and the fits of the probe run without it. Everything that reads the
     activations of the training forward (continual_backprop, firing, dormancy, dr3) reads them before the mask of their layer,
-    though those of deeper layers follow from masked ones. Methods that compute the loss again, such as sam, see the same mask.
+    though those of deeper layers are computed from masked ones. Methods that compute the loss again, such as sam, see the same
+    mask.
     State: two random words per layer, buffers of the network; a private generator draws them after every update. Optimizer:
     untouched. Cost: a dozen integer operations on the activations of a layer; on a CPU an update of three layers of 100 units
     takes twice as long with one example, 1.4 times with 256.
@@ -35,7 +36,7 @@ class Dropout(Intervention):
 
     rates: list[float] = setting(
         [0.5],
-        "Probability of a 0: one for all hidden layers, or one for each of the torso's; a dueling head's streams have the last.",
+        "Probability of a 0: one for all hidden layers, or one for each of the torso's; a dueling head's streams use the last.",
         low=0,
         below=1,
     )

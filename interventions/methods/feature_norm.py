@@ -32,7 +32,7 @@ class FeatureNorm(Intervention):
     normalisation.
     Equation: loss + coefficient * mean over x of ||h(x)||^2, summed over the layers.
     Deviations: the paper gives no coefficient; this default is a small one, to be tuned.
-    State: none. Optimizer: untouched. The activations are those of the training forward, so there is no second one; those of a
+    State: none. Optimizer: untouched. The activations are those of the training forward, so there is no second pass; those of a
     convolution are taken before the pooling and summed over positions.
     Does not work with: ``compile``; networks without hidden layers (refused).
     """

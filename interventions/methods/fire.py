@@ -16,12 +16,12 @@ from plasticity.settings.fields import setting
 def polar_factor(matrices: Tensor, iterations: int) -> Tensor:
     """Approximates the orthogonal polar factor U V^T of W = U S V^T by Newton and Schulz's iteration.
 
-    X <- 1.5 X - 0.5 X X^T X from X = W / |W|_F. Each singular value s goes its own way, s <- 1.5 s - 0.5 s^3, towards 1; a small
-    one grows by half at each iteration, so that ten of them bring one from 0.02 to about 0.85 and leave one of 0.001 at 0.06.
+    X <- 1.5 X - 0.5 X X^T X from X = W / |W|_F. Each singular value s moves separately, by s <- 1.5 s - 0.5 s^3, towards 1; a
+    small one grows by half at each iteration, so that ten iterations take 0.02 to about 0.85 and 0.001 only to 0.06.
 
     Args:
         matrices: (..., rows, columns); a matrix of zeros stays one.
-        iterations: How many.
+        iterations: Number of steps.
     """
     tall = matrices.shape[-2] >= matrices.shape[-1]
     x = matrices if tall else matrices.mT
@@ -35,7 +35,7 @@ def polar_factor(matrices: Tensor, iterations: int) -> Tensor:
 def isometry(weight: Tensor, iterations: int) -> Tensor:
     """Returns sqrt(out / in) times the polar factor of a weight (out, in).
 
-    A convolution's weight (out, in, height, width) is taken apart by position: each slice (out, in) has its own, divided by
+    A convolution's weight (out, in, height, width) is split by position: each slice (out, in) has its own factor, divided by
     height * width.
     """
     scale: float = (weight.shape[0] / weight.shape[1]) ** 0.5
@@ -61,10 +61,10 @@ class FIRE(Scheduled):
     divided by the number of positions.
     Deviations: none; biases and normalisation are left alone, as in the code. ``strength`` mixes old and new, as an argument of
     the code does. Ten iterations do not reach the isometry where the singular values differ by a factor of 100 or more.
-    State: none. Optimizer: built anew, ``restart``, as in the code. Target networks: left alone unless ``copies``.
+    State: none. Optimizer: rebuilt, ``restart``, as in the code. Target networks: left alone unless ``copies``.
     """
 
-    iterations: int = setting(10, "Of Newton and Schulz.", low=1)
+    iterations: int = setting(10, "Iterations of Newton and Schulz.", low=1)
     strength: float = setting(1.0, "Share of the isometry in the result.", low=0, high=1)
     reset_head: bool = setting(True, "Whether the maps onto the outputs take part.")
     copies: bool = setting(False, "Whether target networks are copied from the network again afterwards.")

@@ -11,10 +11,10 @@ from plasticity.settings.fields import setting
 @intervention("fixed_threshold_resets")
 @dataclass
 class FixedThresholdResets(SilentUnitResets):
-    """Resets units that did not fire for a fixed time, one for all units.
+    """Resets units that did not fire for a fixed time, the same for all units.
 
     Paper: the baseline of Farias & Jozefiak 2025, "Self-Normalized Resets for Plasticity in Continual Learning", whose
-    proposition 3.2 says how wrong one threshold can be where units fire at different rates.
+    proposition 3.2 states how wrong one threshold can be where units fire at different rates.
     Equation: a_i <- 0 if unit i fires on any example of the batch, else a_i + the examples of the batch; reset if a_i reaches
     ``threshold``: fresh incoming weights, bias 0, outgoing weights 0, a_i = 0.
     Deviations: the activations are those of the training forward. The threshold has no published default.

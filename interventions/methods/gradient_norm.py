@@ -24,12 +24,12 @@ class GradientNorm(Intervention):
     """Penalises the squared norm of the loss's gradient.
 
     Paper: Barrett & Dherin 2021, "Implicit Gradient Regularization", section 3 (explicit form); as a remedy against loss of
-    plasticity in "Towards perpetually trainable neural networks", beside layer normalisation.
+    plasticity in "Towards perpetually trainable neural networks", alongside layer normalisation.
     Equation: loss + coefficient * ||d loss / d theta||^2, over all parameters of the part; other methods' terms are not part of
     that loss.
     Deviations: none known; no coefficient is given there, so this default is to be tuned.
     State: none. Optimizer: untouched. Cost: the gradient is differentiated again, two to three times the time of an update. The
-    second derivative of a relu is taken as 0, as always.
+    second derivative of a relu is taken as 0, as usual.
     Does not work with: ``compile`` (refused).
     """
 

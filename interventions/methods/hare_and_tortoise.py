@@ -1,4 +1,4 @@
-"""Hare and tortoise: a fast network that is sent back to its own slow average."""
+"""Hare and tortoise: a fast network that is set back to its own slow average."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,20 +24,21 @@ def follow(tortoise: list[Tensor], hare: list[Tensor], momentum: float) -> None:
 @intervention("hare_and_tortoise")
 @dataclass
 class HareAndTortoise(Scheduled):
-    """Keeps a slow average of the network, evaluates that, and now and then sets the network back to it.
+    """Keeps a slow average of the network, evaluates that, and periodically sets the network back to it.
 
     Paper: Lee et al. 2024, "Slow and Steady Wins the Race: Maintaining Plasticity with Hare and Tortoise Networks", algorithm 1:
     momentum 0.999, reset every 10 epochs of image classification.
     Equation: after each update tortoise <- m tortoise + (1 - m) hare, for parameters and buffers;
     every k updates hare <- tortoise.
-    Published code, from which the figures come, does three things more, which are not offered: gradients are never cleared, so
+    Published code, from which the figures come, does three more things, which are not offered: gradients are never cleared, so
     that each step, clipped at 0.5, follows their sum; the two networks share their memory after hare <- tortoise, so that the
     next step moves the tortoise as far as the hare; and the first reset comes after the first epoch.
-    Deviations: the period counts updates, and 1000 is ours; whole numbers among the buffers are copied.
+    Deviations: the period counts updates, and the default of 1000 is ours; integer buffers are copied.
     What the tortoise does: ``Updater.predict`` runs it, so that accuracies and returns are the tortoise's. In reinforcement
-    learning it also acts: a DQN's greedy actions are its, PPO's rollouts, their probabilities and values are (so that ratios
-    compare the hare with what acted), SAC's actions are; targets are computed as ever, with target networks and the hare.
-    ``evaluate: hare`` leaves all of this to the trained network. Metrics and the probe look at the trained network.
+    learning it also acts: a DQN's greedy actions are the tortoise's, and so are PPO's rollouts, their probabilities and values
+    (so that ratios compare the hare with the network that acted) and SAC's actions; targets are computed as usual, with target
+    networks and the hare. ``evaluate: hare`` leaves all of this to the trained network. Metrics and the probe use the trained
+    network.
     State: the tortoise. Optimizer: kept, as published. Target networks: left alone unless ``copies``.
     """
 
@@ -45,7 +46,7 @@ class HareAndTortoise(Scheduled):
     evaluate: str = setting("tortoise", "``tortoise`` or ``hare``.", choices=("tortoise", "hare"))
     copies: bool = setting(False, "Whether target networks are copied from the network again after it was set back.")
     optimizer_state: str = setting(
-        "keep", "What becomes of it when the hare is set back: ``keep``, ``zero`` or ``restart``.", choices=POLICIES
+        "keep", "What happens to the state when the hare is set back: ``keep``, ``zero`` or ``restart``.", choices=POLICIES
     )
     every_updates: int = setting(1000, "Period in updates, 0 for never.", low=0, kw_only=True)
     at_task_switch: bool = setting(False, "Whether it happens at announced task switches.", kw_only=True)
@@ -83,7 +84,7 @@ class HareAndTortoise(Scheduled):
         return {"distance": distance}
 
     def evaluation_network(self, u: Update) -> Network:
-        """Returns the tortoise, unless the hare is asked for."""
+        """Returns the tortoise, unless ``evaluate`` is ``hare``."""
         return self._tortoise if self.evaluate == "tortoise" else u.network
 
 

@@ -42,9 +42,9 @@ class Hyperspherical(Intervention):
     Deviations: in other networks, where rows start with other lengths, they keep these; so does the head, which the paper holds
     at 1 (``network.initialiser=orthogonal`` gives it rows of length 1 unless an agent starts it smaller). Normalised
     observations, categorical critics, rewards scaled by the deviation of returns and the falling learning rate belong to the
-    paper's agent. State: the initial lengths. Optimizer: its moments are not projected, as in the paper.
+    paper's agent, not to this method. State: the initial lengths. Optimizer: its moments are not projected, as in the paper.
     Does not work with: weight_projection and normalize_and_project, which hold whole weights at a length (refused). Other methods
-    that write weights are followed by a projection, with the next update if they come later in the config. Not
+    that write weights are followed by a projection, in the next update if they come later in the config. Not
     function-preserving.
     """
 

@@ -34,7 +34,7 @@ def infer_errors(features: Tensor, heads: Heads, initial_features: Tensor, initi
 
 
 def head_gradients(errors: Tensor, features: Tensor) -> Heads:
-    """Returns the gradient of the mean over the batch of the sum over heads of squared errors, by weight and bias."""
+    """Returns the gradient of the mean over the batch of the sum over heads of squared errors, for weight and bias."""
     twice = errors * (2 / errors.shape[0])
     return Heads(twice.T @ features, twice.sum(0))
 
@@ -48,8 +48,8 @@ class InFeR(Intervention):
     scale 100, coefficient 0.1. A published port has scale 175, coefficient 0.05 and the mean over heads.
     Equation: loss + coefficient * mean over x of sum over j of (g_j(h(x)) - scale * g0_j(h0(x)))^2 with h the last hidden layer,
     h0 the same at initialisation and g0_j the heads g_j at initialisation, which are drawn as PyTorch's linear maps are.
-    Deviations: the heads are no parameters of the network, so that the part's optimizer holds the network's alone; they are
-    trained by an Adam of their own with the part's present step size, and its betas and epsilon where it has them, on the exact
+    Deviations: the heads are not parameters of the network, so that the part's optimizer holds only the network's; they are
+    trained by a separate Adam with the part's present step size, and its betas and epsilon where it has them, on the exact
     gradient of the term, which is not clipped. Layers that a head reads side by side (dueling streams, twin critics) have k heads
     each.
     State: the heads, their moments, their initial values, and a copy of the initial network, which runs in evaluation mode.
@@ -85,7 +85,7 @@ class InFeR(Intervention):
         self._moments = (first, second)
 
     def loss(self, u: Update) -> Tensor | None:
-        """Returns the term, and keeps its gradient by the heads for ``after_step``."""
+        """Returns the term, and keeps its gradient with respect to the heads for ``after_step``."""
         if self.coefficient == 0:
             return None
         strength = self.coefficient / (self.heads if self.over_heads == "mean" else 1)

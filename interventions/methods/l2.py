@@ -54,7 +54,7 @@ class L2(Intervention):
     Paper: coefficient 1e-5 with layer normalisation in "Towards perpetually trainable neural networks", section 4.2, which does
     not say whether its penalty has the factor 1/2.
     Deviations: none. PyTorch's ``weight_decay`` c is the same c with ``include: all``. Code that adds c * sum p^2 to the loss,
-    such as that of permuted Shakespeare by Farias & Jozefiak 2025, is twice its c here.
+    such as that of permuted Shakespeare by Farias & Jozefiak 2025, corresponds to twice its c here.
     State: none. Optimizer: untouched.
     """
 

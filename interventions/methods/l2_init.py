@@ -22,7 +22,7 @@ def l2_init_penalty(parameters: Mapping[str, Tensor], initial: Mapping[str, Tens
 
 
 def pulls(displacements: list[Tensor], distance: str) -> list[Tensor]:
-    """Returns the gradient of a distance by each tensor's displacement d, in its shape.
+    """Returns the gradient of a distance with respect to each tensor's displacement d, in its shape.
 
     Args:
         displacements: p - p0 of each tensor; may be overwritten.
@@ -53,10 +53,10 @@ class L2Init(Intervention):
     Published code: ``distance: joint_norm`` with ``include: all`` and coefficient 0.01 is the un-squared norm of all parameters
     concatenated (Juliani & Ash 2024 and Plasticine, whose figures come from it); ``tensor_norm`` takes a norm of each tensor and
     is in no code; ``average: mean`` divides each tensor's term by its entries, as the code of Parseval regularisation does, whose
-    coefficients, 0.001 to 0.01, are to be doubled for want of the 1/2.
+    coefficients, 0.001 to 0.01, must be doubled here because its term lacks the 1/2.
     Deviations: the paper writes the sum without the factor 1/2, so its coefficient is half of this one; its code has the 1/2.
-    That of Farias & Jozefiak 2025 has it not, and sums over all parameters: twice their coefficient, ``include: all``.
-    State: a copy of the initial parameters, unless towards fresh draws. Optimizer: untouched.
+    That of Farias & Jozefiak 2025 does not have it, and sums over all parameters: twice their coefficient, ``include: all``.
+    State: a copy of the initial parameters, unless ``towards: fresh``. Optimizer: untouched.
     """
 
     coefficient: float = setting(1e-3, "Strength.", low=0)
@@ -69,7 +69,7 @@ class L2Init(Intervention):
     )
     average: str = setting(
         "sum",
-        "``sum`` over a tensor's entries, or ``mean``: the tensor's term divided by their number; not of "
+        "``sum`` over a tensor's entries, or ``mean``: the tensor's term divided by their number; not for "
         "``joint_norm``, which has one term for all tensors.",
     )
     towards: str = setting(

@@ -19,22 +19,22 @@ GAINS: Final = ("free", "project", "fixed")
 @intervention("normalize_and_project")
 @dataclass
 class NormalizeAndProject(Intervention):
-    """Normalises before every activation and holds weights at their initial norm (NaP), so that the learning rate means the same.
+    """Normalises before every activation and holds weights at their initial norm (NaP): the learning rate keeps its meaning.
 
     Paper: Lyle et al. 2024, "Normalization and effective learning rates in reinforcement learning", section 4.
     Equation: a layer normalisation in front of every activation; after each update W <- W * ||W_0||_F / ||W||_F. In front of a
     normalisation the scale of a weight has no effect, so the projection leaves the network's function as it is and undoes the
-    fall of the effective learning rate that growing weights bring; the schedule is then the user's to choose.
-    Gains and offsets: ``free``; ``project``, the two of a layer together onto their initial norm, the root of the units; or
-    ``fixed``, without any.
+    fall of the effective learning rate that growing weights cause; the schedule is then the user's to choose.
+    Gains and offsets: ``free``; ``project``, the two of a layer together onto their initial norm, the root of the number of
+    units; or ``fixed``, none at all.
     Deviations: biases of the linear maps stay, which the paper folds into the offsets. The output layer, whose scale matters, is
-    not projected unless asked. A network that has a layer normalisation already keeps it.
+    not projected unless ``output`` is set. A network that has a layer normalisation already keeps it.
     State: the initial norms. Optimizer: its moments are kept.
     Does not work with: the same as layer_norm; weight_projection, which it contains (refused).
     """
 
     every_updates: int = setting(
-        1, "Updates between two projections; 0 for never, which leaves layer normalisation alone.", low=0
+        1, "Updates between two projections; 0 for never, so that only the layer normalisation remains.", low=0
     )
     gains: str = setting("free", "``free``, ``project`` or ``fixed``.", choices=GAINS)
     output: bool = setting(False, "Whether the output layer's weight is projected too.")
@@ -42,7 +42,7 @@ class NormalizeAndProject(Intervention):
 
     conflicts: ClassVar = {
         "weight_projection": "normalize_and_project projects the weights itself",
-        "layer_norm": "normalize_and_project puts the layer normalisation in itself",
+        "layer_norm": "normalize_and_project adds the layer normalisation itself",
     }
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:

@@ -36,7 +36,7 @@ def parseval_penalty(weight: Tensor, scale: float, groups: int = 1, normalise_ro
 
 
 def parseval_gradient(weight: Tensor, scale: float, groups: int = 1, normalise_rows: bool = False) -> Tensor:
-    """Returns the gradient of ``parseval_penalty`` by ``weight``, from two matrix products: 4 (V V^T V - scale * V), V the rows.
+    """Returns the gradient of ``parseval_penalty`` for ``weight``, from two matrix products: 4 (V V^T V - scale * V), V the rows.
 
     V (V^T V) is the cheaper order for a tall matrix. With normalised rows the part along each row is taken out.
     """
@@ -59,15 +59,16 @@ class Parseval(Intervention):
     1e-4 at width 64, s the squared gain of the orthogonal initialiser, 2 for relu.
     Equation: loss + coefficient * (64 / width)^2 * sum over hidden layers of ||W W^T - s I||^2, added as its gradient, width the
     rows of W; every layer but the output.
-    Deviations: none of the rule. For a tall W, which W W^T = s I cannot hold for, ||W^T W - s I||^2 differs by the constant
+    Deviations: none of the rule. For a tall W, for which W W^T = s I cannot hold, ||W^T W - s I||^2 differs by the constant
     s^2 (rows - columns) alone, so its gradient is the same and there is no choice to make. Use an orthogonal
-    ``network.initialiser``; the paper's learned scale of the inputs is not built. Its normalised form divides a row of zeros by
-    0, here that row has no gradient.
+    ``network.initialiser``; the paper's learned scale of the inputs is not implemented. Its normalised form divides a row of
+    zeros by 0, here that row has no gradient.
     ``diagonal`` adds the paper's diagonal layer d * z + e behind each regularised map, d at 1 and e at 0, which gives back the
-    lengths of rows; ahead of any normalisation, and not said there: not behind the output, which is not regularised. d and e are
-    a unit's own, begin again when it is reset, and count as gain and offset of a normalisation for what leaves these alone.
+    lengths of rows; ahead of any normalisation and, which the paper does not state, not behind the output, which is not
+    regularised. d and e belong to a unit, return to 1 and 0 when it is reset, and count as gain and offset of a normalisation for
+    methods that leave these alone.
     State: none. Optimizer: untouched. Cost: two matrix products for each layer.
-    Does not work with: with ``diagonal``, torsos of which other maps than those of hidden layers are regularised: residual
+    Does not work with: with ``diagonal``, torsos in which maps other than those of hidden layers are regularised: residual
     streams of dense layers, transformers (refused).
     """
 
@@ -81,7 +82,7 @@ class Parseval(Intervention):
     no_effect: ClassVar = {"coefficient": 0.0}
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
-        """Adds the diagonal layers, if asked to."""
+        """Adds the diagonal layers if ``diagonal`` is set."""
         return replace(spec, diagonal=True) if self.diagonal else spec
 
     def attach(self, u: Update) -> None:

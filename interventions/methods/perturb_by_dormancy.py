@@ -37,17 +37,17 @@ def kept_share(dormant_units: Tensor, rate: float, least: float, most: float) ->
 @intervention("perturb_by_dormancy")
 @dataclass
 class PerturbByDormancy(Scheduled):
-    """Mixes weights with fresh ones, the more so the more units are dormant.
+    """Mixes weights with fresh ones, more strongly the more units are dormant.
 
     Paper: Xu et al. 2024, "DrM: Mastering Visual Reinforcement Learning through Dormant Ratio Minimization": every 1e5 steps,
     factor between 0.2 and 0.9, threshold 0.025.
     Equation: f = clip(1 - rate * dormant share, least, most); p <- f p + (1 - f) q with q drawn from the tensor's own initial
-    distribution, for weights and biases of dense maps. A unit is dormant if E|z_i| <= threshold * mean over k of E|z_k|, of its
-    pre-activations z, as in the authors' code.
-    Deviations: the outputs are not counted among the units, as they are in the code; every hidden activation of the training
-    forward just before the step is. At a task switch there is no batch, so that the factor there is that of the last measurement
+    distribution, for weights and biases of dense maps. A unit is dormant if E|z_i| <= threshold * mean over k of E|z_k|, with z
+    the pre-activations, as in the authors' code.
+    Deviations: the outputs are not counted among the units, unlike in the code; all hidden activations of the training forward
+    just before the step are. At a task switch there is no batch, so that the factor there is that of the last measurement
     (``most`` before the first).
-    State: the last measured share. Optimizer: wiped by default, as in the code.
+    State: the last measured share. Optimizer: reset by default, as in the code.
     """
 
     threshold: float = setting(0.025, "tau.", low=0)

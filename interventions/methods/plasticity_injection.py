@@ -18,17 +18,17 @@ from plasticity.settings.fields import setting
 @intervention("plasticity_injection")
 @dataclass
 class PlasticityInjection(Intervention):
-    """Freezes the last layers once and trains fresh ones beside them, without a change of the outputs.
+    """Freezes the last layers once and trains fresh ones alongside them, without changing the outputs.
 
     Paper: Nikishin et al. 2023, "Deep Reinforcement Learning with Plasticity Injection", equation 1: once, after 50 of 200
     million Atari frames, on the dense layers of a DQN, here ``layers: 2``.
     Equation: f(x) = h(x) + h1(x) - h2(x) of what enters these layers; h as it was, frozen; h1 = h2 fresh, and h1 alone is
-    trained. The layers before go on training, with gradients through all three.
+    trained. The layers before them continue to train, with gradients through all three.
     The trained parameters keep their place and become those of h1, so that every parameter stays in the one optimizer. h and h2
     are buffers of the network, which metrics of weights do not count, and cost two more passes through these layers from then on.
     A target network is injected at the same time with the same h1 and h2, and its own h.
     Deviations: a linear head by itself is refused: there the trained sum is linear in the same inputs with the same gradient, and
-    injection would be nothing but a fresh optimizer. SAC's target copies buffers at each update, h among them.
+    injection would amount to a fresh optimizer. SAC's target copies buffers at each update, h among them.
     State: whether it happened; h and h2 in the network. Optimizer: ``restart`` for the layers injected, which are new; the rest
     keeps its own, as in the paper.
     Does not work with: ``compile``; spectral normalisation in these layers (refused). Layer normalisation and CReLU, noise,
@@ -42,14 +42,14 @@ class PlasticityInjection(Intervention):
     optimizer_state: str = setting("restart", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
 
     no_effect: ClassVar = {"at_update": 0, "at_task_switch": False}
-    conflicts: ClassVar = {"hare_and_tortoise": "the average of a head before its injection and after it is neither"}
+    conflicts: ClassVar = {"hare_and_tortoise": "the average of a head before and after its injection equals neither"}
 
     def build(self, spec: NetworkSpec) -> NetworkSpec:
         """Gives the last layers companions."""
         return replace(spec, injected_layers=self.layers)
 
     def attach(self, u: Update) -> None:
-        """Notes whom a resumed injection concerns."""
+        """Lists the layers that an injection concerns, also for a resumed run."""
         require_restart(self.name, self.optimizer_state, u.optimizer)
         self._injections = injections(u.network)
         self.state["injected"] = False
@@ -59,7 +59,7 @@ class PlasticityInjection(Intervention):
         return self._inject(u) if u.step == self.at_update else {}
 
     def task_switch(self, u: Update, task: int) -> Logs:
-        """Injects if asked to."""
+        """Injects if ``at_task_switch`` is set."""
         return self._inject(u) if self.at_task_switch else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

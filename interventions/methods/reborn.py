@@ -24,7 +24,7 @@ def sources(dormant_units: Tensor, overactive: Tensor, sharers: int, generator: 
     Args:
         dormant_units: Boolean (U,).
         overactive: Boolean (U,), of other units.
-        sharers: Most dormant units per over-active one.
+        sharers: Maximum number of dormant units per over-active one.
         generator: On the masks' device.
 
     Returns:
@@ -49,8 +49,8 @@ class ReBorn(Intervention):
     h_k = c_k h_o where the activation is positively homogeneous; w_out,k <- s_k w_out,o / c_k and w_out,o <- s_o w_out,o, with
     the shares s of o and its partners the softmax of normal draws, for each entry. Dormant units without a partner have fresh
     incoming weights and outgoing weights 0. What the dormant units contributed is lost: nothing, if they were silent.
-    Deviations: activity is the mean |h|, where the code takes the mean h, the same behind relu; partners are drawn from the free
-    places, where the code draws from the units that have any; a gain behind the weights is scaled in their place.
+    Deviations: activity is the mean |h|, where the code takes the mean h, which is the same behind relu; partners are drawn from
+    the free places, where the code draws from the units that have any; a gain behind the weights is scaled in their place.
     State: running sums of activity while an average over several updates is made. Optimizer: moments of the dormant units'
     entries are cleared and the step count kept; published code keeps both (``optimizer_state: keep``).
     Does not work with: networks without hidden units; activations that are not positively homogeneous, such as tanh, gelu, or
@@ -60,7 +60,7 @@ class ReBorn(Intervention):
 
     dormant_threshold: float = setting(0.1, "Share of the layer's mean activity up to which a unit is dormant.", low=0, high=1)
     overactive_threshold: float = setting(3.0, "Multiple of it above which a unit is over-active.", low=1)
-    sharers: int = setting(5, "Most dormant partners of a unit.", low=1)
+    sharers: int = setting(5, "Maximum number of dormant partners of a unit.", low=1)
     smallest_scale: float = setting(0.3, "Lower bound of c, above 0.", low=0.001)
     largest_scale: float = setting(0.8, "Upper bound of c.")
     every_updates: int = setting(1000, "Period in updates, 0 for never.", low=0)

@@ -19,7 +19,7 @@ from plasticity.settings.fields import require_choice, require_range, setting
 def dormant(activity: Tensor, threshold: float) -> Tensor:
     """Marks units whose share of the layer's mean activity is at most ``threshold``: equation 1 of Sokar et al. 2023.
 
-    The comparison is multiplied out, activity <= threshold * mean, so a layer that is silent altogether is dormant altogether.
+    The comparison is multiplied out, activity <= threshold * mean, so all units of an entirely silent layer are dormant.
 
     Args:
         activity: Mean |h| per unit, (U,).
@@ -34,7 +34,7 @@ def dormant(activity: Tensor, threshold: float) -> Tensor:
 @intervention("redo")
 @dataclass
 class ReDo(Intervention):
-    """Resets dormant units: incoming weights are drawn anew, outgoing weights become 0.
+    """Resets dormant units: incoming weights are drawn again, outgoing weights become 0.
 
     Paper: Sokar et al. 2023, "The Dormant Neuron Phenomenon in Deep Reinforcement Learning", equation 1 and algorithm 1:
     tau 0.025 (0.1 at high replay ratios), every 1,000 updates.
@@ -44,9 +44,9 @@ class ReDo(Intervention):
     comparison in "Maintaining Plasticity in Continual Learning via Regenerative Regularization" gives units their initial values
     back, ``incoming: restore`` and ``bias: restore``; a port to PyTorch finds ``optimizer_state: restart`` crucial.
     State: running sums of activity while an average over several updates is made; the initial values for ``restore``. Optimizer:
-    moments of every entry written are cleared and the step count kept, as published; ``restart`` counts anew.
+    moments of every entry written are cleared and the step count kept, as published; ``restart`` also clears the count.
     Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer, and
-    fresh rows, small beside grown ones, can be found dormant again at once.
+    fresh rows, small compared with grown ones, can be found dormant again at once.
     """
 
     threshold: float = setting(0.025, "tau.", low=0)
@@ -55,7 +55,7 @@ class ReDo(Intervention):
     incoming: str = setting(
         "resample",
         "Where fresh incoming weights come from: ``resample`` draws from that tensor's own initial "
-        "distribution, ``xavier`` from Xavier's uniform one whatever the network's, ``restore`` brings the "
+        "distribution, ``xavier`` from Xavier's uniform one for any network, ``restore`` brings the "
         "initial values back.",
         choices=("resample", "xavier", "restore"),
     )

@@ -31,7 +31,7 @@ def inactive(magnitude: Tensor, threshold: float, smallest: float = 1e-12) -> Te
     Args:
         magnitude: Mean |g| per unit, (U,).
         threshold: tau, at least 0.
-        smallest: Layers whose mean is not above this are left alone: a gradient of 0 everywhere says nothing of single units.
+        smallest: Layers whose mean is not above this are left alone: a gradient of 0 everywhere says nothing about single units.
 
     Returns:
         Boolean (U,).
@@ -43,7 +43,7 @@ def inactive(magnitude: Tensor, threshold: float, smallest: float = 1e-12) -> Te
 @intervention("regrama")
 @dataclass
 class ReGraMa(Intervention):
-    """Resets units whose incoming weights hardly receive a gradient: incoming weights drawn anew, outgoing weights 0.
+    """Resets units whose incoming weights hardly receive a gradient: incoming weights are drawn again, outgoing weights 0.
 
     Paper: "GraMa", gradient magnitude as a measure of learning capacity, and ReGraMa, resets guided by it; tau 0.01, every 1,000
     updates.
@@ -51,9 +51,9 @@ class ReGraMa(Intervention):
     Deviations: units are chosen right after the backward pass, on the gradient before clipping, and reset after the optimizer's
     step, which therefore cannot undo a reset; published code resets before the step and zeroes the gradients of the rows, which
     leaves the same weights unless the optimizer decays them. That code keeps outgoing weights (``outgoing: keep``). A layer whose
-    mean gradient is 0 is left alone. The gradient is that of the whole loss, terms of methods earlier in the order included.
+    mean gradient is 0 is left alone. The gradient is that of the whole loss, including the terms of methods earlier in the order.
     State: running sums of |g| while an average over several updates is made. Optimizer: moments of every entry written are
-    cleared and the step count kept; ``restart`` counts anew.
+    cleared and the step count kept; ``restart`` also clears the count.
     Does not work with: networks without hidden units (refused). Behind a layer normalisation a reset changes the whole layer.
     Target networks are left alone.
     """

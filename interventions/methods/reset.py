@@ -23,7 +23,7 @@ def output_maps(network: Network) -> tuple[str, ...]:
 @intervention("reset")
 @dataclass
 class Reset(Scheduled):
-    """Draws whole layers anew, at task switches, periodically or after given updates.
+    """Reinitialises whole layers, at task switches, periodically or after given updates.
 
     Paper: Nikishin et al. 2022, "The Primacy Bias in Deep Reinforcement Learning": all layers (SAC, every 2e5 updates), the head
     (DrQ) or the last layer (SPR). In continual supervised learning all layers at each task ("retrained from scratch"), or the
@@ -37,7 +37,7 @@ class Reset(Scheduled):
 
     last_layers: int = setting(0, "How many layers to reset, counted from the output: 1 for the head; 0 for all of them.", low=0)
     head: str = setting(
-        "resample", "Where the maps onto the outputs go: ``resample``, or ``zero``.", choices=("resample", "zero")
+        "resample", "What happens to the maps onto the outputs: ``resample``, or ``zero``.", choices=("resample", "zero")
     )
     copies: bool = setting(True, "Whether target networks are copied from the network again afterwards.")
     optimizer_state: str = setting("restart", "``keep``, ``zero`` or ``restart``.", choices=POLICIES)
@@ -45,7 +45,7 @@ class Reset(Scheduled):
     no_effect: ClassVar = {"every_updates": 0, "at_task_switch": False}
 
     def attach(self, u: Update) -> None:
-        """Checks that there are so many layers."""
+        """Checks that there are that many layers."""
         require_range("reset.last_layers", self.last_layers, 0, len(u.network.blocks))
         require_restart(self.name, self.optimizer_state, u.optimizer)
 

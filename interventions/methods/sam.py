@@ -21,11 +21,11 @@ class SAM(Intervention):
     Paper: Foret et al. 2021, "Sharpness-aware minimization for efficiently improving generalization", equations 2 and 3; with
     plasticity in Lee et al. 2023, "PLASTIC", at radius 0.1.
     Equation: e = radius * g / ||g||, with the gradient g of the whole loss; the step uses the gradient of the agent's loss at
-    p + e, and beside it, as it was at p, that of what other methods add to the loss.
+    p + e plus, as it was at p, that of what other methods add to the loss.
     Deviations: layers with statistics of the batch or load balancing see the batch twice, and count it twice.
-    State: none. Optimizer: untouched; it receives another gradient. Costs a second forward and backward pass.
-    Does not work with: agents that cannot compute their loss anew (refused at the first update). Methods that add to gradients in
-    ``after_backward``, such as l2 and l2_init, must come behind it in the config.
+    State: none. Optimizer: untouched; it receives a different gradient. Costs a second forward and backward pass.
+    Does not work with: agents that cannot compute their loss again (refused at the first update). Methods that add to gradients
+    in ``after_backward``, such as l2 and l2_init, must come after it in the config.
     """
 
     radius: float = setting(0.05, "rho, in the units of the parameters; 0 for none.", low=0)

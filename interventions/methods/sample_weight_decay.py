@@ -29,12 +29,12 @@ class SampleWeightDecay(Intervention):
     Reinforcement Learning" (ICLR), for TD3, Double DQN and SAC.
     Equation: p_i = w_i / sum over j of w_j with w_i = max(w_min, 1 - age_i / T), age_i = t - t_i the environment steps since
     transition i was collected. ``weigh: older`` is the control, sample weight augmentation: w_i = min(1, w_min + age_i / T).
-    Unit of T: environment steps of the run, those of all copies together (``env.num_envs``), as in ``steps=``. Transitions that
-    came in the same step have the same age, the latest 0; the age of a return over several steps is that of its first step.
-    Values: those printed in the paper are not known to us. The defaults, and the formula of the control, are of public code by
-    that author's name (SAC and TD3; a replay of 1,000,000).
-    Deviations: that code counts a step of all copies as one, and the latest transition has age 1; its faster way to draw takes
-    one weight for each of 2000 stretches of the replay, where draws are exact here. The batch's loss is not weighted.
+    Unit of T: environment steps of the run, those of all copies together (``env.num_envs``), as in ``steps=``. Transitions of the
+    same step have the same age, the latest have 0; the age of a return over several steps is that of its first step.
+    Values: those printed in the paper are not known to us. The defaults, and the formula of the control, come from public code
+    under that author's name (SAC and TD3; a replay of 1,000,000).
+    Deviations: that code counts a step of all copies as one, and the latest transition has age 1; its faster way to draw uses one
+    weight for each of 2000 stretches of the replay, where draws are exact here. The batch's loss is not weighted.
     State: none, apart from its generator. Optimizer: untouched. Measurements draw uniformly.
     Parts: all parts learn from the same samples, so that naming one of them in ``parts`` has the same effect as naming all.
     Does not work with: agents without a replay, and ``agent.prioritised=true``, which draws by priority (both refused).

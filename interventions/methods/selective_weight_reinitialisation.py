@@ -1,4 +1,4 @@
-"""Selective weight reinitialisation: single weights of low utility start anew."""
+"""Selective weight reinitialisation: single weights of low utility are drawn again."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -20,7 +20,7 @@ UTILITIES: Final = ("gradient", "magnitude")
 
 
 def entries_to_reset(utility: Tensor, pruning: str, factor: float, generator: torch.Generator) -> Tensor:
-    """Marks the entries of one tensor that are to start anew.
+    """Marks the entries of one tensor that are to be reinitialised.
 
     Args:
         utility: Of every entry, at least 0.
@@ -43,16 +43,17 @@ def entries_to_reset(utility: Tensor, pruning: str, factor: float, generator: to
 @intervention("selective_weight_reinitialisation")
 @dataclass
 class SelectiveWeightReinitialisation(Scheduled):
-    """Draws single weights of low utility anew, periodically.
+    """Reinitialises single weights of low utility, periodically.
 
     Paper: Hernandez-Garcia et al. 2025, "Reinitializing Weights vs Units for Maintaining Plasticity in Neural Networks". Swept
     there on permuted MNIST: every 256 to 8192 updates, factor 1e-6 to 0.1; the defaults lie between.
     Equation: utility |w dL/dw| or |w|, of the weights after the step and the gradient of this update; in each tensor those of
     utility <= factor * mean (``threshold``), or the lowest factor * entries (``proportional``), become a draw from the tensor's
     initial distribution, or its mean.
-    Deviations: normalisation is left alone by default, ``include: all`` is as published (a gain starts anew at 1). The gradient
-    is the one that the optimizer got, after clipping.
-    State: the averages of utilities, if ``decay`` is not 0; a tensor's start anew whenever some of its weights do.
+    Deviations: normalisation is left alone by default, ``include: all`` is as published (a gain returns to 1). The gradient is
+    the one that the optimizer received, after clipping.
+    State: the averages of utilities, if ``decay`` is not 0; a tensor's return to 0 whenever some of its weights are
+    reinitialised.
     Optimizer: kept, as published.
     """
 
@@ -72,7 +73,7 @@ class SelectiveWeightReinitialisation(Scheduled):
         super().__post_init__()
         require_range(f"{self.name}.factor", self.factor, 0, 1 if self.pruning == "proportional" else float("inf"))
         if self.at_task_switch and self.utility == "gradient" and self.decay == 0:
-            raise ValueError(f"{self.name}.at_task_switch=true needs decay above 0 or utility=magnitude: no gradient is there")
+            raise ValueError(f"{self.name}.at_task_switch=true needs decay above 0 or utility=magnitude: no gradient exists")
 
     def attach(self, u: Update) -> None:
         """Chooses the parameters."""
@@ -87,7 +88,7 @@ class SelectiveWeightReinitialisation(Scheduled):
                 self.state[name] = torch.zeros_like(value.detach())
 
     def after_backward(self, u: Update) -> Logs:
-        """Changes nothing; a method with this hook finds gradients in ``after_step``, also of a compiled update."""
+        """Changes nothing; a method with this hook finds gradients in ``after_step``, also in a compiled update."""
         return {}
 
     @torch.no_grad()
@@ -100,7 +101,7 @@ class SelectiveWeightReinitialisation(Scheduled):
 
     @torch.no_grad()
     def act(self, u: Update) -> Logs:
-        """Draws useless weights anew."""
+        """Reinitialises useless weights."""
         utilities = [self.state[name] for name in self._parameters] if self.decay > 0 else self._utilities()
         counts = []
         rows = zip(self._parameters.values(), utilities, self._fresh.draw(u.generator), strict=True)

@@ -1,4 +1,4 @@
-"""Self-normalized resets: units are reset when they are silent for longer than they themselves ever are."""
+"""Self-normalized resets: units are reset when they are silent for longer than their own history makes likely."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,32 +39,32 @@ class SelfNormalizedResets(SilentUnitResets):
     (``move: estimate`` takes every estimate as it is), within [floor, cap]. ``histogram``: 1 + the 1 - eta quantile of recorded
     silences (those of length 0 left out, resets counted as ends of silences), since P(A >= q + 1) <= eta. ``exponential``:
     -ln(eta) / rate of firing, as in the authors' code for transformers. ``ema``: ln(eta) / ln(1 - p) for a running average p of
-    firing, taken as it is; not theirs.
+    firing, taken as it is; not the authors'.
     Published code: ``rule: published`` resets at the quantile itself, which is one update earlier, and lets tau fall to the floor
     where no silence was recorded (here it is kept). The paper's tables come from that code, with eta tuned for each problem. The
     floor of 100 examples is the code's, not the equation's: without it units that pause for a few examples are reset for ever.
     Code for transformers: it ends a period with each update by chance (``threshold_probability``, 1e-4 times a factor for the
-    length of training), and begins the next with a count of 1, here with none. Its second version counts the mean time between
-    firings by single inputs of a batch and takes the percentile as it is; not said in the paper, and read here as
-    ``estimator: exponential``, ``fired: fraction``, ``move: estimate``: ``method=snr_second_version``.
-    Deviations: the published code makes a forward pass of its own, where these activations are of the training forward, before
+    length of training), and starts the next with a count of 1, here with 0. Its second version counts the mean time between
+    firings by single inputs of a batch and takes the percentile as it is; the paper does not describe this, and it is interpreted
+    here as ``estimator: exponential``, ``fired: fraction``, ``move: estimate``: ``method=snr_second_version``.
+    Deviations: the published code makes a separate forward pass, where these activations are of the training forward, before
     the step; periods are counted in updates, the authors' 16 tasks being 10,000 updates of 16 examples, unless
     ``threshold_every_tasks`` is set; silences are exact up to 2,047 updates, longer ones to a thirty-second, 8.7 kB per unit at
-    the default cap; ``fraction`` is not theirs.
-    State: an age, a threshold and the estimator's records per unit, which outlive resets. Optimizer: moments of every entry
-    written are cleared and the step count kept, as published.
+    the default cap; ``fraction`` is not the authors'.
+    State: an age, a threshold and the estimator's records per unit, which are kept when units are reset. Optimizer: moments of
+    every entry written are cleared and the step count kept, as published.
     Does not work with: networks without hidden units, activations without a threshold (refused). A CReLU unit fires whenever its
     input is not 0. With many examples per batch, ``any`` makes nearly every unit fire, and hardly anything is reset. Behind a
     layer normalisation a reset changes the whole layer. Target networks are left alone.
 
-    Thresholds are settings in examples, whatever the unit of time: divided by the examples of an update, rounded up, they are
-    counts of updates.
+    Thresholds are set in examples for both units of time: divided by the examples of an update and rounded up, they are counts of
+    updates.
     """
 
     rejection_probability: float = setting(
         0.01, "eta, one minus the percentile; 0 for no resets. The paper sweeps 0.08 to 0.00125.", low=0, below=1
     )
-    rule: str = setting("paper", "``paper`` or ``published``, see above; of the histogram.", choices=RULES)
+    rule: str = setting("paper", "``paper`` or ``published``, see above; for the histogram.", choices=RULES)
     fired: str = setting(
         "any",
         "What a batch on which the unit is active records: ``any``, one firing after the silent batches "
@@ -80,7 +80,7 @@ class SelfNormalizedResets(SilentUnitResets):
     threshold_cap_examples: int = setting(20_000, "Largest tau, in examples.", low=1, high=2**22)  # ages are whole float32
     threshold_probability: float = setting(
         0.0,
-        "Probability that a period ends with an update, in the place of periods of a fixed length; 0 for these.",
+        "Probability that a period ends with an update, instead of periods of a fixed length; 0 for these.",
         low=0,
         high=1,
     )
@@ -117,7 +117,7 @@ class SelfNormalizedResets(SilentUnitResets):
         else:
             records["rate"] = self._units.full()
         self._records = list(records.values())
-        # The silences that end in one update and their weights; a histogram would be a burden to a compiled update.
+        # The silences that end in one update and their weights; a histogram would be too costly in a compiled update.
         self._ended, self._weight = self._units.full(), self._units.full()
         self.state.update(records, tasks=0, bin_width=0.0)
         if self.threshold_probability:

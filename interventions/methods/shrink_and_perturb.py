@@ -43,13 +43,13 @@ class ShrinkAndPerturb(Scheduled):
     Other published forms are settings:
 
     * convex (comparisons in Lee et al. 2024 and later): shrink 1 - perturb, perturb 0.2 to 0.8, ``optimizer_state: restart``;
-    * Dohare et al. 2024: every_updates 1, shrink 1, perturb 1e-6 ... 1e-4, ``noise: gaussian``, beside ``l2`` (which is the
-      shrinking there);
+    * Dohare et al. 2024: every_updates 1, shrink 1, perturb 1e-6 ... 1e-4, ``noise: gaussian``, together with ``l2`` (which is
+      the shrinking there);
     * Kumar et al. 2023: every_updates 1, shrink 1 - p, perturb from 1e-5 to 1e-2;
     * soft (Juliani & Ash 2024): every_updates 1, perturb 1e-6, shrink 0.999999;
     * by dormancy (DrM): the method ``perturb_by_dormancy``.
 
-    Deviations: none. State: none. Optimizer: kept by default; ``restart`` makes it as a new training round would.
+    Deviations: none. State: none. Optimizer: kept by default; ``restart`` clears it as a new training round would.
     Cost at every update: one draw for all tensors; orthogonal initial values need a decomposition of each, which
     ``noise: scaled`` avoids. Learned shapes of activations and deviations of noise count as weights.
     """

@@ -44,7 +44,7 @@ def power_iteration(weight: Tensor, left: Tensor, iterations: int) -> Leading:
 
 
 def spectral_gradient(leading: Leading, power: int) -> Tensor:
-    """Returns the gradient of (sigma^power - 1)^2 by the flattened weight, (out, in): 2 p sigma^(p-1) (sigma^p - 1) u v^T."""
+    """Returns the gradient of (sigma^power - 1)^2 for the flattened weight, (out, in): 2 p sigma^(p-1) (sigma^p - 1) u v^T."""
     sigma = leading.value
     slope = 2 * power * sigma ** (power - 1) * (sigma**power - 1)
     return torch.outer(slope * leading.left, leading.right)

@@ -19,7 +19,7 @@ class SpectralNorm(Intervention):
     passes through sigma.
     Deviations: none. State: u and v are buffers that target networks copy. Optimizer: untouched; it steps on W itself, whose
     scale is free.
-    Does not work with: noise (of a noisy layer the means are divided, the noise is not). A unit reset changes sigma, so
+    Does not work with: noise (in a noisy layer the means are divided, the noise is not). A unit reset changes sigma, so
     that resetting a dead unit does not leave the network's function unchanged; u and v follow within a few updates.
     """
 

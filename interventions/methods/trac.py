@@ -41,7 +41,7 @@ def tuned_scale(variance: Tensor, total: Tensor, first: float, epsilon: float) -
     Args:
         variance: (K,) discounted sums of h^2.
         total: (K,) discounted sums of -h.
-        first: s_prev, the scale to begin with.
+        first: s_prev, the initial scale.
         epsilon: Added to the denominator.
     """
     normal = first / _ERFI_OF_ROOT_HALF
@@ -51,7 +51,7 @@ def tuned_scale(variance: Tensor, total: Tensor, first: float, epsilon: float) -
 @intervention("trac")
 @dataclass
 class TRAC(Intervention):
-    """Scales the way from the initial weights by a factor that a parameter-free rule tunes.
+    """Scales the displacement from the initial weights by a factor that a parameter-free rule tunes.
 
     Paper: Muppidi et al. 2024, "Fast TRAC: A Parameter-Free Optimizer for Lifelong Reinforcement Learning", algorithms 1 and 2.
     Equation: p = p_ref + S d, where d adds up the steps of the base optimizer; h = <d, g>; for every decay rate b
@@ -62,13 +62,14 @@ class TRAC(Intervention):
     (p - p_ref) / (S + e), with S the sum before it is cut off at 0, so that what the base optimizer had added up starts again
     from 0 when S <= 0 has put p back at p_ref; and in float32 p_ref + S d is p_ref as long as S d is below the rounding of
     p_ref, so that d is lost: from PyTorch's default weights it does not learn at all. Here d is kept, and sums are float64.
-    State: p_ref, d, v and z. Optimizer: any; its own steps are added up in d. The first steps hardly move: S starts near 1e-8.
+    State: p_ref, d, v and z. Optimizer: any; its own steps are added up in d. The first steps hardly move the weights: S starts
+    near 1e-8.
     Does not work with: methods that write weights after the step, resets among them: with the next update d undoes what they
     wrote (those that come before it in the config are taken for steps).
     """
 
     decay_rates: list[float] = setting([0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999], "b of each tuner.")
-    first_scale: float = setting(1e-8, "s, the scale to begin with.", low=0)
+    first_scale: float = setting(1e-8, "s, the initial scale.", low=0)
     epsilon: float = setting(1e-8, "e.", low=0)
 
     no_effect: ClassVar = None
@@ -79,7 +80,7 @@ class TRAC(Intervention):
             raise ValueError(f"trac.decay_rates={list(self.decay_rates)} must be numbers between 0 and 1, at least one")
 
     def attach(self, u: Update) -> None:
-        """Takes the initial weights for the reference."""
+        """Takes the initial weights as the reference."""
         device = next(u.network.parameters()).device
         for name, parameter in u.network.named_parameters():
             self.state[f"reference {name}"] = parameter.detach().clone()
@@ -94,7 +95,7 @@ class TRAC(Intervention):
 
     @torch.no_grad()
     def after_backward(self, u: Update) -> Logs:
-        """Brings the sums up to date with the gradient, and remembers where the step starts."""
+        """Updates the sums with the gradient, and remembers where the step starts."""
         self._before = [parameter.clone() for parameter in self._parameters]
         pairs = [(way, p.grad) for way, p in zip(self._ways, u.network.parameters(), strict=True) if p.grad is not None]
         along = torch.stack([torch.dot(way.flatten(), gradient.flatten()) for way, gradient in pairs]).sum().double()
@@ -104,7 +105,7 @@ class TRAC(Intervention):
 
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
-        """Adds the optimizer's step to the way, and puts the weights at the tuned distance."""
+        """Adds the optimizer's step to the displacement, and puts the weights at the tuned distance."""
         scale = tuned_scale(self.state["variance"], self.state["total"], self.first_scale, self.epsilon)
         torch._foreach_add_(self._ways, torch._foreach_sub(self._parameters, self._before))
         torch._foreach_copy_(self._parameters, torch._foreach_mul(self._ways, scale.float()))

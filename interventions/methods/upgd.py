@@ -45,8 +45,8 @@ class UPGD(Intervention):
     Paper: Elsayed & Mahmood 2024, "Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning", algorithm 1.
     Equation: U <- b U - (1 - b) g w, corrected for its start at 0; s = sigmoid(U / max U over all weights); the optimizer then
     receives (g + x)(1 - s) instead of g, x normal with ``noise``. With optimizer=sgd that is the paper's first-order method, and
-    its weight decay is intervention=[upgd,l2] with interventions.l2.mode=decoupled and include=all of the same, but for the step
-    itself, which is not shrunk there.
+    its weight decay is intervention=[upgd,l2] with interventions.l2.mode=decoupled and interventions.l2.include=all, except that
+    the paper does not shrink the step itself.
     Published code: ``rule: published``. It divides the corrected utility by the largest one before the correction, so that the
     argument of the sigmoid is 1 / (1 - b^t) times the paper's: 1,000 times at the first update for b = 0.999, 10.5 times at the
     100th, twice at the 700th; early gates are therefore 0 or 1 rather than between. ``local`` divides by norms along the last
@@ -55,7 +55,7 @@ class UPGD(Intervention):
     gates are 1/2. Without ``protects`` only the noise is gated: g + x (1 - s).
     State: an average for every weight. Optimizer: not replaced; with Adam the gated gradient enters its moments, which the paper
     does not do.
-    Does not work with: methods that change gradients, if they come behind it in the config: they are not gated.
+    Does not work with: methods that change gradients, if they come after it in the config: they are not gated.
     """
 
     utility_decay: float = setting(0.999, "b.", low=0, below=1)

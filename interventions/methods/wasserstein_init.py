@@ -51,7 +51,7 @@ class WassersteinInit(Intervention):
     distance between the entries of a layer and its initial ones; coefficients 1e-2 to 1e-5.
     Equation: loss + coefficient * sum over tensors of ||sort(p) - sort(p0)||^2, added as its gradient. Unlike L2 Init it does not
     change when entries trade places.
-    Deviations: weights and biases are tensors of their own. Published code that averages over a tensor's entries, and includes
+    Deviations: weights and biases are separate tensors. Published code that averages over a tensor's entries, and includes
     normalisation, is ``average: mean`` with ``include: all``.
     State: the sorted initial parameters. Optimizer: untouched. Cost: a sort of every tensor at each update, which for large dense
     layers on a CPU takes as long as the update itself.

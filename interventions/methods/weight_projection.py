@@ -44,7 +44,7 @@ class WeightProjection(Intervention):
     growing and slowed optimisation.
     Equation: W <- W * ||W_0||_F / ||W||_F for each layer's weight; biases and normalisation stay.
     Deviations: the paper does not say how often, nor whether the output layer takes part; here after every update, and it does.
-    State: the initial norms. Optimizer: its moments are kept; nobody scales them.
+    State: the initial norms. Optimizer: its moments are kept and not scaled.
     Does not work with: a weight that is 0 everywhere has no direction, and stays 0. Not function-preserving unless a
     normalisation follows the layer.
     """

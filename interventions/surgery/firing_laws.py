@@ -17,7 +17,7 @@ def silence_bins(longest: float) -> Tensor:
     Silences up to 2,047 are exact, longer ones to a thirty-second: 2,177 bins reach to 20,000.
 
     Args:
-        longest: All silences up to this one have bins that narrow.
+        longest: Silences up to this one have bins of these widths.
 
     Returns:
         (bins,), float32, the last one infinite.
@@ -49,7 +49,7 @@ def percentile_of(histogram: Tensor, ends: Tensor, eta: float) -> tuple[Tensor, 
     """Returns the shortest silence that at most a share eta of the recorded ones outlasts; silences of 0 do not count.
 
     For whole numbers A that is the least s with P(A > s) <= eta, so that s + 1 is the first a with P(A >= a) <= eta. Within a bin
-    of several silences these are taken as evenly spread.
+    of several silences these are assumed to be evenly spread.
 
     Args:
         histogram: Weights of silences, (U, bins).

@@ -16,7 +16,7 @@ class FreshDraws:
     """Draws new values for parameters, all uniform ones in one operation and all normal ones in another.
 
     Orthogonal tensors have to be drawn one by one, by a decomposition that costs more than the rest of a small update; ``scaled``
-    has normal numbers of the same variance in their place.
+    uses normal numbers of the same variance instead.
 
     Args:
         parameters: By name; only shape, layout and device are read.

@@ -4,19 +4,19 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-_ROUNDING: Final = 1e-9  # five times 1.2 is to replace six units, though its sum in floating point falls short of 6
+_ROUNDING: Final = 1e-9  # five times 1.2 should replace six units, though its sum in floating point falls short of 6
 
 
 class Quota:
     """Counts the mature units of every layer, and how many of them are due.
 
-    A unit is mature when more than ``maturity`` updates have passed since its last reset. How many are mature follows from how
-    many were reset when, without a look at which ones; so the weights of a network on an accelerator are written on those few
-    updates on which a unit is due, and nobody waits for the device to learn which updates these are.
+    A unit is mature when more than ``maturity`` updates have passed since its last reset. The number of mature units follows from
+    how many units were reset at which update; which units they were does not matter. So on an accelerator the weights are written
+    only in the few updates in which a unit is due, and the host does not wait for the device to find out which updates these are.
 
     Args:
         units: Units of each layer.
-        maturity: Updates during which a new unit is safe.
+        maturity: Updates during which a new unit is protected.
     """
 
     def __init__(self, units: Sequence[int], maturity: int) -> None:
@@ -35,7 +35,7 @@ class Quota:
         self._oldest = min((young[0][0] for young in self._young if young), default=step)
 
     def take(self, carried: list[float], rates: Sequence[float], step: int) -> list[int]:
-        """Adds rate times mature units to ``carried``, and takes the whole units out of it as due and as reset at ``step``.
+        """Adds rate times mature units to ``carried``, and removes the whole units, which are due and count as reset at ``step``.
 
         Args:
             carried: Fractions of units left over from earlier updates, by layer; changed in place.

@@ -58,12 +58,12 @@ def reset_units(
     """Resets units of a network in place.
 
     All incoming slices are written before any outgoing one, so a weight between two reset units ends as the outgoing policy
-    says and resetting units that are exactly dead, with outgoing ``zero``, leaves the network's function unchanged. Layer
+    requires, and resetting units that are exactly dead, with outgoing ``zero``, leaves the network's function unchanged. Layer
     normalisation is the exception: it ties the units of its layer together.
 
     Args:
         network: Its parameters and per-unit buffers are changed in place.
-        optimizer: Its state is changed as the policy says.
+        optimizer: Its state is changed according to the policy.
         masks: Boolean (units,) by name of unit layer; True for the units to reset.
         policy: What to do.
         generator: Source of fresh values, on the network's device.
@@ -74,7 +74,7 @@ def reset_units(
 
     Raises:
         KeyError: If a name is not a unit layer of the network.
-        ValueError: If ``restore`` is asked without ``initial``, or a mask is not boolean with one entry for each unit.
+        ValueError: If ``restore`` is requested without ``initial``, or a mask is not boolean with one entry for each unit.
     """
     if "restore" in (policy.incoming, policy.bias) and initial is None:
         raise ValueError("incoming=restore needs the initial parameter values")
@@ -163,7 +163,7 @@ def reset_blocks(network: Network, optimizer: Optimizer, names: tuple[str, ...],
 
     Args:
         network: Parameters and buffers of the named blocks are changed.
-        optimizer: Its state for these parameters is changed as the policy says.
+        optimizer: Its state for these parameters is changed according to the policy.
         names: Names of ``network.blocks``.
         seed: Seed of the fresh values; a new one for each reset, or every reset would give the same weights.
         optimizer_state: ``keep``, ``zero`` or ``restart``.

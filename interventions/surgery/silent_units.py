@@ -1,4 +1,4 @@
-"""For how long each unit has been silent, and the resets of units that were silent for too long."""
+"""How long each unit has been silent, and the resets of units that were silent for too long."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ def firings(posts: Sequence[Tensor], copies: Sequence[int], level: float, count:
         count: Whether to count.
 
     Returns:
-        Boolean (units of all layers,): whether the unit fires on any example, at any position. With ``count``, float32: on which
-        share of examples and positions.
+        Boolean (units of all layers,): whether the unit fires on any example, at any position. With ``count``, float32: the share
+        of examples and positions on which it fires.
     """
     posts = joined(posts) if set(copies) == {1} else posts
     found = [_firings(post > level, channels, count) for post, channels in zip(posts, copies, strict=False)]
@@ -46,14 +46,14 @@ def _firings(on: Tensor, copies: int, count: bool) -> Tensor:
 
 @dataclass
 class SilentUnitResets(Intervention, ABC):
-    """What methods that reset silent units share; each says in its own way for how long a unit may be silent."""
+    """What methods that reset silent units share; each decides in its own way how long a unit may be silent."""
 
     unit_of_time: str = setting(
         "example", "``example`` or ``step``: a silent batch ages a unit by its examples, or by 1.", choices=UNITS_OF_TIME
     )
     firing_level: float = setting(0.0, "A unit fires where its activation is above this; 0 in the papers.", low=0)
     check_every_updates: int = setting(
-        1, "Updates between two looks at the ages. On an accelerator every look writes all weights.", low=1
+        1, "Updates between two checks of the ages. On an accelerator every check writes all weights.", low=1
     )
     bias: str = setting(
         "zero", "What happens to the bias of a reset unit: ``zero`` or ``resample``.", choices=("zero", "resample")
@@ -76,7 +76,7 @@ class SilentUnitResets(Intervention, ABC):
         self._units = LayerSlices([layer.units for layer in self._layers], u.generator.device)
         self._age = self._units.full()
         self._threshold = self._units.full(self._first_threshold())
-        # What ``measure`` counted in the latest update. The host reads it only after a batch larger than all before.
+        # What ``measure`` counted in the latest update. The host reads it only after a batch larger than all earlier ones.
         self._examples = torch.zeros((), dtype=torch.int64, device=u.generator.device)
         self.state.update(age=self._age, threshold=self._threshold, time_per_update=0.0, examples_per_update=0)
         self._largest_batch = 0
@@ -151,7 +151,7 @@ class SilentUnitResets(Intervention, ABC):
         """Tells whether the settings say that nothing is ever reset."""
 
     def _counts(self) -> bool:
-        """Tells whether ``_record`` wants shares of examples instead of whether a unit fired."""
+        """Tells whether ``_record`` needs shares of examples instead of whether a unit fired."""
         return False
 
     def _recorded(self) -> list[Tensor]:

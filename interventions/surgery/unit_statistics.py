@@ -32,7 +32,7 @@ def mean_activity(post: Tensor, copies: int) -> Tensor:
 def joined(posts: Sequence[Tensor]) -> Sequence[Tensor]:
     """Puts the post-activations (B, channels) of dense layers side by side, if there is nothing else and all have as many rows.
 
-    Joined first, they need one reduction; on a small network the number of operations is the time.
+    Joined first, they need one reduction; on a small network the number of operations determines the time.
     """
     alike = len(posts) > 1 and all(post.ndim == 2 and len(post) == len(posts[0]) for post in posts)
     return [torch.cat(list(posts), 1)] if alike else posts

@@ -51,13 +51,13 @@ def transfer_outgoing(network: Network, layer: UnitLayer, shares: Tensor) -> Non
 def split_outgoing(network: Network, layer: UnitLayer, source: Tensor, scale: Tensor, generator: torch.Generator) -> None:
     """Divides every source's outgoing weights among itself and the units that copy it, in place.
 
-    Each entry is divided anew, by the softmax of normal draws, one for each sharer. A copy's share is divided by its scale, so
+    Each entry has its own shares: the softmax of normal draws, one for each sharer. A copy's share is divided by its scale, so
     that copies whose activations are ``scale`` times the source's leave the readers' sums as they were.
 
     Args:
         network: Weights that read the layer are changed.
         layer: The layer.
-        source: (U,) int64, the unit that each unit copies; itself for those that copy nobody.
+        source: (U,) int64, the unit that each unit copies; itself for units that copy no other.
         scale: (U,) activation of each unit over that of its source, above 0; 1 for sources.
         generator: Source of the draws, on the network's device.
     """
@@ -86,13 +86,13 @@ def copy_incoming(network: Network, layer: UnitLayer, source: Tensor, scale: Ten
     """Gives units the incoming weights of others, in place: their pre-activations are those of the others times ``scale``.
 
     Where a normalisation with a gain follows, the scale goes to the last gain and offset, since the normalisation would undo it
-    on the weights. One that ties units together, such as layer normalisation, moves with the copies all the same.
+    on the weights. The statistics of one that ties units together, such as layer normalisation, still change with the copies.
 
     Args:
         network: Weights, biases, normalisation and load-balancing entries of the layer are changed.
         layer: The layer.
-        source: (U,) int64, the unit that each unit copies; itself for those that copy nobody.
-        scale: (U,), 1 for those that copy nobody, and for all where ``can_scale`` is False.
+        source: (U,) int64, the unit that each unit copies; itself for units that copy no other.
+        scale: (U,), 1 for units that copy no other, and for all where ``can_scale`` is False.
     """
     names = [norm.slice.tensor for norm in layer.norms]
     gains = [name.rpartition(".")[0] for name in names if _is_gain(name)]

@@ -68,7 +68,7 @@ class Ensemble(Network):
 def new_ensemble(
     spec: NetworkSpec, input_shape: Sequence[int], input_dtype: torch.dtype, head: HeadSpec, seed: int, members: int
 ) -> Ensemble:
-    """Builds an ensemble on the CPU, each member with initial values of its own."""
+    """Builds an ensemble on the CPU, each member with its own initial values."""
     seeds = [derive_seed(seed, "member", index) for index in range(members)]
     return Ensemble([new_torso_network(spec, input_shape, input_dtype, head, own) for own in seeds])
 

@@ -21,7 +21,7 @@ class Head(nn.Module):
     Args:
         features: Length of the feature vector.
         spec: The output.
-        network: The torso, whose hidden layers a head's own are like.
+        network: The torso, which a head's own hidden layers resemble.
 
     Attributes:
         bins: Atoms of each output, the last axis of the outputs; 0 for outputs (B, columns).
@@ -81,7 +81,7 @@ def evenly_spaced(spec: HeadSpec) -> Tensor:
     """Returns the atoms of a categorical head, (bins,).
 
     Raises:
-        ValueError: If there are none, or they do not rise.
+        ValueError: If there are none, or they do not increase.
     """
     if spec.bins < 2 or spec.low >= spec.high:
         raise ValueError(f"categorical head needs at least 2 bins and low < high, not {spec.bins} on [{spec.low}, {spec.high}]")

@@ -1,4 +1,4 @@
-"""Linear, categorical and Gaussian heads, two heads side by side, and the choice among all."""
+"""Linear, categorical and Gaussian heads, two heads side by side, and the choice among them."""
 
 from dataclasses import replace
 
@@ -94,7 +94,7 @@ class PairedHead(Head):
     def __init__(self, features: int, spec: HeadSpec, network: NetworkSpec) -> None:
         super().__init__(features, spec, network)
         if spec.second is None:
-            raise ValueError(f"head={spec.kind} is made of two; give the other one as second=")
+            raise ValueError(f"head={spec.kind} is made of two; give the second one as second=")
         self.first = build_head(features, replace(spec, second=None), network)
         self.second = build_head(features, spec.second, network)
 

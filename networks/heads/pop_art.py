@@ -1,4 +1,4 @@
-"""Values whose scale is learned apart from what they depend on (van Hasselt et al. 2016, PopArt)."""
+"""Values whose scale is learned separately from their dependence on the features (van Hasselt et al. 2016, PopArt)."""
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ class PopArtHead(Head):
     """A linear map onto normalised values, which stand for mean + deviation * output.
 
     The moments are those of the targets, one pair for all outputs. They are float64, since deviation^2 is the small difference
-    of two large numbers where values are far from 0; they start at a mean of 0 and a deviation of 1. They are no part of the
-    head's block: a head that is drawn anew still knows the scale of its targets.
+    of two large numbers where values are far from 0; they start at a mean of 0 and a deviation of 1. They are not part of the
+    head's block: a head that is drawn again still knows the scale of its targets.
 
     Attributes:
         mean: mu, 0-dim.

@@ -1,4 +1,4 @@
-"""Activation functions, with what the rest of the testbed must know about each."""
+"""Activation functions, with the facts about each that the rest of the testbed needs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,15 +20,16 @@ class Activation:
     Attributes:
         function: Maps pre-activations (B, U, ...) to post-activations (B, copies * U, ...).
         copies: Output channels per unit: 2 for CReLU, whose second half holds the negated branch.
-        threshold: Whether the sign of z says that the unit is on, so that a firing rate means something.
+        threshold: Whether the sign of z shows that the unit is on, so that a firing rate is meaningful.
         kinked: Whether it is linear on either side of z = 0 and not across it.
         sided: Whether it bends about z = 0 and is a line where z > 0, so that a unit can be linearised: exactly (those that are
             kinked; elu and pelu), or in the limit (gelu and swish, whose slope is 1 from z = 4 on up to 0.0005 and 0.06).
-        both_sides: Whether the unit also carries z on, scaled or negated, where z <= 0; there a relu is dead instead, and elu,
+        both_sides: Whether the unit also passes z on, scaled or negated, where z <= 0; there a relu is dead instead, and elu,
             pelu, gelu and swish saturate.
         saturation: A unit with |h| above this on every input is dead; None where only h = 0 on every input is.
         gain: Factor of the Kaiming and orthogonal initialisers (He et al. 2015).
-        learned: Makes the module that takes the place of ``function`` for a layer of so many units, if its shape is learned.
+        learned: Makes the module that takes the place of ``function`` for a layer of a given number of units, if its shape is
+            learned.
     """
 
     function: Callable[[Tensor], Tensor]

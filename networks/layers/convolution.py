@@ -1,9 +1,9 @@
 """Convolutions that are safe on every processor.
 
 On processors without AVX-512, oneDNN's backward pass of a 1x1 convolution with a stride above 1 and 2 to 7 input channels, in
-channels-last memory and float32, writes past the end of a buffer: the heap is corrupted, or gradients are wrong without a word
-(oneDNN issue 6035). Seen where the stride divides the side. Such a convolution reads every stride-th pixel and nothing else, so
-it is the 1x1 convolution of these pixels. Torsos of plugins should use these maps too.
+channels-last memory and float32, writes past the end of a buffer: the heap is corrupted, or gradients are wrong without a message
+(oneDNN issue 6035). Observed where the stride divides the side. Such a convolution reads only every stride-th pixel, so it is the
+1x1 convolution of these pixels. Torsos of plugins should use these maps too.
 """
 
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sides, padd
         bias: (out,), or None.
         stride: In pixels, (down, across).
         padding: Zeros around the image, in pixels, (down, across); or ``valid`` or ``same``, as in PyTorch.
-        groups: Groups of channels that do not see each other.
+        groups: Groups of channels that do not mix.
     """
     if stride != (1, 1) and weight.shape[2:] == (1, 1) and x.device.type == "cpu":
         down, across = (0, 0) if isinstance(padding, str) else padding  # nothing is added to keep the size under a 1x1 kernel

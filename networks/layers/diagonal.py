@@ -5,11 +5,11 @@ from torch import Tensor, nn
 
 
 class Diagonal(nn.Module):
-    """d * z + e for each unit: what a weight with orthogonal rows of one length cannot say (Chung et al. 2024).
+    """d * z + e for each unit: what a weight with orthogonal rows of one length cannot express (Chung et al. 2024).
 
     Attributes:
-        weight: d, (U,), begins at 1.
-        bias: e, (U,), begins at 0.
+        weight: d, (U,), starts at 1.
+        bias: e, (U,), starts at 0.
     """
 
     def __init__(self, units: int) -> None:

@@ -1,4 +1,4 @@
-"""Dropout whose masks are a function of two random words, so that whoever draws the words decides when masks change."""
+"""Dropout whose masks are a function of two random words, so that the caller that draws the words decides when masks change."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ WORDS: Final = "words"
 class Dropout(nn.Module):
     """Sets each entry to 0 with probability ``rate`` and divides the others by 1 - rate (Srivastava et al. 2014).
 
-    In evaluation mode it hands on what it gets. In training mode the mask follows from ``words`` and the shape alone, by integer
+    In evaluation mode it returns its input. In training mode the mask follows from ``words`` and the shape alone, by integer
     arithmetic: it is the same in a second forward of one update, after a resume, in a compiled or recorded update, on every
     device and in every layout of memory. The intervention ``dropout`` draws new words after each update.
 
@@ -78,8 +78,8 @@ def without_dropout(network: nn.Module) -> None:
 def hashed(words: Tensor, count: int) -> Tensor:
     """Returns ``count`` numbers below 2^32 from two words, as good as independent and uniform over the draws of these.
 
-    Each is the number of its place, mixed by two multiplications with one word ahead of each, and what a mask needs and no more:
-    the last bits are worse than the first, which decide whether a number is below a rate.
+    Each is the number of its place, mixed by two multiplications with one word ahead of each. That is just enough for a mask: the
+    last bits are worse than the first, which decide whether a number is below a rate.
 
     Args:
         words: (2,) int64, numbers below 2^32.

@@ -1,4 +1,4 @@
-"""Initial distributions, kept beside every tensor so that a unit can be redrawn from its own."""
+"""Initial distributions, kept with every tensor so that a unit can be redrawn from its own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class Initialiser:
 
     @property
     def mean(self) -> float:
-        """The expectation of every entry; of ``values`` there is none in common, and it is not to be asked for."""
+        """The expectation of every entry; ``values`` have none in common, and it must not be read."""
         factors = {"constant": 1.0, "absolute_uniform": 0.5, "absolute_normal": sqrt(2 / pi)}
         return factors.get(self.kind, 0.0) * self.scale
 
@@ -67,7 +67,7 @@ def _absolute(initialiser: Initialiser) -> Initialiser:
 
 
 def fan_in(weight: Tensor) -> int:
-    """Returns the inputs that one output unit sees: in_features, or in_channels x kernel height x kernel width."""
+    """Returns the number of inputs of one output unit: in_features, or in_channels x kernel height x kernel width."""
     return weight[0].numel()
 
 
@@ -105,9 +105,9 @@ def initialisers_for(name: str, weight: Tensor, gain: float) -> tuple[Initialise
     Args:
         name: ``default`` (PyTorch's: weight and bias uniform on +-1/sqrt(fan_in)), ``kaiming_uniform``,
             ``kaiming_normal``, ``xavier_uniform`` or ``orthogonal``, these with a bias of 0. Behind ``absolute_`` any of them
-            but the last, with the absolute value of every weight and bias: all that a layer hands on raises every unit behind it,
+            but the last, with the absolute value of every weight and bias: every output of a layer raises every unit behind it,
             so that with relu each of these starts on one side of its kink for all inputs ("Towards perpetually trainable neural
-            networks", appendix D.7, figure 22; not said there: of which distribution).
+            networks", appendix D.7, figure 22, which does not name the distribution).
         weight: The weight, (out, in) or (out, in, height, width).
         gain: The factor of the activation that follows; 1 for an output layer.
 

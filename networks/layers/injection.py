@@ -17,7 +17,7 @@ from plasticity.networks.units import Consumer, UnitLayer
 
 
 class Tail(nn.Module):
-    """The last layers of a network as a function of what enters them: the last layers or blocks of its torso, and its head.
+    """The last layers of a network as a function of their input: the last layers or blocks of its torso, and its head.
 
     Its modules are those of the network itself, under other names.
 
@@ -27,7 +27,7 @@ class Tail(nn.Module):
         layers: How many layers, counted from the output as ``Network.blocks`` counts them.
 
     Raises:
-        ValueError: If there are not so many, fewer than the head has, or none with hidden units.
+        ValueError: If there are fewer than that, if the head has more, or if none has hidden units.
     """
 
     def __init__(self, torso: Torso, head: Head, layers: int) -> None:
@@ -46,7 +46,7 @@ class Tail(nn.Module):
             raise ValueError("injected layers cannot have spectral normalisation; choose other network.spectral_layers")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps what enters the first of these layers to outputs."""
+        """Maps the input of the first of these layers to outputs."""
         for layer in self.layers:
             dense = isinstance(getattr(layer, "linear", None), nn.Linear)
             x = layer(x.flatten(1) if dense and x.ndim > 2 else x)
@@ -57,7 +57,7 @@ class Tail(nn.Module):
 
 
 class Switch:
-    """Something that a network and all copies of it see alike.
+    """A switch that a network and all copies of it share.
 
     Attributes:
         on: Whether it is on.
@@ -74,13 +74,13 @@ class Switch:
 class Injection(nn.Module):
     """Adds frozen(x) - fresh(x) to a tail's outputs, frozen and fresh being the tail with other values.
 
-    Both are held as buffers and begin at 0, where nothing is added. ``inject`` moves the tail's values to ``frozen`` and gives
+    Both are held as buffers and start at 0, where nothing is added. ``inject`` moves the tail's values to ``frozen`` and gives
     both the tail and ``fresh`` the same new ones: frozen(x) + (tail(x) - fresh(x)) is what the tail was.
     Noise and the masks of dropout are shared by all three. Normalisation by batches keeps statistics of its own in each.
 
     Attributes:
         active: On from the first injection into the network or one of its copies; off while there is nothing to compute. It is
-            not among the buffers: whoever loads those of an injected network must turn it on.
+            not among the buffers: a caller that loads those of an injected network must turn it on.
     """
 
     def __init__(self, tail: Tail) -> None:
@@ -116,7 +116,7 @@ class Injection(nn.Module):
 
     @torch.no_grad()
     def inject(self, other: "Injection") -> None:
-        """Freezes the tail as it is, and lets it begin anew with the values of another network's tail.
+        """Freezes the tail as it is, and gives it the values of another network's tail to start again from.
 
         Args:
             other: That of a network of the same shape; parameters and buffers of its tail are copied.
@@ -161,7 +161,7 @@ def buffer_name(kind: str, name: str) -> str:
 
 
 def with_companions(layers: Sequence[UnitLayer], names: Mapping[str, str], prefix: str) -> list[UnitLayer]:
-    """Adds the frozen companions to those who read the units that enter a tail.
+    """Adds the frozen companions to the readers of the units that enter a tail.
 
     Args:
         layers: Of the network without companions.

@@ -26,8 +26,8 @@ class PELU(LearnedActivation):
     """(a/b) z where z >= 0, a (exp(z/b) - 1) below, with a and b of each unit learned and at least 0.1 (Trottier et al. 2017).
 
     Attributes:
-        height: a, (U,), at first 1.
-        width: b, (U,), at first 1.
+        height: a, (U,), initially 1.
+        width: b, (U,), initially 1.
     """
 
     def __init__(self, units: int) -> None:
@@ -49,7 +49,7 @@ class Rational(LearnedActivation):
     """P(z) / (1 + |Q(z)|), P of degree 5 and Q of degree 4 without a constant, learned for a whole layer (Molina et al. 2020).
 
     Attributes:
-        numerator: (6,) coefficients of P, from the constant up; at first those of a fit to a leaky relu.
+        numerator: (6,) coefficients of P, from the constant up; initially those of a fit to a leaky relu.
         denominator: (4,) coefficients of Q, from z up.
     """
 

@@ -10,7 +10,7 @@ class LoadBalance(nn.Module):
     """Adds a per-unit offset that a controller, not a gradient, moves.
 
     In training mode each forward measures the rate r = mean 1[z + offset > 0] over the batch and all positions, averages it,
-    and moves the offset by ``step_size`` up where the average lies below ``low`` and down where it lies above ``high``. The
+    and moves the offset up by ``step_size`` where the average is below ``low``, and down where it is above ``high``. The
     measured value is the shifted one, which is what the activation receives. In evaluation mode nothing moves. Source:
     "Load Balancing Neurons", equations 4 and 5 and appendix E.
 
@@ -39,7 +39,7 @@ class LoadBalance(nn.Module):
     def _balance(self, shifted: Tensor) -> None:
         axes = [axis for axis in range(shifted.ndim) if axis != 1]
         rate = (shifted > 0).float().mean(axes)
-        # Buffers are replaced in value only: the offset added above must not be a view of what moves here.
+        # Buffers are replaced in value only: the offset added above must not be a view of what is moved here.
         self.firing_rate.mul_(self.spec.decay).add_(rate, alpha=1 - self.spec.decay)
         direction = (self.firing_rate < self.spec.low).float() - (self.firing_rate > self.spec.high).float()
         self.offset.add_(direction, alpha=self.spec.step_size)

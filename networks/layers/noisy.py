@@ -13,7 +13,7 @@ from plasticity.networks.layers.product import Dense, linear
 class NoisyLinear(Dense):
     """y = W x + b + e_out * (S (e_in * x) + s): factorised Gaussian noise, the paper's equations 9 to 11.
 
-    The noisy weight W + S * (e_out e_in^T) is never formed, which costs less than a second set of weights would. Noise is drawn
+    The noisy weight W + S * (e_out e_in^T) is never formed, which costs less than forming a second set of weights. Noise is drawn
     by ``fresh_noise``; without it the map is that of the means W and b.
 
     Attributes:

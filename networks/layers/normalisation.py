@@ -44,7 +44,7 @@ class BatchMoment(nn.Module):
         return self.get_buffer(self._name)
 
     def average(self, measured: Tensor) -> None:
-        """Takes in the (U,) moment of a batch."""
+        """Adds the (U,) moment of a batch to the running average."""
         self.running.lerp_(measured.detach().to(self.running.dtype), _MOMENTUM)
 
     @staticmethod
@@ -102,7 +102,7 @@ _MAKERS: Final[dict[str, Callable[[int, bool], nn.Module]]] = {
 }
 NORMALISATIONS: Final = tuple(_MAKERS)
 BATCH_STATISTICS: Final = (nn.modules.batchnorm._BatchNorm, BatchMoment)
-# Whatever has a gain and an offset for each unit, which are not weights of the network.
+# Modules with a gain and an offset for each unit, which are not weights of the network.
 NORMS: Final = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, Diagonal)
 
 
@@ -133,7 +133,7 @@ def require_no_batch_norm_in_resnet(method: str, spec: NetworkSpec) -> None:
     """
     if spec.torso == "resnet18" and any(name.startswith("batch") for name in spec.normalisation):
         raise ValueError(
-            f"intervention {method} would come on top of network.normalisation={list(spec.normalisation)} of a ResNet; choose "
+            f"intervention {method} would be added to network.normalisation={list(spec.normalisation)} of a ResNet; choose "
             f"network=resnet18_plain to have it instead, or, for both, network=resnet18_plain intervention=[{method},batch_norm]"
         )
 

@@ -2,9 +2,10 @@
 
 PyTorch multiplies float32 matrices on an x86 processor by MKL, which leaves the 512-bit units of some processors unused; oneDNN,
 which makes its convolutions, uses them: on an AMD EPYC with AVX-512 products of a few hundred rows and columns take half the
-time. On an AMD EPYC with AVX2 alone oneDNN is the slower one: 1.1 to 1.2 times forward, and 1.2 to 1.4 times with the backward
-pass, for (256, 113) by (113, 256) and (256, 256) by (256, 256). So the choice is made once, by what the processor has. The
-results of the two differ by rounding: a run is repeated and resumed bit for bit only on processors of one kind.
+time. On an AMD EPYC with AVX2 alone oneDNN is slower: 1.1 to 1.2 times forward, and 1.2 to 1.4 times with the backward
+pass, for (256, 113) by (113, 256) and (256, 256) by (256, 256). So the choice is made once, by the instructions that the
+processor has. The results of the two differ by rounding: a run is repeated and resumed bit for bit only on processors of one
+kind.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_WORTHWHILE: Final = 2_000_000  # multiplications from which on the dearer call pays
+_WORTHWHILE: Final = 2_000_000  # multiplications from which on the more expensive call pays off
 _THINNEST: Final = 32  # rows, inputs and outputs
 # PyTorch's own choice of kernels, which ATEN_CPU_CAPABILITY can lower.
 _HAS_WIDE_UNITS: Final = torch.backends.cpu.get_cpu_capability() == "AVX512"

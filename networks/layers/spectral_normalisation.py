@@ -14,7 +14,7 @@ _EPSILON: Final = 1e-12
 
 
 class SpectralNormalisation(nn.Module):
-    """Computes a map with W / sigma instead of W, sigma being estimated by a power iteration that goes on with training.
+    """Computes a map with W / sigma instead of W, sigma being estimated by a power iteration that continues during training.
 
     A training forward makes one iteration; evaluation makes none. The gradient passes through sigma = u^T W v with u and v held
     fixed. A convolution's weight counts as a matrix (out, in * height * width). The parameter keeps its own scale, so resets and
@@ -35,7 +35,7 @@ class SpectralNormalisation(nn.Module):
         super().__init__()
         self._linear = (linear,)  # in a tuple, so that its parameters are not registered a second time
         rows, columns = linear.weight.flatten(1).shape
-        generator = torch.Generator().manual_seed(0)  # any start will do that is not orthogonal to the answer
+        generator = torch.Generator().manual_seed(0)  # any start that is not orthogonal to the answer will do
         self.register_buffer("left", functional.normalize(torch.randn(rows, generator=generator), dim=0))
         self.register_buffer("right", functional.normalize(torch.randn(columns, generator=generator), dim=0))
 
@@ -55,7 +55,7 @@ class SpectralNormalisation(nn.Module):
         return linear.with_noise(z, x) if isinstance(linear, NoisyLinear) else z
 
     def estimate(self) -> None:
-        """Makes so many iterations that the estimate belongs to the weight as it is."""
+        """Makes enough iterations for the estimate to fit the weight as it is."""
         for _ in range(_ITERATIONS):
             self._iterate()
 

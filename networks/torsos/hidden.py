@@ -43,7 +43,7 @@ class HiddenLayer(nn.Module):
         pool: Side of the max-pooling, 1 for none.
 
     Raises:
-        ValueError: If load balancing is asked of an activation that has no threshold at 0.
+        ValueError: If load balancing is requested for an activation that has no threshold at 0.
     """
 
     def __init__(self, name: str, linear: nn.Linear | nn.Conv2d, spec: NetworkSpec, activation: str, pool: int = 1) -> None:

@@ -33,7 +33,7 @@ class SphereDense(nn.Linear):
 
     Attributes:
         scaler: (out,) kept as s / ``start`` * ``size``, or None for s = 1. With Adam, whose steps do not depend on the size of a
-            gradient, the smaller the number that is kept the faster s moves.
+            gradient, the smaller the number that is kept, the faster s moves.
         size: What ``scaler`` starts at.
     """
 
@@ -57,7 +57,7 @@ class SphereDense(nn.Linear):
 
 
 class SphereEmbedding(SphereDense):
-    """Puts inputs onto the sphere: a constant beside them, which keeps their length known, length 1, map, length 1."""
+    """Puts inputs onto the sphere: a constant appended, which keeps their length known, length 1, map, length 1."""
 
     def __init__(self, inputs: int, width: int, start: float) -> None:
         super().__init__(inputs + 1, width, start)
@@ -89,7 +89,7 @@ class SphereBlock(ResidualBlock):
 
 
 class SphereTorso(ResidualTorso):
-    """An embedding, blocks along the sphere, and in the end a map s * (W x)."""
+    """An embedding, blocks along the sphere, and finally a map s * (W x)."""
 
     def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
         """Describes the inner units, each block's read by its outer map; a unit's entry of the scaler is its gain."""
@@ -118,10 +118,10 @@ class SimbaV2Spec(BlocksSpec):
     """SimbaV2 (Lee et al. 2025, "Hyperspherical Normalization for Scalable Deep Reinforcement Learning"), sections 4.1 to 4.3.
 
     With n(.) for scaling to length 1, d the width, L blocks and e the expansion: x = n(s * W n([input, 3])), s at sqrt(2 / d);
-    each block x <- n(x + alpha * (n(W_2 relu(s * W_1 x)) - x)), s at sqrt(2 / (d e)), alpha at 1 / (L + 1); in the end s * W x, s
-    at 1. Inputs should be normalised, and the intervention ``hyperspherical`` holds the rows of all W at length 1. Not built as
-    published: the output s * W x is shared by all outputs of a network; activations get no 1e-8 lest a vector be 0, which here
-    stays 0.
+    each block x <- n(x + alpha * (n(W_2 relu(s * W_1 x)) - x)), s at sqrt(2 / (d e)), alpha at 1 / (L + 1); finally s * W x, s
+    at 1. Inputs should be normalised, and the intervention ``hyperspherical`` holds the rows of all W at length 1. Different from
+    the paper: the output s * W x is shared by all outputs of a network; activations get no 1e-8 against vectors of 0, which here
+    stay 0.
     """
 
     def build(self, input_shape: Sequence[int], head: HeadSpec) -> SphereTorso:

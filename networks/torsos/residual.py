@@ -23,10 +23,10 @@ EMBEDDING: Final = "embed"
 
 
 class ResidualBlock(nn.Module):
-    """x + after(outer(inner(before(x)))), the inner units being the only ones of their own.
+    """x + after(outer(inner(before(x)))), where only the inner units are its own.
 
     Attributes:
-        before: Normalisation of what enters, or nothing.
+        before: Normalisation of the block's input, or nothing.
         inner: The hidden layer.
         outer: The map back to the stream.
         after: Normalisation of what is added, or nothing.
@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualTorso(Torso):
-    """A map onto a stream, blocks that add to it, and what is done to it in the end.
+    """A map onto a stream, blocks that add to it, and what is done to it at the end.
 
     The units of the stream are sums over all blocks: they have no incoming weights of their own and are excluded from the unit
     graph. Each block's inner units, ``block_1`` ..., are resettable.
@@ -54,8 +54,8 @@ class ResidualTorso(Torso):
         embed: The map onto the stream, a sequence that begins with a dense map; a non-linearity at its end is tapped as
             ``embed``.
         blocks: In forward order.
-        final: Normalisation of the stream in the end, or nothing.
-        published: Initial distribution of a dense map's weight, unless the network asks for another kind than ``default``.
+        final: Normalisation of the stream at the end, or nothing.
+        published: Initial distribution of a dense map's weight, unless the network chooses another kind than ``default``.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ResidualTorso(Torso):
     def excluded(self) -> list[ExcludedUnits]:
         """The stream, and the units of the embedding if they have a non-linearity."""
         last = self.embed[-1]
-        reason = "a unit of the embedding is what the residual stream begins with"
+        reason = "a unit of the embedding is what the residual stream starts with"
         embedded = [ExcludedUnits(EMBEDDING, self.features, reason, last.name)] if isinstance(last, Pointwise) else []
         return [*embedded, ExcludedUnits(STREAM, self.features, "a unit of the residual stream is the sum of all blocks")]
 
@@ -204,7 +204,7 @@ def _blocks(spec: BlocksSpec, width: int, inner: NetworkSpec, noise: float, befo
 
 
 def stream_width(spec: NetworkSpec) -> int:
-    """Returns the width of a residual torso's stream; ValueError if there are several, or what such a torso does not have."""
+    """Returns the width of a residual torso's stream; ValueError if there are several, or a setting that the torso lacks."""
     if len(spec.widths) != 1 or len(spec.activations) != 1:
         raise ValueError(
             f"network.torso={spec.torso} has one width, that of its stream, and one activation, "

@@ -39,7 +39,7 @@ class ResNetSpec(NetworkSpec):
         """Builds a stage for each entry of ``channels``.
 
         Raises:
-            ValueError: If inputs are no images, or settings do not fit.
+            ValueError: If inputs are not images, or settings do not fit.
         """
         if len(input_shape) != 3:
             raise ValueError(f"network.torso=resnet18 needs images (channels, height, width), not shape {tuple(input_shape)}")
@@ -62,7 +62,7 @@ class ResNetSpec(NetworkSpec):
 
 
 class NormalisedMap(nn.Module):
-    """A convolution, a diagonal map behind it if asked for, and its normalisation."""
+    """A convolution, a diagonal map behind it if chosen, and its normalisation."""
 
     def __init__(self, convolution: Convolution, normalisation: Sequence[str], diagonal: bool) -> None:
         super().__init__()
@@ -81,13 +81,13 @@ class NormalisedMap(nn.Module):
 
 
 class ConvolutionBlock(nn.Module):
-    """activation(outer(inner(x)) + skip(x)): the inner channels are units of their own, those of the sum are not.
+    """activation(outer(inner(x)) + skip(x)): the inner channels are resettable units, those of the sum are not.
 
     Attributes:
         inner: The hidden layer.
         outer: The map back to the stream.
-        skip: A 1x1 convolution where the shape changes, or nothing; then a batch normalisation without gain and offset if asked
-            for, which keeps the non-negative stream from pushing every sum up ("Load Balancing Neurons").
+        skip: A 1x1 convolution where the shape changes, or nothing; then a batch normalisation without gain and offset if chosen,
+            which keeps the non-negative stream from raising every sum ("Load Balancing Neurons").
         balance: The load-balancing layer before the activation of the sum, if there is one.
     """
 

@@ -17,10 +17,10 @@ from plasticity.networks.units import ExcludedUnits, UnitLayer
 
 @dataclass(frozen=True)
 class Stage:
-    """What is reset together, and the units of its own that it has.
+    """What is reset together, and its own units if it has any.
 
     Attributes:
-        name: Of the whole.
+        name: Name of the stage.
         parts: Its modules, and parameters of no module but the torso.
         hidden: The hidden layer whose units can be reset one by one, or None.
         reader: The one map that reads them; None if they are the features, which the head reads.
@@ -44,7 +44,7 @@ class Torso(nn.Module):
         hidden: Hidden layers whose units are in the graph, in forward order.
         features: Length of the feature vector.
         gain: Of maps outside hidden layers, under the initialisers that have one.
-        reads_tokens: Whether inputs are numbers of tokens, to be looked up.
+        reads_tokens: Whether inputs are token numbers, to be looked up.
     """
 
     reads_tokens: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class Torso(nn.Module):
     gain: float
 
     def declare(self, features: int, stages: Sequence[Stage], gain: float = 1.0) -> None:
-        """Says what the torso is made of; called once, when all modules are made."""
+        """Declares what the torso is made of; called once, when all modules are made."""
         self.features, self.stages, self.gain = features, tuple(stages), gain
         self.hidden = tuple(stage.hidden for stage in stages if stage.hidden is not None)
 
@@ -63,7 +63,7 @@ class Torso(nn.Module):
         raise NotImplementedError
 
     def finish(self, x: Tensor) -> Tensor:
-        """Maps what the last of ``layers`` hands on to features."""
+        """Maps the output of the last of ``layers`` to features."""
         return x.flatten(1) if x.ndim > 2 else x
 
     def unit_layers(self, prefix: str, readers: Readers) -> list[UnitLayer]:
@@ -92,7 +92,7 @@ class Torso(nn.Module):
 
         Args:
             prefix: Module path of the torso in the network.
-            kind: That of the linear maps; normalisation begins at a gain of 1 and an offset of 0.
+            kind: That of the linear maps; normalisation starts at a gain of 1 and an offset of 0.
         """
         chosen: dict[str, Initialiser] = {}
         within: tuple[str, ...] = ()  # paths of what hidden layers hold

@@ -34,7 +34,7 @@ class TorsoNetwork(Network):
         self._reference = tuple(linear for linear, _ in self.head.maps("head").values())
         paths = self.torso.blocks("torso") | self.head.blocks("head")
         self.blocks = tuple(self._block(name, modules) for name, modules in paths.items())
-        if self.injection is not None:  # a head drawn anew has no companions
+        if self.injection is not None:  # a head that is drawn again has no companions
             own = tuple(f"injection.{name}" for name, _ in self.injection.named_buffers())
             self.blocks = (*self.blocks[:-1], replace(self.blocks[-1], buffers=(*self.blocks[-1].buffers, *own)))
 
@@ -64,7 +64,7 @@ class TorsoNetwork(Network):
         if self.torso.reads_tokens:
             return inputs
         if inputs.dtype == torch.uint8:
-            # Division rounds once in any type, so that autocast, which would come next, would find the same numbers.
+            # Division rounds once in any type, so that autocast, if it cast first, would give the same numbers.
             values = inputs.to(self._forward_type(inputs.device.type)).div_(255)
         else:
             values = inputs.to(self.dtype)

@@ -21,7 +21,7 @@ from plasticity.networks.torsos.torso import Stage, Torso
 from plasticity.networks.units import ExcludedUnits
 from plasticity.settings.fields import setting
 
-_DEVIATION: Final = 0.02  # of embeddings and, unless another initialiser is asked for, of all maps (Radford et al. 2019)
+_DEVIATION: Final = 0.02  # of embeddings and, unless another initialiser is chosen, of all maps (Radford et al. 2019)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then x + outer(inner(norm(x))): normalisation first.
 
     Attributes:
-        inner: The hidden layer of the block's MLP; it sees every token as an example, (B * T, width).
+        inner: The hidden layer of the block's MLP; it receives every token as an example, (B * T, width).
         outer: The map back to the stream.
     """
 
@@ -137,7 +137,7 @@ class Transformer(Torso):
 
 
 class GPT(Transformer):
-    """Tokens (B, T) int64 to features (B, T, width): what comes after each token, from it and those before it."""
+    """Tokens (B, T) int64 to features (B, T, width): for each token what follows it, from it and those before it."""
 
     reads_tokens: ClassVar[bool] = True
 
@@ -192,7 +192,7 @@ class GPTSpec(TransformerSpec):
     )
 
     def build(self, input_shape: Sequence[int], head: HeadSpec) -> GPT:
-        """Builds it; ValueError if inputs are no sequences, or the sizes do not fit."""
+        """Builds it; ValueError if inputs are not sequences, or the sizes do not fit."""
         if len(input_shape) != 1:
             raise ValueError(f"network.torso=gpt needs sequences of tokens, not inputs of shape {tuple(input_shape)}")
         return GPT(self._scaled(), input_shape[0], head.outputs)
@@ -214,7 +214,7 @@ class ViTSpec(TransformerSpec):
     patch_size: int = setting(4, "Side of a patch, in pixels.", low=1)
 
     def build(self, input_shape: Sequence[int], head: HeadSpec) -> ViT:
-        """Builds it; ValueError if inputs are no images, or cannot be divided into patches."""
+        """Builds it; ValueError if inputs are not images, or cannot be divided into patches."""
         side = self.patch_size
         if len(input_shape) != 3 or input_shape[1] % side or input_shape[2] % side:
             raise ValueError(

@@ -81,7 +81,7 @@ def test_a_reset_writes_the_same_entries(policy: ResetPolicy) -> None:
 
 
 @pytest.mark.parametrize("name", [None, *METHODS])
-def test_a_resumed_part_goes_on_bit_for_bit(name: str | None, through_disk: Callable[[Any], Any]) -> None:
+def test_a_resumed_part_continues_bit_for_bit(name: str | None, through_disk: Callable[[Any], Any]) -> None:
     methods = {} if name is None else {name: lambda: INTERVENTIONS.named(name)(**METHODS[name])}
     whole, other = part(True, methods), part(True, methods)
     for number in range(5):

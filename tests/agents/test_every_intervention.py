@@ -1,4 +1,4 @@
-"""What must hold of every registered method beside the laws: resuming under SGD with momentum, bf16, other runs' checkpoints."""
+"""What must hold for every method besides the laws: resuming under SGD with momentum, bf16, other runs' checkpoints."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,7 +34,7 @@ ONLY = {"dr3": "dqn", "sample_weight_decay": "dqn"}
 LEARNERS = [names for names in CHOICES if not ONLY.keys() & set(names)]
 OF_ADAM = {"adam_state_reset", "adam_rel"}
 # Methods that read or write the optimizer's state. The laws show with Adam that a run with each of the
-# others goes on exactly, and three of them at once do so here.
+# others continues exactly, and three of them at once do so here.
 OF_THE_OPTIMIZER = {name for name, cls in METHODS.items() if "optimizer_state" in getattr(cls, "__dataclass_fields__", {})}
 HALF = 9
 

@@ -42,7 +42,7 @@ def stream_of(name: str, environments: int, seed: int) -> EnvironmentStream:
 
 
 def learn(agent: Agent, name: str, environments: int, steps: int, enough: float = float("inf"), every: int = 10_000) -> None:
-    """Trains for so many steps, or until 20 greedy episodes bring ``enough``, looked at now and then."""
+    """Trains for a number of steps, or until 20 greedy episodes return ``enough``, checked periodically."""
     stream = stream_of(name, environments, 0)
     while stream.step < steps:
         learn_from(agent, stream.advance(agent.act), stream.step)
@@ -196,7 +196,7 @@ def test_bf16_names_digits_about_as_well(builder: BuildPart) -> None:
 
 @pytest.mark.slow
 def test_dqn_plays_breakout_in_small(builder: BuildPart) -> None:
-    """Random play brings 0.5 an episode; after 16,000 steps three seeds had 2.5, 2.7 and 2.8."""
+    """Random play returns 0.5 per episode; after 16,000 steps three seeds had 2.5, 2.7 and 2.8."""
     pytest.importorskip("minatar")
     stream, problem = build_stream(MinAtarSettings(num_envs=4, full_action_set=False), 0, CPU)
     settings = DQNSettings(

@@ -128,7 +128,7 @@ def test_in_a_run_that_is_no_branch_both_are_the_same(name: str, same: Any) -> N
 
 
 @pytest.mark.parametrize("name", KEEPING)
-def test_a_branch_goes_on_from_its_own_checkpoint_with_what_it_kept(name: str, parent: PartOrigin, same: Any) -> None:
+def test_a_branch_continues_from_its_own_checkpoint_with_what_it_kept(name: str, parent: PartOrigin, same: Any) -> None:
     methods = {name: {**KEEPING[name], "reference": RUN_INITIAL}}
     branch, resumed = part(methods, parent), part(methods)
     branch.load_state_dict({**parent.state, "trace": branch.trace.state_dict()})

@@ -169,7 +169,7 @@ def value_of_ones(builder: BuildPart, end: str, shared: bool) -> float:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_value_goes_on_after_a_truncation(builder: BuildPart, shared: bool) -> None:
+def test_a_value_continues_after_a_truncation(builder: BuildPart, shared: bool) -> None:
     assert value_of_ones(builder, "truncated", shared) == pytest.approx(10.0, abs=0.2)  # 1 / (1 - 0.9)
 
 
@@ -180,7 +180,7 @@ def test_a_value_stops_at_a_terminal(builder: BuildPart) -> None:
 
 @pytest.mark.parametrize("value_loss", ["squared", "hl_gauss"])
 @pytest.mark.parametrize(("end", "least", "most"), [("truncated", 9.6, 10.4), ("terminated", 0.0, 6.0)])
-def test_sacs_critics_go_on_after_a_truncation_and_stop_at_a_terminal(
+def test_sacs_critics_continue_after_a_truncation_and_stop_at_a_terminal(
     builder: BuildPart, end: str, least: float, most: float, value_loss: str
 ) -> None:
     settings = SACSettings(

@@ -95,7 +95,7 @@ def test_without_its_outgoing_slices_a_unit_is_not_there(case: Any) -> None:
             weight.copy_(value)
         torch.testing.assert_close(cut, silenced, rtol=1e-6, atol=1e-6)
         seen += int(not torch.equal(cut, plain))
-    assert seen > 0  # some unit was active, or the comparison says nothing
+    assert seen > 0  # some unit was active, or the comparison shows nothing
 
 
 def test_every_entry_along_the_axis_belongs_to_one_unit(case: Any) -> None:

@@ -53,7 +53,7 @@ def test_moments_of_exactly_the_touched_entries_are_cleared(
     assert (cleared > 0) == (policy != "keep")
 
 
-def test_restart_counts_the_touched_entries_anew(admit: Any) -> None:
+def test_restart_counts_the_touched_entries_from_zero(admit: Any) -> None:
     patient = admit("conv_crelu_flatten_dense", steps=4)
     masks = patient.every_other()
     reset_units(patient.network, patient.optimizer, masks, ResetPolicy(optimizer_state="restart"), patient.generator)
@@ -163,7 +163,7 @@ def test_a_buffer_has_no_state() -> None:
     assert buffer not in optimizer.state
 
 
-def test_restart_is_refused_where_steps_cannot_be_counted_anew() -> None:
+def test_restart_is_refused_where_steps_cannot_be_counted_from_zero() -> None:
     parameters = [nn.Parameter(torch.ones(2))]
     for optimizer in (torch.optim.Adam(parameters), torch.optim.AdamW(parameters)):
         with pytest.raises(ValueError, match=r"^redo.optimizer_state=restart needs UnitAdam .*; choose zero or keep$"):

@@ -115,7 +115,7 @@ def test_weights_with_channels_last() -> None:
 
 
 def test_parameters_with_counts_of_their_own() -> None:
-    """One misses half its gradients, and another begins anew; both have restarts."""
+    """One misses half its gradients, and another starts again; both have restarts."""
     own = [nn.Parameter(torch.ones(8, 3)) for _ in range(3)]
     alone = [nn.Parameter(torch.ones(8, 3)) for _ in range(3)]
     together, apart = UnitAdam(own, lr=1e-2, fused=True), [UnitAdam([parameter], lr=1e-2, fused=True) for parameter in alone]
@@ -146,7 +146,7 @@ def test_restarts_too_long_ago_are_forgotten() -> None:
     assert optimizer.restarted_at(parameter).tolist() == [0.0, 16.0, 40.0]
 
 
-def test_it_is_built_anew_when_the_state_is_another() -> None:
+def test_it_is_rebuilt_for_a_different_state() -> None:
     parameter = nn.Parameter(torch.ones(3))
     optimizer = UnitAdam([parameter], lr=1e-2, fused=True)
     step(optimizer, 0)

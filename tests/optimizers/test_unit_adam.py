@@ -1,4 +1,4 @@
-"""Adam with a step count per entry, beside PyTorch's."""
+"""Adam with a step count per entry, compared with PyTorch's."""
 
 import copy
 from collections.abc import Callable
@@ -258,7 +258,7 @@ def test_the_learning_rate_of_the_moment_counts() -> None:
 
 @pytest.mark.parametrize("after_restart", [0, 3])
 def test_a_refused_step_changes_nothing(after_restart: int) -> None:
-    """Whoever finds a gradient that is not finite sets ``found_inf``; the fused kernel then leaves every value as it was."""
+    """A caller that meets a gradient that is not finite sets ``found_inf``; the fused kernel then changes no value."""
     ours, untouched = parameters(), parameters()
     optimizer, other = UnitAdam(ours, lr=1e-2, fused=True), UnitAdam(untouched, lr=1e-2, fused=True)
     for follower, own in ((optimizer, ours), (other, untouched)):

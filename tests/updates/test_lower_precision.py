@@ -1,4 +1,4 @@
-"""Copies with weights that have been cast: the numbers of autocast, whatever writes the weights."""
+"""Copies with weights that have been cast: the numbers of autocast, regardless of what writes the weights."""
 
 from collections.abc import Callable
 from itertools import pairwise

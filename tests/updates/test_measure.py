@@ -60,7 +60,7 @@ class Record(Intervention):
 
 @dataclass
 class Count(Record):
-    """Counts beside another method that measures."""
+    """Counts alongside another method that measures."""
 
     def after_step(self, u: Update) -> Logs:
         return {"count": self.state["count"].clone()}

@@ -18,7 +18,7 @@ def test_keeps_the_latest_and_no_more() -> None:
     assert last.flatten().tolist() == [9, 10, 11]
 
 
-def test_goes_on_from_a_checkpoint(through_disk: Any, same: Any) -> None:
+def test_continues_from_a_checkpoint(through_disk: Any, same: Any) -> None:
     whole, other = RecentInputs(5), RecentInputs(5)
     for size in (2, 3, 1):
         whole.add(torch.rand(size, 2))

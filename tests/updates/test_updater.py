@@ -292,7 +292,7 @@ class Infinite(Intervention):
         return torch.tensor(float("inf"))
 
 
-def test_training_goes_on_after_a_refused_update(builder: BuildPart) -> None:
+def test_training_continues_after_a_refused_update(builder: BuildPart) -> None:
     updater, plain = builder()("q", HEAD), builder()("q", HEAD)
     for seed in range(2):
         update(updater, seed)
@@ -526,7 +526,7 @@ def mean_square(outputs: Tensor, batch: Inputs) -> tuple[Tensor, dict[str, Tenso
 
 
 @pytest.mark.parametrize("compile", [False, True])
-def test_the_loss_is_computed_anew_at_other_weights(builder: BuildPart, compile: bool) -> None:
+def test_the_loss_is_computed_again_at_other_weights(builder: BuildPart, compile: bool) -> None:
     part = builder({"recomputing": Recomputing}, compile=compile)("q", HEAD)
     reference = deepcopy(part.network)
     with torch.no_grad():
@@ -541,7 +541,7 @@ def test_the_loss_is_computed_anew_at_other_weights(builder: BuildPart, compile:
         torch.testing.assert_close(parameter.grad, other.grad)
 
 
-def test_a_step_without_the_loss_anew_is_refused(builder: BuildPart) -> None:
+def test_a_step_without_recomputing_the_loss_is_refused(builder: BuildPart) -> None:
     part = builder({"recomputing": Recomputing})("q", HEAD)
     with pytest.raises(ValueError, match="recomputing needs the loss again, which part q does not offer"):
         part.step(part.forward(torch.zeros(2, *part.network.input_shape)).sum(), None)

@@ -48,7 +48,7 @@ def test_learns_which_action_each_state_pays(builder: BuildPart, settings: dict[
 @pytest.mark.parametrize(
     ("end", "expected", "tolerance"),
     [
-        ("truncated", 10.0, 0.2),  # cut every 8 steps, yet the sum goes on: 1 / (1 - 0.9)
+        ("truncated", 10.0, 0.2),  # cut every 8 steps, yet the sum continues: 1 / (1 - 0.9)
         ("terminated", 1 / (1 - 0.9 * 7 / 8), 1.0),  # one step in eight ends it: v = 1 + 0.9 * (7/8) v; noisier targets
     ],
 )

@@ -67,7 +67,8 @@ def test_a_constant_value_in_closed_form(discount: float, trace_decay: float) ->
 
 
 def test_truncation_bootstraps_and_cuts_the_trace_by_hand() -> None:
-    # gamma = lambda = 1/2. Deltas: 1 + 4/2 - 1 = 2; truncated: 1 + 8/2 - 1 = 4; terminated: 1 - 1 = 0, whatever follows.
+    # gamma = lambda = 1/2. Deltas: 1 + 4/2 - 1 = 2; truncated: 1 + 8/2 - 1 = 4; terminated: 1 - 1 = 0, regardless of what
+    # follows.
     no = False
     advantages = generalised_advantages(
         column(1.0, 1.0, 1.0),

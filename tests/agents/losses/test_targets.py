@@ -137,7 +137,7 @@ def test_projection_agrees_with_loops(low: float, high: float, bins: int) -> Non
 
 
 def naive_hl_gauss(value: float, low: float, high: float, bins: int, deviation: float) -> list[float]:
-    """The Gaussian's mass in every bin, by erf in float64, shared out anew."""
+    """The Gaussian's mass in every bin, by erf in float64, distributed again."""
     width = (high - low) / (bins - 1)
     value = min(max(value, low), high)
 

@@ -58,7 +58,7 @@ def test_errors_of_a_categorical_compare_with_the_distribution_given() -> None:
     assert over(logits, torch.tensor([0.5])).tolist() == pytest.approx([(log(5) + log(5 / 3)) / 2])
 
 
-def test_c51_says_that_it_is_categorical() -> None:
+def test_c51_states_that_it_is_categorical() -> None:
     chosen = DQNSettings(loss="categorical", bins=7, value_low=-2.0, value_high=4.0, label_smoothing=0.2)
     assert (chosen.coding.kind, chosen.coding.categorical, chosen.coding.label_smoothing) == ("categorical", True, 0.0)
     assert chosen.coding.head("q", 3) == HeadSpec("categorical", 3, 7, -2.0, 4.0)
@@ -175,7 +175,7 @@ def test_values_of_a_network_in_float64_are_not_rounded() -> None:
 
 
 @pytest.mark.parametrize(("settings", "name"), [(DQNSettings, "loss"), (PPOSettings, "value_loss"), (SACSettings, "value_loss")])
-def test_every_agent_says_how_it_decodes(settings: Callable[..., Any], name: str) -> None:
+def test_every_agent_states_how_it_decodes(settings: Callable[..., Any], name: str) -> None:
     chosen = {name: "two_hot", "label_smoothing": 0.1}
     assert settings(**chosen).coding.head("q", 1).label_smoothing == 0.1
     assert settings(**chosen, label_smoothing_decoding="published").coding.head("q", 1).label_smoothing == 0

@@ -107,7 +107,7 @@ def test_sacs_targets_have_the_moments_of_the_critics_and_their_own_values(build
         return network.decode(network(inputs)).detach()
 
     for index in range(6):
-        agent.settings.target_step_size = 0.0  # then targets keep their values, whatever becomes of the moments
+        agent.settings.target_step_size = 0.0  # then targets keep their values, however the moments change
         before = values(agent.target)
         agent.learn(transitions(agent, index, count=1))
         torch.testing.assert_close(values(agent.target), before, rtol=1e-4, atol=1e-4)

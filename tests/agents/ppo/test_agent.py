@@ -171,7 +171,7 @@ def test_what_was_computed_for_other_observations_is_not_used(builder: BuildPart
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("discrete", [False, True])
 def test_the_first_minibatch_has_ratio_1(builder: BuildPart, discrete: bool, shared: bool) -> None:
-    # Whatever the minibatch size, the very first update must find ratio 1, up to rounding: approximate KL 0, nothing clipped.
+    # For any minibatch size, the very first update must find ratio 1, up to rounding: approximate KL 0, nothing clipped.
     agent = small(builder, discrete, shared_torso=shared, minibatch_size=5)
     seen: list[tuple[Tensor, Tensor]] = []
     objective = agent._joint if shared else agent._policy

@@ -108,7 +108,7 @@ def test_equal_weights_draw_what_is_drawn_without_and_leave_both_generators() ->
     assert torch.equal(weighed.age_weights._generator.get_state(), torch.Generator().manual_seed(3).get_state())
 
 
-def test_the_generator_of_the_replay_goes_on_as_without_methods() -> None:
+def test_the_generator_of_the_replay_continues_as_without_methods() -> None:
     plain, weighed = filled(10, 13, 1, None), filled(10, 13, 1, weights_of(SampleWeightDecay(decay_env_steps=5)))
     one, two = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
     assert not torch.equal(plain.sample(6, one).actions, weighed.sample(6, two).actions)

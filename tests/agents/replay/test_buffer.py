@@ -158,7 +158,7 @@ def test_returns_of_several_steps_equal_sums_one_by_one(kind: Kind, capacity: in
 
 
 @pytest.mark.parametrize("stack", [1, 4])
-def test_a_stream_that_goes_on_elsewhere_without_an_end(stack: int) -> None:
+def test_a_stream_that_continues_elsewhere_without_an_end(stack: int) -> None:
     # As when a run resumes with new episodes: what was to follow is kept, and no return spans the two.
     kind = Kind(3, stack, torch.float32, jump=0.2)
     for steps in (4, 37):
@@ -263,7 +263,7 @@ def test_fewer_environments_than_at_first_end_all_episodes() -> None:
 
 
 def numbered(first: int, count: int, dtype: torch.dtype = torch.float32) -> Transitions:
-    """Transitions that follow no other and whose every field tells their number."""
+    """Transitions that follow no other and whose fields all contain their number."""
     numbers = torch.arange(first, first + count)
     pixels = (numbers % 200).to(dtype).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
     return Transitions(pixels, numbers, numbers.float(), numbers % 2 == 0, numbers % 3 == 0, pixels + 1)
@@ -468,7 +468,7 @@ def test_saving_piece_by_piece(kind: Kind, capacity: int, every: int, tmp_path: 
             require_equal(restored, naive, 3)
             delete_unused(tmp_path, [state])
             if step % 2:
-                replay = restored  # goes on as a run that was resumed
+                replay = restored  # continues as a run that was resumed
 
 
 @pytest.mark.usefixtures("small_segments")
@@ -524,7 +524,7 @@ def test_a_kill_while_saving_leaves_the_last_state_whole(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("small_segments")
-def test_rows_written_anew_do_not_harm_an_older_state(tmp_path: Path) -> None:
+def test_rows_written_again_do_not_harm_an_older_state(tmp_path: Path) -> None:
     # A replay that knows no files writes all it holds, part of which it has overwritten since.
     steps = list(stream(Kind(2, 4, torch.uint8), 30))
     replay, naive = Replay(40, CPU, 3, GAMMA, 4), NaiveReplay(40, 2)
@@ -556,7 +556,7 @@ def test_a_damaged_file_is_refused(damage: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=path.name):
         other.load_state_dict(state, tmp_path)
     path.write_bytes(whole)
-    other.load_state_dict(state, tmp_path)  # and it can be loaded anew
+    other.load_state_dict(state, tmp_path)  # and it can be loaded again
     require_equal(other, naive)
 
 

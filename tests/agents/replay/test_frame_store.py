@@ -39,7 +39,7 @@ def test_stacks_by_hand() -> None:
 
 
 def test_each_frame_of_an_episode_is_stored_once() -> None:
-    # 1 + 10 new frames; the episode's first stack brings two older ones, its end one final one.
+    # 1 + 10 new frames; the episode's first stack adds two older ones, its end one final one.
     store = FrameStore(20, 3, CPU)
     for step in range(10):
         store.add(stack(step, step + 1, step + 2), stack(step + 1, step + 2, step + 3))
@@ -110,7 +110,7 @@ def test_mapped_memory_keeps_what_is_written(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "new") == []
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int, offset: int, size: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -130,7 +130,7 @@ def test_writing_around_a_ring_by_hand() -> None:
     assert ring.tolist() == [15.0, 16.0, 17.0, 1.0, 14.0]
 
 
-def test_starts_are_told_for_each_environment() -> None:
+def test_starts_are_reported_for_each_environment() -> None:
     store = FrameStore(10, 1, CPU)
     first = torch.arange(3.0).unsqueeze(1)
     assert np.array_equal(store.add(first, first + 1), [True, True, True])

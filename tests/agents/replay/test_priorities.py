@@ -140,7 +140,7 @@ def test_new_rows_have_the_largest_priority_recorded() -> None:
     assert priorities.tree.read(torch.arange(4)).tolist() == [0.5, 2.0, 1.0, 4.0]
 
 
-def test_a_priority_of_zero_is_never_drawn_whatever_the_exponent() -> None:
+def test_a_priority_of_zero_is_never_drawn_for_any_exponent() -> None:
     priorities = Priorities(3, CPU, alpha=0.0)
     priorities.update(torch.arange(3), torch.tensor([0.0, 5.0, 0.0]))
     assert set(priorities.draw(100, 3, torch.Generator()).tolist()) == {1}

@@ -26,13 +26,13 @@ def test_steps_are_those_of_adam(initial: float, rate: float) -> None:
 
 
 def test_the_first_step_by_hand() -> None:
-    # Adam's first step has the length of the step size whatever the gradient: against it.
+    # Adam's first step has the length of the step size for any gradient: against it.
     multiplier = LogMultiplier(1.0, 0.25, CPU)
     multiplier.descend(torch.tensor(-7.0))
     assert multiplier.log.item() == pytest.approx(0.25)
 
 
-def test_it_goes_on_from_a_checkpoint(through_disk: Any) -> None:
+def test_it_continues_from_a_checkpoint(through_disk: Any) -> None:
     whole, half = (LogMultiplier(0.2, 0.01, CPU) for _ in range(2))
     steps = gradients(30)
     for gradient in steps:

@@ -93,7 +93,7 @@ def test_interventions_see_every_token_of_the_units_in_the_mlp(method: str) -> N
     assert agent.learner.steps == 5
 
 
-def test_a_learner_goes_on_from_its_state() -> None:
+def test_a_learner_continues_from_its_state() -> None:
     whole, stopped, resumed = learner(), learner(), learner()
     batches = [Experience(sequences(3, seed), 0) for seed in range(6)]
     expected = [whole.learn(batch) for batch in batches][-1]

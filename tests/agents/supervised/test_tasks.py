@@ -124,7 +124,7 @@ def test_a_task_ends_with_the_weights_of_the_best_validation(builder: BuildPart)
             assert torch.equal(value, weights[best][name])
         assert float(agent.score([held_out]).accuracy or 0) == pytest.approx(max(scores))
     assert agent.learner.optimizer is optimizer
-    assert all(int(optimizer.state[p]["step"]) == 24 for p in agent.learner.network.parameters())  # the optimizer goes on
+    assert all(int(optimizer.state[p]["step"]) == 24 for p in agent.learner.network.parameters())  # the optimizer continues
 
 
 def test_the_best_weights_survive_a_stop_in_the_middle_of_a_task(builder: BuildPart, through_disk: Any, same: Any) -> None:
@@ -213,7 +213,7 @@ def test_all_classes_counting_is_the_plain_loss(builder: BuildPart) -> None:
 # Scores
 
 
-def test_scores_are_means_over_all_examples_whatever_the_minibatches(builder: BuildPart) -> None:
+def test_scores_are_means_over_all_examples_for_any_minibatches(builder: BuildPart) -> None:
     agent, examples = learner(builder), batch(11)
     outputs = agent.learner.predict(examples.inputs)
     whole = functional.cross_entropy(outputs, examples.targets)
@@ -225,7 +225,7 @@ def test_scores_are_means_over_all_examples_whatever_the_minibatches(builder: Bu
         assert score.accuracy.item() == pytest.approx((outputs.argmax(1) == examples.targets).float().mean().item())
 
 
-def test_regression_is_built_as_the_stream_says_and_scored_by_its_loss(builder: BuildPart) -> None:
+def test_regression_is_built_as_the_stream_states_and_scored_by_its_loss(builder: BuildPart) -> None:
     agent: Any = build_agent("supervised", SupervisedSettings(), Problem("examples", 2, False, False), builder())
     examples = Examples(torch.randn(6, 4), torch.randn(6, 2))
     expected = (agent.act(examples.inputs) - examples.targets).square().mean()

@@ -173,7 +173,7 @@ def test_carried_fraction_by_hand() -> None:
 
 @pytest.mark.parametrize("rate", [0.1, 0.01, 0.05, 0.025])
 def test_a_unit_comes_when_the_fractions_make_one(rate: float) -> None:
-    # Four units: 1 / (4 rate) updates for each, whatever the rounding of the sum.
+    # Four units: 1 / (4 rate) updates for each, despite the rounding of the sum.
     part = build("one_layer", rate=0.0, replacement_rate=rate, maturity_updates=0)
     counts = [int(update(part, step)["cbp/units_reset"]) for step in range(1, 41)]
     exact = [round(4 * rate * 1000) * step // 1000 for step in range(41)]
@@ -338,7 +338,7 @@ class Plain:
         fresh = self.part.network.tensor(path)[unit].detach().clone()
         for earlier in self.names[: self.names.index(name)]:
             if self.reader(earlier) == name:
-                # Columns of units replaced with it end as 0; what was drawn for them cannot be seen any more.
+                # Columns of units replaced with it end as 0; what was drawn for them is no longer visible.
                 assert fresh.abs().max() <= self.part.network.initialisers[path].scale
         assert not torch.equal(fresh, self.weight(name)[unit])
         self.weight(name)[unit] = fresh

@@ -109,7 +109,7 @@ def test_masks_follow_from_the_seed_and_not_from_the_global_generator() -> None:
     assert not any(torch.equal(one, two) for one, two in zip(masks(other), masks(build()), strict=True))
 
 
-def test_a_resumed_part_goes_on_with_the_same_masks() -> None:
+def test_a_resumed_part_continues_with_the_same_masks() -> None:
     whole, resumed = build(), build(seed=4)
     for step in range(3):
         update(whole, step)

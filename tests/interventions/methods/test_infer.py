@@ -117,7 +117,7 @@ class Naive:
 
 @pytest.mark.parametrize("over_heads", ["sum", "mean"])
 @pytest.mark.parametrize("case", CASES)
-def test_agrees_with_modules_trained_beside_the_network(case: str, over_heads: str) -> None:
+def test_agrees_with_modules_trained_alongside_the_network(case: str, over_heads: str) -> None:
     treated, plain = build(case, coefficient=0.03, heads=5, scale=4.0, over_heads=over_heads), build(case, treated=False)
     naive = Naive(treated, plain, case, 4.0)
     for step in range(8):

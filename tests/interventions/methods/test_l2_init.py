@@ -170,7 +170,7 @@ def test_start_is_a_copy_and_the_state_of_the_method() -> None:
     assert not any(value.requires_grad for value in saved.values())
 
 
-def test_a_checkpoint_brings_its_own_start() -> None:
+def test_a_checkpoint_restores_its_own_start() -> None:
     part = build(coefficient=0.5)
     method = part.interventions["l2_init"]
     method.load_state_dict({name: torch.zeros_like(value) for name, value in method.state.items()})

@@ -83,7 +83,7 @@ def test_partners_by_hand(trained: Any) -> None:
     for unit in {1, 2, 3} - set(partner):
         assert float(bias[unit].detach()) == 0.0
         assert not network.tensor("torso.layers.dense_2.linear.weight")[:, unit].any()
-    # Rows of the second layer that nobody wrote: the shares of unit 0 and its partner make one, each at least a little.
+    # Rows of the second layer that were not written: the shares of unit 0 and its partner make one, each at least a little.
     after = network.tensor("torso.layers.dense_2.linear.weight")
     rows = [0, 4, 5]
     kept, given = after[rows, 0] / readers[rows, 0], after[rows, partner[0]] * scale / readers[rows, 0]

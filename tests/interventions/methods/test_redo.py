@@ -133,7 +133,7 @@ def test_average_counts_the_updates_before_the_reset(average: int, expected: lis
     assert reset_of(part) == expected
 
 
-def test_sums_begin_anew_after_a_reset() -> None:
+def test_sums_start_again_after_a_reset() -> None:
     # First period: unit 1 silent. Second period: unit 0 silent; what unit 0 did before must not save it.
     part = linear_part([1.0, -1.0], threshold=0.0, every_updates=2, average_updates=2)
     head = part.network.tensor("head.linear.weight")
@@ -355,7 +355,7 @@ def test_consumers_bias_is_untouched() -> None:
     assert not part.network.tensor("head.linear.weight").any()
 
 
-def test_restart_counts_the_steps_of_reset_entries_anew() -> None:
+def test_restart_counts_the_steps_of_reset_entries_from_zero() -> None:
     part = build(threshold=0.9, every_updates=5, optimizer_state="restart")
     for step in range(1, 6):
         logs = update(part, step)

@@ -24,7 +24,7 @@ def test_inactive_by_hand(threshold: float, expected: list[int]) -> None:
     assert chosen.nonzero().flatten().tolist() == expected
 
 
-def test_no_gradient_at_all_chooses_nobody() -> None:
+def test_no_gradient_at_all_chooses_no_unit() -> None:
     assert not inactive(torch.zeros(3), 10.0).any()
     assert not inactive(torch.full((3,), 1e-13), 10.0).any()
 
@@ -72,7 +72,7 @@ def test_the_step_does_not_bring_the_update_back(trained: Any, optimizer: str) -
     assert head.any()
 
 
-def test_restart_counts_the_steps_anew(trained: Any) -> None:
+def test_restart_counts_the_steps_from_zero(trained: Any) -> None:
     pair = trained("mlp", lambda: ReGraMa(threshold=0.5, every_updates=4, optimizer_state="restart"))
     for step in range(1, 5):
         logs = pair.update(step)

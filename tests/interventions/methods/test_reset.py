@@ -120,7 +120,7 @@ def test_target_networks_are_copied_again(copies: bool, last_layers: int) -> Non
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
 @pytest.mark.parametrize("last_layers", [0, 2])
-def test_restart_is_a_fresh_optimizer_for_the_tensors_drawn_anew(optimizer: str, last_layers: int) -> None:
+def test_restart_is_a_fresh_optimizer_for_the_tensors_drawn_again(optimizer: str, last_layers: int) -> None:
     part = build(optimizer=optimizer, last_layers=last_layers, at_task_switch=True)
     for step in range(5):
         update(part, step)

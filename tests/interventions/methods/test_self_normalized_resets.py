@@ -101,7 +101,7 @@ class Plain:
         self.firings, self.elapsed = 0.0, 0.0
 
     def see(self, on: list[bool]) -> bool:
-        """Takes in one batch; returns whether the unit is to be reset."""
+        """Receives one batch; returns whether the unit is to be reset."""
         share = sum(on) / len(on)
         fired = share > 0
         count = (share * self.time if self.s["fired"] == "fraction" else 1.0) if fired else 0.0
@@ -230,7 +230,7 @@ def test_thresholds_that_take_estimates_as_they_are_at_times_of_chance(trained: 
 
 
 def test_a_period_that_always_ends_is_one_update_long(trained: Any) -> None:
-    # Nobody fires, so that it does not matter that resets draw other weights.
+    # No unit fires, so that it does not matter that resets draw other weights.
     common = {"initial_threshold_examples": 20, "threshold_floor_examples": 0, "firing_level": 1e9, "rejection_probability": 0.2}
     settings = [{"threshold_probability": 1.0}, {"threshold_every_updates": 1}]
     seen = []
@@ -243,7 +243,7 @@ def test_a_period_that_always_ends_is_one_update_long(trained: Any) -> None:
     assert set(seen[0]) != {20.0}
 
 
-def test_periods_of_chance_go_on_after_a_resume(trained: Any) -> None:
+def test_periods_of_chance_continue_after_a_resume(trained: Any) -> None:
     settings = {"threshold_probability": 0.4, "move": "estimate", "estimator": "exponential", "fired": "fraction"}
     settings |= {"initial_threshold_examples": 8, "threshold_floor_examples": 0, "firing_level": 0.6}
     whole, resumed = (trained("mlp", lambda: SelfNormalizedResets(**settings)) for _ in range(2))
@@ -315,7 +315,7 @@ def test_batches_may_change_their_size(trained: Any) -> None:
     ("time", "threshold", "expected"), [("example", 18, [3, 6, 9]), ("example", 19, [4, 8]), ("step", 2, [2, 4, 6, 8])]
 )
 def test_fixed_threshold_by_hand(trained: Any, time: str, threshold: int, expected: list[int]) -> None:
-    # Six examples per update, and nobody fires.
+    # Six examples per update, and no unit fires.
     pair = trained("mlp", lambda: FixedThresholdResets(threshold=threshold, unit_of_time=time, firing_level=1e9))
     assert [step for step in range(1, 10) if int(pair.update(step)["method/units_reset"])] == expected
 

@@ -155,7 +155,7 @@ def test_optimizer_state(policy: str, optimizer: str) -> None:
     part.task_switch(1)
     for (name, parameter), other in zip(part.network.named_parameters(), plain.network.parameters(), strict=True):
         state, kept = part.optimizer.state[parameter], plain.optimizer.state[other]
-        touched = policy != "keep"  # normalisation too: the optimizer is built anew
+        touched = policy != "keep"  # normalisation too: the optimizer is rebuilt
         for key, value in kept.items():
             moment = value.shape == parameter.shape
             if touched and (moment or policy == "restart"):

@@ -17,7 +17,7 @@ CASES: dict[str, tuple[NetworkSpec, tuple[int, ...], HeadSpec, int, tuple[str, .
     "mlp": (MLPSpec(widths=[5, 4]), (3,), Q, 1, ("dense_2",)),
     "no hidden layer": (MLPSpec(widths=[]), (3,), Q, 1, ()),
     "conv": (ConvSpec(widths=[], channels=[3, 2]), (1, 6, 6), Q, 1, ("conv_2",)),
-    "policy beside value": (MLPSpec(widths=[4]), (3,), HeadSpec("policy", 2, second=HeadSpec("value", 1)), 1, ("dense_1",)),
+    "policy next to value": (MLPSpec(widths=[4]), (3,), HeadSpec("policy", 2, second=HeadSpec("value", 1)), 1, ("dense_1",)),
     "streams": (
         MLPSpec(widths=[4]),
         (3,),

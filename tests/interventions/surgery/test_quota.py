@@ -37,7 +37,7 @@ def test_two_kinds_share_the_mature_units() -> None:
     assert quota.take(first, [0.5], 2) == [2]
 
 
-def test_fractions_make_units_whatever_their_rounding() -> None:
+def test_fractions_make_units_despite_rounding() -> None:
     quota, carried = Quota([4], 0), [0.0]
     taken = [0]
     for step in range(1, 41):

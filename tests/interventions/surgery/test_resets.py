@@ -219,7 +219,7 @@ def test_two_resets_in_a_row_draw_different_values(admit: Any) -> None:
     assert (drawn[0] != drawn[1]).all()
 
 
-def test_training_goes_on_after_a_reset(patient: Any) -> None:
+def test_training_continues_after_a_reset(patient: Any) -> None:
     policy = ResetPolicy(optimizer_state="restart")
     reset_units(patient.network, patient.optimizer, patient.every_other(), policy, patient.generator)
     before = patient.values()

@@ -80,7 +80,7 @@ def test_the_order_of_the_masks_does_not_matter_to_the_function(admit: Any, back
     reset_units(patient.network, patient.optimizer, masks, ResetPolicy(), patient.generator)
     assert torch.equal(patient.outputs(), before)
     between = patient.network.tensor("torso.layers.dense_2.linear.weight")
-    assert not between[:, DEAD].any()  # also where the row was drawn anew
+    assert not between[:, DEAD].any()  # also where the row was drawn again
     assert between[DEAD][:, [0, 2, 4, 5]].all()
 
 

@@ -85,7 +85,7 @@ def test_shares_by_hand(admit: Any) -> None:
     assert torch.equal(after[:, [1, 3, 4]], before[:, [1, 3, 4]])
 
 
-def test_a_split_divides_each_entry_anew(admit: Any) -> None:
+def test_a_split_divides_each_entry_by_its_own_draw(admit: Any) -> None:
     patient = admit("mlp")
     layer = patient.network.units["dense_2"]
     before = patient.network.tensor("head.linear.weight").detach().clone()

@@ -1,4 +1,4 @@
-"""PopArt's head: moments, normalised values, and a rescaling that nobody notices."""
+"""PopArt's head: moments, normalised values, and a rescaling that changes no value."""
 
 from typing import Any
 
@@ -114,7 +114,7 @@ def test_a_part_of_a_network() -> None:
 
 
 @pytest.mark.parametrize("second", [False, True])
-def test_a_head_drawn_anew_keeps_its_moments(second: bool) -> None:
+def test_a_head_drawn_again_keeps_its_moments(second: bool) -> None:
     value = HeadSpec("value", 1, pop_art=True)
     spec = HeadSpec("gaussian", 2, second=value) if second else value
     network = build_network(MLPSpec(widths=[6]), (4,), torch.float32, spec, 0)

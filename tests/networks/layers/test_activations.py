@@ -78,7 +78,7 @@ def test_layer_norm_of_a_convolution_takes_channels_and_positions_together() -> 
     z = torch.arange(12.0).view(1, 3, 2, 2)
     normalised = build_normalisation("layer", 3, True)(z)
     assert normalised.mean().item() == pytest.approx(0.0, abs=1e-6)
-    assert normalised[0, 0].mean().item() < -1  # the first channel is low beside the others, which one of its own would hide
+    assert normalised[0, 0].mean().item() < -1  # the first channel is low compared with the others, which its own mean would hide
 
 
 def test_normalisations_apply_in_order_before_the_activation(build: Build) -> None:

@@ -84,7 +84,7 @@ def test_the_mean_over_masks_is_the_activation() -> None:
     torch.testing.assert_close(mean, h, rtol=0, atol=0.07)  # 5 deviations of h sqrt(0.4 / 0.6 / 4000)
 
 
-def test_evaluation_hands_on_what_it_gets() -> None:
+def test_evaluation_returns_its_input() -> None:
     layer = drawn().eval()
     h = torch.randn(4, 3)
     assert layer(h) is h

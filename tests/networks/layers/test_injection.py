@@ -174,7 +174,7 @@ def test_companions_read_the_units_that_enter(case: str) -> None:
     for layer, without in zip(network.units.layers, plain.units.layers, strict=True):
         assert [replace(reader, companions=()) for reader in layer.consumers] == list(without.consumers)
         assert all(len(reader.companions) in (0, 2 * len(replace(reader, companions=()).slices)) for reader in layer.consumers)
-        # A unit that nobody reads has no say, whatever comes in.
+        # A unit that no map reads has no effect, for any input.
         with torch.no_grad():
             for reader in layer.consumers:
                 for columns in reader.slices:

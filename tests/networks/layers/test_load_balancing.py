@@ -11,7 +11,7 @@ from plasticity.networks.spec import LoadBalancingSpec
 
 Build = Callable[..., Network]
 BATCHES = [
-    # Rates of z + offset > 0, unit by unit, worked out beside the assertions below.
+    # Rates of z + offset > 0, unit by unit, worked out next to the assertions below.
     torch.tensor([[1.0, -1.0, 0.05], [2.0, -2.0, -5.0], [3.0, -3.0, 5.0], [4.0, -4.0, -5.0]]),
     torch.tensor([[0.05, -0.05, 1.0], [0.2, -0.2, 1.0], [-1.0, 0.2, -1.0], [-1.0, 0.2, -1.0]]),
     torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, -0.1], [1.0, 1.0, 0.1], [1.0, 1.0, 0.1]]),
