@@ -1,4 +1,4 @@
-"""Sizes that cannot be: what a run needs at least, against what the machine has, before anything of it is made.
+"""Impossible sizes: the least memory that a run needs, compared with the machine's, before anything of the run is made.
 
 Every need is a lower bound, and all of the machine's memory counts, used or not: nothing is refused that could run.
 """

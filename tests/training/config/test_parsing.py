@@ -172,7 +172,7 @@ def test_new_choices_replace_whole_groups_and_kept_methods_keep_their_settings(f
         (["intervention=[l2]", "interventions.redo.threshold=0.1"], r"^interventions\.redo\.threshold is set, but redo is not"),
         (["intervention=[redo,redo]"], r"^intervention=\[redo,redo\] names redo twice; a method runs once$"),
         (["stpes=30"], r"^stpes is unknown \(did you mean steps\?\)"),
-        (["run_dir=elsewhere"], r"^resume goes on in the run's own folder; leave run_dir out$"),
+        (["run_dir=elsewhere"], r"^resume continues in the run's own folder; leave run_dir out$"),
         (["steps=many"], r"^steps=many: "),
     ],
 )
