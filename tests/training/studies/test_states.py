@@ -91,7 +91,7 @@ def test_other_settings_are_named_and_never_run(study: StudyFolder) -> None:
 
 def test_a_plugin_that_was_edited_is_other_code(study: StudyFolder) -> None:
     left(study, "finished", plugins={"/m.py": "abc"})
-    assert told(study) == State(OTHER, "a plugin's file has been changed since")
+    assert told(study) == State(OTHER, "a plugin's file has changed since the run")
 
 
 def test_how_a_run_is_computed_makes_no_other_run(study: StudyFolder) -> None:
