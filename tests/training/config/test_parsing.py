@@ -285,7 +285,7 @@ def test_a_report() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["report=a", "seed=3"], r"^seed=3 does not go with report=, which takes run_dir, bundle, baseline alone$"),
+        (["report=a", "seed=3"], r"^seed=3 does not go with report=, which takes only run_dir, bundle, baseline$"),
         (["report=a", "bundle=b.zip,c.zip"], r"^bundle=b\.zip,c\.zip must be one name$"),
         (["report="], r"^report= is empty; report= takes folders of grids, studies and runs, report=a,b$"),
         (["-m", "report=a"], r"^--multirun does not go with report=, which reads folders; leave it out$"),
