@@ -13,7 +13,7 @@ class Number:
     """One number on the page.
 
     Attributes:
-        id: Where it stands, ``main/relu/redo`` say; unique.
+        id: Its place, such as ``main/relu/redo``; unique.
         groups: What it is of: condition, method, baseline, outcome ...
         n: Runs, or pairs of runs, that entered.
         N: Runs that were started.
@@ -56,7 +56,7 @@ class Numbers:
         """Writes down a number and returns it as it is printed.
 
         Args:
-            id: Where it stands; the same id again must bring the same number.
+            id: Its place; the same id given again must have the same number.
             groups: What it is of.
             n: Runs that entered.
             N: Runs that were started.
@@ -67,7 +67,7 @@ class Numbers:
             digits: Significant digits of a number without bounds.
 
         Raises:
-            ValueError: If the id has another number already.
+            ValueError: If the id already has another number.
         """
         known = None if interval is None or not all(map(math.isfinite, interval)) else (float(interval[0]), float(interval[1]))
         text = number_text(value, known, digits)

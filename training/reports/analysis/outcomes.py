@@ -24,7 +24,7 @@ _places: dict[int, tuple["weakref.ref[pd.DataFrame]", NDArray[np.intp], NDArray[
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one method in one condition; of branches that differ in random numbers alone, the mean of each parent.
+    """The runs of one method in one condition; of branches that differ only in random numbers, the mean of each parent.
 
     Attributes:
         values: Outcome by seed, of the runs that count and have one; of a parent, if all its repeats do.
@@ -55,10 +55,9 @@ class Cell:
 def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
     """Returns the one number of each run, NaN of one without finite rows in the part; of runs that did not finish too.
 
-    Rows of which the step is after the first share of the planned steps (of a branch, of those that it makes itself) and up to
-    the last enter, with ``part`` from 0 on that of
-    step 0 too, so that what is measured at a moment and what is reached after it share no row. NaN rows, which say that a value
-    could not be computed, do not enter; an infinite one makes the outcome infinite.
+    Rows enter if their step is after the first share of the planned steps (for a branch, of its own steps) and up to the last; if
+    ``part`` starts at 0, step 0 enters too. So what is measured at a moment and what is reached after it share no row. NaN rows,
+    which mean that a value could not be computed, do not enter; an infinite one makes the outcome infinite.
     """
     rows = rows_of(comparison, outcome.value)
     inside = _inside(comparison, rows, outcome.part)
@@ -159,7 +158,7 @@ def _cell(rows: pd.DataFrame, outcomes: pd.Series, started: int) -> Cell:
 
 
 def rows_of(comparison: Comparison, name: str) -> pd.DataFrame:
-    """Returns the rows of a value in all runs, less those that are NaN."""
+    """Returns the rows of a value in all runs without those that are NaN."""
     rows = _named(comparison.values, name)
     return rows[rows["value"].notna()]
 
@@ -212,7 +211,7 @@ def binned(
         by: ``step`` or ``task``.
         bins: How many; 0 is one for each step or task there is, 200 at most.
         window: Running mean over so many bins, the last of them the bin itself; the first bins have shorter ones.
-        runs: Those of one group alone, whose bins are then their own: others may be measured at other steps. None for all runs.
+        runs: Only those of one group, whose bins are then their own: others may be measured at other steps. None for all runs.
         part: First and last share of the steps that are shown, as for an outcome.
 
     Returns:

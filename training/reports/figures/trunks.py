@@ -48,7 +48,7 @@ def trunk_curves(comparison: Comparison, figure: Figure, name: str, moments: lis
 
 
 def _before(comparison: Comparison, name: str, moment: Moment, trunks: pd.DataFrame) -> tuple[float, float]:
-    """Returns the share of the trunks that is shown under the branches of a moment: what comes before them, some of it."""
+    """Returns the share of the trunks that is shown under the branches of a moment: the steps just before them."""
     branches = comparison.runs[comparison.runs["condition"] == name]
     length = (branches["steps"] - branches["moment"]).max()
     steps = trunks["steps"].max()

@@ -80,7 +80,7 @@ def unpack_bundle(path: Path, folder: Path) -> tuple[list[Path], dict[str, str],
 
 
 def changed(settings: Any) -> Any:
-    """Returns settings as plain containers, less what has its default; ``report_settings`` reads them back."""
+    """Returns settings as plain containers, without those that have their default; ``report_settings`` reads them back."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         fresh = {each.name: _default(each) for each in dataclasses.fields(settings)}
         values = {name: getattr(settings, name) for name in fresh}

@@ -100,7 +100,7 @@ def branches_of(records: Sequence[Record], study: Mapping[str, Any]) -> tuple[Br
 
 
 def parent_of(record: Record) -> str:
-    """Returns the folder of the run that a run begins from, "" of one that begins by itself."""
+    """Returns the folder of the run that a run begins from, "" for one that is no branch."""
     parent = record.parent
     return "" if parent is None else str(Path(parent).resolve())
 

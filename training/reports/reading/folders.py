@@ -29,7 +29,7 @@ class Place:
         condition: As the study's folders say; None if nothing says it. Of a branch, that of its trunk.
         method: As the study's folders say. Of a branch, that of its trunk.
         seed: As the study's folders say.
-        outcome: What ``grid.csv`` says became of it, "" if nothing.
+        outcome: How it ended according to ``grid.csv``, "" if unknown.
         words: The swept words that ``grid.csv`` gives it.
         planned: Whether its study has it, if it is in one.
         identity: That which the study plans for it, "" if nothing says it.
@@ -179,7 +179,7 @@ def _branch(folder: Path, trunk: tuple[str, str, int], moment: int, remedy: str,
 
 
 def _planned(folder: Path) -> list[Place]:
-    """Returns the runs of a study: as in its plan, or else as its settings say."""
+    """Returns the runs of a study: as in its plan, otherwise as in its settings."""
     if (folder / PLAN).exists():
         return [place for row in _rows(folder / PLAN) if (place := _of_row(folder, row)) is not None]
     study = study_of(folder) or {}

@@ -1,6 +1,7 @@
 """Groups of runs, found from what varies.
 
-The method is which interventions there are and how they are set, the condition what else varies, and the seed the seed.
+The method is which interventions there are and how they are set, the condition is all other settings that vary, and the seed is
+the seed.
 """
 
 import shlex
@@ -13,7 +14,7 @@ from plasticity.training.saving.identity import LEFT_OUT
 
 NONE: Final = "none"
 MAIN: Final = "main"
-UNKNOWN: Final = "?"  # of runs that nothing says more about
+UNKNOWN: Final = "?"  # for runs about which nothing more is known
 _MEASURING: Final = (
     "metrics",
     "probe",
@@ -69,7 +70,7 @@ def value_text(value: Any) -> str:
 
 
 def group(records: Sequence[Record]) -> Groups:
-    """Returns the groups of records; what a study's folders say of a record stands."""
+    """Returns the groups of records; what a study's folders state about a record is kept."""
     free = [number for number, record in enumerate(records) if record.place.method is None and record.config]
     conditions = [record.place.condition or "" for record in records]
     methods = [record.place.method or "" for record in records]
@@ -224,7 +225,7 @@ def _place_the_unread(records: Sequence[Record], conditions: list[str], methods:
 
 
 def _without_seed(record: Record) -> frozenset[str]:
-    """Returns the words of a run, less its seed and folder."""
+    """Returns the words of a run without its seed and folder."""
     try:
         words = shlex.split(record.place.words) or [str(word) for word in record.known.get("overrides") or ()]
     except ValueError:  # a torn grid.csv

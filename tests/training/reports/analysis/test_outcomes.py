@@ -137,7 +137,7 @@ def test_metric_at_a_moment_against_the_outcome_after_it(tmp_path: Path) -> None
     assert numbers["relations/within/main/rank"].n == 10
     asked = what_goes_with(comparison, Numbers(), metrics=["rank_repeat_12"])
     assert asked["within"].tolist() == pytest.approx([-1.0])
-    with pytest.raises(ValueError, match="begins before the metric's moment"):
+    with pytest.raises(ValueError, match="starts before the metric's moment"):
         what_goes_with(comparison, Numbers(), outcome=Outcome(value="rollout/return"))
 
 
