@@ -63,7 +63,7 @@ MISTAKES = (
     ({"steps": 0}, "steps=0 must be a whole number, at least 1"),
     ({"common": "env=catch"}, "common=env=catch must be a list, [env=catch]"),
     ({"common": ["catch"]}, "common: catch must be a word of the command line"),
-    ({"common": ["seed=1"]}, "common: seed=1 is not for a study's file: seeds: says which"),
+    ({"common": ["seed=1"]}, "common: seed=1 is not for a study's file: seeds: names them"),
     ({"common": ["hydra/launcher=joblib"]}, "common: hydra/launcher=joblib is for the command line"),
     ({"methods": {}}, "methods is empty"),
     ({"methods": {0.1: None}}, "methods: 0.1 must be a text; write it in quotes"),

@@ -85,7 +85,7 @@ def test_a_run_that_failed_is_to_do_once_its_folder_is_removed(study: StudyFolde
 def test_other_settings_are_named_and_never_run(study: StudyFolder) -> None:
     left(study, "finished", config={**CONFIG, "steps": 60, "agent": {"name": "dqn", "discount": 0.5}})
     state = told(study)
-    assert state == State(OTHER, "agent.discount=0.5 there, 0.9 in the study; steps=60 there, 50 in the study")
+    assert state == State(OTHER, "agent.discount=0.5 in the run, 0.9 in the study; steps=60 in the run, 50 in the study")
     assert not state.runs(retry=True)
 
 
