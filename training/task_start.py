@@ -101,8 +101,8 @@ class TaskStartObserver(MetricsObserver):
     """Measures the metrics at the start of every task and some steps after it, as ``task_start/<metric>``.
 
     It is separate from the periodic observer, some of whose values compare with the measurement before: these are the same with
-        it and without. The start of the run is that of its first task. Where tasks are not announced,
-    those of a data stream still count, and an environment has one.
+    it and without. The start of the run is that of its first task. Where tasks are not announced, those of a data stream still
+    count, and an environment has one.
 
     Args:
         settings: Which metrics, and when.

@@ -94,8 +94,8 @@ def emptied_replay(plan: Plan, point: BranchPoint, agent: Agent) -> dict[str, An
     """Returns the state of the replay with which a branch starts, without transitions and priorities; None to keep the parent's.
 
     With an empty one the rest of the agent continues: it acts as it would have, and learns again when it has received as many
-        transitions as it waits for at the start of a run. If the parent's last step was not completed, it is completed in the
-        branch, and its transitions are the first to enter.
+    transitions as it waits for at the start of a run. If the parent's last step was not completed, it is completed in the branch,
+    and its transitions are the first to enter.
 
     Args:
         plan: Of the branch.

@@ -28,7 +28,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     """Draws one panel for each condition, a line a method, the mean over runs.
 
     Of series with several curves it draws one panel for each method, a line a curve, of the run with the first seed: what stands
-        at one place in two runs, such as the contribution to the output of one input, is not comparable.
+    at one place in two runs, such as the contribution to the output of one input, is not comparable.
 
     Raises:
         ValueError: No run has such a series.
