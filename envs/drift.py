@@ -1,8 +1,8 @@
 """Gradual change: how far a problem has come from one task to the next.
 
-A change is sudden, or it drifts over some steps. A number of the environment, a friction say, then moves from its old value to
-its new one; of what has nothing in between, a permutation say, each example is of the new task with a probability that grows from
-0 to 1. See Liu and Mou (2026), "Do neural networks lose plasticity in a gradually changing world?" (arXiv:2602.09234), who
+A change is sudden, or it drifts over some steps. A number of the environment, such as a friction, then moves from its old value
+to its new one; where nothing lies in between, as for a permutation, each example is of the new task with a probability that grows
+from 0 to 1. See Liu and Mou (2026), "Do neural networks lose plasticity in a gradually changing world?" (arXiv:2602.09234), who
 interpolate tasks and sample them.
 """
 

@@ -10,7 +10,7 @@ _COPIES: Final = 6  # of a data set: itself, two tasks made of it, an epoch of o
 
 
 def place_of_data(wanted: str, device: torch.device, size_bytes: int) -> torch.device:
-    """Returns where a data set is kept; a line on standard error says so if it is too large for the device.
+    """Returns where a data set is kept; prints a line to standard error if it is too large for the device.
 
     Args:
         wanted: ``device``, ``cpu``, or ``auto``, the device unless six times the data are more than its free memory.

@@ -56,8 +56,8 @@ class FirstPhases:
     incorrect label is uniform over the other classes; the published code lets noisy ones be right by chance.
 
     With more phases than one the good part grows, by equal steps from phase to phase up to all examples in the full task, and
-    contains that before it. With ``gradual=False`` it is the same part in every phase. Validation and test examples are always
-    as they are.
+    contains that before it. With ``gradual=False`` it is the same part in every phase. Validation and test examples are never
+    changed.
 
     Args:
         dataset: The training images, on the device where tasks are wanted.

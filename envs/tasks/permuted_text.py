@@ -44,7 +44,7 @@ class PermutedText:
     last L.
     All tasks have the same examples but for the permutation, the first task as well.
 
-    Deviation: the published code exchanges words, that is what is between spaces, among each other and cuts the result into the
+    Deviation: the published code exchanges words (the text between spaces) with each other and cuts the result into the
     tokens of GPT-2, of which the text has 11,387; here the tokens themselves are exchanged.
 
     Args:

@@ -72,13 +72,13 @@ class Schedule:
 
 
 def with_task_before(shown: Examples, order: Tensor, before: Examples, share: Tensor, generator: torch.Generator) -> Examples:
-    """Returns an epoch in which each example is of the new task with its own chance, and otherwise of the task before.
+    """Returns an epoch in which each example is of the new task with its own probability, otherwise of the task before.
 
     Args:
         shown: The new task's examples in the order of the epoch, (n, ...) and (n, ...).
         order: (n,), the row of the new task that each of them is.
         before: The task before; an example of it is the same row of that task, which for one data set under changing labels or
-            permutations is the same image, or one drawn uniformly if that task has not n examples.
+            permutations is the same image, or one drawn uniformly if that task does not have n examples.
         share: (n,), the chance of the new task; at 0 none is of it, at 1 all are.
         generator: A private one, on the CPU.
     """
