@@ -127,7 +127,7 @@ def test_a_function_of_the_agent_says_every_value() -> None:
         ("mine", {"of": "unit"}, r"metric mine: of=unit is unknown \(did you mean units\?\); choose from units, features, parts"),
         ("all", {}, "metric all must have another name: default and all stand for groups of metrics"),
         ("Mine", {}, "metric name 'Mine' must be lower-case words"),
-        ("mine", {"unit": ""}, "metric mine must say what it is: give it a unit or a docstring"),
+        ("mine", {"unit": ""}, "metric mine must be described: give it a unit or a docstring"),
     ],
 )
 def test_what_is_declared_wrongly_is_refused(name: str, declared: dict[str, Any], message: str) -> None:
