@@ -17,7 +17,7 @@ def convnet(classes: int) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Two convolutions beside a way around them."""
+    """Two convolutions with a shortcut around them."""
 
     def __init__(self, inputs: int, channels: int, stride: int) -> None:
         super().__init__()
