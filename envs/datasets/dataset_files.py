@@ -1,4 +1,4 @@
-"""Data files on disk: one canonical, checksummed form per data set, whatever source it came from.
+"""Data files on disk: one canonical, checksummed form per data set, for every source.
 
 A data set is a folder of raw files with published MD5 sums. Every load checks them, so a damaged or partial file is an
 error and never a silently different data set. A missing file is asked of each source in turn, checked, and written

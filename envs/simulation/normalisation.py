@@ -87,7 +87,7 @@ class _Normaliser(VectorWrapper[Any, Any, Any]):
         return {"moments": self.moments.state_dict(), "environment": inner}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state."""
+        """Continues from a saved state."""
         self.moments.load_state_dict(state["moments"])
         if isinstance(self.env, KeepsState):
             self.env.load_state_dict(state["environment"])
@@ -178,7 +178,7 @@ class NormaliseRewards(_Normaliser):
         return {**super().state_dict(), "returns": torch.from_numpy(self._returns.copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state."""
+        """Continues from a saved state."""
         super().load_state_dict(state)
         self._returns = state["returns"].numpy().copy()
 

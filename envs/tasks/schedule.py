@@ -18,7 +18,8 @@ class Schedule:
         batch_size: Examples in a minibatch.
         announce_tasks: Whether ``TaskStream.task`` tells the learner the true task; otherwise it stays 0.
         first_epochs: Passes of the first tasks, where they differ from those of the rest.
-        batches_per_task: Minibatches of a task, whose last epoch may then be cut short, whatever the passes; None to count those.
+        batches_per_task: Minibatches of a task, whose last epoch may then be cut short, for any number of passes; None to count
+            passes.
         drift_steps: Minibatches at the start of a task in which some examples are still of the task before it; 0 for none.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One branch of several, in whatever process a launcher starts it."""
+"""One branch of several, in the process in which a launcher starts it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

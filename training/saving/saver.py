@@ -48,7 +48,7 @@ class RunSaver:
         observers: By name; their state is saved.
         tables: Its files; how far they are written is saved.
         removable: Whether this process made the folder, and may remove it while there is no checkpoint in it.
-        status: Its status file, which is told of a stop that ends the process.
+        status: Its status file, which is informed of a stop that ends the process.
 
     Attributes:
         stopped: Whether the run was saved because of a stop.

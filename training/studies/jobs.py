@@ -1,4 +1,4 @@
-"""One run of a study, in whatever process a launcher starts it."""
+"""One run of a study, in the process in which a launcher starts it."""
 
 import sys
 import traceback

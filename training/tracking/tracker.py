@@ -123,7 +123,7 @@ class IntervalMeans:
 class Tracker:
     """Averages per-step logs over intervals of ``every_steps`` and passes them, and measurements, to the writers.
 
-    An interval ends with the first step at or past a multiple of ``every_steps``, whatever the loop's stride; strides longer
+    An interval ends with the first step at or past a multiple of ``every_steps``, for any stride of the loop; strides longer
     than the interval write once a step. ``time/steps_per_second`` is added at each interval's end, that of a run's last one too.
 
     Args:

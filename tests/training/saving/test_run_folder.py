@@ -57,7 +57,7 @@ def test_it_holds_the_config_and_where_the_run_comes_from(tmp_path: Path) -> Non
 def test_an_empty_folder_may_be_used_and_a_full_one_may_not(tmp_path: Path) -> None:
     create_run_folder(tmp_path, CONFIG, [])
     before = (tmp_path / "config.yaml").read_bytes()
-    with pytest.raises(ValueError, match=rf"^run_dir={tmp_path} exists and is not empty; .* by resume={tmp_path}$"):
+    with pytest.raises(ValueError, match=rf"^run_dir={tmp_path} exists and is not empty; .* with resume={tmp_path}$"):
         create_run_folder(tmp_path, {**CONFIG, "seed": 4}, [])
     assert (tmp_path / "config.yaml").read_bytes() == before
 
