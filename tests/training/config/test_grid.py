@@ -1,4 +1,4 @@
-"""Names of the runs of a grid, how its end is told, and what becomes of a launch that fails."""
+"""Names of the runs of a grid, how its end is reported, and what happens after a failed launch."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""From words to a command: what is asked for, planned once, and changed by the new words alone when a run goes on."""
+"""From words to a command: what is asked for, planned once, and changed only by the new words when a run is resumed."""
 
 import csv
 import hashlib
@@ -134,7 +134,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_goes_on_with_its_own_settings_whatever_the_files_say_today(
+def test_a_run_continues_with_its_own_settings_when_the_files_have_changed(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: dict[str, int]
 ) -> None:
     shutil.copytree(CONFIGS, tmp_path / "configs")

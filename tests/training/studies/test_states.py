@@ -1,4 +1,4 @@
-"""States are told from files alone: these folders hold what runs of every fate leave behind."""
+"""States are found from files alone: these folders hold what runs leave after each kind of end."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The closing summary, from whatever metrics.csv holds."""
+"""The closing summary, for all kinds of content of metrics.csv."""
 
 import io
 from pathlib import Path
@@ -81,7 +81,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("seconds_a_step", "drawn"),
     [
-        (0.25, ["0/12", "4/12", "8/12", "12/12"]),  # once a second, whatever log_every_steps
+        (0.25, ["0/12", "4/12", "8/12", "12/12"]),  # once a second, for any log_every_steps
         (10.0, [f"{step}/12" for step in range(13)]),  # with every step of a slow network
     ],
 )

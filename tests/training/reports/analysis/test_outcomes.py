@@ -214,7 +214,7 @@ def test_a_group_has_bins_of_its_own_steps(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_name_are_those_of_the_table_that_is_asked(comparison: Comparison) -> None:
-    for _ in range(2):  # found anew, then remembered
+    for _ in range(2):  # found first, then remembered
         pd.testing.assert_frame_equal(_named(comparison.values, "v"), comparison.values[comparison.values["name"] == "v"])
     assert not len(_named(comparison.values, "none of it"))
     for rows in range(1, 5):  # tables that come and go, perhaps in one place of memory
