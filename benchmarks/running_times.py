@@ -230,7 +230,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         batches = [int(size) for size in given.batches.split(",")]
     except ValueError:
-        parser.error(f"--batches={given.batches} is no list of whole numbers such as 1,10,100")
+        parser.error(f"--batches={given.batches} must be a list of whole numbers such as 1,10,100")
     settings = [f"env.examples={given.examples}", "threads=1", *given.overrides]
     try:
         measured = measure(given.methods.split(","), batches, given.rounds, _CLOCKS[given.clock], settings)

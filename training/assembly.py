@@ -118,7 +118,7 @@ def _observers(plan: Plan, agent: Agent, stream: Stream, make_learner: MakeLearn
         observers["task_evaluation"] = TaskEvaluationObserver(plan.task_evaluation, plan.run.seed, agent, stream, make_learner)
     elif plan.task_evaluation != TaskEvaluationSettings():
         raise ValueError(
-            "task_evaluation evaluates the tasks of a data stream, and this env is none: leave it out, and see "
+            "task_evaluation evaluates the tasks of a data stream, and this env is not one: leave it out, and see "
             "evaluation.every_steps"
         )
     return observers
@@ -184,7 +184,7 @@ def _refuse_weights_of_samples(plan: Plan, agent: Agent) -> None:
     weighing = [name for part in agent.parts.values() for name in part.hooks.weighing()]
     if weighing and getattr(getattr(agent, "replay", None), "age_weights", None) is None:
         raise ValueError(
-            f"{weighing[0]} sets what is drawn from a replay, and agent={plan.choices['agent']} has none that is drawn from by "
+            f"{weighing[0]} sets what is drawn from a replay, and agent={plan.choices['agent']} has none that draws by "
             "age; choose agent=dqn or agent=sac"
         )
 
@@ -195,7 +195,7 @@ def _refuse_absent_tasks(plan: Plan, problem: Problem) -> None:
     for part, settings in {"": plan.optimizer, **parts}.items():
         if settings.schedule_per_task and problem.kind != "examples":
             raise ValueError(
-                f"optimizer{part}.schedule_per_task=true follows the tasks of a data stream, and this env is none; choose false, "
+                f"optimizer{part}.schedule_per_task=true follows the tasks of a data stream, and this env is not one; choose false, "
                 "and the schedule runs over optimizer.schedule_steps"
             )
 

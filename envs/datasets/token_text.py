@@ -62,7 +62,7 @@ def load_text(folder: Path | None) -> str:
     try:
         (content,) = read_or_fetch(NAME, root / NAME, [FILE], [FILE], SOURCES)
     except DatasetError as error:
-        raise DatasetError(f"{error}; or let env.data_folder name a folder with {FILE.name}, this text or one of yours") from None
+        raise DatasetError(f"{error}; or let env.data_folder name a folder with {FILE.name}, this text or another") from None
     return _decoded(str(root / NAME / FILE.name), content)
 
 

@@ -136,7 +136,7 @@ class EnvironmentStream:
             ValueError: always.
         """
         raise ValueError(
-            f"metrics.at=[task_start] asks for examples of a task before it is played, and {self.name} has none; "
+            f"metrics.at=[task_start] needs examples of a task before it is played, and {self.name} has none; "
             "metrics.after_switch=[1] measures after the first step"
         )
 

@@ -62,7 +62,7 @@ class PhysicsShift(Shift, gymnasium.utils.RecordConstructorArgs):
             raise ValueError(f"shift={shift} is unknown; choose from {', '.join(SHIFTS)}")
         Shift.__init__(self, env, shift, factor, **chosen)
         if not hasattr(env.unwrapped, "model"):
-            raise ValueError(f"shift={shift} needs a MuJoCo environment, {type(env.unwrapped).__name__} is none")
+            raise ValueError(f"shift={shift} needs a MuJoCo environment, {type(env.unwrapped).__name__} is not one")
         self._original = self._scaled.copy()
         self._apply(0)
 

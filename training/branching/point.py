@@ -72,7 +72,7 @@ class BranchPoint:
         path = checkpoint_path(self.folder, self.step)
         config = config_in(path)
         if config is None:
-            raise ValueError(f"{self.where}: {path} is no readable checkpoint of a run; kept: {_steps(self.folder)}")
+            raise ValueError(f"{self.where}: {path} is not a readable checkpoint of a run; kept: {_steps(self.folder)}")
         return config
 
     def told(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class EvaluationSettings(Settings):
     )
     policy: str = setting(
         "greedy",
-        "``greedy``, the most valued or likeliest action, or ``sampled``, drawn from a stochastic policy.",
+        "``greedy``, the action of highest value or probability, or ``sampled``, drawn from a stochastic policy.",
         choices=POLICIES,
     )
     random_action_probability: float = setting(

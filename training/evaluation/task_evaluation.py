@@ -30,10 +30,10 @@ class TaskEvaluationSettings(Settings):
     section: ClassVar[str] = "task_evaluation"
 
     every_tasks: int = setting(
-        1, "Evaluates at the end of every so many tasks, whether tasks are announced or not; 0 for never.", low=0
+        1, "Evaluates at the end of every n-th task, whether tasks are announced or not; 0 for never.", low=0
     )
     every_epochs: int = setting(
-        0, "Evaluates after every so many epochs of each task as well, for its learning curve; 0 for never.", low=0
+        0, "Evaluates after every n-th epoch of each task as well, for its learning curve; 0 for never.", low=0
     )
     examples: int | None = setting(None, "Largest number of examples of each set, drawn for each task; None for all.", low=1)
     batch_size: int = setting(1000, "Examples at a time.", low=1)
@@ -46,8 +46,8 @@ class TaskEvaluationSettings(Settings):
     )
     fresh_every_tasks: int = setting(
         0,
-        "Trains a fresh learner on the same task and data, from start to end, at the end of every so many "
-        "tasks, which are then evaluated as well; it takes as long as the task did, compiling included. 0 for"
+        "Trains a fresh learner on the same task and data, from start to end, at the end of every n-th "
+        "task, which is then evaluated as well; it takes as long as the task did, compiling included. 0 for"
         " never.",
         low=0,
     )

@@ -120,7 +120,7 @@ class Figure(Settings):
     methods: list[str] = setting([], "Methods that are shown, empty for all.")
     values: list[str] = setting([], "curves: names in ``metrics.csv``, one row of panels each.")
     by: str = setting("step", "curves: what the horizontal axis counts.", choices=CLOCKS)
-    window: int = setting(1, "curves: running mean over so many bins.", low=1)
+    window: int = setting(1, "curves: running mean over this number of bins.", low=1)
     bins: int = setting(0, "curves: bins of the axis, 0 for one per row or task, 200 at most.", low=0)
     part: list[float] = setting([0.0, 1.0], "curves: first and last share of the run's steps that are shown.", low=0.0, high=1.0)
     band: str = setting("auto", "curves: band over seeds; ``auto`` is a t interval from 3 seeds on.", choices=BANDS)
@@ -129,7 +129,9 @@ class Figure(Settings):
     )
     layers: list[str] = setting([], "heatmap, mosaic: layers, empty for all.")
     group: str = setting(
-        "none", "heatmap, mosaic: ``block_relu`` shows first and second ReLUs of blocks apart.", choices=("none", "block_relu")
+        "none",
+        "heatmap, mosaic: ``block_relu`` shows first and second ReLUs of blocks separately.",
+        choices=("none", "block_relu"),
     )
     colours: str = setting(
         "shared", "matrix: ``shared`` for one colour scale, ``own`` for one for each panel.", choices=("shared", "own")

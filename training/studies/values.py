@@ -13,7 +13,7 @@ _OTHER: Final = re.compile(r"[^A-Za-z0-9_.+=-]")
 _SAID_ELSEWHERE: Final = {
     "seed": "seeds: names them",
     "run_dir": "each run has its place in the study's folder",
-    "resume": "an interrupted run is resumed by itself",
+    "resume": "an interrupted run is resumed automatically",
     "mode": "a study trains",
     "video": "a study trains",
     "study": "a study holds no other",
@@ -21,7 +21,7 @@ _SAID_ELSEWHERE: Final = {
     "branch.run": "branch: names what starts where",
     "branch.step": "branch.at: names the steps",
     "branch.repeat": "branch.repeats: gives their number",
-    "branch.measure": "branch.measure: is a key of its own",
+    "branch.measure": "branch.measure: is a separate key",
 }
 
 

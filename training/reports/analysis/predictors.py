@@ -238,8 +238,8 @@ class _Group:
             least = f"no p can be below {1 / math.factorial(n):.2g}, and " if n < 5 else ""
             found.append(
                 f"With fewer than ten parents {least}the largest |rho| of many metrics is large by chance alone: for 30 metrics, "
-                "7 remedies and 3 independent moments near 1 with three parents, about .55 with ten, .4 with twenty. Take ten at "
-                "least."
+                "7 remedies and 3 independent moments near 1 with three parents, about .55 with ten, .4 with twenty. Take at "
+                "least ten."
             )
         if layers:
             found.append(f"{layers} values of single layers or parts, or of repeats, are in data/values.csv.gz and not ranked.")

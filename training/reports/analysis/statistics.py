@@ -155,7 +155,7 @@ def paired_difference(method: ArrayLike, baseline: ArrayLike, unit: str = "seed"
     """
     x, y = _numbers(method), _numbers(baseline)
     if len(x) != len(y):
-        raise ValueError(f"{len(x)} and {len(y)} values are no pairs")
+        raise ValueError(f"{len(x)} and {len(y)} values are not pairs")
     found = t_interval(x - y)
     return Difference(replace(found, formula=f"paired differences by {unit}: {found.formula}"), correlation(x, y), paired=True)
 

@@ -74,7 +74,7 @@ def unpack_bundle(path: Path, folder: Path) -> tuple[list[Path], dict[str, str],
                 if name.startswith(f"{_RUNS}/"):
                     file.extract(name, folder)  # it drops what would lead out of the folder
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"report={path} is no bundle of a report: {' '.join(str(error).split())}") from error
+        raise ValueError(f"report={path} is not a bundle of a report: {' '.join(str(error).split())}") from error
     places = sorted((folder / _RUNS).iterdir(), key=lambda each: int(each.name.partition("_")[0]))
     return places, dict(contents["names"]), report_settings(contents["report"])
 
