@@ -18,7 +18,7 @@ def share_of_new(steps: int, drift_steps: int) -> float:
 
 
 def between(before: float, after: float, share: float) -> float:
-    """Returns the factor on the way from ``before`` to ``after``: at a constant ratio, or a constant difference if one is 0.
+    """Returns the factor between ``before`` and ``after``: at a constant ratio, or a constant difference if one is 0.
 
     A constant ratio is a straight line in the logarithm, from which factors are drawn: from 0.02 to 2 half of the way is 0.2.
 

@@ -195,8 +195,8 @@ def _refuse_absent_tasks(plan: Plan, problem: Problem) -> None:
     for part, settings in {"": plan.optimizer, **parts}.items():
         if settings.schedule_per_task and problem.kind != "examples":
             raise ValueError(
-                f"optimizer{part}.schedule_per_task=true follows the tasks of a data stream, and this env is not one; choose false, "
-                "and the schedule runs over optimizer.schedule_steps"
+                f"optimizer{part}.schedule_per_task=true follows the tasks of a data stream, and this env is not one; choose "
+                "false, and the schedule runs over optimizer.schedule_steps"
             )
 
 

@@ -80,7 +80,7 @@ def dataset(name: str, official_test: bool = True) -> Callable[[Loader], Loader]
     Args:
         name: Lower-case words joined by underscores.
         official_test: Whether the split is the published one. Then a stream of the data set trains on ``train`` and tests on
-            ``test``, unless its settings say otherwise; without it, all examples are trained on.
+            ``test``, unless its settings choose otherwise; without it, all examples are trained on.
 
     Raises:
         ValueError: The name is taken by another function, or is not of that form.

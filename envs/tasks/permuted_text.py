@@ -76,7 +76,7 @@ class PermutedText:
         self._pieces = text.tokens[: wanted * (length + 1)].view(wanted, length + 1).to(device)
 
     def examples_in(self, number: int) -> int:
-        """Returns the sequences, as many in each task."""
+        """Returns the number of sequences, the same in each task."""
         return len(self._pieces)
 
     def task(self, number: int) -> TaskData:

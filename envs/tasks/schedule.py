@@ -94,5 +94,5 @@ def with_task_before(shown: Examples, order: Tensor, before: Examples, share: Te
 
 
 def _chosen(first: Tensor, these: Tensor, others: Tensor) -> Tensor:
-    """Returns the rows of ``these`` where ``first`` (n,) says so, and otherwise those of ``others``, both (n, ...)."""
+    """Returns the rows of ``these`` where ``first`` (n,) is true, and otherwise those of ``others``, both (n, ...)."""
     return torch.where(first.view(-1, *[1] * (these.ndim - 1)), these, others)

@@ -18,7 +18,7 @@ def linear_cka(a: Tensor, b: Tensor) -> float:
         or not finite.
 
     Raises:
-        ValueError: If they are no matrices of as many rows.
+        ValueError: If they are not matrices with the same number of rows.
     """
     for name, features in (("a", a), ("b", b)):
         require_matrix(name, features, "it must be (n, d), a row for each input")

@@ -1,4 +1,4 @@
-"""From the words of a command line to the one thing that they ask for, checked and planned once."""
+"""From the words of a command line to the one command that they stand for, checked and planned once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -286,7 +286,7 @@ def _network(values: Mapping[str, Any], where: str) -> NetworkSpec:
 
 
 def _networks_by_part(values: Mapping[str, Any]) -> dict[str, NetworkSpec]:
-    """Returns the networks of parts that have settings of their own; one of another torso takes over what all torsos share."""
+    """Returns the networks of parts that have settings of their own; one of another torso inherits what all torsos share."""
     shared = {field.name for field in fields(NetworkSpec)}
     made = {}
     for name, own in _of_parts(values, "network").items():
@@ -313,7 +313,7 @@ def _optimizer(values: Mapping[str, Any], where: str) -> OptimizerSettings:
 
 
 def _optimizers_by_part(values: Mapping[str, Any]) -> dict[str, OptimizerSettings]:
-    """As ``_by_part``; a part with another optimizer takes over the common settings that this one has."""
+    """As ``_by_part``; a part with another optimizer inherits the common settings that this one has."""
     common, made = _without_parts(values), {}
     for part, own in _of_parts(values, "optimizer").items():
         entry = OPTIMIZERS.get(str(own.get("name", common["name"])))

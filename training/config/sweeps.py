@@ -104,7 +104,7 @@ def spelled_in_full(words: Sequence[str], folders: Sequence[Path], multirun: boo
     """Returns the words with the values of a list in place of its name.
 
     Args:
-        words: Words of a command line; of ``<setting>=@<name>`` only settings that a list is of are looked at.
+        words: Words of a command line; of ``<setting>=@<name>`` only settings that have a list are considered.
         folders: Folders that are laid out like ``configs/``.
         multirun: Whether they describe a grid; a single run takes no list.
 

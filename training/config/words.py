@@ -29,7 +29,7 @@ _WITH_VALUE: Final = {
 
 
 def split_flags(arguments: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Tells flags from settings, which a user writes in any order.
+    """Separates flags from settings, which a user writes in any order.
 
     Args:
         arguments: The words of the command line; a flag's value follows it, or its ``=``.

@@ -72,7 +72,7 @@ class Comparison:
         baseline: The method that the others are compared with.
         spec: What is shown; its outcome is never None.
         warnings: In sentences: missing, failed, mixed code or machine, few seeds, other differences.
-        notes: In sentences: what was chosen for the reader because no study says it, such as the outcome.
+        notes: In sentences: what was chosen automatically because no study sets it, such as the outcome.
         config: Settings that all runs share, by flat name, values as text.
         tuning: What the study chose before, None if it did not.
         branches: Those of a study of branches, None for any other comparison. Then its moments are the conditions, its remedies
@@ -123,7 +123,7 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
 
     Args:
         folders: Given twice or one in another, a run is read once.
-        spec: What to show; None for what a study's file says, and of runs without a study what they have measured.
+        spec: What to show; None for what a study's file sets, and for runs without a study, what they have measured.
         names: ``title``, ``about``, ``name`` or ``baseline``, to replace that of the study.
 
     Raises:
@@ -174,7 +174,7 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
 
 
 def _study(folders: Sequence[Path]) -> tuple[dict[str, Any], Tuning | None, list[str]]:
-    """Returns what the first study's file says, what it has chosen before, and warnings about that; nothing without a study."""
+    """Returns the content of the first study's file, its earlier choices, and warnings about these; nothing without a study."""
     studied, study = next(((folder, each) for folder in folders if (each := study_of(folder)) is not None), (Path(), {}))
     tuning = read_tuning(studied, study) if study.get("tune") else None
     searched = [LOST] if study.get("tune") and tuning is None else tuning.warnings if tuning is not None else []
@@ -182,7 +182,7 @@ def _study(folders: Sequence[Path]) -> tuple[dict[str, Any], Tuning | None, list
 
 
 def _with_outcome(spec: ReportSettings, runs: pd.DataFrame, values: pd.DataFrame) -> tuple[ReportSettings, str]:
-    """Chooses the value that best shows how well runs went: of tasks, else of evaluations, else of training; in most runs."""
+    """Chooses the value that best shows how well runs went: of tasks, then of evaluations, then of training; in most runs."""
     ranked = (
         ("task/online_accuracy", "higher", "task"),
         ("task/test_accuracy", "higher", "task"),

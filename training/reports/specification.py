@@ -254,7 +254,7 @@ def _refuse_unused(values: Mapping[str, Any], where: str) -> None:
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
-    """Returns a value as its annotation says; whole numbers become floats where floats are meant.
+    """Returns a value with the type of its annotation; whole numbers become floats where floats are meant.
 
     Raises:
         ValueError: It has another type.

@@ -243,7 +243,7 @@ def _open(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def _require_plain(value: Any, where: str) -> None:
-    """Walks a state and raises at the first thing that reading would refuse. Types are exact: subclasses are refused too."""
+    """Walks a state and raises at the first entry that reading would refuse. Types are exact: subclasses are refused too."""
     kind = type(value)
     if kind in (dict, OrderedDict):
         for key, item in value.items():

@@ -144,7 +144,7 @@ class RunSaver:
     def _give_up(self) -> bool:
         """Ensures that the run can be continued from disk; returns whether the process may be ended. Runs in another thread."""
         if self.stopped:
-            time.sleep(_CLOSING_SECONDS)  # and the process ends by itself meanwhile
+            time.sleep(_CLOSING_SECONDS)  # and the process ends by itself in this time
             self._say_stopped(None)
             _say(f"stopped and saved; continue with resume={self.folder}")
             return True

@@ -118,7 +118,7 @@ def without_outcome(comparison: Comparison) -> list[str]:
 def uneven_rows(comparison: Comparison) -> list[str]:
     """Returns a warning that names the groups whose runs have unequal numbers of rows of an outcome or a metric.
 
-    Of returns of training there are as many as there were intervals in which an episode ended.
+    Returns of training have one row for each interval in which an episode ended.
     """
     values, categories = comparison.values, comparison.values["name"].cat.categories
     wanted = {each.value for each in (comparison.outcome, *comparison.spec.also) if not each.value.startswith("rollout/")}

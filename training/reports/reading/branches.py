@@ -12,7 +12,7 @@ FRESH: Final = "fresh"  # name of the remedy that shows what a new network reach
 _OF_A_BRANCH: Final = ("run", "step", "checkpoint_sha256", "repeat", "drop", "measure")
 OF_A_BRANCH: Final = tuple(
     f"branch.{key}" for key in _OF_A_BRANCH
-)  # settings that say where a branch begins; what it does is among the others
+)  # settings for where a branch starts; what it does is among the others
 
 
 @dataclass(frozen=True)

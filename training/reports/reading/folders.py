@@ -26,13 +26,13 @@ class Place:
 
     Attributes:
         folder: It may be missing.
-        condition: As the study's folders say; None if nothing says it. Of a branch, that of its trunk.
-        method: As the study's folders say. Of a branch, that of its trunk.
-        seed: As the study's folders say.
+        condition: From the study's folders; None if unknown. For a branch, that of its trunk.
+        method: From the study's folders. For a branch, that of its trunk.
+        seed: From the study's folders.
         outcome: How it ended according to ``grid.csv``, "" if unknown.
         words: The swept words that ``grid.csv`` gives it.
         planned: Whether its study has it, if it is in one.
-        identity: That which the study plans for it, "" if nothing says it.
+        identity: The one that the study plans for it, "" if unknown.
         moment: Step of the trunk at which a study's branch begins; None if it is no such branch.
         remedy: Name of what the branch does, "" if it is none.
         repeat: Of the branch, from 0.

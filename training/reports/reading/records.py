@@ -163,7 +163,7 @@ def _json(record: Record, name: str) -> dict[str, Any]:
 
 
 def whole_number(value: Any) -> int | None:
-    """Returns a number of steps or a seed, 100.0 too; None of what is none."""
+    """Returns a number of steps or a seed, 100.0 too; None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST or value != int(value):
         return None
     return int(value)
@@ -244,5 +244,5 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 
 
 def number_of(value: Any) -> float:
-    """Returns a number of a JSON file, NaN if it is none."""
+    """Returns a number of a JSON file, NaN if it is not a number."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
