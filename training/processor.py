@@ -32,7 +32,7 @@ def slower_settings(settings: RunSettings, agent: Agent, device: torch.device) -
     Args:
         settings: Of the run.
         agent: Built.
-        device: Of the learner; no setting is slower on an accelerator.
+        device: Of the learner; for an accelerator no line is returned.
     """
     if device.type != "cpu":
         return []

@@ -56,7 +56,7 @@ class BranchPoint:
         except OSError as error:
             raise ValueError(f"{self.where}: {path} cannot be read: {error.strerror}") from error
         if not same:
-            raise ValueError(f"{self.where}: {path} is no longer the checkpoint that was planned with; start again")
+            raise ValueError(f"{self.where}: {path} has changed since the branch was planned; start it again")
         state = load_checkpoint(path, replay=self.reads_replay)
         if state["step"] != self.step:
             raise ValueError(f"{self.where}: the checkpoint of step {self.step} is damaged; kept: {_steps(self.folder)}")
