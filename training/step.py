@@ -154,7 +154,7 @@ def _begins_task(experience: Experience, before: int, switched: bool) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value as a checkpoint can hold it; tensors are copied, since a view would be saved with all it is a view of."""
+    """Returns a value as a checkpoint can hold it; tensors are copied: a view would be saved with its whole base tensor."""
     if isinstance(value, Undefined):
         return {"kind": "Undefined", "reason": value.reason}
     if type(value).__name__ in _KINDS:

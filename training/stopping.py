@@ -106,7 +106,7 @@ class Stop:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keeps the process from being ended within the block, but for a second signal."""
+        """Keeps the process from being ended within the block, except by a second signal."""
         with self.ending:
             before, self.doing = self.doing, WRITING
             try:

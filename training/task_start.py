@@ -1,4 +1,4 @@
-"""Measurements at the start of a task and in its first steps, on the task's own examples where there are any before it begins."""
+"""Measurements at the start of a task and in its first steps, on the task's own examples where there are any before it starts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

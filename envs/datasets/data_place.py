@@ -6,7 +6,7 @@ from typing import Final
 import torch
 
 PLACES: Final = ("auto", "device", "cpu")
-_COPIES: Final = 6  # of a data set: itself, two tasks made of it, an epoch of one in order, and as much for a fresh learner
+_COPIES: Final = 6  # of a data set: itself, two tasks made of it, an epoch of one in order, and the same for a fresh learner
 
 
 def place_of_data(wanted: str, device: torch.device, size_bytes: int) -> torch.device:

@@ -66,7 +66,7 @@ class AtariSettings(StreamSettings):
         None, "Chance that the emulator repeats the last action in a frame.", low=0, high=1
     )
     noop_max: int | None = setting(None, "Most frames that are waited at the start of a game, drawn uniformly.", low=0)
-    fire_on_reset: bool | None = setting(None, "Whether FIRE is pressed when a game begins.")
+    fire_on_reset: bool | None = setting(None, "Whether FIRE is pressed when a game starts.")
     life_loss_terminates: bool | None = setting(
         None, "Whether a lost life is terminal to the learner, while the game continues. Returns are those of games."
     )

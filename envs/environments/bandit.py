@@ -51,7 +51,7 @@ class BanditSettings(StreamSettings):
     drift_steps: int = setting(
         0,
         "Steps, over all copies, that a permutation of the labels takes: the chance that it holds grows from 0 to 1, from the "
-        "start or where a branch begins; 0 for a sudden change.",
+        "start or where a branch starts; 0 for a sudden change.",
         low=0,
     )
 

@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 class ObservationForm:
-    """The space that is shown in place of an environment's own, and the way from one to the other.
+    """The space that is shown instead of an environment's own, and the conversion of observations.
 
     A number is shown as a vector of one. Types that are not in ``KEPT_DTYPES`` become single precision (``uint16``, ``float64``);
     no value is scaled. Images whose last axis is evidently their channels are shown as (channels, height, width). That is so

@@ -63,7 +63,7 @@ class CameraLocations:
         device: Where tasks are wanted.
 
     Raises:
-        ValueError: There are not so many places.
+        ValueError: There are fewer places than requested.
         DatasetError: (a ValueError) The metadata are damaged, images of a place that takes part are missing, or no place has
             enough images.
     """

@@ -122,7 +122,7 @@ class ImageTaskSettings(TaskSettings):
 
 
 def drawn(dataset: Dataset, examples: int | None, seed: int) -> Dataset:
-    """Returns so many examples of a data set, drawn without replacement, or all.
+    """Returns this number of examples of a data set, drawn without replacement, or all.
 
     Raises:
         ValueError: The data set has fewer.

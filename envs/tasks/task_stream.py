@@ -79,7 +79,7 @@ class TaskStream:
 
     @property
     def batch_size(self) -> int:
-        """Examples in a minibatch, but for the last of an epoch."""
+        """Examples in a minibatch, except the last of an epoch."""
         return self._schedule.batch_size
 
     @property

@@ -61,7 +61,7 @@ class TransformedTasks:
     only a fraction is transformed it stays as it is. Wholly random labels cannot be tested.
 
     Args:
-        dataset: What tasks are made of, on the device where tasks are wanted.
+        dataset: The examples that tasks are drawn from, on the device where tasks are needed.
         settings: The settings.
         seed: The run's seed.
         test: Examples separate from ``dataset``, or None.

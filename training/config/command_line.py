@@ -124,7 +124,7 @@ class Composer:
         return config
 
     def spelled_out(self, words: Sequence[str]) -> list[str]:
-        """Returns the words of a run with those that its method stands for in place of ``method=``, which comes first.
+        """Returns the words of a run in which the words of its method, which come first, replace ``method=``.
 
         Raises:
             ValueError: If the method's file is not a method's, or the list of interventions is given as well.
@@ -167,7 +167,7 @@ class Composer:
     ) -> dict[str, Any]:
         """Changes a resolved config by words. What they do not name is not looked up in today's files.
 
-        A group that is chosen as it was stays as it is, with all of its settings; another choice is composed from the files.
+        A group with an unchanged choice keeps all of its settings; another choice is composed from the files.
 
         Args:
             saved: The config, as a run folder or a checkpoint holds it.

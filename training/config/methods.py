@@ -150,7 +150,7 @@ def spelled(value: object) -> str:
 def fit_to_methods(
     runs: Sequence[tuple[str, ...]], chosen: Sequence[Sequence[str] | None]
 ) -> tuple[tuple[tuple[str, ...], ...], list[str]]:
-    """Takes settings out of the runs of a grid whose interventions they are not, and then runs that are there twice.
+    """Removes settings from the runs of a grid without their intervention, and then duplicate runs.
 
     A setting of an intervention that no run has stays: it is a mistake, and is refused as one.
 

@@ -80,7 +80,7 @@ def _needs_of_data(plan: Plan, one: int, frames: int) -> dict[str, int]:
 
 
 def _replay_bytes(rows: int, steps: int, row: int) -> int:
-    """Returns what a replay takes up: the system gives memory as it is written, but promises no more than there is in all."""
+    """Returns what a replay takes up: the system gives memory as it is written, but promises no more than its total."""
     everything = rows * row
     return everything if everything > physical_memory() else min(rows, steps) * row
 

@@ -77,7 +77,7 @@ class TaskEvaluationObserver:
     learner is better), and ``relative/online_transfer`` is (a - b) / (1 - b) of the online accuracies a, and b of the fresh one:
     forward transfer as Wolczyk et al. (2021), "Continual World", define it by areas under learning curves.
 
-    With ``forward_transfer``, ``task/next_test_accuracy`` is the accuracy on the test set of the next task before it begins,
+    With ``forward_transfer``, ``task/next_test_accuracy`` is the accuracy on the test set of the next task before it starts,
     before any intervention at the switch, ``fresh/next_test_accuracy`` that of fresh weights, ``task/forward_transfer`` the first
     minus the second (in regression, the fresh loss minus the learner's), and ``task/mean_forward_transfer`` the mean of these:
     the forward transfer of Lopez-Paz and Ranzato (2017), "Gradient episodic memory".

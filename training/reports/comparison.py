@@ -56,14 +56,14 @@ class Comparison:
         about: A sentence or two under it, or "".
         name: Of the study or folder; seeds the generators of resampling.
         runs: One row for each run folder. The index ``run`` counts from 0. Columns: ``folder`` (str), ``condition`` (str),
-            ``method`` (str), ``seed`` (nullable int), ``moment`` (nullable int: step at which a branch begins), ``remedy`` (str:
+            ``method`` (str), ``seed`` (nullable int), ``moment`` (nullable int: step at which a branch starts), ``remedy`` (str:
             of a study's branch, else ""), ``repeat`` (nullable int: of a branch), ``parent`` (str: folder of the run that it
-            begins from, else ""), ``state`` (``finished``, ``running``, ``stopped``, ``failed``,
-            ``missing`` or ``unreadable``), ``step`` and ``steps`` (nullable int: reached and planned), ``cpu_seconds``
-            and ``peak_memory_bytes`` (float, NaN if not known), ``revision``, ``machine``, ``capability``, ``threads`` (str, ""
-            if not known), ``words`` (the line that repeats it), ``identity`` (SHA-256 of the settings, "" if not known),
-            ``structure`` (str: equal for networks of the same layers as far as known, see ``structures``),
-            ``error`` (str), ``counted`` (bool: enters the statistics), ``why_not`` (str: why it does not).
+            starts from, otherwise ""), ``state`` (``finished``, ``running``, ``stopped``, ``failed``, ``missing`` or
+            ``unreadable``), ``step`` and ``steps`` (nullable int: reached and planned), ``cpu_seconds`` and ``peak_memory_bytes``
+            (float, NaN if not known), ``revision``, ``machine``, ``capability``, ``threads`` (str, "" if not known), ``words``
+            (the line that repeats it), ``identity`` (SHA-256 of the settings, "" if not known), ``structure`` (str: equal for
+            networks of the same layers as far as known, see ``structures``), ``error`` (str), ``counted`` (bool: enters the
+            statistics), ``why_not`` (str: why it does not).
         values: The tidy table: ``run`` (int), ``step`` (int), ``task`` (nullable int: the task that a row belongs to, missing
             if the stream has none), ``name`` (categorical), ``value`` (float64).
         settings: Settings that vary: run by flat name, values as text; "" where a run has none of that name.

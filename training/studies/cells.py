@@ -26,7 +26,7 @@ class Cell:
         method: Name.
         seed: Of the run.
         words: What it is composed from, ``method=`` among them.
-        spelled: The same with what the method stands for in place of its name, for Hydra.
+        spelled: The same with the words of the method in place of its name, for Hydra.
         steps: How far it goes.
         identity: SHA-256 of its settings and of the files of its plugins; "" for a branch whose run has not reached its moment.
         origin: Where a branch starts; None for a run from the start.

@@ -110,7 +110,7 @@ class IntervalMeans:
             self._pending[name] = [_samples(name, values)]  # type: ignore[arg-type]
 
     def _is_number(self, name: str, value: Value) -> bool:
-        """Puts aside what has no mean and returns whether the value has one."""
+        """Stores a value that has no mean separately, and returns whether the value has one."""
         if isinstance(value, Undefined):
             self._undefined[name] = value.reason
         elif isinstance(value, Rich):

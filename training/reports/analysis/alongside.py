@@ -42,7 +42,7 @@ def what_goes_with(
         there are too few.
 
     Raises:
-        ValueError: If the outcome's part begins before ``at``.
+        ValueError: If the outcome's part starts before ``at``.
     """
     outcome = outcome or _after(comparison.outcome, at)
     if outcome.part[0] < at:

@@ -108,7 +108,7 @@ class Numbers:
 def number_text(value: float, interval: tuple[float, float] | None = None, digits: int = 3) -> str:
     """Returns ``0.820 [0.770, 0.870]``: as many decimals as show two digits of the interval's half width.
 
-    Without an interval, or with one of width 0, the value has so many significant digits.
+    Without an interval, or with one of width 0, the value has this number of significant digits.
     """
     if not math.isfinite(value):
         return "–"

@@ -80,7 +80,7 @@ def _inside(comparison: Comparison, rows: pd.DataFrame, part: Sequence[float]) -
 
 
 def shares(comparison: Comparison, rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Returns for each row the share of its run's planned steps that was done by then; 0 is where a branch begins."""
+    """Returns for each row the share of its run's planned steps that was done by then; 0 is where a branch starts."""
     steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
     begins, runs = first_steps(comparison).to_numpy(float), rows["run"].to_numpy()
     found: NDArray[np.float64] = (rows["step"].to_numpy() - begins[runs]) / np.maximum(steps - begins, 1)[runs]
@@ -88,7 +88,7 @@ def shares(comparison: Comparison, rows: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def first_steps(comparison: Comparison) -> pd.Series:
-    """Returns the step at which each run begins: 0, or that of its branch."""
+    """Returns the step at which each run starts: 0, or that of its branch."""
     return comparison.runs["moment"].fillna(0).astype(int)
 
 
@@ -210,7 +210,7 @@ def binned(
         name: Of the value.
         by: ``step`` or ``task``.
         bins: How many; 0 is one for each step or task there is, 200 at most.
-        window: Running mean over so many bins, the last of them the bin itself; the first bins have shorter ones.
+        window: Running mean over this number of bins, the last of them the bin itself; the first bins have shorter ones.
         runs: Only those of one group, whose bins are then their own: others may be measured at other steps. None for all runs.
         part: First and last share of the steps that are shown, as for an outcome.
 

@@ -125,4 +125,4 @@ def _averaged(metrics_XPM: Array, gains_PMR: Array) -> Array:
     total = np.einsum("xpm,pmr->xr", metrics_XPM, gains_PMR)
     varies = np.any(metrics_XPM != 0, axis=1).astype(float) @ np.any(gains_PMR != 0, axis=0).astype(float)
     found: Array = np.divide(total, varies, out=np.full_like(total, np.nan), where=varies > 0)
-    return np.round(found, 12)  # what is 0 but for rounding is 0
+    return np.round(found, 12)  # 0 up to rounding counts as 0

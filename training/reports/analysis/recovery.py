@@ -1,4 +1,4 @@
-"""When a remedy has caught up with a fresh network that began at the same moment of the same parent."""
+"""When a remedy has caught up with a fresh network that started at the same moment of the same parent."""
 
 import math
 from typing import Final

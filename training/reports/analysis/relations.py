@@ -49,7 +49,7 @@ def within_correlations(
     ps: dict[str, float] = {}
     for column, value in zip(x, rho, strict=True):
         constant = not metrics[len(found)].any() or not outcome.any()
-        number = math.nan if constant else round(float(value), 12)  # what is 0 but for rounding is 0
+        number = math.nan if constant else round(float(value), 12)  # 0 up to rounding counts as 0
         found[str(column)] = Interval(
             number, math.nan, math.nan, int(x[column].notna().sum()), "correlation of ranks within methods, centred by method"
         )

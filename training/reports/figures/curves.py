@@ -119,7 +119,7 @@ def _same_heights(axes: list[Axes], conditions: int) -> None:
 
 
 def _alt(figure: Figure, name: str, condition: str, rows: list[pd.DataFrame], numbers: Numbers) -> str:
-    """Returns where each curve begins and ends, in words; the numbers are written down."""
+    """Returns where each curve starts and ends, in words; the numbers are written down."""
     told = []
     for row in rows:
         known = row[row["mean"].notna()]

@@ -1,4 +1,4 @@
-"""Curves of the runs that branches begin from: whole in a panel of their own, and up to each moment under its branches."""
+"""Curves of the runs that branches start from: whole in a separate panel, and up to each moment under its branches."""
 
 from typing import Final
 

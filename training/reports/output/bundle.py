@@ -72,7 +72,7 @@ def unpack_bundle(path: Path, folder: Path) -> tuple[list[Path], dict[str, str],
             contents = json.loads(file.read(CONTENTS))
             for name in file.namelist():
                 if name.startswith(f"{_RUNS}/"):
-                    file.extract(name, folder)  # it drops what would lead out of the folder
+                    file.extract(name, folder)  # it drops parts of a path that would lead out of the folder
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(f"report={path} is not a bundle of a report: {' '.join(str(error).split())}") from error
     places = sorted((folder / _RUNS).iterdir(), key=lambda each: int(each.name.partition("_")[0]))

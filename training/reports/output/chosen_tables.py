@@ -188,7 +188,7 @@ def _of_parents(counted: pd.DataFrame, results: pd.Series) -> tuple[pd.DataFrame
 
 
 def number(value: object, digits: int = 3) -> str:
-    """Returns a number with so many significant digits, – where there is none."""
+    """Returns a number with this number of significant digits, – where there is none."""
     return number_text(float(value), None, digits) if isinstance(value, int | float) else "–"
 
 

@@ -12,7 +12,7 @@ import yaml
 
 RUN_FILES: Final = ("config.yaml", "provenance.json", "status.json", "metrics.csv")
 STUDY, PLAN, GRID, TUNING = "study.yaml", "plan.csv", "grid.csv", "tuning"
-TRUNKS, BRANCHES = "runs", "branches"  # folders of a study; the runs that branches begin from are its trunks
+TRUNKS, BRANCHES = "runs", "branches"  # folders of a study; the runs that branches start from are its trunks
 _SKIPPED: Final = {"checkpoints", "report", TUNING, BRANCHES, "arrays", "data", "figures", "tables"}
 _SEED: Final = re.compile(r"seed_(\d+)")
 _STEP: Final = re.compile(r"step_(\d+)")
@@ -33,10 +33,10 @@ class Place:
         words: The swept words that ``grid.csv`` gives it.
         planned: Whether its study has it, if it is in one.
         identity: The one that the study plans for it, "" if unknown.
-        moment: Step of the trunk at which a study's branch begins; None if it is no such branch.
+        moment: Step of the trunk at which a study's branch starts; None if it is no such branch.
         remedy: Name of what the branch does, "" if it is none.
         repeat: Of the branch, from 0.
-        trunk: Run folder that the branch begins from; None if it is no such branch.
+        trunk: Run folder that the branch starts from; None if it is no such branch.
     """
 
     folder: Path

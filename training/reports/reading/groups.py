@@ -110,7 +110,7 @@ def _bases(records: Sequence[Record]) -> list[str]:
 def _methods(
     settings: Sequence[Mapping[str, str]], bases: Sequence[str], typed: Sequence[Sequence[str]], *, moments: bool = False
 ) -> list[str]:
-    """Returns names of methods with those of their settings that vary; if requested, with the step at which branches begin."""
+    """Returns names of methods with those of their settings that vary; if requested, with the step at which branches start."""
     keys = ("interventions", _MOMENT) if moments else ("interventions",)
     own = [{key: value for key, value in each.items() if _within(key, keys)} for each in settings]
     labels = _names(own, settings, bases, typed)

@@ -17,7 +17,7 @@ from plasticity.training.saving.identity import identity, plugin_digests
 from plasticity.training.saving.status import is_alive
 
 STATES: Final = ("finished", "running", "stopped", "failed", "missing", "unreadable")
-TWIN: Final = "the same run as"  # how the reason of a run begins that does not count, as an equal one does
+TWIN: Final = "the same run as"  # start of the reason of a run that does not count, because an equal one does
 _LARGEST: Final = 2**63 - 1
 _CHECKPOINT: Final = re.compile(r"step_(\d{9,})\.pt")
 
@@ -85,7 +85,7 @@ class Record:
 
     @property
     def parent(self) -> Path | None:
-        """The run folder that it begins from, which may be gone; None for a run that is no branch."""
+        """The run folder that it starts from, which may be gone; None for a run that is no branch."""
         if self.place.trunk is not None:
             return self.place.trunk
         said = self.branch.get("run")

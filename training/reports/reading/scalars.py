@@ -64,7 +64,7 @@ def lost_rows(table: pd.DataFrame, every: int, begin: int = 0) -> str:
     Args:
         table: Of the run.
         every: Steps of an interval.
-        begin: Step at which the run begins, that of a branch.
+        begin: Step at which the run starts; for a branch, the step of its checkpoint.
     """
     codes = {str(name): code for code, name in enumerate(table["name"].cat.categories)}
     steps = table["step"].to_numpy()[table["name"].cat.codes.to_numpy() == codes.get(_CLOCK, -2)]

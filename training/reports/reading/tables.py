@@ -49,7 +49,7 @@ def runs_table(records: Sequence[Record], conditions: Sequence[str], methods: Se
 
 
 def _reasons(records: Sequence[Record], conditions: Sequence[str], methods: Sequence[str]) -> list[str]:
-    """Returns why each run does not enter the statistics, "" if it does: of equal runs in a group one stands for all."""
+    """Returns why each run does not enter the statistics, "" if it does: of equal runs in a group only one counts."""
     reasons = []
     stands: dict[tuple[str, str, str], int] = {}
     cells = [(condition, method, record.identity) for condition, method, record in zip(conditions, methods, records, strict=True)]
