@@ -66,7 +66,7 @@ class Row:
 
     Attributes:
         title: What is compared.
-        variants: Words of our command line by label.
+        variants: Words of the testbed's command line by label.
         reference: Name of the programs to compare with, in ``benchmarks.bare`` and ``benchmarks.stable_baselines``.
         steps: Environment steps of one round.
     """

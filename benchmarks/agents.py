@@ -1,4 +1,4 @@
-"""Times whole training loops beside others' in turn, each in its own process: ``python -m benchmarks.agents --rows dqn,sac``."""
+"""Times whole training loops next to others in turn, each in its own process: ``python -m benchmarks.agents --rows dqn,sac``."""
 
 import argparse
 import os
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="LABEL=COMMAND",
-        help="one more program for every row; it says ready, and for each line it reads makes the round's steps and says done",
+        help="one more program for every row; it prints ready, then for each line that it reads makes the steps and prints done",
     )
     parser.add_argument(
         "--clock", choices=["wall", "processor"], default="wall", help="processor: time on a processor, for a busy machine"

@@ -1,4 +1,4 @@
-"""Timing several programs in turn, so that a machine whose speed drifts slows all of them alike."""
+"""Timing several programs in turn, so that a machine whose speed drifts slows all of them equally."""
 
 import time
 from collections.abc import Callable, Mapping

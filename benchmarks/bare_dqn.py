@@ -17,7 +17,7 @@ _DISCOUNT, _EPSILON, _LOW, _HIGH = 0.99, 0.05, -10.0, 10.0
 
 
 def bare_dqn(atoms: int, steps: int) -> Callable[[], None]:
-    """Returns a program that goes on for ``steps`` steps; with more than one atom it is C51."""
+    """Returns a program that continues for ``steps`` steps; with more than one atom it is C51."""
     loop = _steps(atoms)
     next(islice(loop, _WARMUP, None))
 
@@ -76,7 +76,7 @@ def _steps(atoms: int) -> Iterator[None]:
 
 
 class _NumpyReplay:
-    """Observations and next observations apart, as whole stacks."""
+    """Observations and next observations stored separately, as whole stacks."""
 
     def __init__(self) -> None:
         self.images = np.zeros((2, _CAPACITY, 4, 84, 84), np.uint8)

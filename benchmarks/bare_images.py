@@ -17,7 +17,7 @@ def convnet(classes: int) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Two convolutions beside a way around them."""
+    """Two convolutions with a shortcut around them."""
 
     def __init__(self, inputs: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def resnet18(classes: int) -> nn.Module:
 
 
 def bare_loop(network: nn.Module, images: Tensor, labels: Tensor, batch: int, rate: float) -> Callable[[int], None]:
-    """Returns a program of so many updates: shuffle, slice, divide by 255, forward, accuracy, backward, step.
+    """Returns a program that makes a number of updates: shuffle, slice, divide by 255, forward, accuracy, backward, step.
 
     Args:
         network: The network.

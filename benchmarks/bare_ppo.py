@@ -39,7 +39,7 @@ class _Images(nn.Module):
 
 
 class _Vectors(nn.Module):
-    """A policy and a value apart."""
+    """Separate networks for policy and value."""
 
     def __init__(self, observations: int, actions: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def _program(env: Any, network: nn.Module, settings: _Settings, steps: int) -> C
 
 
 def _rollout(env: Any, network: nn.Module, steps: int, state: list[Tensor]) -> tuple[Tensor, ...]:
-    """Returns observations, actions, log-probabilities, advantages and values, rows T x N; ``state`` goes on."""
+    """Returns observations, actions, log-probabilities, advantages and values, rows T x N; ``state`` is updated."""
     columns: list[list[Tensor]] = [[] for _ in range(6)]
     for _ in range(steps):
         observations, begins = state

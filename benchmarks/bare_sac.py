@@ -15,7 +15,7 @@ _CAPACITY, _BATCH, _WARMUP, _DISCOUNT, _SHARE, _RATE = 100_000, 256, 1000, 0.99,
 
 
 def bare_sac(steps: int) -> Callable[[], None]:
-    """Returns a program that goes on for ``steps`` steps."""
+    """Returns a program that continues for ``steps`` steps."""
     loop = _steps()
     next(islice(loop, _WARMUP, None))
 

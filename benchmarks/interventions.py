@@ -22,7 +22,7 @@ PLAIN: Final = "none"
 
 
 class LabelledBatch(NamedTuple):
-    """Inputs (B, ...) with labels (B,), and the inputs that come next, for methods that ask for them."""
+    """Inputs (B, ...) with labels (B,), and the inputs that come next, for methods that need them."""
 
     inputs: Tensor
     targets: Tensor

@@ -1,6 +1,6 @@
-"""What each thing in the loop costs: the default agent, plain and with one addition at a time.
+"""The cost of each addition to the loop: the default agent, plain and with one addition at a time.
 
-The probe is left out: a run reports its time apart.
+The probe is left out: a run reports its time separately.
 """
 
 from collections.abc import Callable, Sequence

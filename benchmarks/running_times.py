@@ -44,13 +44,13 @@ _PUBLISHED: Final = {  # thesis, table 2: seconds for an epoch of 10,000 images,
 }
 _NOTE: Final = (
     "Mean and standard deviation over {rounds} repeats, in each of which every method had its turn. Inference: the outputs for "
-    "one minibatch, without gradients. Backpropagation: what the update on a minibatch takes beyond that, so gradients, the "
+    "one minibatch, without gradients. Backpropagation: what the update on a minibatch takes in addition: gradients, the "
     "optimizer's step and the method. Epoch: all {examples} examples once, reading them included. Ratio: the epoch over that of "
     "{baseline}, the median over repeats. {clock} time on one thread."
 )
 _OF_THE_PAPER: Final = (
-    " Thesis: an epoch on its machine, table 2; its times of single passes are left out, since the nanoseconds printed there do "
-    "not add up to its epochs."
+    " Thesis: an epoch on its machine, table 2; its times of single passes are left out, because the nanoseconds printed there "
+    "do not add up to its epochs."
 )
 
 
@@ -60,7 +60,7 @@ class Times(NamedTuple):
     Attributes:
         inference: Seconds for the outputs of one minibatch, the mean over all of them.
         backpropagation: Seconds that an update on one takes beyond that, the mean.
-        epoch: Seconds for all examples, inference alone not counted in.
+        epoch: Seconds for all examples, without the separate inference.
     """
 
     inference: float
@@ -230,7 +230,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         batches = [int(size) for size in given.batches.split(",")]
     except ValueError:
-        parser.error(f"--batches={given.batches} is no list of whole numbers such as 1,10,100")
+        parser.error(f"--batches={given.batches} must be a list of whole numbers such as 1,10,100")
     settings = [f"env.examples={given.examples}", "threads=1", *given.overrides]
     try:
         measured = measure(given.methods.split(","), batches, given.rounds, _CLOCKS[given.clock], settings)

@@ -1,4 +1,4 @@
-"""The same work by Stable-Baselines3, for whoever has it installed; it is no dependency of the testbed."""
+"""The same work by Stable-Baselines3, where it is installed; it is no dependency of the testbed."""
 
 from collections.abc import Callable
 from importlib import import_module

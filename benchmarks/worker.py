@@ -1,4 +1,4 @@
-"""A program in a process of its own, which works when it is told to and waits otherwise."""
+"""A program in a process of its own, which works on request and waits otherwise."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ READY, GO, DONE = "ready", "go", "done"
 class Worker:
     """Runs a command that writes ``ready`` once it is warm, and then one line of ``done`` for every line it reads.
 
-    What else it writes is ignored. While it waits it takes no processor time, so that several of them can work in turn.
+    Its other output is ignored. While it waits it takes no processor time, so that several of them can work in turn.
 
     Args:
         command: The command and its arguments.
@@ -54,7 +54,7 @@ class Worker:
 
 
 def serve(program: Callable[[], object], orders: IO[str] = sys.stdin, answers: IO[str] = sys.stdout) -> None:
-    """Is the other side: calls ``program`` once to warm up, and then once for every line of ``orders``, until they end."""
+    """The other side: calls ``program`` once to warm up, and then once for every line of ``orders``, until they end."""
     program()
     print(READY, file=answers, flush=True)
     for _ in orders:

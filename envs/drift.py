@@ -1,8 +1,8 @@
 """Gradual change: how far a problem has come from one task to the next.
 
-A change is sudden, or it drifts over some steps. A number of the environment, a friction say, then moves from its old value to
-its new one; of what has nothing in between, a permutation say, each example is of the new task with a probability that grows from
-0 to 1. See Liu and Mou (2026), "Do neural networks lose plasticity in a gradually changing world?" (arXiv:2602.09234), who
+A change is sudden, or it drifts over some steps. A number of the environment, such as a friction, then moves from its old value
+to its new one; where nothing lies in between, as for a permutation, each example is of the new task with a probability that grows
+from 0 to 1. See Liu and Mou (2026), "Do neural networks lose plasticity in a gradually changing world?" (arXiv:2602.09234), who
 interpolate tasks and sample them.
 """
 
@@ -18,7 +18,7 @@ def share_of_new(steps: int, drift_steps: int) -> float:
 
 
 def between(before: float, after: float, share: float) -> float:
-    """Returns the factor on the way from ``before`` to ``after``: at a constant ratio, or a constant difference if one is 0.
+    """Returns the factor between ``before`` and ``after``: at a constant ratio, or a constant difference if one is 0.
 
     A constant ratio is a straight line in the logarithm, from which factors are drawn: from 0.02 to 2 half of the way is 0.2.
 

@@ -1,4 +1,4 @@
-"""What a stream hands to an agent: a batch of transitions or of labelled examples."""
+"""What a stream gives an agent: a batch of transitions or of labelled examples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from torch import Tensor
 
-LARGEST_BOUND: Final = 1e9  # of an action; beyond, bounds stand for having none, and no policy fills such a range
+LARGEST_BOUND: Final = 1e9  # of an action; larger bounds mean that there are none, and no policy fills such a range
 
 
 class Transitions(NamedTuple):
@@ -74,8 +74,8 @@ class Experience:
         batch: what was collected.
         task: the task the batch belongs to, as far as the stream announces it (0 when it does not).
         stats: numbers to log about the stream itself, such as ``rollout/return``; a tensor holds one entry per sample.
-        place: where in its task the batch stands, as far as the stream has tasks of examples; known also to a learner that is
-            not told of tasks, and not to be used by it then.
+        place: where in its task the batch stands, as far as the stream has tasks of examples; also present, and not to be used,
+            when tasks are not announced to the learner.
     """
 
     batch: Transitions | Examples

@@ -13,7 +13,7 @@ def build_stream(settings: object, seed: int, device: torch.device) -> tuple[Str
     Args:
         settings: An instance of a class in ``STREAMS``.
         seed: The run's seed.
-        device: That of the learner, where data are kept unless the settings say otherwise.
+        device: That of the learner, where data are kept unless the settings choose another place.
 
     Raises:
         ValueError: If a setting makes no sense or data are missing.

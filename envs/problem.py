@@ -19,7 +19,7 @@ class Problem(NamedTuple):
         action_high: Largest useful value of each action dimension; empty if discrete.
         frame_stack: Frames along an observation's first axis, the newest last; 1 if observations are no stacks of frames.
         validates: Whether tasks of examples come with a validation set.
-        masks: Whether they say which classes count.
+        masks: Whether tasks state which classes count.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 
 class Acting(Protocol):
-    """An environment stream, as far as its problem goes."""
+    """The part of an environment stream that defines its problem."""
 
     @property
     def action_space(self) -> spaces.Space[Any]:

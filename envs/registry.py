@@ -1,4 +1,4 @@
-"""The streams by name, entered by the ``stream`` decorator; plugins use the same one."""
+"""The streams by name, registered by the ``stream`` decorator; plugins use the same one."""
 
 from collections.abc import Callable
 from typing import ClassVar, Final, TypeVar
@@ -14,7 +14,8 @@ from plasticity.settings.registry import Registry
 class StreamSettings(Settings):
     """Base of the settings of all streams: a dataclass whose fields are ``env.<name>``, and which builds what they describe.
 
-    Most streams derive from one of its two kinds and say only what is their own: ``plasticity.envs.tasks.task_settings`` for
+    Most streams derive from one of its two kinds and define only what is specific to them:
+        ``plasticity.envs.tasks.task_settings`` for
     supervised tasks, ``plasticity.envs.environments.vector_settings`` for environments of gymnasium's interface.
 
     Attributes:
@@ -25,7 +26,7 @@ class StreamSettings(Settings):
     name: ClassVar[str] = ""
 
     def build(self, seed: int, device: torch.device) -> tuple[Stream, Problem]:
-        """Builds the stream and says what problem it poses.
+        """Builds the stream and returns it with the problem that it poses.
 
         Args:
             seed: The run's seed.
@@ -44,8 +45,8 @@ _Class = TypeVar("_Class", bound=type[StreamSettings])
 def stream(name: str) -> Callable[[_Class], _Class]:
     """Registers a stream under the name by which it is chosen, ``env=<name>``.
 
-    It decorates the settings class, above ``@dataclass``, and the class builds its stream: so the settings stand once, as typed
-    fields with their ranges, and are passed on as one object.
+    It decorates the settings class, above ``@dataclass``, and the class builds its stream: so the settings are declared once, as
+    typed fields with their ranges, and are passed on as one object.
 
     Args:
         name: Lower-case words joined by underscores.

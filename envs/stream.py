@@ -1,4 +1,4 @@
-"""The one interface through which reinforcement and supervised learners meet their data."""
+"""The one interface through which reinforcement and supervised learners get their data."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -37,7 +37,7 @@ class Stream(Protocol):
         ...
 
     def advance(self, act: Callable[[Tensor], Tensor]) -> Experience:
-        """Goes one step on and returns what was seen.
+        """Advances by one step and returns what was observed.
 
         Args:
             act: maps observations (N, *input_shape) to actions, (N,) int64 or (N, A) float32.
@@ -45,7 +45,7 @@ class Stream(Protocol):
         ...
 
     def peek(self, count: int) -> Examples:
-        """Returns up to ``count`` examples of the task of the next minibatch, in the order in which they will be handed out.
+        """Returns up to ``count`` examples of the task of the next minibatch, in the order in which they will come.
 
         Nothing is moved: neither the place in the stream nor any generator.
 
@@ -58,7 +58,7 @@ class Stream(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns tensors, numbers, strings and containers of them: all that ``load_state_dict`` needs to go on."""
+        """Returns tensors, numbers, strings and containers of them: all that ``load_state_dict`` needs to continue."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The metrics that a run can log, each with what it is worth knowing about it; ``plasticity.metrics.metric`` enters one.
+"""The metrics that a run can log, each with its description; ``plasticity.metrics.metric`` registers one.
 
 A name gives a pooled value, ``plasticity/<name>``, and one for each layer, ``plasticity/<name>/<part>/<layer>``, or each part.
 How a pooled value is made depends on the kind of metric: unit metrics pool all units of all parts; rank metrics take the layers

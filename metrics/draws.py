@@ -26,7 +26,7 @@ class DrawSettings(Settings):
         16, "Examples of a minibatch that metrics draw; at most half of those that there are to draw from.", low=1
     )
     smoothness: float = setting(
-        1.0, "Smoothness constant L of the metrics ``..._fixed_smoothness``; without the word it is estimated.", above=0
+        1.0, "Smoothness constant L of the metrics ``..._fixed_smoothness``; without that ending it is estimated.", above=0
     )
     gain_steps: int = setting(10, "Optimizer steps k of ``k_step_gain``.", low=1)
 

@@ -24,7 +24,7 @@ class Series(NamedTuple):
         ys: One curve per legend entry, each of shape (n,).
         x_label: Name and unit of the horizontal axis.
         y_label: Name and unit of the vertical axis.
-        grows: Whether it is the one written before with a point more at its end. Files then get the newest point alone; an image
+        grows: Whether it is the one written before with a point more at its end. Files then get only the newest point; an image
             shows them all.
     """
 
@@ -58,7 +58,7 @@ class Heatmap(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A square matrix of numbers, whose rows and columns are the same things; kept in raw order, and drawn as an image.
+    """A square matrix of numbers, whose rows and columns stand for the same objects; kept in raw order, and drawn as an image.
 
     Attributes:
         values: Shape (k, k), in raw order.

@@ -10,8 +10,8 @@ A metric is a function in a file of its own, or among others:
 
 With ``plugins=[my_file.py] metrics.names=[default,negative_share]`` a run logs ``plasticity/negative_share/<part>/<layer>`` for
 every layer, and the pooled value ``plasticity/negative_share``. What the function is called with, what it returns and how its
-values are pooled is said by ``of``, see ``metric``. A measurement changes nothing: gradients are off and generators are forked.
-A value that does not exist is an ``Undefined`` with its reason.
+values are pooled is set by ``of``, see ``metric``. A measurement changes nothing: gradients are off and generators are forked. A
+value that does not exist is an ``Undefined`` with its reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ class Metric:
 
     @property
     def line(self) -> str:
-        """What ``list=metrics`` says of it."""
+        """Its line in ``list=metrics``."""
         return " ".join(filter(None, (self.description, self.range and f"Range {self.range}.", f"Cost: {self.cost}.")))
 
 
@@ -88,20 +88,20 @@ def metric(
     remembers: bool = False,
     description: str = "",
 ) -> Callable[[_Function], _Function]:
-    """Enters a function into the catalogue of metrics.
+    """Registers a function in the catalogue of metrics.
 
     Args:
-        name: Its values are logged as ``plasticity/<name>``: lower-case words joined by underscores, perhaps with a decimal
+        name: Its values are logged as ``plasticity/<name>``: lower-case words joined by underscores, optionally with a decimal
             fraction at the end.
         direction: What a loss of plasticity does to it: ``rises``, ``falls`` ...
         cost: What one measurement costs, in words.
-        unit: What one value is, in words; may be left out if ``description`` or the docstring says so.
-        range: Possible values, ``0 to 1`` say.
-        of: What the function is called with, and what becomes of what it returns:
+        unit: What one value is, in words; may be left out if ``description`` or the docstring states it.
+        range: Possible values, such as ``0 to 1``.
+        of: What the function is called with, and how its results are used:
 
             - ``units``: a ``LayerView``, for each hidden layer. It returns a value for each unit, (units,), or one number that is
               their mean. ``summary`` makes the layer's value of them; pooled, it is taken over the units of all layers and
-              parts together, in which every unit counts alike.
+              parts together, in which every unit counts equally.
             - ``features``: a ``LayerView``. It returns the layer's value; pooled, the mean over parts of the mean over the layers
               that the head reads.
             - ``parts``: a ``PartView``, for each part: its network, optimizer and latest examples (``view.part``), the
@@ -118,7 +118,7 @@ def metric(
         description: One line; empty for the first line of the docstring, or the unit.
 
     Raises:
-        ValueError: The name is taken or not of that form, ``of`` is unknown, or nothing says what a value is.
+        ValueError: The name is taken or not of that form, ``of`` is unknown, or nothing states what a value is.
     """
     require_choice(f"metric {name}: of", of, ("units", "features", "parts", "parameters", "agent"))
     if name in GROUP_NAMES:
@@ -128,7 +128,7 @@ def metric(
         lines = (description or function.__doc__ or "").strip().splitlines()
         said = lines[0] if lines else f"{unit[:1].upper()}{unit[1:]}." if unit else ""
         if not said:
-            raise ValueError(f"metric {name} must say what it is: give it a unit or a docstring")
+            raise ValueError(f"metric {name} must be described: give it a unit or a docstring")
         measure = _measure(of, function, summary, only_weights)
         CATALOGUE.add(name, Metric(said, range, direction, cost, measure, default, remembers), function)
         return function
@@ -139,7 +139,7 @@ def metric(
 def _measure(
     of: str, function: Callable[..., Any], summary: Callable[[Tensor], Number], only_weights: bool
 ) -> Callable[[Sequence[PartView]], Measured]:
-    """Returns what makes all values of a metric from what its function says of one layer or part."""
+    """Returns a function that makes all values of a metric from the values of its function for one layer or part."""
     if of == "units":
         return partial(of_units, per_unit=partial(_each_unit, function), summary=summary)
     if of == "parameters":
@@ -235,16 +235,16 @@ def of_blocks(
 
 
 def mean_of(values: Sequence[float]) -> float:
-    """Returns the mean, or the first undefined value, whose reason the sum would lose."""
+    """Returns the mean, or the first undefined value, because a sum would lose its reason."""
     undefined = [value for value in values if isinstance(value, Undefined)]
     return undefined[0] if undefined else sum(values) / len(values)
 
 
 def counts(network: Network, name: str, only_weights: bool) -> bool:
-    """Tells whether a parameter is neither of a normalisation nor, if ``only_weights``, of fewer than two axes."""
+    """Returns whether a parameter is not of a normalisation and, if ``only_weights``, has at least two axes."""
     return name not in network.norm_parameters and (not only_weights or network.get_parameter(name).ndim >= 2)
 
 
 def reason_without_layers(views: Sequence[PartView]) -> str:
-    """Returns why there are no layers to look at."""
+    """Returns why there are no layers to measure."""
     return next((view.reason for view in views if view.reason), "the network has no hidden layer")

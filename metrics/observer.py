@@ -1,4 +1,4 @@
-"""Observers: whatever measures a run without touching it."""
+"""Observers: they measure a run without changing it."""
 
 import time
 from collections.abc import Mapping
@@ -41,20 +41,20 @@ class Observer(Protocol):
 
 @runtime_checkable
 class Remembering(Protocol):
-    """An observer that compares with what it saw before, and has to be saved with the run."""
+    """An observer that compares with its earlier measurement, and must be saved with the run."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what it remembers, in plain containers."""
+        """Returns its state, in plain containers."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what ``state_dict`` returned, as far as its settings still ask for it."""
+        """Restores what ``state_dict`` returned, as far as its settings still need it."""
         ...
 
 
 @runtime_checkable
 class FollowsTasks(Protocol):
-    """An observer that is told where tasks begin, announced or not, the run's first among them.
+    """An observer that is informed where tasks start, announced or not, including the run's first.
 
     Attributes:
         at_task_start: Whether it measures there, before anything of the task is learned.
@@ -63,7 +63,7 @@ class FollowsTasks(Protocol):
     at_task_start: bool
 
     def task_begins(self, step: int) -> None:
-        """Takes notice that a task begins at the stream's ``step``, before its first examples."""
+        """Notes that a task starts at the stream's ``step``, before its first examples."""
         ...
 
 
@@ -72,13 +72,13 @@ class AwaitsUpdate(Protocol):
     """An observer that measures in the step in which a part makes its first update."""
 
     def first_update_made(self) -> bool:
-        """Tells whether that has happened in this step."""
+        """Returns whether that has happened in this step."""
         ...
 
 
 @runtime_checkable
 class Remarking(Protocol):
-    """An observer that has something to say beside its values."""
+    """An observer that writes notes in addition to its values."""
 
     def remarks(self) -> dict[str, str]:
         """Returns lines for the run's notes, by name, each once."""
@@ -113,7 +113,7 @@ class MetricsSettings(DrawSettings):
     )
     after_switch: list[int] = setting(
         [],
-        "Steps after the start of each task, the run's own among them, at which ``task_start/<metric>`` is logged too: on a data "
+        "Steps after the start of each task, also of the run's first, at which ``task_start/<metric>`` is logged too: on a data "
         "stream on the task's own first examples, in an environment on the latest inputs.",
         low=1,
     )
@@ -144,7 +144,8 @@ class MetricsObserver:
         prefix: The first word of all names.
 
     Attributes:
-        milliseconds: What each metric took at the first measurement after an update; what several share is the first one's.
+        milliseconds: Time of each metric at the first measurement after an update; shared work counts for the first metric that
+            needs it.
     """
 
     def __init__(self, settings: MetricsSettings, seed: int, prefix: str = "plasticity") -> None:
@@ -179,7 +180,7 @@ class MetricsObserver:
         return logs
 
     def remarks(self) -> dict[str, str]:
-        """Returns what the first measurement after an update took, once in a run."""
+        """Returns the time of the first measurement after an update, once in a run."""
         if self._remarked or not self.milliseconds:
             return {}
         self._remarked = True
@@ -189,7 +190,7 @@ class MetricsObserver:
         return {"metrics": f"the first measurement after an update took {total:.3g} ms: {each}"}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what it remembers."""
+        """Returns its state."""
         return {
             "history": self._history.state_dict(),
             "remembered": {
@@ -237,7 +238,7 @@ class MetricsObserver:
 
 
 def _kept(part: PartView) -> Remembered | None:
-    """Returns what to compare with at the next measurement; copies, since a view would be saved with all it is a view of."""
+    """Returns what to compare with at the next measurement; copies, because a view would be saved with its whole base tensor."""
     if part.inputs is None or not part.layers:
         return None
     inputs = part.inputs[:REMEMBERED_INPUTS].clone()

@@ -38,19 +38,15 @@ class ProbeSettings(Settings):
     before_first_update: bool = setting(
         False,
         "Whether the initial network of every part is probed too, as ``first_probe/<key>``, on a data stream on its first "
-        "examples, in an environment on the inputs that there are when the first update is made.",
+        "examples, in an environment on the inputs that exist when the first update is made.",
     )
     steps: int = setting(
         1000, 'Optimizer steps of one probe. Half of the 2,000 in "Towards perpetually trainable neural networks", B.3.', low=1
     )
-    inputs: int = setting(
-        512, "Different inputs to fit, drawn from what the part is trained on; fewer while there are not so many.", low=1
-    )
+    inputs: int = setting(512, "Different inputs to fit, drawn from what the part is trained on; fewer while fewer exist.", low=1)
     batch_size: int = setting(128, "Inputs per step.", low=1)
     learning_rate: float = setting(1e-3, "Of the fresh Adam.", low=0)
-    random_labels: bool = setting(
-        True, "Whether classifiers are also asked to memorise uniformly random labels of the same inputs."
-    )
+    random_labels: bool = setting(True, "Whether classifiers must also memorise uniformly random labels of the same inputs.")
     space: str = setting(
         VALUES,
         "``values``: where values are categoricals, the probe fits the values that they stand for by the "
@@ -67,7 +63,7 @@ class ProbeSettings(Settings):
     )
     offset: str = setting(
         OFFSETS[0],
-        "What the noise is added to. ``prediction``: what the network says of each input. ``mean``: the mean of that over the "
+        "What the noise is added to. ``prediction``: the network's output for each input. ``mean``: its mean over the "
         'inputs, for each output, as in Lyle et al. 2023, "Understanding plasticity in neural networks", with 2,000 steps.',
         choices=OFFSETS,
     )
@@ -81,7 +77,7 @@ class Curve(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What came of the targets of one draw: values by key, and the curves of the network and of the fresh one."""
+    """The results for the targets of one draw: values by key, and the curves of the network and of the fresh one."""
 
     values: dict[str, float]
     aged: Curve
@@ -113,10 +109,10 @@ def probe_targets(network: Network, inputs: Tensor, noise: Tensor, space: Space 
 
 
 def latest_distinct(inputs: Tensor, count: int) -> Tensor:
-    """Returns the last ``count`` inputs of which none equals another, in their order; fewer if there are not so many.
+    """Returns the last ``count`` inputs that are all different, in their order; fewer if fewer exist.
 
-    A repeated input makes the probe easier, since there is one target less to fit. Were they kept, the loss would rise while a
-    replay fills and hold nothing against the network.
+    A repeated input makes the probe easier, because there is one target less to fit. If repeats were kept, the loss would rise
+    while a replay fills, although the network learns as well as before.
 
     Args:
         inputs: (n, *input_shape).
@@ -139,7 +135,7 @@ def fit(
     """Trains ``network`` in place with a fresh Adam, and without dropout.
 
     Args:
-        network: A copy that nobody else uses.
+        network: A copy that is used only here.
         inputs: (n, *input_shape).
         loss: Called with outputs and row numbers, (B,); returns the mean loss over these rows.
         settings: Steps, batch size and learning rate.
@@ -183,11 +179,11 @@ class ProbeObserver:
     Logs, averaged over parts and by part as ``probe/<key>/<part>``: ``loss`` (mean squared error on all inputs at the end),
     ``fresh_loss``, ``relative_loss`` = loss / fresh_loss, ``explained_variance`` = 1 - loss / var(eta), ``auc`` and ``fresh_auc``
     (mean of the curve), and the two curves. For classifiers also ``random_label_loss``, ``random_label_accuracy`` and their
-    ``fresh`` counterparts. A ratio compares a network with its own architecture only: read it beside the loss.
+    ``fresh`` counterparts. A ratio compares a network with its own architecture only: read it together with the loss.
 
     With ``probe.offset=mean`` also ``baseline_loss`` b, here that of the best constant for each output, and ``plasticity`` = b -
     loss, the measure of Lyle et al. 2023. The fresh network's offset is its own mean. Of several targets all of these are means,
-    as the curves are, but for random labels, which are fitted once.
+    as the curves are, except for random labels, which are fitted once.
     """
 
     at_task_switch = False
@@ -196,7 +192,7 @@ class ProbeObserver:
         self.settings, self.seed = settings, seed
 
     def due(self, before: int, after: int) -> bool:
-        """Tells whether the period ends in this step."""
+        """Returns whether the period ends in this step."""
         return passes(before, after, self.settings.every_steps)
 
     def measure(self, view: View) -> Measurements:
@@ -288,10 +284,10 @@ def _reason_not_probed(part: Part, space: Space | None) -> str:
     """Returns why a part cannot be probed, or ""."""
     if isinstance(part.network, TorsoNetwork) and part.network.torso.reads_tokens:
         return "the probe fits functions of numbers, and the inputs are tokens"
-    return "the part does not say how it learns its categorical values; probe.space=outputs fits logits" if space is None else ""
+    return "the part does not define how it learns categorical values; probe.space=outputs fits logits" if space is None else ""
 
 
 def _mean(values: list[float]) -> float:
-    """Returns the mean, or the first undefined value, whose reason the sum would lose."""
+    """Returns the mean, or the first undefined value, because a sum would lose its reason."""
     undefined = [value for value in values if isinstance(value, Undefined)]
     return undefined[0] if undefined else sum(values) / len(values)

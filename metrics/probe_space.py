@@ -1,4 +1,4 @@
-"""What of a network's outputs the probe fits, and by which loss: the outputs themselves, or the values that they stand for."""
+"""What the probe fits of a network's outputs, and by which loss: the outputs themselves, or the values that they stand for."""
 
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -17,7 +17,7 @@ ValueErrors = Callable[[Tensor, Tensor], Tensor]
 
 
 class Space(Protocol):
-    """Numbers that a network says of inputs, and a loss by which they are learned."""
+    """Numbers that a network gives for inputs, and a loss by which they are learned."""
 
     def read(self, network: Network, outputs: Tensor) -> Tensor:
         """Returns the numbers, (B, columns), float32 or better, that the outputs of this network stand for."""
@@ -83,7 +83,7 @@ class PairSpace:
 
 
 def space_of(network: Network, errors: ValueErrors | None, name: str) -> Space | None:
-    """Returns the space that a part is probed in; None if its values are asked for and it does not say how it learns them.
+    """Returns the space that a part is probed in; None if its values are requested and it does not define how it learns them.
 
     Scalar values, policies and classes are outputs as they are in either space, so that nothing changes for them.
 

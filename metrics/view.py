@@ -20,7 +20,8 @@ from plasticity.networks.objective import Batch, Objective
 from plasticity.networks.taps import Taps
 
 # Beyond this much work, n * d * min(n, d), ranks are taken of the first RANK_INPUTS inputs: the layers are those of large
-# convolutions, which have more features than anybody has inputs, so that their ranks depend on the number of inputs anyway.
+# convolutions, which have more features than there are inputs in practice, so that their ranks depend on the number of inputs
+# anyway.
 RANK_WORK_LIMIT: Final = 2e9
 RANK_INPUTS: Final = 512
 
@@ -28,7 +29,7 @@ _Shared = TypeVar("_Shared")
 
 
 class Trace(Protocol):
-    """A recent update: norms, and what the network said of some inputs before and after it; see ``plasticity.updates.trace``."""
+    """A recent update: norms, and the network's outputs for some inputs before and after it; see ``plasticity.updates.trace``."""
 
     norms: dict[str, Tensor | int]
     details: dict[str, Tensor]
@@ -94,7 +95,7 @@ class View:
 
     Attributes:
         step: The stream's step.
-        task: The task that the agent was last told of.
+        task: The last task that was announced to the agent.
         agent: Its parts and inputs; observers leave them as they are.
     """
 
@@ -110,12 +111,12 @@ class LayerView:
     Attributes:
         name: The layer's name.
         activation: Its non-linearity.
-        activation_name: The name of that.
+        activation_name: The name of the non-linearity.
         pre: Pre-activations (n, U) or (n, U, H, W).
         post: Post-activations (n, copies * U, ...).
         pooled: Whether its units count where the units of all layers are taken together: all that have a non-linearity do,
-            whether they can be reset one by one or not. A residual stream that is a mere sum of what layers hand on has none, and
-            counts if ``metrics.pool_streams`` says so.
+            whether they can be reset one by one or not. A residual stream that is only a sum of layers' outputs has none, and
+            counts if ``metrics.pool_streams`` is set.
     """
 
     name: str
@@ -128,7 +129,7 @@ class LayerView:
     @cached_property
     def finite(self) -> bool:
         """Whether every activation is finite; a mask over units means nothing otherwise."""
-        # A maximum is NaN if an entry is; this is many times faster than to ask every entry.
+        # A maximum is NaN if an entry is; this is much faster than a test of every entry.
         ends = torch.stack([end for activations in (self.pre, self.post) for end in activations.aminmax()])
         return bool(ends.isfinite().all())
 
@@ -146,7 +147,7 @@ class LayerView:
 
     @cached_property
     def rank_features(self) -> Tensor:
-        """Post-activations as an (n, features) matrix, of fewer inputs where that would be too much work."""
+        """Post-activations as an (n, features) matrix, of fewer inputs where all would take too long."""
         n, d = len(self.post), self.post[0].numel()
         too_much = n * d * min(n, d) > RANK_WORK_LIMIT
         return (self.post[:RANK_INPUTS] if too_much else self.post).flatten(1)
@@ -184,8 +185,8 @@ class PartView:
         layers: Hidden layers in forward order; empty without hidden layers or without inputs.
         reason: Why ``layers`` is empty, or "".
         inputs: The sample, or None.
-        outputs: What the head says of it, or None without layers.
-        earlier: What was remembered at the measurement before, if it was.
+        outputs: The head's outputs for it, or None without layers.
+        earlier: What was kept at the measurement before, if there was one.
         draws: What metrics draw at random.
     """
 
@@ -200,7 +201,7 @@ class PartView:
     _shared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, key: str, compute: Callable[["PartView"], _Shared]) -> _Shared:
-        """Returns what ``compute`` makes of this view, computed for the first metric that asks for it under ``key``."""
+        """Returns the result of ``compute`` for this view, computed once, for the first metric that requests ``key``."""
         if key not in self._shared:
             self._shared[key] = compute(self)
         return cast(_Shared, self._shared[key])
@@ -253,7 +254,7 @@ def view_part(
         name: The part's name.
         part: The part.
         inputs: (n, *input_shape), or None.
-        earlier: What was remembered of the part.
+        earlier: What was kept of the part.
         pool_streams: Whether residual streams without a non-linearity count where the units of all layers are taken together.
         draws: What metrics draw at random; None for the default settings and seed 0.
     """

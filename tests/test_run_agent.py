@@ -258,7 +258,7 @@ REFUSED: dict[str, list[str]] = {
     "plugins=[/nowhere/mine.py]": ["/nowhere/mine.py", "no such file"],
     "plugins=[BROKEN]": ["broken.py", "SyntaxError"],
     "resume=/nowhere": ["resume=/nowhere", "not a run folder"],
-    "short=true": ["short goes with study= alone, and there is none", "study=./mine.yaml", "list=studies"],
+    "short=true": ["short is valid only with study=, which is missing", "study=./mine.yaml", "list=studies"],
     "plan=true seed=3": ["plan goes with study= alone", "list=studies"],
     "-m retry=true seed=1,2": ["retry goes with study= alone", "list=studies"],
     "bundle=all.zip": ["bundle goes with report= alone", "report=<folder>"],

@@ -1,4 +1,4 @@
-"""From a plan to the things that run: stream, agent, observers."""
+"""From a plan to the parts of a run: stream, agent, observers."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ from plasticity.updates.execution import Execution
 
 
 class Assembly(NamedTuple):
-    """The things that run."""
+    """The parts of a run."""
 
     agent: Agent
     stream: Stream
@@ -44,11 +44,11 @@ class Assembly(NamedTuple):
 def assemble(plan: Plan, origin: Mapping[str, PartOrigin] | None = None) -> Assembly:
     """Builds a run.
 
-    Sets PyTorch's thread count for the process, and what becomes of its freed memory.
+    Sets PyTorch's thread count for the process, and what the process does with freed memory.
 
     Args:
         plan: What to build.
-        origin: The agent's parts in the run that this one branches from, by name; None for a run that begins by itself.
+        origin: The agent's parts in the run that this one branches from, by name; None for a run that is no branch.
 
     Raises:
         ValueError: If the parts of the plan do not fit together.
@@ -92,7 +92,7 @@ def assemble(plan: Plan, origin: Mapping[str, PartOrigin] | None = None) -> Asse
         print(f"note: {line}", file=sys.stderr)
     if plan.run.mode == "train" and not getattr(stream, "exact_resume", True):
         print(
-            "note: this env cannot save its episodes; after a resume they start anew, and the run goes on otherwise",
+            "note: this env cannot save its episodes; after a resume they start again, and the run is no longer the same",
             file=sys.stderr,
         )
     for line in slower_settings(plan.run, agent, device):
@@ -118,17 +118,17 @@ def _observers(plan: Plan, agent: Agent, stream: Stream, make_learner: MakeLearn
         observers["task_evaluation"] = TaskEvaluationObserver(plan.task_evaluation, plan.run.seed, agent, stream, make_learner)
     elif plan.task_evaluation != TaskEvaluationSettings():
         raise ValueError(
-            "task_evaluation looks at the tasks of a data stream, and this env is none: leave it out, and see "
+            "task_evaluation evaluates the tasks of a data stream, and this env is not one: leave it out, and see "
             "evaluation.every_steps"
         )
     return observers
 
 
 def _own_examples(plan: Plan, agent: Agent, stream: Stream) -> OwnExamples | None:
-    """Returns what shows the examples of the present task before they are learned from, or None where there are none.
+    """Returns the source of the current task's examples before they are learned from, or None where there is none.
 
     Raises:
-        ValueError: If there are none, and they are asked for.
+        ValueError: If there is none, and the settings ask for it.
     """
     if isinstance(stream, TaskStream) and isinstance(agent, SupervisedLearner):
         probed = DRAWS_PER_INPUT * plan.probe.inputs if plan.probe.before_first_update else 0
@@ -162,7 +162,7 @@ def choose_device(name: str) -> torch.device:
 def choose_threads(threads: str, agent: Agent) -> int:
     """Returns the number given; for ``auto``, all cores for a network of a million parameters and one for a smaller one.
 
-    On a small network a second thread costs more than it brings, and many times more on a busy machine.
+    On a small network a second thread costs more time than it saves, and on a busy machine the loss is much larger.
     """
     if threads != "auto":
         return int(threads)
@@ -180,11 +180,11 @@ def _refuse_unknown_parts(plan: Plan, agent: Agent) -> None:
 
 
 def _refuse_weights_of_samples(plan: Plan, agent: Agent) -> None:
-    """Refuses methods that say what is drawn from a replay where an agent does not ask them."""
+    """Refuses methods that weight the transitions of a replay where an agent does not use these weights."""
     weighing = [name for part in agent.parts.values() for name in part.hooks.weighing()]
     if weighing and getattr(getattr(agent, "replay", None), "age_weights", None) is None:
         raise ValueError(
-            f"{weighing[0]} says what is drawn from a replay, and agent={plan.choices['agent']} has none that is drawn from by "
+            f"{weighing[0]} sets what is drawn from a replay, and agent={plan.choices['agent']} has none that draws by "
             "age; choose agent=dqn or agent=sac"
         )
 
@@ -195,13 +195,13 @@ def _refuse_absent_tasks(plan: Plan, problem: Problem) -> None:
     for part, settings in {"": plan.optimizer, **parts}.items():
         if settings.schedule_per_task and problem.kind != "examples":
             raise ValueError(
-                f"optimizer{part}.schedule_per_task=true follows the tasks of a data stream, and this env is none; choose false, "
-                "and the schedule goes on over optimizer.schedule_steps"
+                f"optimizer{part}.schedule_per_task=true follows the tasks of a data stream, and this env is not one; choose "
+                "false, and the schedule runs over optimizer.schedule_steps"
             )
 
 
 def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:
-    """Refuses minibatches of one example where batch normalisation would look for their variance."""
+    """Refuses minibatches of one example where batch normalisation needs their variance."""
     if not any(isinstance(module, nn.BatchNorm1d) for part in agent.parts.values() for module in part.network.modules()):
         return
     remedy = "batch normalisation of a dense layer needs 2 or more; network.normalisation=[layer] does not"
@@ -220,7 +220,7 @@ def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:
 
 
 def _warn_of_idle_methods(plan: Plan, problem: Problem) -> None:
-    """Says so when a method waits for task switches that never come."""
+    """Warns when a method waits for task switches that never come."""
     for name, method in plan.interventions.items():
         waits = getattr(method, "at_task_switch", False) and getattr(method, "every_updates", 1) == 0
         if waits and not problem.announces_tasks:

@@ -82,7 +82,7 @@ def _report(outcome: Outcome) -> None:
     if outcome.finished:
         print(f"\nDone, {outcome.step} steps.", *outcome.summary, sep="\n")
     else:
-        print(f"\nStopped at step {outcome.step} and saved. Go on with:\n  {program()} {shlex.quote(f'resume={folder}')}")
+        print(f"\nStopped at step {outcome.step} and saved. Continue with:\n  {program()} {shlex.quote(f'resume={folder}')}")
     print(
         f"  {'run folder':<30}{folder}\n  {'watch it':<30}tensorboard --logdir {folder.parent}, "
         "then open http://localhost:6006/#custom_scalars"

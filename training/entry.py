@@ -1,4 +1,4 @@
-"""Where the program begins. It imports nothing heavy before it can handle a signal."""
+"""Where the program starts. It imports nothing heavy before it can handle a signal."""
 
 import gc
 import os
@@ -14,15 +14,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Does what the command line asks; returns the exit code: 0, 1 for a failure, 2 for a mistake in the words, 130 if stopped.
 
     Args:
-        arguments: The words; None for those that the process was started with, whose console and exit are then looked after too.
+        arguments: The words; None for those of the process; then its console and its exit are handled too.
     """
     if arguments is not None:
         with STOP.installed():
             return _dispatch(arguments)
-    warnings.formatwarning = lambda message, *place, **line: f"warning: {message}\n"  # a user has no use for our line numbers
+    warnings.formatwarning = lambda message, *place, **line: f"warning: {message}\n"  # our line numbers do not help a user
     sys.stdout, sys.stderr = Console.of(sys.stdout, 1), Console.of(sys.stderr, 2)
     with STOP.installed(LOADING):
-        gc.disable()  # what is imported stays, and to look through it for garbage time and again takes long
+        gc.disable()  # imported objects stay, and searching them for garbage repeatedly takes long
         import plasticity.training.commands  # noqa: F401
 
         gc.freeze()
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         code = _dispatch(sys.argv[1:])
         sys.stdout.flush()
         sys.stderr.flush()
-        if STOP.asked:  # what is to be saved is saved, and a stopped user does not wait until all libraries have tidied up
+        if STOP.asked:  # what is to be saved is saved, and the user need not wait for the libraries to clean up
             os._exit(code)
     return code
 
@@ -50,7 +50,7 @@ def program() -> str:
 
 
 class Console:
-    """A text stream that falls silent when nothing reads it any longer, as behind ``| head``; a run goes on."""
+    """A text stream that falls silent when nothing reads it any longer, as behind ``| head``; the run continues."""
 
     def __init__(self, stream: IO[str], descriptor: int) -> None:
         self._stream, self._descriptor = stream, descriptor

@@ -17,14 +17,14 @@ FIRST_PROBE: Final = "first_probe"
 class FirstProbeObserver(ProbeObserver):
     """Probes copies of the networks as they were built, in the step in which a part makes its first update.
 
-    An agent that acts has inputs only once it has acted; when its first update is made is its own affair. So the copies wait
-    until then. What is logged, as ``first_probe/<key>``, belongs to the stream's step before that update.
+    An agent that acts has inputs only once it has acted; and it decides when it makes its first update. So the copies wait
+    until then. The values ``first_probe/<key>`` belong to the stream's step before that update.
 
     Args:
         settings: Of the probe.
         seed: The run's seed.
         agent: With its initial networks; only read.
-        own: The examples of the present task; None in an environment, where the latest inputs are taken.
+        own: The examples of the current task; None in an environment, where the latest inputs are taken.
     """
 
     def __init__(self, settings: ProbeSettings, seed: int, agent: Agent, own: OwnExamples | None) -> None:
@@ -34,16 +34,16 @@ class FirstProbeObserver(ProbeObserver):
         self._unlearned: list[str] = []
 
     def due(self, before: int, after: int) -> bool:
-        """Takes notice of the parts without an update yet; it is the update that makes it due, see ``first_update_made``."""
+        """Notes the parts without an update yet; the update makes it due, see ``first_update_made``."""
         self._unlearned = [name for name in self._networks if self._agent.parts[name].steps == 0]
         return False
 
     def first_update_made(self) -> bool:
-        """Tells whether a part made its first update in this step, and was not probed yet."""
+        """Returns whether a part made its first update in this step, and was not probed yet."""
         return any(self._agent.parts[name].steps > 0 for name in self._unlearned)
 
     def measure(self, view: View) -> Measurements:
-        """Returns what ``ProbeObserver`` does, as ``first_probe/<key>``, of the parts that made their first update."""
+        """Returns the values of ``ProbeObserver``, as ``first_probe/<key>``, for the parts that made their first update."""
         updated = [name for name in self._unlearned if self._agent.parts[name].steps > 0]
         agent: Measurable = view.agent if self._own is None else self._own.agent()
         parts = {
@@ -54,7 +54,7 @@ class FirstProbeObserver(ProbeObserver):
         return {name.replace("probe/", f"{FIRST_PROBE}/", 1): value for name, value in logs.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the parts that had no update before the present step."""
+        """Returns the parts that had no update before the current step."""
         return {"unlearned": list(self._unlearned)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -13,11 +13,11 @@ class Saver(Protocol):
     """Saves the run when it is due."""
 
     def before_step(self) -> None:
-        """Takes notice that a step begins."""
+        """Notes that a step starts."""
         ...
 
     def after_step(self, step: Step) -> bool:
-        """Takes notice of a step; returns whether the run should stop here."""
+        """Notes a step; returns whether the run should stop here."""
         ...
 
     def save(self, unfinished: Step | None = None) -> None:

@@ -8,13 +8,13 @@ _LARGEST_KEPT: Final = 2**28  # bytes
 
 
 def keep_freed_memory() -> bool:
-    """Tells the C library to keep freed blocks of up to 256 MiB for the next ones, where it is glibc.
+    """Makes the C library keep freed blocks of up to 256 MiB for the next ones, where it is glibc.
 
-    It would hand large blocks back to the system and fetch them again, zeroed page by page, in every update: on batches of 256
-    Atari images a seventh of an update's time. The price is that memory once used stays with the process. No number changes.
+    Otherwise it would return large blocks to the system and request them again, zeroed page by page, in every update: on batches
+    of 256 Atari images a seventh of an update's time. In return, memory once used stays with the process. No number changes.
 
     Returns:
-        Whether the library took the advice.
+        Whether the library accepted the setting.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

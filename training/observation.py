@@ -1,4 +1,4 @@
-"""Calling the observers of a run, and keeping the time they take apart from the run's."""
+"""Calls the observers of a run, and counts their time separately from the run's."""
 
 import time
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Observers:
         self.seconds = dict.fromkeys(observers, 0.0)
 
     def begin_task(self, step: int) -> list[str]:
-        """Tells those that follow tasks that one begins; returns the names of those that measure before it is learned from."""
+        """Informs those that follow tasks that one starts; returns the names of those that measure before it is learned from."""
         for observer in self._following.values():
             observer.task_begins(step)
         return [name for name, observer in self._following.items() if observer.at_task_start]
@@ -51,14 +51,14 @@ class Observers:
         ]
 
     def before_learning(self, names: list[str]) -> list[str]:
-        """Returns those of the named ones that look at the end of the old task when a new one begins."""
+        """Returns those of the named observers that measure the end of the old task when a new one starts."""
         return [name for name in names if not getattr(self._observers[name], "after_learning", False)]
 
     def measure(self, names: list[str], view: View) -> Measurements:
         """Returns the measurements of the named observers, with ``time/<name>_seconds`` for each.
 
         Raises:
-            Abandoned: If the user stops the run meanwhile. What the observers remember is then as it was.
+            Abandoned: If the user stops the run during it. The state of the observers is then as it was.
         """
         if not names:
             return {}

@@ -12,7 +12,7 @@ _BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # of x86 and of Arm
 
 
 def has_bf16() -> bool:
-    """Tells whether the processor multiplies bf16 numbers by instructions of its own, and PyTorch may use them.
+    """Returns whether the processor has instructions that multiply bf16 numbers, and PyTorch may use them.
 
     PyTorch has them on x86 with AVX-512 only, which ``ATEN_CPU_CAPABILITY`` can forbid.
     """
@@ -32,7 +32,7 @@ def slower_settings(settings: RunSettings, agent: Agent, device: torch.device) -
     Args:
         settings: Of the run.
         agent: Built.
-        device: Of the learner; an accelerator has no such settings.
+        device: Of the learner; for an accelerator no line is returned.
     """
     if device.type != "cpu":
         return []

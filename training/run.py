@@ -55,7 +55,7 @@ _SHOWN_WITH_HPARAMS: Final = (
 
 @dataclass(frozen=True)
 class Beginning:
-    """With what a run begins, or goes on.
+    """With what a run starts, or continues.
 
     Attributes:
         state: Checkpoint that agent, stream and observers have been restored from, or None.
@@ -63,7 +63,7 @@ class Beginning:
         remarks: Lines for the notes.
         removable: Whether this process made the folder.
         branch: What was measured where the run branched, and values of methods that acted there; None for a run that does not
-            begin as a branch.
+            start as a branch.
     """
 
     state: Mapping[str, Any] | None = None
@@ -74,7 +74,7 @@ class Beginning:
 
     @property
     def written(self) -> Mapping[str, Any] | None:
-        """The state that the folder's files go on from; None for a folder that is new."""
+        """The state from which the folder's files continue; None for a new folder."""
         return self.state if self.branch is None else None
 
 
@@ -85,7 +85,7 @@ class Outcome:
     Attributes:
         folder: The run folder.
         step: The stream's last step.
-        finished: Whether it got as far as it was to go.
+        finished: Whether it reached the planned steps.
         score: The last return per episode, or online accuracy; NaN before the first.
         summary: Lines for the user.
     """
@@ -111,21 +111,21 @@ def run(
         plan: What to run.
         folder: The run folder: created when starting, existing when resuming; None for one with a name of its own in ``runs``.
         overrides: Words of the command line, kept in the folder.
-        resume: Whether to go on with what the folder holds; from the start if it holds no checkpoint yet.
+        resume: Whether to continue the run in the folder; from the start if it holds no checkpoint yet.
         settings: The user's YAML files that the plan came from; their hashes are kept in the folder.
-        origin: Where another run is branched from; None for a run that begins by itself.
+        origin: Where another run is branched from; None for a run that is no branch.
 
     Raises:
         ValueError: If the plan cannot be run, the folder holds another run or is in use, or there is nothing to resume.
         FloatingPointError: If a loss or gradient is not finite; the last checkpoint is as it was.
-        OSError: If a file cannot be written (a full disk, say); the last checkpoint is as it was.
+        OSError: If a file cannot be written, as on a full disk; the last checkpoint is as it was.
         RuntimeError: If a ValueError is raised in training.
-        KeyboardInterrupt: If the user stops it before there is anything to go on from.
+        KeyboardInterrupt: If the user stops it before there is anything to continue from.
     """
     with STOP.installed():
         if folder is not None and origin is not None and not resume and can_start_again(folder, overrides):
-            with occupied(folder):  # by nobody else, who may be about to save it
-                remove_run_folder(folder)  # a branch is saved as it begins: this one had not begun
+            with occupied(folder):  # by no other process, which may be about to save it
+                remove_run_folder(folder)  # a branch is saved when it starts: this one had not started
         elif folder is not None and (resume or can_start_again(folder, overrides)):
             return _resume(plan, folder, overrides, settings)
         return _start(plan, folder, overrides, settings, origin)
@@ -162,7 +162,7 @@ def _resume(plan: Plan, folder: Path, overrides: Sequence[str], settings: Sequen
                     remarks = _remarks(state, folder, plan, assembly.agent)
         with STOP.stepping():
             if state is None:
-                print(f"note: {folder} holds no checkpoint yet; the run begins from its start", file=sys.stderr)
+                print(f"note: {folder} holds no checkpoint yet; the run starts from step 0", file=sys.stderr)
                 start_again(folder, plan.config, overrides, settings, structure_hash(assembly.agent))
                 return _train(plan, folder, assembly, Beginning())
             for line in remarks:
@@ -208,13 +208,13 @@ def _tracked(plan: Plan, folder: Path, assembly: Assembly, beginning: Beginning,
             tracker.note("evaluation", protocol(plan.evaluation, plan.env, stream))
         if written is None:
             STOP.raise_if_asked()
-        if beginning.branch is not None:  # with files of its own from here on: its parent may be moved or deleted
+        if beginning.branch is not None:  # from here on it has its own files: its parent may be moved or deleted
             if beginning.branch:
                 tracker.write_measured(stream.step, beginning.branch)
             saver.save(beginning.unfinished)
         try:
             finished = train(agent, stream, watching, tracker, saver, plan.run.steps, beginning.unfinished)
-        except ValueError as error:  # not a word of the command line any more: its author wants to see where
+        except ValueError as error:  # no longer an error of the command line: the traceback is needed
             raise RuntimeError(f"at step {stream.step} of {folder}: {error}") from error
         if finished:
             saver.save()
@@ -226,7 +226,7 @@ def _tracked(plan: Plan, folder: Path, assembly: Assembly, beginning: Beginning,
 
 @contextmanager
 def _saying_where(folder: Path) -> Iterator[None]:
-    """Adds the run folder to the message of an error that ends a run without being anybody's mistake."""
+    """Adds the run folder to the message of an error that ends a run and is not a mistake of the user."""
     where = f"The run, up to its last checkpoint, is in {folder}"
     try:
         yield
@@ -241,10 +241,10 @@ def _saying_where(folder: Path) -> Iterator[None]:
 
 
 def _load(plan: Plan, folder: Path) -> dict[str, Any] | None:
-    """Returns the state to go on from, or None without a checkpoint."""
+    """Returns the state to continue from, or None without a checkpoint."""
     path = latest_checkpoint(folder)
     if path is None and "branch" in plan.config:
-        raise ValueError(f"resume={folder}: the branch was ended before it was saved; begin it again, by branch.run=")
+        raise ValueError(f"resume={folder}: the branch was ended before it was saved; start it again with branch.run=")
     if path is None:
         return None
     state = load_checkpoint(path)
@@ -258,7 +258,7 @@ def _load(plan: Plan, folder: Path) -> dict[str, Any] | None:
 
 
 def _is_complete(state: Mapping[str, Any], folder: Path, steps: int) -> bool:
-    """Tells whether a run is over, its last step and the means of its last interval, which are written after the checkpoint."""
+    """Returns whether a run is over: its last step, and the means of its last interval, written after the checkpoint."""
     if state["step"] != steps:
         return bool(state["step"] > steps)
     means = state["tracker"]["means"]
@@ -270,7 +270,7 @@ def _is_complete(state: Mapping[str, Any], folder: Path, steps: int) -> bool:
 
 @contextmanager
 def _fitting(folder: Path) -> Iterator[None]:
-    """Says in one line what a checkpoint lacks, or that it is of another form than this run's."""
+    """Raises, in one line, for what a checkpoint lacks, or for its form being another than this run's."""
     try:
         yield
     except KeyError as error:
@@ -297,9 +297,9 @@ def _remarks(state: Mapping[str, Any], folder: Path, plan: Plan, agent: Agent) -
 
 
 def require_same_run(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
-    """Raises ValueError, with both sides named, unless two configs differ only in what may change when a run goes on.
+    """Raises ValueError, with both sides named, unless two configs differ only in what may change when a run is resumed.
 
-    Names and order of the interventions come first, since they say more than their settings one by one.
+    Names and order of the interventions come first, because they are clearer than their settings one by one.
     """
     before, now = (",".join(config["interventions"]) for config in (saved, requested))
     if before != now:
@@ -308,7 +308,7 @@ def require_same_run(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> 
 
 
 def _choices(plan: Plan) -> dict[str, str | int]:
-    """Names what tells runs apart so that it comes first in TensorBoard's table, which is in alphabetical order."""
+    """Names what distinguishes runs so that it comes first in TensorBoard's table, which is in alphabetical order."""
     return {
         "(agent)": plan.choices["agent"],
         "(env)": plan.choices["env"],

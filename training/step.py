@@ -27,7 +27,7 @@ class Observing(Protocol):
     """What a step needs of the observers."""
 
     def begin_task(self, step: int) -> list[str]:
-        """Takes notice that a task begins; returns the names of those that measure before anything of it is learned."""
+        """Notes that a task starts; returns the names of those that measure before anything of it is learned."""
         ...
 
     def select(self, before: int, after: int, switched: bool) -> list[str]:
@@ -35,7 +35,7 @@ class Observing(Protocol):
         ...
 
     def before_learning(self, names: list[str]) -> list[str]:
-        """Returns those of the named ones that look at the end of the old task when a new one begins."""
+        """Returns those of the named observers that measure the end of the old task when a new one starts."""
         ...
 
     def after_first_update(self) -> list[str]:
@@ -43,22 +43,22 @@ class Observing(Protocol):
         ...
 
     def measure(self, names: list[str], view: View) -> Measurements:
-        """Returns the measurements of the named observers; raises ``Abandoned`` if the user stops meanwhile."""
+        """Returns the measurements of the named observers; raises ``Abandoned`` if the user stops during them."""
         ...
 
 
 @dataclass
 class Step:
-    """What has been seen in a step, and what is still to be done about it.
+    """What was observed in a step, and what is still to be done with it.
 
     At a task switch the observers that ask for it measure the end of the old task, before anything is reset for the new one, and
-    others its start, once that is done. What they say of the start belongs to the stream's step before this one.
+    others its start, once that is done. Their values of the start belong to the stream's step before this one.
 
     Attributes:
         before: The stream's step before it.
         after: The stream's step after it.
         task: The task before it.
-        experience: What was seen.
+        experience: What was observed.
         early: Observers that measure before anything is learned.
         late: Observers that measure after learning.
         first: Observers that measure the start of a task, after the switch and before anything of it is learned.
@@ -66,8 +66,8 @@ class Step:
         learned: Whether the agent has learned from it.
         logs: Of stream and agent.
         measurements: Of the observers.
-        at_start: Of those that measure what was before the step: the start of a task, or a network without an update.
-        seconds: What acting and learning took, measurements apart.
+        at_start: Those of observers that measure the state before the step: the start of a task, or a network without an update.
+        seconds: Time of acting and learning, without measurements.
     """
 
     before: int
@@ -86,7 +86,7 @@ class Step:
 
     @classmethod
     def begun(cls, agent: Agent, stream: Stream, observers: Observing) -> Self:
-        """Goes one step on in the stream."""
+        """Advances the stream by one step."""
         started = time.perf_counter()
         before, task = stream.step, stream.task
         experience = stream.advance(agent.act)
@@ -100,7 +100,7 @@ class Step:
         return step
 
     def complete(self, agent: Agent, observers: Observing) -> None:
-        """Does what is still to be done, so far as it is not done already."""
+        """Does what is still to be done in the step."""
         if not self.learned:
             if not self.switched:
                 self.measurements |= observers.measure(self.early, View(self.after, self.task, agent))
@@ -137,7 +137,7 @@ class Step:
 
         Args:
             state: The state.
-            observers: Those of the run as it goes on; it may have others than before.
+            observers: Those of the continued run; it may have others than before.
             device: Where the stream's examples are.
         """
         experience = Experience(*(_restored(each, device) for each in state["experience"]))
@@ -149,12 +149,12 @@ class Step:
 
 
 def _begins_task(experience: Experience, before: int, switched: bool) -> bool:
-    """Tells whether a task begins, announced or not; an environment's are those that it announces, and the first."""
+    """Returns whether a task starts, announced or not; an environment's are those that it announces, and the first."""
     return before == 0 or (switched if experience.place is None else experience.place.minibatch == 0)
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value as a checkpoint can hold it; tensors are copied, since a view would be saved with all it is a view of."""
+    """Returns a value as a checkpoint can hold it; tensors are copied: a view would be saved with its whole base tensor."""
     if isinstance(value, Undefined):
         return {"kind": "Undefined", "reason": value.reason}
     if type(value).__name__ in _KINDS:

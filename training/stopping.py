@@ -1,18 +1,18 @@
 """Stopping a run by Ctrl-C (SIGINT) or SIGTERM, wherever it is.
 
-Only the standard library is imported, so that signals are in hand before anything heavy is.
+Only the standard library is imported, so that signals are handled before anything heavy is imported.
 
 What a signal does depends on what the main thread is doing at that moment:
 
 - ``LOADING``: nothing is on disk, and the process ends at once.
 - ``READING``: building and measuring change nothing, and are left by an exception at once.
-- ``STEPPING``: a step is finished first, and what follows is up to the loop, which looks at ``asked``.
+- ``STEPPING``: a step is finished first, and the loop, which checks ``asked``, decides what follows.
 - ``WRITING``: a checkpoint is finished first.
 
 A step, or a call into a library that never comes back to Python, may take longer than a user waits. A thread that sleeps until
-the first SIGINT looks after that: ``LIMIT_SECONDS`` later it calls ``last_resort``, which may save a copy of an earlier state,
-and ends the process. SIGTERM comes from machines, which wait, and has no such limit. A second signal ends the process at once.
-A process that has runs in other processes waits, within limits, until they have saved themselves. All files of a run are made so
+the first SIGINT handles this: ``LIMIT_SECONDS`` later it calls ``last_resort``, which may save a copy of an earlier state, and
+ends the process. SIGTERM comes from machines, which wait, and has no such limit. A second signal ends the process at once. A
+process that has runs in other processes waits, within limits, until they have saved themselves. All files of a run are made so
 that none of this can damage them.
 """
 
@@ -97,7 +97,7 @@ class Stop:
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
-        """Lets nothing but the last resort interrupt the block, which has to look at ``asked`` itself."""
+        """Lets nothing but the last resort interrupt the block, which has to check ``asked`` itself."""
         before, self.doing = self.doing, STEPPING
         try:
             yield
@@ -106,7 +106,7 @@ class Stop:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keeps the process from being ended within the block, but for a second signal."""
+        """Keeps the process from being ended within the block, except by a second signal."""
         with self.ending:
             before, self.doing = self.doing, WRITING
             try:
@@ -135,7 +135,7 @@ class Stop:
             raise Stopped
 
     def _forked(self) -> None:
-        """Gives the signals back in a fork, say a process of a vector environment: it would wake the thread of its parent."""
+        """Restores the signals in a fork, such as a process of a vector environment: it would wake the thread of its parent."""
         if self._installed:
             signal.set_wakeup_fd(-1)
             for number, handler in self._before.items():
@@ -151,7 +151,7 @@ class Stop:
         self._try_again(number, frame)
 
     def _try_again(self, number: int, frame: FrameType | None) -> None:
-        """Raises ``Stopped`` if the main thread is where that does no harm, and otherwise looks again a little later."""
+        """Raises ``Stopped`` if the main thread is where that does no harm, otherwise checks again a little later."""
         if self.doing != READING:
             return
         if _restores(frame):
@@ -185,9 +185,9 @@ class Stop:
 
 @contextmanager
 def unmasked() -> Iterator[None]:
-    """Raises ``Stopped`` again where a library that it cut off raised an error of its own while it put things back.
+    """Raises ``Stopped`` again where a library that it cut off raised an error of its own while it restored state.
 
-    Not in place of an OSError: a full disk may be what the checkpoint met that a stop asks for.
+    An OSError is kept: the checkpoint that a stop asks for may have met a full disk.
     """
     try:
         yield
@@ -201,7 +201,7 @@ def unmasked() -> Iterator[None]:
 
 
 def _restores(frame: FrameType | None) -> bool:
-    """Tells whether a frame or one that called it is putting something back, which an exception would cut off."""
+    """Returns whether a frame or one that called it is restoring state, which an exception would cut off."""
     while frame is not None:
         if frame.f_code.co_name in ("__enter__", "__exit__", "__del__", "_find_and_load"):
             return True

@@ -1,4 +1,4 @@
-"""What the evaluations of a supervised run have found, task by task."""
+"""The results of a supervised run's evaluations, task by task."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from plasticity.metrics.undefined import Undefined
 
 
 class TaskHistory:
-    """Values by task, their means over the tasks so far, and the best epoch of the task that is under way."""
+    """Values by task, their means over the tasks so far, and the best epoch of the current task."""
 
     def __init__(self) -> None:
         self._tasks = torch.zeros(0, dtype=torch.int64)
@@ -32,7 +32,7 @@ class TaskHistory:
         return Undefined("no task so far has a value") if mean != mean else mean
 
     def curves(self, suffix: str) -> Series:
-        """Returns the values whose names end with ``_<suffix>`` against the task, each named by what is before that."""
+        """Returns the values whose names end with ``_<suffix>`` against the task, each named by the part before the suffix."""
         ending = f"_{suffix}"
         columns = {name.removesuffix(ending): column for name, column in self._values.items() if name.endswith(ending)}
         return Series(self._tasks, columns, "task", suffix, grows=True)

@@ -1,4 +1,4 @@
-"""Measurements at the start of a task and in its first steps, on the task's own examples where there are any before it begins."""
+"""Measurements at the start of a task and in its first steps, on the task's own examples where there are any before it starts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -33,12 +33,12 @@ class GivenExamples:
 
 
 class GivenPart:
-    """A part as it is, but for what is given; see ``plasticity.metrics.view.Part``.
+    """A part with the given examples and network in place of its own; see ``plasticity.metrics.view.Part``.
 
     Args:
         part: The part.
         examples: What its loss is measured on.
-        network: Its network, or another in its place.
+        network: The network to measure; the part's own, or another.
     """
 
     def __init__(self, part: Part, examples: KeptExamples, network: Network) -> None:
@@ -67,13 +67,13 @@ class AgentAsGiven:
 
 @dataclass
 class OwnExamples:
-    """The first examples of the present task of a data stream, as they are handed out.
+    """The first examples of the current task of a data stream, as the stream gives them.
 
-    They depend on the seed and the number of the task alone, so that a run that goes on finds the same ones.
+    They depend on the seed and the number of the task alone, so that a resumed run finds the same.
 
     Attributes:
         stream: The stream; only read.
-        learner: Who learns from it; only read.
+        learner: The learner; only read.
         count: How many examples are taken, fewer where an epoch has fewer.
     """
 
@@ -100,14 +100,14 @@ class OwnExamples:
 class TaskStartObserver(MetricsObserver):
     """Measures the metrics at the start of every task and some steps after it, as ``task_start/<metric>``.
 
-    It is apart from the observer of the period, so that the values of that one, of which some compare with the measurement
-    before, are the same with it and without. The start of the run is that of its first task. Where tasks are not announced,
-    those of a data stream count all the same, and an environment has one.
+    It is separate from the periodic observer, some of whose values compare with the measurement before: these are the same with
+    it and without. The start of the run is that of its first task. Where tasks are not announced, those of a data stream still
+    count, and an environment has one.
 
     Args:
         settings: Which metrics, and when.
         seed: The run's seed.
-        own: The examples of the present task; None in an environment, where the latest inputs are taken.
+        own: The examples of the current task; None in an environment, where the latest inputs are taken.
     """
 
     after_learning = True
@@ -120,7 +120,7 @@ class TaskStartObserver(MetricsObserver):
         self._began: int | None = None
 
     def task_begins(self, step: int) -> None:
-        """Takes notice that a task begins, of which nothing is learned yet.
+        """Notes that a task starts, of which nothing is learned yet.
 
         Args:
             step: The stream's step before its first examples.
@@ -128,12 +128,12 @@ class TaskStartObserver(MetricsObserver):
         self._began = step
 
     def due(self, before: int, after: int) -> bool:
-        """Tells whether one of the asked numbers of steps since the start of the task is reached or passed in this step."""
+        """Returns whether this step reaches or passes one of the requested numbers of steps since the start of the task."""
         began = self._began
         return began is not None and any(before < began + steps <= after for steps in self.settings.after_switch)
 
     def measure(self, view: View) -> Measurements:
-        """Returns ``task_start/<metric>`` and the values of the layers, as ``MetricsObserver`` does for its prefix."""
+        """Returns ``task_start/<metric>`` and the values of the layers, as ``MetricsObserver`` does with this prefix."""
         return super().measure(view if self._own is None else replace(view, agent=self._own.agent()))
 
     def remarks(self) -> dict[str, str]:
@@ -142,7 +142,7 @@ class TaskStartObserver(MetricsObserver):
         return {TASK_START: lines["metrics"]} if lines else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what it remembers."""
+        """Returns its state."""
         return {**super().state_dict(), "began": self._began}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Random changes of images: horizontal flip, crop from a reflected border, rotation; all on the images' device.
 
-What is drawn is apart from what is done with it: an epoch draws once for all its examples, so that any minibatch of it can be
+Draws are separate from their use: an epoch draws once for all its examples, so that any minibatch of it can be
 made again without those before it, and no step waits for a generator. Draws, and the sines of angles, are made on the CPU; what
 is left for the device is exact arithmetic or rounded alike everywhere, so that the same images come out on any device.
 """
@@ -45,7 +45,7 @@ class Augmentation:
         return bool(self.flip_probability or self.crop_padding or self.rotation_degrees)
 
     def draw(self, count: int, generator: torch.Generator) -> "Draws":
-        """Draws for ``count`` images from a CPU generator; what is off is drawn all the same, so that the rest stays as it is."""
+        """Draws for ``count`` images from a CPU generator; what is off is drawn too, so that the other draws stay the same."""
         flips = torch.rand(count, generator=generator) < self.flip_probability
         offsets = torch.randint(2 * self.crop_padding + 1, (2, count), generator=generator) - self.crop_padding
         angles = torch.rand(count, generator=generator) * self.rotation_degrees

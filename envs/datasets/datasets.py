@@ -1,4 +1,4 @@
-"""Image data sets by name, as tensors, entered by the ``dataset`` decorator; plugins use the same one.
+"""Image data sets by name, as tensors, registered by the ``dataset`` decorator; plugins use the same one.
 
 ``digits`` comes with scikit-learn. The others are kept under ``$PLASTICITY_DATA`` or ``~/.cache/plasticity``, verified at every
 load and fetched at the first.
@@ -75,12 +75,12 @@ def dataset(name: str, official_test: bool = True) -> Callable[[Loader], Loader]
     """Registers a data set under the name by which it is chosen, ``env.dataset=<name>``.
 
     It decorates a function of a split (``train``, ``test``, or ``all``: the training set, then the test set) and of the folder
-    that holds one folder per data set; the function returns a ``Dataset``, and its docstring says in one line what that is.
+    that holds one folder per data set; the function returns a ``Dataset``, and its docstring describes that in one line.
 
     Args:
         name: Lower-case words joined by underscores.
         official_test: Whether the split is the published one. Then a stream of the data set trains on ``train`` and tests on
-            ``test``, unless its settings say otherwise; of one without, all examples are trained on.
+            ``test``, unless its settings choose otherwise; without it, all examples are trained on.
 
     Raises:
         ValueError: The name is taken by another function, or is not of that form.

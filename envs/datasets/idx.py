@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and of those data sets that took its form.
+"""The IDX format of MNIST and of the data sets that adopted it.
 
 An IDX file is a big-endian header (two zero bytes, the type 0x08 for uint8, the number of axes, one 32-bit size per
 axis) followed by the values in row-major order. See LeCun, Cortes and Burges, "The MNIST database of handwritten
@@ -24,7 +24,7 @@ def parse_idx(name: str, content: bytes) -> npt.NDArray[np.uint8]:
         content: the whole file.
 
     Raises:
-        DatasetError: it is not such a file, or it is shorter or longer than its header says.
+        DatasetError: it is not such a file, or it is shorter or longer than its header states.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != UNSIGNED_BYTE:
         raise DatasetError(f"{name} is not IDX of unsigned bytes: expected a start of 000008, found {content[:3].hex()}")

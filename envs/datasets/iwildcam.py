@@ -27,7 +27,7 @@ class Photograph(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """What ``metadata.csv`` says.
+    """The content of ``metadata.csv``.
 
     Attributes:
         classes: Labels, one more than the largest of all rows.
@@ -58,7 +58,7 @@ def find_folder(folder: Path | None) -> Path:
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Reads ``metadata.csv``; a line on standard error says so if it has not all photographs.
+    """Reads ``metadata.csv``; prints a line to standard error if photographs are missing.
 
     Raises:
         DatasetError: A column is missing, a row is damaged, or the file is no such text.
@@ -72,9 +72,7 @@ def read_metadata(path: Path) -> Metadata:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} is damaged: expected a table in UTF-8, found: {error}") from None
     if count != PHOTOGRAPHS:
-        print(
-            f"note: {path} has {count} photographs, all of {NAME} are {PHOTOGRAPHS}; results are those of these", file=sys.stderr
-        )
+        print(f"note: {path} has {count} photographs, all of {NAME} are {PHOTOGRAPHS}; results are for these", file=sys.stderr)
     return Metadata(classes, photographs)
 
 
@@ -105,7 +103,7 @@ def read_image(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np
     Raises:
         DatasetError: The file is missing or damaged.
     """
-    from PIL import Image  # here, as few data sets are files of pictures
+    from PIL import Image  # imported here, because few data sets are files of pictures
 
     try:
         with Image.open(path) as image:

@@ -40,12 +40,12 @@ class TokenText(NamedTuple):
 
 
 def load_text(folder: Path | None) -> str:
-    """Reads the text: a file of the user's, ``input.txt`` of a folder, or else Tiny Shakespeare from the folder of all data sets.
+    """Reads the text: a file of the user's, ``input.txt`` of a folder, or Tiny Shakespeare from the folder of all data sets.
 
-    A line on standard error says so if the user's text is not Tiny Shakespeare.
+    Prints a line to standard error if the user's text is not Tiny Shakespeare.
 
     Args:
-        folder: The user's text, whatever it holds, or its folder with ``input.txt``, or a folder of data sets; None for
+        folder: The user's text with any content, or its folder with ``input.txt``, or a folder of data sets; None for
             ``$PLASTICITY_DATA`` or ``~/.cache/plasticity``.
 
     Raises:
@@ -56,13 +56,13 @@ def load_text(folder: Path | None) -> str:
     if path is not None and path.is_file():
         content = path.read_bytes()
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != FILE.md5:
-            print(f"note: {path} is not Tiny Shakespeare ({len(content)} bytes); results are those of this text", file=sys.stderr)
+            print(f"note: {path} is not Tiny Shakespeare ({len(content)} bytes); results are for this text", file=sys.stderr)
         return _decoded(str(path), content)
     root = data_root() if folder is None else folder.expanduser()
     try:
         (content,) = read_or_fetch(NAME, root / NAME, [FILE], [FILE], SOURCES)
     except DatasetError as error:
-        raise DatasetError(f"{error}; or let env.data_folder name a folder with {FILE.name}, this text or one of yours") from None
+        raise DatasetError(f"{error}; or let env.data_folder name a folder with {FILE.name}, this text or another") from None
     return _decoded(str(root / NAME / FILE.name), content)
 
 

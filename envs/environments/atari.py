@@ -1,6 +1,7 @@
-"""Atari games through the vectorised emulator of ale-py, and the protocols that have to be told with every score.
+"""Atari games through the vectorised emulator of ale-py, and the protocols that must be reported with every score.
 
-Scores under different protocols cannot be compared. The emulator is imported where it is used, so that others need not wait.
+Scores under different protocols cannot be compared. The emulator is imported where it is used, so that other commands need not
+wait.
 """
 
 from dataclasses import dataclass, fields
@@ -47,13 +48,13 @@ PROTOCOLS: Final[dict[str, dict[str, Any]]] = {
 class AtariSettings(StreamSettings):
     """An Atari game, or a sequence of games, by the Arcade Learning Environment.
 
-    A setting that is null takes the protocol's value; once the settings are made they hold what is really used. Common to all
+    A setting that is null takes the protocol's value; once the settings are made they hold the values in use. Common to all
     protocols: four frames a decision of which the last two are pooled, four 84 x 84 grey images stacked, and zeros in place of
     images from before the reset. One thing is missing from ``baselines``: FIRE is pressed when a game begins, but not after
     every lost life, because the emulator cannot step some copies only; and it fills the stack with copies of the first image.
     """
 
-    game: str = setting("breakout", "Name in small letters, ``demon_attack`` say.")
+    game: str = setting("breakout", "Name in small letters, such as ``demon_attack``.")
     protocol: str = setting(
         "dopamine",
         "``dopamine`` (sticky actions), ``dqn2015`` or ``baselines`` (both without them, a lost life is terminal).",
@@ -65,9 +66,9 @@ class AtariSettings(StreamSettings):
         None, "Chance that the emulator repeats the last action in a frame.", low=0, high=1
     )
     noop_max: int | None = setting(None, "Most frames that are waited at the start of a game, drawn uniformly.", low=0)
-    fire_on_reset: bool | None = setting(None, "Whether FIRE is pressed when a game begins.")
+    fire_on_reset: bool | None = setting(None, "Whether FIRE is pressed when a game starts.")
     life_loss_terminates: bool | None = setting(
-        None, "Whether a lost life is terminal to the learner, while the game goes on. Returns are those of games."
+        None, "Whether a lost life is terminal to the learner, while the game continues. Returns are those of games."
     )
     clip_rewards: bool = setting(True, "Whether rewards are clipped to ±1. Returns that are reported stay as they are.")
     full_action_set: bool = setting(
@@ -83,7 +84,7 @@ class AtariSettings(StreamSettings):
         [], "Games to play one after the other and again from the first, with the full action set, instead of ``game``."
     )
     steps_per_game: int = setting(1_000_000, "Environment steps, over all copies, between games of ``games``.", low=1)
-    announce_tasks: bool = setting(True, "Whether agent and interventions are told when the game changes.")
+    announce_tasks: bool = setting(True, "Whether agent and interventions are informed when the game changes.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +95,7 @@ class AtariSettings(StreamSettings):
             self.full_action_set = True  # the actions must mean the same in all games
 
     def build(self, seed: int, device: torch.device) -> tuple[Stream, Problem]:
-        """Builds the stream and says what problem it poses.
+        """Builds the stream and returns it with the problem that it poses.
 
         Raises:
             ValueError: A game is unknown.
@@ -121,9 +122,9 @@ def protocol_line(settings: AtariSettings) -> str:
 class AtariVector(VectorWrapper[Any, Any, Any]):
     """Copies of one game; images (frame_stack, size, size) in uint8, one transition a decision.
 
-    Over ale-py's environment it clips rewards itself, so that ``info["raw_reward"]`` can hold the score; gives lost lives the
-    observation that follows as their final one, where ale-py leaves that row unset; and says in ``info["episode_over"]`` which
-    games are over, if lost lives are terminal. The emulator's state cannot be saved: a resumed run begins its games anew.
+    Unlike ale-py's environment it clips rewards itself, so that ``info["raw_reward"]`` can hold the score; gives lost lives the
+    observation that follows as their final one, where ale-py leaves that row unset; and marks in ``info["episode_over"]`` which
+    games are over, if lost lives are terminal. The emulator's state cannot be saved: a resumed run starts its games again.
 
     Args:
         game: The game's name.
@@ -140,7 +141,7 @@ class AtariVector(VectorWrapper[Any, Any, Any]):
         self._lives = np.zeros(settings.num_envs, np.int64)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begins every game anew."""
+        """Starts every game again."""
         observations, info = self.env.reset(seed=seed, options=options)
         self._lives = np.array(info["lives"])
         return observations, {}

@@ -1,10 +1,10 @@
 """Image classification as a contextual bandit, the stationary environment in which DQN loses plasticity.
 
 Observation: an image of a data set. Actions: its classes. Reward: ``reward`` if the action is the image's label, else 0.
-The next image is drawn uniformly at random whatever the action. See Lyle et al. (2023), "Understanding plasticity in
-neural networks", and appendix B.3 of "Towards perpetually trainable neural networks". The task has no end; episodes are
-cut (truncated, so values are bootstrapped) to give returns to report. A permutation of the labels makes another task of the
-same images, for a run of its own or for a branch that must learn it from there on.
+The next image is drawn uniformly at random and does not depend on the action. See Lyle et al. (2023), "Understanding plasticity
+in neural networks", and appendix B.3 of "Towards perpetually trainable neural networks". The task has no end; episodes are
+cut (truncated, so values are bootstrapped) to give returns to report. A permutation of the labels makes another task of the same
+images, for a separate run or for a branch that must learn it.
 """
 
 import math
@@ -45,18 +45,18 @@ class BanditSettings(StreamSettings):
     label_permutation: int = setting(
         0,
         "0 for the labels as they are; n > 0 for labels permuted by the n-th permutation of this seed. The images stay the same "
-        "ones in the same order; a branch may change it.",
+        "and in the same order; a branch may change it.",
         low=0,
     )
     drift_steps: int = setting(
         0,
         "Steps, over all copies, that a permutation of the labels takes: the chance that it holds grows from 0 to 1, from the "
-        "start or where a branch begins; 0 for a sudden change.",
+        "start or where a branch starts; 0 for a sudden change.",
         low=0,
     )
 
     def build(self, seed: int, device: torch.device) -> tuple[Stream, Problem]:
-        """Builds the stream and says what problem it poses."""
+        """Builds the stream and returns it with the problem that it poses."""
         env = gymnasium.make_vec(
             BANDIT_ID,
             num_envs=self.num_envs,
@@ -262,7 +262,7 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
         return images, rewards, np.zeros(self.num_envs, np.bool_), truncated, info
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns where the episodes and the generator stand, as plain numbers, strings and a tensor.
+        """Returns the state of the episodes and the generator, as plain numbers, strings and a tensor.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset.
@@ -277,7 +277,7 @@ class ContextualBanditVectorEnv(VectorEnv[npt.NDArray[Any], npt.NDArray[np.int64
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where ``state_dict`` was taken; if that had other labels, this environment changes to its own.
+        """Continues exactly where ``state_dict`` was taken; if that had other labels, this environment changes to its own.
 
         Raises:
             ValueError: the state is of another number of copies, or of a larger data set or longer episodes.

@@ -1,4 +1,4 @@
-"""The labels by which the contextual bandit pays: those of the data set, or permuted ones, at once or little by little."""
+"""The labels by which the contextual bandit rewards answers: those of the data set, or permuted ones, at once or gradually."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ Labels = npt.NDArray[np.int64]
 
 
 def label_order(classes: int, number: int, seed: int) -> Labels:
-    """Returns the label that each class has, drawn from (seed, number) alone; never the classes as they are, save for number 0.
+    """Returns the label that each class has, drawn from (seed, number) alone; never the classes as they are, except for number 0.
 
     Args:
         classes: C, how many there are.
@@ -40,7 +40,7 @@ def label_order(classes: int, number: int, seed: int) -> Labels:
 
 
 class BanditLabels:
-    """Labels under a permutation, to which those before it may drift.
+    """Labels under a permutation; the labels before it may drift towards these.
 
     Before are the labels as they are, or, in a branch, those of its parent. In the t-th step of a drift, from 0, over all
     copies, an answer counts by the new labels with probability t / ``drift_steps`` and otherwise by those before. The draws are
@@ -75,7 +75,7 @@ class BanditLabels:
         return 1.0 if self._before_number == self._number else share_of_new(self._steps, self._drift_steps)
 
     def of(self, indices: Labels) -> Labels:
-        """Returns the labels (N,) of images by which N answers of one step count, and goes on by N steps."""
+        """Returns the labels (N,) of images by which N answers of one step count, and advances by N steps."""
         share = self.share
         if share >= 1.0:
             return self._now[indices]
@@ -88,7 +88,7 @@ class BanditLabels:
         self._generator = numpy_generator(seed, "label drift")
 
     def follow(self, other: "BanditLabels") -> None:
-        """Takes the chance that ``other`` has now and keeps it, as evaluation wants."""
+        """Takes the chance that ``other`` has now and keeps it, as evaluation needs."""
         self._begin(other._before_number)
         self._held = other.share
 
@@ -100,9 +100,9 @@ class BanditLabels:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state of these labels; from one of other labels, begins to change to these.
+        """Continues from a saved state of these labels; from one of other labels, starts to change to these.
 
-        A drift to those others that was not over counts as over: the new one begins with what it would have led to.
+        An unfinished drift to those other labels counts as complete: the new drift starts from its final labels.
         """
         if state["number"] != self._number or "before" not in state:
             self._begin(state["number"])

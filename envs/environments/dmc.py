@@ -33,7 +33,7 @@ Observation = npt.NDArray[np.float32]
 
 
 def _suite() -> Any:
-    """Returns the suite, which is imported at the first use, as it loads the physics engine."""
+    """Returns the suite, which is imported at the first use, because it loads the physics engine."""
     with warnings.catch_warnings():  # it looks for a screen, and warns where there is none
         warnings.simplefilter("ignore")
         from dm_control import suite
@@ -52,7 +52,7 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     bounds. Episodes are truncated at the task's time limit, 1000 control steps for most; almost no task terminates.
 
     Args:
-        task: ``domain-task``, ``humanoid-run`` say.
+        task: ``domain-task``, such as ``humanoid-run``.
         action_repeat: Control steps for which an action is held; rewards are summed.
 
     Attributes:
@@ -66,7 +66,7 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
 
     def __init__(self, task: str = "cartpole-swingup", action_repeat: int = 1, render_mode: str | None = None) -> None:
-        from plasticity.envs.simulation.mujoco_warnings import warn_in_python  # here, as it loads the physics engine
+        from plasticity.envs.simulation.mujoco_warnings import warn_in_python  # imported here: it loads the physics engine
 
         if task not in task_names():
             raise ValueError(unknown_name("task", task, task_names()))
@@ -82,7 +82,7 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
             self.model = self._suite.physics.model.ptr
             self._original = _arrays(self.model)
             self._suite.reset()  # one task shapes its ground here, for which it needs a graphics library
-        except Exception as error:  # of whatever kind the physics engine raises when it has none
+        except Exception as error:  # any error that the physics engine raises without one
             raise ValueError(f"task={task} cannot be loaded: {(str(error) or type(error).__name__).splitlines()[0]}") from error
         limit = self._suite._step_limit
         self.episode_steps = ceil(limit / action_repeat) if isfinite(limit) else None
@@ -117,7 +117,7 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the physics, what the task changed in the model, the place in the episode and the generators."""
-        from plasticity.envs.simulation.mujoco_state import physics_state  # here, as it loads the physics engine
+        from plasticity.envs.simulation.mujoco_state import physics_state  # imported here: it loads the physics engine
 
         now = _arrays(self.model)
         return {
@@ -130,8 +130,8 @@ class DmcEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where ``state_dict`` was taken."""
-        from plasticity.envs.simulation.mujoco_state import restore_physics  # here, as it loads the physics engine
+        """Continues exactly where ``state_dict`` was taken."""
+        from plasticity.envs.simulation.mujoco_state import restore_physics  # imported here: it loads the physics engine
 
         for name, original in self._original.items():
             getattr(self.model, name)[...] = state["model"][name].numpy() if name in state["model"] else original

@@ -30,15 +30,15 @@ class EnvironmentStream:
     happened, with its true final observation, and a terminal-to-reset pair never appears. Terminated and truncated stay
     apart, so that a truncated episode is bootstrapped. Actions are kept as the agent chose them, and reach the environment as
     the nearest ones of its Box. What an environment gives is checked: numbers that are not finite, or of another shape or dtype
-    than its space says, end the run, and so does an error that it raises.
+    than its space states, end the run, and so does an error that it raises.
 
-    What an environment may say in its info, besides ``final_obs``:
+    What an environment may put into its info, besides ``final_obs``:
 
-    - ``plasticity/task``: the task in force from the observations that come with it; until another is announced it stays, at
-      first 0. Only environments that announce tasks are asked.
+    - ``plasticity/task``: the task in force from the observations that come with it; it stays until another is announced, and is
+      0 at first. Only environments that announce tasks are asked.
     - ``raw_reward``, (N,): the rewards before clipping or scaling; returns are sums of these.
     - ``episode_over``, (N,) bool: which episodes are over, where a lost life also counts as terminated.
-    - ``stream/<name>``: a number to log; over several environments, the mean of those that say it in a step.
+    - ``stream/<name>``: a number to log; over several environments, the mean of those that give it in a step.
 
     When episodes end in a step, ``stats`` holds their ``rollout/return`` (sum of rewards) and ``rollout/length`` (steps), one
     entry for each episode.
@@ -50,8 +50,8 @@ class EnvironmentStream:
 
     Attributes:
         name: of the environment.
-        announces_tasks: whether it announces tasks, which its metadata say, see ``plasticity.envs.simulation.announcement``.
-        notes: what the user should know of how observations are shown.
+        announces_tasks: whether it announces tasks, according to its metadata, see ``plasticity.envs.simulation.announcement``.
+        notes: what the user should know about how observations are shown.
         step: environment steps so far, over all N environments.
         task: the task of the latest transitions.
         input_shape: shape of one observation.
@@ -82,14 +82,14 @@ class EnvironmentStream:
         self._coming_task = 0
         self._seed = seed
         self._observations: Tensor
-        self._noted: dict[str, float]  # said when resetting, to be told with the next step
+        self._noted: dict[str, float]  # given at a reset, to be reported with the next step
         self._returns: npt.NDArray[np.float64]
         self._lengths: npt.NDArray[np.int64]
         self._start(derive_seed(seed, "environment"))
 
     @property
     def exact_resume(self) -> bool:
-        """Whether a resumed run goes on bit for bit, which needs an environment that saves all of its state."""
+        """Whether a resumed run continues bit for bit, which needs an environment that saves all of its state."""
         return resumes_exactly(self.env)
 
     def advance(self, act: Callable[[Tensor], Tensor]) -> Experience:
@@ -136,7 +136,7 @@ class EnvironmentStream:
             ValueError: always.
         """
         raise ValueError(
-            f"metrics.at=[task_start] asks for examples of a task before it is played, and {self.name} has none; "
+            f"metrics.at=[task_start] needs examples of a task before it is played, and {self.name} has none; "
             "metrics.after_switch=[1] measures after the first step"
         )
 
@@ -154,10 +154,10 @@ class EnvironmentStream:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         An environment that cannot restore all of its state restores what it saved and is reset with a seed that depends on the
-        step; its unfinished episodes are dropped: the run goes on, but not bit for bit (see ``exact_resume``).
+        step; its unfinished episodes are dropped: the run continues, but not bit for bit (see ``exact_resume``).
 
         Raises:
             ValueError: the state is of other observations, or of an environment that kept its state where this does not.
@@ -181,7 +181,7 @@ class EnvironmentStream:
         self._lengths = state["lengths"].numpy().copy()
 
     def restart(self, seed: int) -> None:
-        """Drops the unfinished episodes and begins new ones, which depend on ``seed`` alone; the step goes on counting."""
+        """Drops the unfinished episodes and starts new ones, which depend on ``seed`` alone; the step count continues."""
         self._start(derive_seed(seed, "restart"))
 
     def close(self) -> None:
@@ -208,12 +208,12 @@ class EnvironmentStream:
         return actions.numpy().astype(self.action_space.dtype, copy=False)
 
     def _checked(self, observations: Any, rewards: Any = None) -> Tensor:
-        """Returns a copy of observations, as an environment may write into its buffer again."""
+        """Returns a copy of observations, because an environment may write into its buffer again."""
         if self._checks:
             expected = ((self.num_envs, *self.input_shape), self.observation_space.dtype)
             given = (np.shape(observations), getattr(observations, "dtype", None))
             if given != expected:
-                raise EnvironmentFailure(f"the observations are {_kind(*given)}; their space says {_kind(*expected)}")
+                raise EnvironmentFailure(f"the observations are {_kind(*given)}; their space states {_kind(*expected)}")
             check_finite(observations)
             if rewards is not None:
                 check_rewards(np.asarray(rewards), self.num_envs)
@@ -252,7 +252,7 @@ class EnvironmentStream:
 
 
 def innermost(env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
-    """Returns the vector environment under all wrappers; of a sequence that of the current task."""
+    """Returns the vector environment under all wrappers; for a sequence, that of the current task."""
     while isinstance(env, VectorWrapper | TaskSequence):
         env = env.env
     return env
@@ -297,7 +297,7 @@ def _with_final_observations(observations: Tensor, done: npt.NDArray[np.bool_], 
 
 
 def _notes(info: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the mean of each ``stream/<name>`` over the environments that said it."""
+    """Returns the mean of each ``stream/<name>`` over the environments that gave it."""
     return {key: float(np.mean(_info_values(info, key))) for key in info if key.startswith("stream/")}
 
 

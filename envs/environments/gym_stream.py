@@ -23,11 +23,11 @@ TINY = (catch, identity, infinite_horizon)  # importing them registers their env
 class GymSettings(VectorSettings):
     """Any environment registered with gymnasium that shows a Box and takes discrete or bounded actions."""
 
-    id: str = setting("CartPole-v1", "Registered name, ``CartPole-v1`` say, or ``module:name`` to import a module first.")
+    id: str = setting("CartPole-v1", "Registered name, such as ``CartPole-v1``, or ``module:name`` to import a module first.")
     kwargs: dict[str, Any] = setting({}, "Arguments for the environment, by name: ``env.kwargs.<name>=<value>``.")
     image_layout: str = setting(
         "auto",
-        "``channels_first``, ``channels_last``, or ``auto`` to tell by the shape and say so. Networks read "
+        "``channels_first``, ``channels_last``, or ``auto`` to decide by the shape and print it. Networks read "
         "(channels, height, width), and images of the other layout are transposed.",
         choices=LAYOUTS,
     )
@@ -41,7 +41,7 @@ class GymSettings(VectorSettings):
         return make_environment(self.id, self.kwargs)
 
     def vector(self, seed: int) -> SyncVector:
-        """Makes all copies, and shows images in the layout that is asked for."""
+        """Makes all copies, and shows images in the requested layout."""
         return SyncVector([partial(self.environment, seed)] * self.num_envs, self.image_layout)
 
     def label(self) -> str:
@@ -58,10 +58,10 @@ def make_environment(name: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, An
     if ":" not in name and name not in gymnasium.registry:
         raise ValueError(unknown_name("id", name, gymnasium.registry))
     if "mujoco" in str(getattr(gymnasium.registry.get(name), "entry_point", "")):
-        from plasticity.envs.simulation.mujoco_warnings import warn_in_python  # here, as it loads the physics engine
+        from plasticity.envs.simulation.mujoco_warnings import warn_in_python  # imported here: it loads the physics engine
 
         warn_in_python()
     try:
         return gymnasium.make(name, disable_env_checker=True, **kwargs)
-    except (Exception, SystemExit) as error:  # of whatever kind the code of others raises
+    except (Exception, SystemExit) as error:  # third-party code may raise any error
         raise ValueError(f"id={name} cannot be made: {described(error)}") from error

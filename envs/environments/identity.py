@@ -13,7 +13,7 @@ STATES = 4
 
 
 class DiscreteIdentityEnv(TinyEnv):
-    """Four states, shown one-hot and drawn anew in each step; reward 1 if the action is the state's number, else 0.
+    """Four states, shown one-hot and drawn again in each step; reward 1 if the action is the state's number, else 0.
 
     Episodes are truncated after ``episode_steps``, so the best return is that many.
     """
@@ -38,7 +38,7 @@ class DiscreteIdentityEnv(TinyEnv):
 
 
 class ContinuousIdentityEnv(TinyEnv):
-    """A number in [-1, 1], drawn anew in each step; reward 1 if the action is within ``tolerance`` of it, else 0.
+    """A number in [-1, 1], drawn again in each step; reward 1 if the action is within ``tolerance`` of it, else 0.
 
     Episodes are truncated after ``episode_steps``, so the best return is that many.
     """

@@ -1,4 +1,4 @@
-"""An environment that tells whether an agent bootstraps where an episode is truncated."""
+"""An environment that shows whether an agent bootstraps where an episode is truncated."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ STATES = 4
 
 
 class InfiniteHorizonEnv(TinyEnv):
-    """Reward 1 in every step whatever the action; the four states, shown one-hot, follow each other in a ring.
+    """Reward 1 in every step for any action; the four states, shown one-hot, follow each other in a ring.
 
     Episodes are truncated after ``episode_steps`` and never terminate, so with discount γ every state is worth 1 / (1 - γ): 50
     for γ = 0.98. An agent that takes a truncation for an end finds less: (1 - γ^8) / (1 - γ) = 7.5 at the start of 8 steps.
@@ -28,7 +28,7 @@ class InfiniteHorizonEnv(TinyEnv):
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(2)
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Goes on to the next state of the ring."""
+        """Moves to the next state of the ring."""
         self.elapsed += 1
         return self._observation(), 1.0, False, self.elapsed >= self.episode_steps, {}
 

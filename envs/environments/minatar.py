@@ -1,7 +1,7 @@
 """MinAtar: five small games after Atari's, on a board of 10 by 10 cells; needs the extra ``minatar``.
 
 Young and Tian (2019), "MinAtar: an Atari-inspired testbed for thorough and reproducible reinforcement learning experiments". The
-package is imported where it is used, as it is an extra and brings plotting libraries.
+package is imported where it is used, because it is an extra and imports plotting libraries.
 """
 
 from dataclasses import dataclass
@@ -47,10 +47,10 @@ Observation = npt.NDArray[Any]
 
 
 class MinAtarEnv(gymnasium.Env[Observation, np.int64]):
-    """One game; observations (channels, 10, 10) of bool, which say what is in each cell.
+    """One game; observations (channels, 10, 10) of bool, which state what is in each cell.
 
-    A game's own end is terminal, the end of ``freeway`` after 2,500 steps among them, as in the package. The last action, which a
-    sticky one repeats, is not forgotten at the end of an episode, which is the package's way too.
+    A game's own end is terminal, including that of ``freeway`` after 2,500 steps, as in the package. The last action, which a
+    sticky one repeats, is kept at the end of an episode, also as in the package.
 
     Args:
         game: Name of the game.
@@ -135,7 +135,7 @@ class MinAtarEnv(gymnasium.Env[Observation, np.int64]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where ``state_dict`` was taken.
+        """Continues exactly where ``state_dict`` was taken.
 
         Raises:
             ValueError: The state is of another game.
@@ -200,7 +200,7 @@ class MinAtarSettings(VectorSettings):
     drift_steps: int = setting(
         0, "Environment steps, over all copies, that such a change takes, in a straight line; 0 for sudden changes.", low=0
     )
-    announce_tasks: bool = setting(True, "Whether agent and interventions are told of a change.")
+    announce_tasks: bool = setting(True, "Whether agent and interventions are informed of a change.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -218,7 +218,7 @@ class MinAtarSettings(VectorSettings):
             ValueError: A game is unknown, settings do not fit together, or the package is missing.
         """
         if self.drift_steps and not self.sticky_action_probs:
-            raise ValueError(f"drift_steps={self.drift_steps} needs sticky_action_probs: a game has nothing else that drifts")
+            raise ValueError(f"drift_steps={self.drift_steps} needs sticky_action_probs: nothing else in a game can drift")
         if not self.games:
             return self._copies(self.game, None)
         if self.sticky_action_probs:

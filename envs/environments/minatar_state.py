@@ -7,15 +7,15 @@ import torch
 
 from plasticity.envs.simulation.generator_state import restore_old_generator, state_of_old_generator
 
-_FIXED: Final = frozenset({"channels", "action_map", "ramping", "random"})  # what the game is, not where it stands
+_FIXED: Final = frozenset({"channels", "action_map", "ramping", "random"})  # what the game is, not its state
 
 
 def game_state(game: Any, generator: np.random.RandomState) -> dict[str, Any]:
-    """Returns where a game stands as plain numbers, lists and tensors.
+    """Returns the state of a game as plain numbers, lists and tensors.
 
     Args:
         game: An ``Env`` of a module of ``minatar.environments``.
-        generator: That which it draws from.
+        generator: The generator that it draws from.
     """
     attributes = {name: _plain(value) for name, value in vars(game).items() if name not in _FIXED}
     return {
@@ -26,7 +26,7 @@ def game_state(game: Any, generator: np.random.RandomState) -> dict[str, Any]:
 
 
 def restore_game(game: Any, generator: np.random.RandomState, state: dict[str, Any]) -> None:
-    """Puts ``game_state`` back.
+    """Restores ``game_state``.
 
     Args:
         game: Changed.

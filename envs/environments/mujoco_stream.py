@@ -40,7 +40,7 @@ class ShiftSettings(VectorSettings):
         [0.02, 2.0], "Smallest and largest factor; each is drawn log-uniformly from a generator of (seed, number of the change)."
     )
     shift_values: list[float] = setting([], "Factors to use instead, one after the other and again from the first.", low=0)
-    announce_tasks: bool = setting(True, "Whether agent and interventions are told of a change.")
+    announce_tasks: bool = setting(True, "Whether agent and interventions are informed of a change.")
 
 
 @stream("mujoco")
@@ -71,7 +71,7 @@ class MujocoSettings(ShiftSettings):
 def shifted(
     make: Callable[[], gymnasium.Env[Any, Any]], settings: ShiftSettings, seed: int
 ) -> Callable[[], gymnasium.Env[Any, Any]]:
-    """Returns a function that makes the environment under the shift that the settings ask for.
+    """Returns a function that makes the environment under the shift of the settings.
 
     Raises:
         ValueError: The factors make no sense.

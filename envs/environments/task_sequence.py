@@ -17,15 +17,15 @@ _SEED_RANGE = 2**30  # emulators take 32-bit seeds, and vector environments add 
 class TaskSequence(VectorEnv[Any, Any, Any]):
     """Task k is the k-th environment, and the first again after the last; it lasts ``steps_per_task`` environment steps.
 
-    At a change the episodes under way are truncated, with their true final observations, and the step shows the first
-    observations of the next task. Every reset of all copies says ``stream/task``, the number k, in its info; and
+    At a change the unfinished episodes are truncated, with their true final observations, and the step shows the first
+    observations of the next task. Every reset of all copies gives ``stream/task``, the number k, in its info; and
     ``plasticity/task``, if changes are announced. Only the environment of the current task exists.
 
     Args:
         makers: One function per task that makes a vector environment; all with the same number of copies and the same spaces.
         steps_per_task: Environment steps, over all copies.
         seed: The run's seed; each task is reset with a seed of its own derived from it.
-        announce_tasks: Whether the agent is told.
+        announce_tasks: Whether changes are announced to the agent.
 
     Attributes:
         number: k, from 0 on.
@@ -61,12 +61,12 @@ class TaskSequence(VectorEnv[Any, Any, Any]):
         return resumes_exactly(self.env)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begins the episodes of the current task anew."""
+        """Starts the episodes of the current task again."""
         observations, info = self.env.reset(seed=seed, options=options)
         return observations, {**info, **self._task_info()}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Steps the current task, and goes on to the next if this was its last step."""
+        """Steps the current task, and moves to the next if this was its last step."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         self.played = self.number
         self._steps += self.num_envs
@@ -85,13 +85,13 @@ class TaskSequence(VectorEnv[Any, Any, Any]):
         return observations, rewards, terminated, np.logical_or(truncated, ~done), info
 
     def hold(self, number: int) -> None:
-        """Goes to task ``number`` and stays there, as evaluation wants; reset before the next step."""
+        """Goes to task ``number`` and stays there, as evaluation needs; reset before the next step."""
         self._held = True
         if number != self.number:
             self._begin(number)
 
     def limit_episodes(self, steps: int) -> None:
-        """Truncates the episodes of environments that can be told so after so many steps; for evaluation."""
+        """Truncates episodes after so many steps, in environments that support this; for evaluation."""
         self._limit = steps
         self._pass_limit_on()
 
@@ -101,7 +101,7 @@ class TaskSequence(VectorEnv[Any, Any, Any]):
         return {"steps": self._steps, "number": self.number, "played": self.played, "environment": inner}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state, in the task that was under way."""
+        """Continues from a saved state, in the task of that moment."""
         self._steps = state["steps"]
         self._begin(state["number"])
         self.played = state.get("played", self.number)

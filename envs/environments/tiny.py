@@ -49,7 +49,7 @@ class TinyEnv(gymnasium.Env[Observation, Any]):
         return {"generator": generator_state(self.np_random), "elapsed": self.elapsed, "values": dict(self.state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where ``state_dict`` was taken."""
+        """Continues exactly where ``state_dict`` was taken."""
         self.np_random = restored_generator(state["generator"])
         self.elapsed = state["elapsed"]
         self.state = dict(state["values"])

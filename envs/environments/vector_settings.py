@@ -1,7 +1,7 @@
-"""What every vectorised environment can be asked for, and how its stream is built: the base of a new one.
+"""The settings of every vectorised environment, and how its stream is built: the base of a new one.
 
 An environment of one's own is a dataclass with ``@stream("<name>")`` that derives from ``VectorSettings`` and whose
-``environment`` makes one copy. What it may say of tasks in its info, see ``EnvironmentStream``.
+``environment`` makes one copy. For what its info may state about tasks, see ``EnvironmentStream``.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from plasticity.settings.fields import setting
 
 @dataclass
 class VectorSettings(StreamSettings):
-    """What all kinds of vectorised environments can be asked for."""
+    """The settings that all kinds of vectorised environments have."""
 
     num_envs: int = setting(1, "Copies that are stepped together.", low=1)
     normalise_observations: bool = setting(
@@ -52,11 +52,11 @@ class VectorSettings(StreamSettings):
         return SyncVector([partial(self.environment, seed)] * self.num_envs)
 
     def label(self) -> str:
-        """Returns what messages call the environment."""
+        """Returns the environment's name in messages."""
         return self.name
 
     def build(self, seed: int, device: torch.device) -> tuple[Stream, Problem]:
-        """Builds the stream and says what problem it poses.
+        """Builds the stream and returns it with the problem that it poses.
 
         Raises:
             ValueError: The environment cannot be made, or has spaces that no agent can use.

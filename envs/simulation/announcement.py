@@ -1,4 +1,4 @@
-"""How an environment says which task is in force; a name of its own, as ``task`` is also a name that users give."""
+"""How an environment announces the task in force; the key is special, because users may also use the name ``task``."""
 
 from typing import Final
 

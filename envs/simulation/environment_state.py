@@ -1,4 +1,4 @@
-"""Saving and restoring single environments in mid-episode, those of others included."""
+"""Saving and restoring single environments in mid-episode, third-party ones included."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -22,13 +22,13 @@ def keeps_all_state(env: gymnasium.Env[Any, Any]) -> bool:
 
     That is so for gymnasium's classic control and MuJoCo environments, under gymnasium's own time limit, and for everything
     that keeps its own state (``plasticity.envs.simulation.keeps_state.KeepsState``). It is not so for a subclass of any of
-    these, which may have attributes of its own that nothing here knows of.
+    these, which may have attributes of its own that are not known here.
     """
     return all(type(layer) in (TimeLimit, *_WITHOUT_STATE) or _can_save(layer) for layer in _layers(env))
 
 
 def episode_limit(env: gymnasium.Env[Any, Any]) -> int | None:
-    """Returns the most steps of an episode: that of a time limit, or that an environment of ours says; None without one."""
+    """Returns the most steps of an episode: of a time limit, or as stated by an environment of this project; None without one."""
     limits = []
     for layer in _layers(env):
         if isinstance(layer, TimeLimit):
@@ -44,7 +44,7 @@ def environment_state(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
 
 
 def restore_environment(env: gymnasium.Env[Any, Any], state: dict[str, Any]) -> None:
-    """Puts a saved state back into an environment made in the same way, which must have been reset before.
+    """Restores a saved state of an environment made in the same way, which must have been reset before.
 
     Raises:
         ValueError: The state is of another kind of environment.
@@ -83,7 +83,7 @@ def _layer_state(layer: Any) -> dict[str, Any]:
     generator = {"generator": generator_state(layer.np_random)}
     if type(layer) in _CLASSIC:
         return {**name, **generator, "state": _plain(layer.state), "over": getattr(layer, "steps_beyond_terminated", None)}
-    from plasticity.envs.simulation.mujoco_state import physics_state  # here, as it loads the physics engine
+    from plasticity.envs.simulation.mujoco_state import physics_state  # imported here: it loads the physics engine
 
     return {**name, **generator, "physics": physics_state(layer.model, layer.data)}
 
@@ -102,7 +102,7 @@ def _restore_layer(layer: Any, values: dict[str, Any]) -> None:
         if isinstance(layer, CartPoleEnv):
             layer.steps_beyond_terminated = values["over"]
         return
-    from plasticity.envs.simulation.mujoco_state import restore_physics  # here, as it loads the physics engine
+    from plasticity.envs.simulation.mujoco_state import restore_physics  # imported here: it loads the physics engine
 
     restore_physics(layer.model, layer.data, values["physics"])
 

@@ -18,11 +18,11 @@ from plasticity.envs.simulation.shift import Shift
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.settings.seeding import derive_seed
 
-EPISODE_STEPS: Final = 100_000  # of an episode that nothing else ends
+EPISODE_STEPS: Final = 100_000  # of an episode without another end
 
 
 def evaluation_stream(settings: Any, seed: int, num_envs: int, episode_steps: int | None = None) -> EnvironmentStream:
-    """Builds environments of their own from the settings of those that are trained on.
+    """Builds separate environments from the settings of those that are trained on.
 
     A lost life is not terminal in them. Before each evaluation, call ``follow_conditions`` and ``EnvironmentStream.restart``.
 
@@ -64,7 +64,7 @@ def episode_bound(settings: Any, episode_steps: int | None, stream: EnvironmentS
 
 
 def evaluation_settings(settings: Any, num_envs: int, episode_steps: int | None = None) -> Any:
-    """Returns the settings that evaluation puts in force: other copies, perhaps shorter episodes, and no lost life is terminal.
+    """Returns the settings of evaluation: other copies, possibly shorter episodes, and no lost life is terminal.
 
     Raises:
         TypeError: The settings are of a stream of examples.
@@ -94,7 +94,7 @@ def environment_line(settings: Any) -> str:
 def follow_conditions(evaluation: EnvironmentStream, training: EnvironmentStream) -> None:
     """Gives evaluation the statistics, the task, the shift and the labels that training has now, and holds them.
 
-    At the end of a task of a sequence that is still this task, the one that the agent has learned, and not yet the next.
+    At the end of a task of a sequence, this is still the task that the agent has learned, and not yet the next.
 
     Args:
         evaluation: Made by ``evaluation_stream`` from the settings of ``training``; changed in place. Call ``restart`` next.

@@ -14,8 +14,8 @@ Array = npt.NDArray[Any]
 class EnvironmentFailure(OSError):
     """An environment raised an error, or gave what no agent may learn from.
 
-    It is an OSError, since it ends a run as a full disk does: with one line and exit code 1, and earlier checkpoints as they
-    were. The step that failed reaches no replay and no statistics that are saved.
+    It is an OSError, because it ends a run as a full disk does: with one line and exit code 1, and earlier checkpoints as they
+    were. The failed step enters no saved replay and no saved statistics.
 
     Args:
         what: What happened and what is allowed, in one line.
@@ -57,7 +57,7 @@ def finite_reward(reward: Any) -> float:
 
 
 def check_finite(observations: Array, copies: Array | None = None) -> None:
-    """Checks (N, ...) observations, of which ``copies`` (M,) says whose the rows are; integers are always finite.
+    """Checks (N, ...) observations, where ``copies`` (M,) names the copy of each row; integers are always finite.
 
     Raises:
         EnvironmentFailure: One of them is NaN or infinite.

@@ -19,7 +19,7 @@ def generator_state(generator: np.random.Generator) -> dict[str, str | int]:
 
 
 def restored_generator(state: dict[str, str | int]) -> np.random.Generator:
-    """Returns a generator that goes on from ``generator_state``; ValueError if the state is of another kind."""
+    """Returns a generator that continues from ``generator_state``; ValueError if the state is of another kind."""
     if state["bit_generator"] != "PCG64":
         raise ValueError(f"generator state must be of PCG64, got {state['bit_generator']!r}")
     bits = np.random.PCG64()
@@ -44,6 +44,6 @@ def state_of_old_generator(generator: np.random.RandomState) -> dict[str, Any]:
 
 
 def restore_old_generator(generator: np.random.RandomState, state: dict[str, Any]) -> None:
-    """Puts a generator back to ``state_of_old_generator``."""
+    """Restores a generator to ``state_of_old_generator``."""
     key = state["key"].numpy().astype(np.uint32)
     generator.set_state(("MT19937", key, state["position"], state["has_gauss"], state["gauss"]))

@@ -1,4 +1,4 @@
-"""The state of a MuJoCo simulation, complete enough to go on bit for bit."""
+"""The state of a MuJoCo simulation, complete enough to continue bit for bit."""
 
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ def physics_state(model: Any, data: Any) -> dict[str, torch.Tensor]:
 
 
 def restore_physics(model: Any, data: Any, state: dict[str, torch.Tensor]) -> None:
-    """Puts a saved state back; ``model`` must be as it was then.
+    """Restores a saved state; ``model`` must be as it was then.
 
     Raises:
         ValueError: The state is of another model.

@@ -1,4 +1,4 @@
-"""What MuJoCo has to say, as Python warnings instead of a file in the working directory."""
+"""MuJoCo's messages, as Python warnings instead of a file in the working directory."""
 
 import warnings
 
@@ -6,9 +6,9 @@ import mujoco  # type: ignore[import-untyped]
 
 
 def warn_in_python() -> None:
-    """Sends MuJoCo's warnings through ``warnings.warn``, except those on outdated words in model files, which are not the user's.
+    """Sends MuJoCo's warnings through ``warnings.warn``, except those on outdated words in model files, not written by the user.
 
-    Without it MuJoCo writes ``MUJOCO_LOG.TXT`` wherever the process happens to run.
+    Without it MuJoCo writes ``MUJOCO_LOG.TXT`` into the working directory of the process.
     """
     mujoco.set_mju_user_warning(_warn)
 

@@ -36,7 +36,7 @@ class RunningMoments:
         self.variance = np.ones(shape, np.float64)
 
     def update(self, values: Array) -> None:
-        """Takes in a batch of values, (N, *shape)."""
+        """Adds a batch of values, (N, *shape)."""
         added = len(values)
         total = self.count + added
         if added == 1:  # the same numbers, at a third of the cost
@@ -56,7 +56,7 @@ class RunningMoments:
         return {"count": self.count, "mean": mean, "variance": variance}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state; ValueError if it is of another shape."""
+        """Continues from a saved state; ValueError if it is of another shape."""
         if tuple(state["mean"].shape) != np.shape(self.mean):
             raise ValueError(f"saved statistics have shape {tuple(state['mean'].shape)}, these have {np.shape(self.mean)}")
         self.count = state["count"]
@@ -64,7 +64,7 @@ class RunningMoments:
 
 
 class _Normaliser(VectorWrapper[Any, Any, Any]):
-    """What both wrappers share: moments that can be frozen, and the state of what is wrapped.
+    """What both wrappers share: moments that can be frozen, and the state of the wrapped environment.
 
     Attributes:
         moments: The statistics, shared by all copies.
@@ -87,7 +87,7 @@ class _Normaliser(VectorWrapper[Any, Any, Any]):
         return {"moments": self.moments.state_dict(), "environment": inner}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state."""
+        """Continues from a saved state."""
         self.moments.load_state_dict(state["moments"])
         if isinstance(self.env, KeepsState):
             self.env.load_state_dict(state["environment"])
@@ -96,8 +96,8 @@ class _Normaliser(VectorWrapper[Any, Any, Any]):
 class NormaliseObservations(_Normaliser):
     """Shows (observation - mean) / sqrt(variance + 1e-8), clipped to ±10, in single precision.
 
-    The statistics take in what is shown at resets and after steps, before it is normalised; a final observation is normalised by
-    them but not taken in.
+    The statistics include the observations shown at resets and after steps, before they are normalised; a final observation is
+    normalised by them but not included.
 
     Raises:
         ValueError: The observations are images.
@@ -141,7 +141,7 @@ class NormaliseRewards(_Normaliser):
     """Divides rewards by sqrt(variance + 1e-8) of the discounted return so far, and clips them to ±10.
 
     The discounted return of each copy is R <- discount * R + r, and 0 again after an episode ends in any way. The rewards as
-    they were are ``info["raw_reward"]``, unless something further inside said so already.
+    they were are ``info["raw_reward"]``, unless an inner wrapper has already given them.
 
     Args:
         env: The environments.
@@ -178,13 +178,13 @@ class NormaliseRewards(_Normaliser):
         return {**super().state_dict(), "returns": torch.from_numpy(self._returns.copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state."""
+        """Continues from a saved state."""
         super().load_state_dict(state)
         self._returns = state["returns"].numpy().copy()
 
 
 def follow_statistics(env: VectorEnv[Any, Any, Any], source: VectorEnv[Any, Any, Any]) -> None:
-    """Gives the wrappers of ``env`` the current statistics of ``source`` and freezes them, as evaluation wants.
+    """Gives the wrappers of ``env`` the current statistics of ``source`` and freezes them, as evaluation needs.
 
     Args:
         env: Environments for evaluation, made with the settings of ``source``; changed in place.

@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 class ObservationForm:
-    """The space that is shown in place of an environment's own, and the way from one to the other.
+    """The space that is shown instead of an environment's own, and the conversion of observations.
 
     A number is shown as a vector of one. Types that are not in ``KEPT_DTYPES`` become single precision (``uint16``, ``float64``);
     no value is scaled. Images whose last axis is evidently their channels are shown as (channels, height, width). That is so
@@ -24,11 +24,11 @@ class ObservationForm:
 
     Args:
         space: The environment's own.
-        layout: ``channels_first`` or ``channels_last`` of three axes, or ``auto`` to tell by the lengths.
+        layout: ``channels_first`` or ``channels_last`` of three axes, or ``auto`` to decide by the lengths.
 
     Attributes:
         space: As shown.
-        note: What the user should know of it, or nothing.
+        note: What the user should know about it, or nothing.
 
     Raises:
         ValueError: The space is not a Box of numbers, or has a layout of images and no three axes.
@@ -68,8 +68,8 @@ class ObservationForm:
 
     def _convert(self, row: Array, given: Array) -> None:
         if given.dtype.kind not in "biuf":
-            raise EnvironmentFailure(f"the observation has dtype {given.dtype}; it must be numbers, {self._dtype} say")
-        with np.errstate(all="ignore"):  # what overflows is not finite, and found as such
+            raise EnvironmentFailure(f"the observation has dtype {given.dtype}; it must be numbers, such as {self._dtype}")
+        with np.errstate(all="ignore"):  # an overflow gives a value that is not finite, which is found later
             row[...] = given
         if self._dtype.kind != "f" and not np.array_equal(row, given.reshape(row.shape)):
             raise EnvironmentFailure(

@@ -37,7 +37,7 @@ class PhysicsShift(Shift, gymnasium.utils.RecordConstructorArgs):
         shift: ``friction``, ``gravity`` or ``actuator``.
         factor: Returns the factor of change number k.
         change_every_steps: As for ``Shift``, like the remaining arguments.
-        announce_tasks: Whether the agent is told.
+        announce_tasks: Whether changes are announced to the agent.
         num_envs: Copies that are stepped together.
         drift_steps: Environment steps, over all copies, that a change takes.
 
@@ -62,12 +62,12 @@ class PhysicsShift(Shift, gymnasium.utils.RecordConstructorArgs):
             raise ValueError(f"shift={shift} is unknown; choose from {', '.join(SHIFTS)}")
         Shift.__init__(self, env, shift, factor, **chosen)
         if not hasattr(env.unwrapped, "model"):
-            raise ValueError(f"shift={shift} needs a MuJoCo environment, {type(env.unwrapped).__name__} is none")
+            raise ValueError(f"shift={shift} needs a MuJoCo environment, {type(env.unwrapped).__name__} is not one")
         self._original = self._scaled.copy()
         self._apply(0)
 
     def revert(self) -> None:
-        """Gives the model its own values back, bit for bit, until the next change."""
+        """Restores the model's own values, bit for bit, until the next change."""
         self._scaled[:] = self._original
 
     @property

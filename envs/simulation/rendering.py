@@ -60,7 +60,7 @@ class Camera:
             self.stream = evaluation_stream(replace(settings, kwargs=kwargs), seed, 1, episode_steps)
 
     def picture(self, observations: Tensor) -> Picture:
-        """Returns what there is to see when the environment shows ``observations``, (1, ...): (height, width, 3) or grey, 2-D.
+        """Returns the picture when the environment shows ``observations``, (1, ...): (height, width, 3) or grey, 2-D.
 
         Raises:
             ValueError: Rendering fails.
@@ -83,10 +83,10 @@ class Camera:
         if env.render_mode is None:
             env.unwrapped.render_mode = _RENDERS
         try:
-            with warnings.catch_warnings():  # graphics libraries warn first of what they then fail at
+            with warnings.catch_warnings():  # graphics libraries print a warning before they fail
                 warnings.simplefilter("ignore")
                 return np.array(env.render(), np.uint8)  # a copy: a renderer may write into its buffer again
-        except Exception as error:  # of whatever kind a graphics library raises that is missing or has no screen
+        except Exception as error:  # any error of a graphics library that is missing or has no screen
             reason = (str(error) or type(error).__name__).splitlines()[0]
             remedy = (
                 "; without a screen set MUJOCO_GL=egl, or MUJOCO_GL=osmesa where that is installed" if _uses_mujoco(env) else ""

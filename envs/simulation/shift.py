@@ -10,16 +10,16 @@ from plasticity.envs.simulation.announcement import ANNOUNCES, TASK
 
 
 class Shift(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Puts a number of the environment to a value that changes; base of the wrappers that say which number.
+    """Sets a number of the environment to a value that changes; base of the wrappers that define which number.
 
     Change number k is due once k * ``change_every_steps`` environment steps were taken, over all copies that are stepped
     together, and comes into force at the next reset: never within an episode. The value of number 0 is in force from the start.
 
     With ``drift_steps`` a change is gradual: from step k * ``change_every_steps`` on the value moves from that of change k - 1
-    to that of change k, step by step, within episodes too, once change k is in force. So at the reset that brings the change
-    the value has moved by what the steps since its time make of the whole way.
+    to that of change k, step by step, within episodes too, once change k is in force. So at the reset that brings the change, the
+    value has already moved by the share of the steps since the change was due.
 
-    Every reset says ``stream/<shift>``, the value in force, and ``stream/task``, the number of the change, in its info; and
+    Every reset gives ``stream/<shift>``, the value in force, and ``stream/task``, the number of the change, in its info; and
     ``plasticity/task``, if changes are announced. A subclass calls ``_apply(0)`` at the end of its ``__init__``.
 
     Args:
@@ -27,7 +27,7 @@ class Shift(gymnasium.Wrapper[Any, Any, Any, Any]):
         shift: What the value is called.
         value: Returns the value of change number k.
         change_every_steps: Environment steps between changes.
-        announce_tasks: Whether the agent is told.
+        announce_tasks: Whether changes are announced to the agent.
         num_envs: Copies that are stepped together.
         drift_steps: Environment steps, over all copies, that a change takes; 0 for sudden changes.
 
@@ -61,11 +61,11 @@ class Shift(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._held: float | None = None  # the share of the new value at which it is held
         self.number = 0
         self._ends: tuple[float, float] | None = None  # the values between which a drift moves
-        self._moves = False  # whether a drift is under way
+        self._moves = False  # whether a drift is in progress
         self.in_force: float
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Steps the environment; only a drift goes on here."""
+        """Steps the environment; only a drift advances here."""
         if self._moves:
             self._apply(self.number)
         self._steps += 1
@@ -82,14 +82,14 @@ class Shift(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     @property
     def share(self) -> float:
-        """How far the change in force has come, in [0, 1]; the first needs no time."""
+        """The progress of the change in force, in [0, 1]; the first needs no time."""
         if self._held is not None:
             return self._held
         since = self._steps * self._num_envs - self.number * self._change_every
         return share_of_new(since, self._drift_steps) if self.number else 1.0
 
     def hold(self, number: int, share: float = 1.0) -> None:
-        """Puts change ``number`` in force, so far as it has come, and lets nothing change any more, as evaluation wants."""
+        """Puts change ``number`` in force at the given share, and stops all further changes, as evaluation needs."""
         self._held = share
         self._apply(number)
 
@@ -98,7 +98,7 @@ class Shift(gymnasium.Wrapper[Any, Any, Any, Any]):
         return {"steps": self._steps, "number": self.number}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state, with the environment as it was."""
+        """Continues from a saved state, with the environment as it was."""
         self._steps = state["steps"]
         self._apply(state["number"])
 

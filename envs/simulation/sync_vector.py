@@ -21,12 +21,12 @@ Array = npt.NDArray[Any]
 
 
 class SyncVector(SyncVectorEnv):
-    """A ``gymnasium.vector.SyncVectorEnv`` as ``plasticity.envs.environments.environment_stream.EnvironmentStream`` wants it.
+    """A ``gymnasium.vector.SyncVectorEnv`` as ``plasticity.envs.environments.environment_stream.EnvironmentStream`` needs it.
 
-    It resets in the same step. Observations are shown as ``plasticity.envs.simulation.observation_form.ObservationForm`` says,
+    It resets in the same step. Observations are shown as ``plasticity.envs.simulation.observation_form.ObservationForm`` defines,
     and copied as soon as an environment gives them: one that writes into the same array again, in its reset or in another copy,
-    changes nothing. What an environment gives is checked. Of the environments' infos only a task that a wrapper of ours
-    announces and numbers that begin with ``stream/`` are passed on, since gathering the rest costs more than a step of a small
+    changes nothing. What an environment gives is checked. Of the environments' infos only a task that a wrapper of this project
+    announces and numbers that begin with ``stream/`` are passed on, because gathering the rest costs more than a step of a small
     environment.
 
     Args:
@@ -35,10 +35,10 @@ class SyncVector(SyncVectorEnv):
 
     Attributes:
         exact_resume: Whether every copy can be saved in mid-episode.
-        notes: What the user should know of the observations.
+        notes: What the user should know about the observations.
 
     Raises:
-        ValueError: No copy is asked for, or the spaces are of no use.
+        ValueError: No copy is requested, or the spaces cannot be used.
     """
 
     def __init__(self, makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]], image_layout: str = "auto") -> None:
@@ -71,7 +71,7 @@ class SyncVector(SyncVectorEnv):
         """Begins an episode in every copy; the copies' seeds follow ``seed``, a number or one for each.
 
         Raises:
-            EnvironmentFailure: A copy raises an error, or its observation is not what its space says, or not finite.
+            EnvironmentFailure: A copy raises an error, or its observation is not as its space states, or not finite.
         """
         seeds = seed if isinstance(seed, Sequence) else [None if seed is None else seed + row for row in range(self.num_envs)]
         infos: dict[str, Any] = {}
@@ -84,7 +84,7 @@ class SyncVector(SyncVectorEnv):
         """Steps every copy with its action.
 
         Raises:
-            EnvironmentFailure: A copy raises an error, gives an observation that is not what its space says, or anything that is
+            EnvironmentFailure: A copy raises an error, gives an observation that is not as its space states, or anything that is
                 not finite; what the others did in this step is lost.
         """
         infos: dict[str, Any] = {}
@@ -110,7 +110,7 @@ class SyncVector(SyncVectorEnv):
         return {"environments": [environment_state(env) for env in self.envs] if self.exact_resume else []}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where ``state_dict`` was taken.
+        """Continues where ``state_dict`` was taken.
 
         Raises:
             ValueError: The state is of another number of copies or of other environments.

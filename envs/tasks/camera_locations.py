@@ -47,12 +47,12 @@ class CameraLocationsSettings(ImageTaskSettings):
 
 
 class CameraLocations:
-    """A task is to tell the species at one camera's place; a source of tasks.
+    """A task is to classify the species at one camera's place; a source of tasks.
 
-    In the order ``periodic`` the places that take part are gone through in an order that the seed decides, again and again; in
-    the order ``fresh`` each task is a place drawn at random, another one than the task before. Training images are those of the
-    split ``train`` of WILDS, test images those of ``id_test``, if the place has any. Labels are those of WILDS, alike in all
-    tasks. Images are read when their task is asked for; the two latest tasks are kept.
+    In the order ``periodic`` the chosen places are repeated in an order that the seed decides; in
+    the order ``fresh`` each task is a place drawn at random, other than that of the task before. Training images are those of the
+    split ``train`` of WILDS, test images those of ``id_test``, if the place has any. Labels are those of WILDS, the same in all
+    tasks. Images are read when their task is requested; the two latest tasks are kept.
 
     See "Towards perpetually trainable neural networks", B.4: the place changes at fixed intervals, among 8 or 10 places.
 
@@ -63,7 +63,7 @@ class CameraLocations:
         device: Where tasks are wanted.
 
     Raises:
-        ValueError: There are not so many places.
+        ValueError: There are fewer places than requested.
         DatasetError: (a ValueError) The metadata are damaged, images of a place that takes part are missing, or no place has
             enough images.
     """
@@ -92,7 +92,7 @@ class CameraLocations:
         self._photographs = metadata.photographs
         permutation = torch.randperm(len(chosen), generator=torch_generator(seed, "order of the places"))
         self._places: list[int] = [chosen[place] for place in permutation[:wanted].tolist()]
-        self._drawn = None if order == "periodic" else [0]  # places by number of the task, as far as they were asked for
+        self._drawn = None if order == "periodic" else [0]  # places by number of the task, as far as they were requested
         self._kept = lru_cache(maxsize=2)(self._read_task)
         self._refuse_missing_images()
 

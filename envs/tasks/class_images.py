@@ -27,7 +27,7 @@ class ClassImages(Protocol):
     input_dtype: torch.dtype
 
     def name(self, label: int) -> str:
-        """Returns what a class is called, for messages."""
+        """Returns the name of a class, for messages."""
         ...
 
     def count(self, label: int) -> int:
@@ -64,8 +64,9 @@ class DatasetClasses:
 class ArrayFolder:
     """A folder with a file ``<class>.npy`` for each class, an array (n, C, H, W); classes are ordered by name, numbers by value.
 
-    Pixels are bytes, or floats that stand for bytes: whole numbers from 0 to 255, or those divided by 255. All files are looked
-    at when the folder is opened, and each is read when its class is asked for, so that a thousand classes need no memory.
+    Pixels are bytes, or floats that stand for bytes: whole numbers from 0 to 255, or those divided by 255. The headers of all
+    files are read when the folder is opened, and each file when its class is requested, so that a thousand classes need no
+    memory.
 
     Args:
         folder: the folder.

@@ -25,7 +25,7 @@ class ClassIncrementalSettings(ImageTaskSettings):
     classes_per_task: int = setting(5, "Classes that each task adds.", low=1)
     first_classes: int | None = setting(None, "Classes of the first task; None for ``classes_per_task``.", low=1)
     validation_per_class: int = setting(50, "Images of each class, its first ones, held out for validation.", low=0)
-    masked: bool = setting(True, "Whether classes not seen yet are left out of loss and accuracy.")
+    masked: bool = setting(True, "Whether classes that have not appeared yet are left out of loss and accuracy.")
 
     def source(self, seed: int, device: torch.device) -> "ClassIncremental":
         """Makes the tasks."""
@@ -37,7 +37,7 @@ class ClassIncremental:
     """Each task adds classes to those of the task before, in a random order; a source of tasks.
 
     See class-incremental CIFAR-100 in Dohare et al. (2024), "Loss of plasticity in deep continual learning": five classes more
-    in each task, training on all classes so far, the first 50 training images of each class held out for validation. Once all
+    in each task, training on all classes so far, the first 50 training images of each class held out for validation. When all
     classes are there, further tasks are like the last. Labels are those of the data set and do not depend on the order.
 
     Args:
@@ -47,7 +47,7 @@ class ClassIncremental:
         seed: The run's seed, on which the order of the classes depends.
 
     Raises:
-        ValueError: The data set has not so many classes, or images of a class.
+        ValueError: The data set has fewer classes, or fewer images of a class.
     """
 
     classification = True

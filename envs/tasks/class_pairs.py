@@ -60,13 +60,12 @@ class ClassPairsSettings(ImageTaskSettings):
 
 
 class ClassPairs:
-    """A task is to tell a few classes apart, two as a rule; a source of tasks.
+    """A task is to distinguish a few classes, usually two; a source of tasks.
 
     See Dohare et al. (2024), "Loss of plasticity in deep continual learning": 600 images of each class to train on, 100 to test
     on, labels by place in the pair. In the order ``periodic``, that of the published code, one permutation of all C classes is
-    gone through again and again, so that with pairs of an even number of classes task t + C / 2 is task t; of an odd number
-    the last class is paired with the first, and the next pass has other pairs. In the order ``fresh`` each task draws new
-    classes.
+    repeated, so that with pairs of an even number of classes task t + C / 2 is task t; with an odd number, the last class is
+    paired with the first, and the next pass has other pairs. In the order ``fresh`` each task draws new classes.
 
     The first images of a class are for training, those that follow for validation, the last ones for tests.
 

@@ -55,9 +55,9 @@ class FirstPhases:
     once and stay, ``noisy_labels`` are drawn again in each phase (there in each epoch, which is ``first_epochs=1`` here). An
     incorrect label is uniform over the other classes; the published code lets noisy ones be right by chance.
 
-    With more phases than one the good part grows, by equal steps from phase to phase up to all examples in the full task, and
-    contains that before it. With ``gradual=False`` it is the same part in every phase. Validation and test examples are always
-    as they are.
+    With more than one phase the good part grows, by equal steps from phase to phase up to all examples in the full task, and
+    contains that before it. With ``gradual=False`` it is the same part in every phase. Validation and test examples are never
+    changed.
 
     Args:
         dataset: The training images, on the device where tasks are wanted.

@@ -42,9 +42,9 @@ class PermutedText:
     After Farias & Jozefiak 2025, "Self-Normalized Resets for Plasticity in Continual Learning". The text is cut into pieces of
     L + 1 tokens, one after another, with L = ``sequence_tokens``; an example is the first L of a piece and, as targets, the
     last L.
-    All tasks have the same examples but for the permutation, the first task as well.
+    All tasks, also the first, have the same examples except for the permutation.
 
-    Deviation: the published code exchanges words, that is what is between spaces, among each other and cuts the result into the
+    Deviation: the published code exchanges words (the text between spaces) with each other and cuts the result into the
     tokens of GPT-2, of which the text has 11,387; here the tokens themselves are exchanged.
 
     Args:
@@ -76,7 +76,7 @@ class PermutedText:
         self._pieces = text.tokens[: wanted * (length + 1)].view(wanted, length + 1).to(device)
 
     def examples_in(self, number: int) -> int:
-        """Returns the sequences, as many in each task."""
+        """Returns the number of sequences, the same in each task."""
         return len(self._pieces)
 
     def task(self, number: int) -> TaskData:

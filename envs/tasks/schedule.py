@@ -18,7 +18,8 @@ class Schedule:
         batch_size: Examples in a minibatch.
         announce_tasks: Whether ``TaskStream.task`` tells the learner the true task; otherwise it stays 0.
         first_epochs: Passes of the first tasks, where they differ from those of the rest.
-        batches_per_task: Minibatches of a task, whose last epoch may then be cut short, whatever the passes; None to count those.
+        batches_per_task: Minibatches of a task, whose last epoch may then be cut short, for any number of passes; None to count
+            passes.
         drift_steps: Minibatches at the start of a task in which some examples are still of the task before it; 0 for none.
 
     Raises:
@@ -72,13 +73,13 @@ class Schedule:
 
 
 def with_task_before(shown: Examples, order: Tensor, before: Examples, share: Tensor, generator: torch.Generator) -> Examples:
-    """Returns an epoch in which each example is of the new task with its own chance, and otherwise of the task before.
+    """Returns an epoch in which each example is of the new task with its own probability, otherwise of the task before.
 
     Args:
         shown: The new task's examples in the order of the epoch, (n, ...) and (n, ...).
         order: (n,), the row of the new task that each of them is.
         before: The task before; an example of it is the same row of that task, which for one data set under changing labels or
-            permutations is the same image, or one drawn uniformly if that task has not n examples.
+            permutations is the same image, or one drawn uniformly if that task does not have n examples.
         share: (n,), the chance of the new task; at 0 none is of it, at 1 all are.
         generator: A private one, on the CPU.
     """
@@ -93,5 +94,5 @@ def with_task_before(shown: Examples, order: Tensor, before: Examples, share: Te
 
 
 def _chosen(first: Tensor, these: Tensor, others: Tensor) -> Tensor:
-    """Returns the rows of ``these`` where ``first`` (n,) says so, and otherwise those of ``others``, both (n, ...)."""
+    """Returns the rows of ``these`` where ``first`` (n,) is true, and otherwise those of ``others``, both (n, ...)."""
     return torch.where(first.view(-1, *[1] * (these.ndim - 1)), these, others)

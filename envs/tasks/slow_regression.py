@@ -107,7 +107,7 @@ class SlowRegression:
         return self._examples
 
     def slow_values(self, number: int) -> Tensor:
-        """Returns the slow bits (slow_bits,) of a task; those before it are made on the way."""
+        """Returns the slow bits (slow_bits,) of a task; those of earlier tasks are made first."""
         while len(self._slow) <= number:
             self._slow.append(self._changed(len(self._slow)))
         return self._slow[number]

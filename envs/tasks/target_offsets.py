@@ -39,14 +39,14 @@ class TargetOffsetsSettings(ImageTaskSettings):
 class TargetOffsets:
     """Each task has targets sin(M f(x)) + b with a random network f of its own and a given offset b; a source of tasks.
 
-    See "Towards perpetually trainable neural networks", section 3.4 and D.1: train with b in {0, 8, 16, 32}, then go on with a
-    new f and b = 0, on the same images. The text prints sin(M f(x) + b); its prose and figures add b to the targets, as here.
-    What network f is, the paper does not say; here it has one layer of 128 relu units with weights of variance 2 / fan-in and
-    no biases, on pixels in [0, 1], in float64, since float32 would leave M f(x) with rounding errors of the size of a period. At
-    M = 100,000 the targets are noise either way.
+    See "Towards perpetually trainable neural networks", section 3.4 and D.1: train with b in {0, 8, 16, 32}, then continue with a
+    new f and b = 0, on the same images. The text prints sin(M f(x) + b); its prose and figures add b to the targets, as here. The
+    paper does not state which network f is; here it has one layer of 128 relu units with weights of variance 2 / fan-in and no
+    biases, on pixels in [0, 1], in float64, since float32 would leave M f(x) with rounding errors of the size of a period. At M =
+    100,000 the targets are noise either way.
 
     Args:
-        dataset: The images, the same ones in every task, on the device where tasks are wanted.
+        dataset: The images, the same in every task, on the device where tasks are wanted.
         settings: The settings; ``frequency`` is M.
         seed: The run's seed.
 

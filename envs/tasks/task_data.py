@@ -16,8 +16,8 @@ class TaskData:
 
     Attributes:
         train: The examples that are learned from.
-        validation: Examples apart from them to choose by, or None.
-        test: Examples apart from both to report on, or None.
+        validation: Separate examples for choices such as early stopping, or None.
+        test: Examples separate from both to report on, or None.
         active: (K,) bool, the classes that count; the others are left out of loss and accuracy. None if all count.
     """
 
@@ -28,7 +28,7 @@ class TaskData:
 
 
 class TaskSource(Protocol):
-    """Makes tasks, each a function of the seed and the task's number alone, and none before it is asked for.
+    """Makes tasks, each a function of the seed and the task's number alone, and none before it is requested.
 
     Attributes:
         input_shape: Shape of one input.

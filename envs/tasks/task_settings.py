@@ -1,4 +1,4 @@
-"""What every supervised benchmark can be asked for, and how its stream is built: the base of a new one.
+"""The settings of every supervised benchmark, and how its stream is built: the base of a new one.
 
 A benchmark is a dataclass with ``@stream("<name>")`` that derives from ``TaskSettings``, or from ``ImageTaskSettings`` if its
 tasks are images, and whose ``source`` makes the tasks, see ``plasticity.envs.tasks.task_data.TaskSource``.
@@ -29,7 +29,7 @@ class TaskSettings(StreamSettings):
     """Supervised tasks one after the other, and how the examples of each are shown."""
 
     epochs_per_task: int = setting(1, "Passes over a task's examples.", low=1)
-    batches_per_task: int | None = setting(None, "Minibatches of a task in their place; None to count passes.", low=1)
+    batches_per_task: int | None = setting(None, "Minibatches of a task, instead of passes; None to count passes.", low=1)
     batch_size: int = setting(16, "Examples in a minibatch.", low=1)
     drift_steps: int = setting(
         0,
@@ -37,16 +37,16 @@ class TaskSettings(StreamSettings):
         "0 for sudden changes.",
         low=0,
     )
-    announce_tasks: bool = setting(True, "Whether the learner and the interventions are told when a task begins.")
+    announce_tasks: bool = setting(True, "Whether the learner and the interventions are informed when a task starts.")
     keep_on: str = setting(
         "auto",
         "Where the data are kept: ``device``, that of the learner; ``cpu``; or ``auto``, the device if they "
-        "fit there (what is read task by task, from folders of images and from texts, is taken to fit).",
+        "fit there (what is read task by task, from folders of images and from texts, is assumed to fit).",
         choices=PLACES,
     )
 
     def source(self, seed: int, device: torch.device) -> TaskSource:
-        """Makes what makes the tasks; the one method that a benchmark must define.
+        """Makes the source of the tasks; the one method that a benchmark must define.
 
         Args:
             seed: The run's seed; the tasks depend on nothing else.
@@ -58,7 +58,7 @@ class TaskSettings(StreamSettings):
         raise NotImplementedError(f"{type(self).__name__} must define source")
 
     def preparation(self) -> Preparation | None:
-        """Returns what is done to every minibatch on its way out, or None for nothing."""
+        """Returns the preparation of every minibatch, or None for none."""
         return None
 
     def epochs_of_first_tasks(self) -> Sequence[int]:
@@ -122,10 +122,10 @@ class ImageTaskSettings(TaskSettings):
 
 
 def drawn(dataset: Dataset, examples: int | None, seed: int) -> Dataset:
-    """Returns so many examples of a data set, drawn without replacement, or all.
+    """Returns this number of examples of a data set, drawn without replacement, or all.
 
     Raises:
-        ValueError: The data set has not so many.
+        ValueError: The data set has fewer.
     """
     available = len(dataset.targets)
     if examples is None:

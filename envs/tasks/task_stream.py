@@ -23,21 +23,21 @@ _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 class TaskStream:
     """Minibatches of one task after another; implements ``plasticity.envs.stream.Stream``.
 
-    A task's training examples are shown for some epochs, each in a fresh order; then the next task begins. The last minibatch
+    A task's training examples are shown for some epochs, each in a fresh order; then the next task starts. The last minibatch
     of an epoch holds what is left and may be smaller. All that is random follows from (seed, task, epoch) alone, so the data do
-    not depend on the learner, and a resumed stream goes on exactly.
+    not depend on the learner, and a resumed stream continues exactly.
 
     With ``Schedule.drift_steps`` = D a change is gradual: in minibatch m < D of a task, from 0, each example is of the new task
     with probability m / D and otherwise of the task before it: the same row of that task, or one drawn at random where the two
-    are not of equal size. What is validated and tested on is the new task's. See ``plasticity.envs.drift``.
+    are not of equal size. The validation and test sets are the new task's. See ``plasticity.envs.drift``.
 
     ``stats`` holds ``stream/task``, the true task, on the first minibatch of each task, also when tasks are hidden.
 
     Args:
-        source: makes the tasks, on the device where data are kept and handed out.
+        source: makes the tasks, on the device where data are kept.
         schedule: how their examples are shown.
         seed: the run's seed.
-        preparation: what is done to every minibatch on its way out.
+        preparation: the preparation of every minibatch.
 
     Raises:
         ValueError: the preparation does not fit the inputs, or a drift is longer than the second task.
@@ -47,7 +47,7 @@ class TaskStream:
         task: the announced task of the latest minibatch.
         source: the source.
         input_shape: shape of one input.
-        input_dtype: type of the inputs as they are handed out.
+        input_dtype: type of the inputs as learners receive them.
     """
 
     def __init__(self, source: TaskSource, schedule: Schedule, seed: int, preparation: Preparation | None = None) -> None:
@@ -62,9 +62,9 @@ class TaskStream:
         self.input_dtype = self._preparation.output_dtype(source.input_dtype)
         self._task = 0
         self._epoch: int
-        self._position: int  # examples of the epoch already handed out
+        self._position: int  # examples of the epoch that were already given
         self._data: TaskData
-        self._made: dict[int, TaskData] = {}  # the present task, and the latest other one that was asked for
+        self._made: dict[int, TaskData] = {}  # the current task, and the latest other one that was requested
         self._go_to(task=0, epoch=0, position=0)
 
     @property
@@ -79,7 +79,7 @@ class TaskStream:
 
     @property
     def batch_size(self) -> int:
-        """Examples in a minibatch, but for the last of an epoch."""
+        """Examples in a minibatch, except the last of an epoch."""
         return self._schedule.batch_size
 
     @property
@@ -128,9 +128,9 @@ class TaskStream:
         return Experience(Examples(inputs, targets), self.task, stats, place)
 
     def peek(self, count: int) -> Examples:
-        """Returns up to ``count`` examples of the task of the next minibatch, as they will be handed out, and in that order.
+        """Returns up to ``count`` examples of the task of the next minibatch, as they will come, and in that order.
 
-        Another stream is asked that begins where this one is, so that nothing is moved.
+        A second stream that starts at the same place is used, so that this one does not move.
 
         Args:
             count: at least 1; fewer are returned where the epoch has fewer left.
@@ -180,7 +180,7 @@ class TaskStream:
         return {"step": self.step, "task": self._task, "epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a saved place.
+        """Moves to a saved place.
 
         Raises:
             ValueError: the place cannot belong to this stream: it was saved with other settings.
@@ -204,7 +204,7 @@ class TaskStream:
 
     def _data_of(self, task: int | None) -> TaskData:
         number = self._task if task is None else task
-        if number not in self._made:  # another dictionary, as a stream that begins elsewhere shares this one
+        if number not in self._made:  # a new dictionary, because a stream that starts elsewhere shares this one
             present = {self._task: self._made[self._task]} if self._task in self._made else {}
             self._made = {**present, number: self.source.task(number)}
         return self._made[number]
@@ -233,7 +233,7 @@ class TaskStream:
         self._position = position
 
     def _start_epoch(self, epoch: int) -> None:
-        # The epoch is put in order as a whole, so that a step is a slice, which costs least for small minibatches.
+        # The epoch is put in order as a whole, so that a step is a slice, which is fastest for small minibatches.
         train = self._data.train
         order = torch.randperm(self._examples, generator=torch_generator(self._seed, "order", self._task, epoch))
         order = order.to(train.inputs.device)

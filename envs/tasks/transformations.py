@@ -45,7 +45,7 @@ def random_labels(inputs: Tensor, targets: Tensor, classes: int, generator: torc
     return inputs, labels.to(targets.device)
 
 
-# Those whose draws do not depend on the examples, so that they can be done alike to others, such as a test set.
+# Those whose draws do not depend on the examples, so that they can be applied in the same way to others, such as a test set.
 SHARED = ("none", "permuted_pixels", "permuted_labels")
 TRANSFORMATIONS: dict[str, Transformation] = {
     "none": unchanged,

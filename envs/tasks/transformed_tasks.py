@@ -21,7 +21,7 @@ MODES: Final = ("continual", "composite", "growing")
 @stream("task_stream")
 @dataclass
 class TaskStreamSettings(ImageTaskSettings):
-    """A sequence of supervised tasks over one data set, which transformations tell apart."""
+    """A sequence of supervised tasks over one data set, which differ by transformations."""
 
     transformation: str = setting(
         "permuted_pixels",
@@ -52,22 +52,22 @@ class TransformedTasks:
     """A task is a draw from one data set under a transformation of its own; a source of tasks.
 
     The modes are those of "Towards perpetually trainable neural networks", section 4.2. In ``continual`` a fraction of the task's
-    examples, drawn for each task, is transformed and the rest is as it was. In ``composite`` it is always the same examples
-    that are transformed, differently each time; with a fraction of 1 that is ``continual``. In ``growing`` task t holds the first
-    t + 1 classes, in an order that the seed decides (in the end, all of them), and the transformation is that of ``continual``.
-    Random and permuted labels range over all classes in every mode.
+    examples, drawn for each task, is transformed and the rest is as it was. In ``composite`` the same examples are transformed
+    every time, differently each time; with a fraction of 1 that is ``continual``. In ``growing`` task t holds the first t + 1
+    classes, in an order that the seed decides (in the end, all of them), and the transformation is that of ``continual``. Random
+    and permuted labels range over all classes in every mode.
 
     A test set is transformed like a fully transformed training set, where that is possible: it has the same permutation. If
     only a fraction is transformed it stays as it is. Wholly random labels cannot be tested.
 
     Args:
-        dataset: What tasks are made of, on the device where tasks are wanted.
+        dataset: The examples that tasks are drawn from, on the device where tasks are needed.
         settings: The settings.
         seed: The run's seed.
-        test: Examples apart from ``dataset``, or None.
+        test: Examples separate from ``dataset``, or None.
 
     Raises:
-        ValueError: A task of so many examples cannot be drawn.
+        ValueError: A task with this number of examples cannot be drawn.
     """
 
     classification = True
@@ -118,7 +118,7 @@ class TransformedTasks:
         return order[: self._wanted].to(self._device)
 
     def _transformed(self, number: int, rows: Tensor | None, count: int) -> Tensor:
-        """Returns (count,) bool that says which of a task's examples are transformed."""
+        """Returns (count,) bool, true for the examples of a task that are transformed."""
         if self._mode == "composite":
             fixed = self._drawn(len(self._dataset.inputs), torch_generator(self._seed, "transformed"))
             return fixed if rows is None else fixed[rows]

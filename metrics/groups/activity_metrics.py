@@ -1,4 +1,4 @@
-"""Metrics of single units: pooled, all units of all layers and parts that have a non-linearity count alike."""
+"""Metrics of single units: pooled, all units of all layers and parts that have a non-linearity count equally."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -112,7 +112,7 @@ def _rates(layer: LayerView) -> Tensor | Undefined:
 
 @metric("firing_entropy", range="0 to 1", direction="falls", cost="as firing_rate, shared", default=True)
 def _entropies(layer: LayerView) -> Tensor | Undefined:
-    """Mean over units of the binary entropy of the firing rate, in bits; read it beside firing_correlation."""
+    """Mean over units of the binary entropy of the firing rate, in bits; read it together with firing_correlation."""
     return layer.rates if isinstance(layer.rates, Undefined) else firing_entropy(layer.rates)
 
 

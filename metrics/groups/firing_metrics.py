@@ -70,7 +70,7 @@ def _offset_size(views: Sequence[PartView]) -> Measured:
 
 
 def _balance(views: Sequence[PartView], of: Callable[[LoadBalance], Tensor]) -> Measured:
-    """Reads the load-balancing layers of all parts; pooled, every unit that has one counts alike."""
+    """Reads the load-balancing layers of all parts; pooled, every unit that has one counts equally."""
     values: Measured = {}
     pool: list[Tensor] = []
     for view in views:

@@ -52,7 +52,7 @@ def _rank_of(gram: Tensor | Undefined, rank: Callable[[Tensor], float]) -> float
 
 
 def _gradient_words(rank: float) -> float:
-    """Says gradients where the rank's reason says features."""
+    """Replaces "features" by "gradients" in the rank's reason."""
     return Undefined(rank.reason.replace("features", "gradients")) if isinstance(rank, Undefined) else rank
 
 

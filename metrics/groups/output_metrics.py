@@ -30,7 +30,7 @@ _of_directions = partial(metric, of="parts", cost="as principal_output_share, sh
 
 
 def _outputs(view: PartView) -> Tensor | Undefined:
-    """Returns what the head, of two the first, says of the sample, (n, ..., K)."""
+    """Returns the outputs of the head (of two heads, of the first) for the sample, (n, ..., K)."""
     return view.once("first outputs", _first_outputs)
 
 
@@ -151,7 +151,7 @@ def _directions(view: PartView) -> list[Directions] | Undefined:
         return features
     networks = _networks(view)
     if any(isinstance(network.head, DuelingHead) and network.head.spec.stream_widths for network in networks):
-        return Undefined("the streams of a dueling head read features of their own")
+        return Undefined("the streams of a dueling head read separate features")
     if any(network.injection is not None for network in networks):
         return Undefined("the head has frozen companions")
     weights = [torch.cat([linear.weight.detach() for linear in _maps(network)]) for network in networks]

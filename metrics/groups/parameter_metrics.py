@@ -35,7 +35,7 @@ def _spectral(
     within: Callable[[list[float]], float],
     over: Callable[[list[float]], float],
 ) -> Measured:
-    """Measures the singular values of every weight; ``within`` a layer and ``over`` all layers say how they become one value."""
+    """Measures the singular values of every weight; ``within`` a layer and ``over`` all layers reduce them to one value."""
     values: dict[str, float] = {}
     for view in views:
         spectra = view.once("weight spectra", _spectra)
@@ -154,7 +154,7 @@ def _adam_step(view: PartView, names: list[str]) -> Tensor | Undefined:
 
 @_moments("adam_tiny_fraction", summary=lambda sums: sums[2] / sums[0], range="0 to 1", direction="rises")
 def _tiny_fraction(view: PartView, names: list[str]) -> Tensor | Undefined:
-    """Fraction of weights whose sqrt(v) is below Adam's eps, which then rules the step."""
+    """Fraction of weights whose sqrt(v) is below Adam's eps, which then dominates the step."""
     return _adam(view, names)
 
 

@@ -1,8 +1,8 @@
-"""Metrics that may tell which remedy helps a network: readiness, a trial of the next steps, and the moment's direction.
+"""Metrics that may predict which remedy helps a network: readiness, a trial of the next steps, and the moment's direction.
 
 Those that draw minibatches are repeated ``metrics.repeats`` times. The value is the mean over the repeats; if there are more than
 one, each is logged as well, ``<metric>_repeat_0`` and so on, pooled and by part. Repeats share the latest examples, and so differ
-by what is drawn of these alone.
+only by what is drawn of these.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -136,7 +136,7 @@ def _moment_cosine(view: PartView, names: list[str]) -> Tensor | Undefined:
 
 
 def _latest_gradient(view: PartView) -> Mapping[str, Tensor] | Undefined:
-    """Returns the gradient of the loss on the latest examples by parameter, at the present weights, in evaluation mode."""
+    """Returns the gradient of the loss on the latest examples by parameter, at the current weights, in evaluation mode."""
     network, examples = view.part.network, loss_examples(view)
     if isinstance(examples, Undefined):
         return examples

@@ -3,10 +3,10 @@
 Shapes, for every function of activations: ``(B, U)`` or ``(B, U, *spatial)`` with the units (channels) on axis 1; every
 statistic of a unit is taken over the batch and all spatial positions. B inputs, U units.
 
-``h`` is what a layer hands on (post-activation); ``z`` is what its non-linearity receives (pre-activation, after
+``h`` is what a layer passes on (post-activation); ``z`` is what its non-linearity receives (pre-activation, after
 normalisation and after a load-balancing shift).
 
-CReLU hands on relu(z) and relu(-z) as 2U channels. Functions of ``h`` count each half as a unit of its own; functions of ``z``
+CReLU passes on relu(z) and relu(-z) as 2U channels. Functions of ``h`` count each half as a unit of its own; functions of ``z``
 see the U producing units. A producing unit whose z never changes sign therefore shows as one dead half out of two and, seen
 through ``z``, as one linearised unit.
 
@@ -42,7 +42,7 @@ def dormancy_scores(h: Tensor) -> Tensor:
         ValueError: If h has fewer than two axes or no values.
     """
     sample_axes("h", h)
-    # Over positions in the type of h, which is many times faster, and over inputs in float64.
+    # Over positions in the type of h, which is much faster, and over inputs in float64.
     per_input = h.detach().flatten(2).abs().mean(2) if h.ndim > 2 else h.detach().abs()
     totals = per_input.sum(0, dtype=torch.float64)
     layer_mean = totals.mean()
@@ -127,8 +127,8 @@ def linearised_units(z: Tensor, *, both_sides: bool = False) -> Tensor:
 
     Args:
         z: Pre-activations, (B, U) or (B, U, *spatial).
-        both_sides: Also count units with z <= 0 on every input; ``Activation.both_sides`` says for which activations.
-            Ask the activation's ``sided`` first: of tanh, sigmoid, sines and learned rationals the sign of z says nothing.
+        both_sides: Also count units with z <= 0 on every input; ``Activation.both_sides`` states for which activations. Check the
+            activation's ``sided`` first: for tanh, sigmoid, sines and learned rationals the sign of z has no meaning.
 
     Returns:
         Mask, (U,) bool.
@@ -197,7 +197,7 @@ def active_fractions(h: Tensor) -> Tensor:
 
 
 def firing_correlations(z: Tensor) -> Tensor:
-    """Returns how alike each unit fires to the others of its layer: the mean |correlation| of 1[z > 0] over inputs and positions.
+    """Returns each unit's similarity of firing to the others of its layer: mean |correlation| of 1[z > 0] over inputs, positions.
 
     Entropies of single units add up to an upper bound of the layer's: units that are copies of each other count every time.
 
@@ -225,8 +225,8 @@ def firing_correlations(z: Tensor) -> Tensor:
 def slope_variances(z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """Returns the variance, over inputs and positions, of the slope of the non-linearity that each unit sees.
 
-    A unit whose slope never changes is linear on these inputs, whatever the non-linearity. For relu the variance is r (1 - r) of
-    the firing rate r; for smooth functions, whose sign of z says nothing, this is the measure of linearised units.
+    A unit whose slope never changes is linear on these inputs, for any non-linearity. For relu the variance is r (1 - r) of
+    the firing rate r; for smooth functions, whose sign of z has no meaning, this is the measure of linearised units.
 
     Args:
         z: Pre-activations, (B, U) or (B, U, *spatial).

@@ -1,4 +1,4 @@
-"""What Adam makes of gradients: sums from which sizes of steps are taken, per parameter."""
+"""Adam's use of gradients: sums from which sizes of steps are computed, per parameter."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -11,10 +11,10 @@ from plasticity.metrics.undefined import Undefined
 
 
 def adam_sums(optimizer: Optimizer, parameters: list[Tensor]) -> Tensor | Undefined:
-    """Returns what the Adam diagnostics are made of, added up over parameters; see ``step_sizes``.
+    """Returns the sums for the Adam diagnostics, added up over parameters; see ``step_sizes``.
 
     Moments are corrected for their start, as Adam does, with the step count of the whole tensor: the entries of units that were
-    restarted with a count of their own are seen with that count too.
+    restarted with a count of their own are treated with that count too.
 
     Args:
         optimizer: Any; one that keeps no moments is not of Adam's kind.
@@ -58,10 +58,10 @@ def step_sizes(first: Tensor, second: Tensor, steps: float, group: dict[str, obj
 
 
 def moment_sums(optimizer: Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor | Undefined:
-    """Returns what the cosine between the optimizer's first moment and a gradient is made of, added up over parameters.
+    """Returns the sums for the cosine between the optimizer's first moment and a gradient, added up over parameters.
 
-    The moment is taken as it is kept: the correction for its start is one factor for all parameters, which a cosine does not see.
-    Units that were restarted count with what they have gathered since.
+    The moment is taken as it is kept: the correction for its start is one factor for all parameters, which does not change a
+    cosine. Units that were restarted count with what they have accumulated since.
 
     Args:
         optimizer: Any; one of Adam's kind keeps a running mean of the gradient, ``exp_avg``.

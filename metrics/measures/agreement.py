@@ -13,7 +13,7 @@ def intraclass_correlation(values: Tensor) -> float:
         ICC(1,1) = (MSB - MSW) / (MSB + (k - 1) MSW).
 
     It is the reliability of a single measurement, 1 if repeats are equal, about 0 if networks differ no more than their repeats
-    do, and at the least -1 / (k - 1). Source: Shrout and Fleiss 1979, "Intraclass Correlations: Uses in Assessing Rater
+    do, and at least -1 / (k - 1). Source: Shrout and Fleiss 1979, "Intraclass Correlations: Uses in Assessing Rater
     Reliability".
 
     Args:

@@ -16,7 +16,7 @@ _GAUSSIAN = ("gaussian", "squashed_gaussian")
 
 
 def flipped_fraction(before: Tensor, after: Tensor) -> float:
-    """Returns the share of rows whose largest entry is another one, in [0, 1]; (B, A) each, or (B, T, A) of sequences."""
+    """Returns the share of rows whose largest entry changes place, in [0, 1]; (B, A) each, or (B, T, A) of sequences."""
     require_same_shape("before and after", before, after)
     return float((before.argmax(-1) != after.argmax(-1)).float().mean())
 

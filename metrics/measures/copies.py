@@ -1,4 +1,4 @@
-"""Copies of a network and its optimizer that go on as these would, and leave them as they are."""
+"""Copies of a network and its optimizer that continue as these would, and leave them as they are."""
 
 from collections.abc import Iterable
 from copy import deepcopy
@@ -14,7 +14,7 @@ _REFUSALS: Final = ("found_inf", "grad_scale")  # by which the run has a fused s
 def copies_of(network: Network, optimizer: Optimizer) -> tuple[Network, Optimizer]:
     """Returns a copy of a network, and one of its optimizer that steps it, with the state that it has.
 
-    An optimizer's own ``deepcopy`` keeps groups and state alone, and forgets what a subclass holds.
+    An optimizer's own ``deepcopy`` keeps only groups and state, and loses what a subclass holds.
 
     Args:
         network: With parameters, some of which the optimizer has.

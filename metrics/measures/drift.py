@@ -18,12 +18,14 @@ def linear_cka(a: Tensor, b: Tensor) -> float:
         or not finite.
 
     Raises:
-        ValueError: If they are no matrices of as many rows.
+        ValueError: If they are not matrices with the same number of rows.
     """
     for name, features in (("a", a), ("b", b)):
         require_matrix(name, features, "it must be (n, d), a row for each input")
     if len(a) != len(b):
-        raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}; they must have a row for each input alike")
+        raise ValueError(
+            f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}; they must have the same rows, one for each input"
+        )
     grams = []
     for features in (a, b):
         centred = features.detach().double()

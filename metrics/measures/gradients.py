@@ -17,7 +17,7 @@ MOST_ENTRIES: Final = 200_000_000  # of all gradients together, 800 MB; large ne
 _CHUNK: Final = 1_000_000
 _CLUSTERS: Final = 5
 _ROUNDS: Final = 50
-# What functions of such matrices are told when they are given something else.
+# The messages of functions of such matrices when they are given something else.
 _INNER_PRODUCTS: Final = "it must be (n, n), inner products; of gradients (n, p) take gradients @ gradients.T"
 _COSINES: Final = "it must be (k, k), cosines"
 
@@ -112,7 +112,7 @@ def clustered(matrix: Tensor) -> list[int]:
 
     Rows are grouped by k-means with five clusters, the first around the row closest to the mean, each further one around the row
     that is farthest from those before; so nothing is drawn at random. Large clusters come first, within one the rows closest to
-    its mean. It is for pictures: what is kept of the matrix stays as it is.
+    its mean. It is for pictures: the stored matrix keeps its order.
 
     Args:
         matrix: Cosines, (k, k).

@@ -21,7 +21,7 @@ SPECTRUM_PROBES: Final = 4
 # parameters came out up to 1.8 times too large, at 120 within 6 %, as did that of one of 100,000 against 480 steps.
 LANCZOS_STEPS: Final = 120
 MOST_ESTIMATED: Final = 500_000  # parameters whose Lanczos vectors, 120 of them, take 240 MB
-SMALLEST_SHARE: Final = 1e-6  # of the largest magnitude; float32 products cannot tell less from 0
+SMALLEST_SHARE: Final = 1e-6  # of the largest magnitude; float32 products cannot distinguish less from 0
 
 Product = Callable[[Tensor], Tensor]
 Result = TypeVar("Result")
@@ -42,7 +42,8 @@ class Spectrum(NamedTuple):
 def of_hessian(view: PartView, compute: Callable[[Product, int, torch.device], Result]) -> Result | Undefined:
     """Computes something from products with the Hessian of the mean loss of the latest examples, by all parameters.
 
-    In evaluation mode, without dropout. A product is exact but for the kinks of the activations, whose curvature it cannot see.
+    In evaluation mode, without dropout. A product is exact except at the kinks of the activations, whose curvature it does not
+    include.
 
     Args:
         view: The part.
@@ -65,7 +66,7 @@ def of_hessian(view: PartView, compute: Callable[[Product, int, torch.device], R
 
 
 def hessian_trace(view: PartView) -> float:
-    """Returns the sum of the eigenvalues: of the whole matrix up to ``MOST_EXACT`` parameters, else ``estimated_trace``."""
+    """Returns the sum of the eigenvalues: of the whole matrix up to ``MOST_EXACT`` parameters, otherwise ``estimated_trace``."""
     if _parameters(view) <= MOST_EXACT:
         exact = view.once("hessian", whole_spectrum)
         return exact if isinstance(exact, Undefined) else _finite(float(exact.values.sum()))
@@ -115,7 +116,7 @@ def estimated_trace(product: Product, count: int, device: torch.device, probes: 
         product: Multiplies a vector by H.
         count: Length of a vector.
         device: Where vectors live.
-        probes: Vectors, drawn by a generator of their own.
+        probes: Vectors, drawn by a separate generator.
     """
     generator = torch_generator(0, "hessian trace")
     drawn = (_signs(count, generator, device) for _ in range(probes))
@@ -134,7 +135,7 @@ def estimated_spectrum(product: Product, count: int, device: torch.device, probe
         product: Multiplies a vector by H.
         count: Length of a vector.
         device: Where vectors live.
-        probes: Vectors, drawn by a generator of their own.
+        probes: Vectors, drawn by a separate generator.
         steps: Products for each of them.
     """
     generator = torch_generator(0, "hessian spectrum")

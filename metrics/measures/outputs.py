@@ -1,4 +1,4 @@
-"""What an output map says of inputs: how large and how undecided it is, and which directions of its features say it."""
+"""The outputs of an output map: how large and how undecided they are, and which directions of the features produce them."""
 
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ class Directions(NamedTuple):
     Attributes:
         singular_values: (k,), k = min(n, d).
         scores: Coordinates of the inputs along each direction, features @ directions, (n, k).
-        answers: What the output map makes of a step of length 1 along each direction, (k, outputs).
+        answers: The output map's response to a step of length 1 along each direction, (k, outputs).
     """
 
     singular_values: Tensor
@@ -85,7 +85,7 @@ def top_share(energies: Tensor) -> float:
 
 
 def constancy(scores: Tensor) -> float:
-    """Returns how constant a contribution is over inputs, the squared mean over the mean square, in [0, 1]: 1 for a mere bias.
+    """Returns how constant a contribution is over inputs, the squared mean over the mean square, in [0, 1]: 1 for a pure bias.
 
     Args:
         scores: Coordinates of the inputs along one direction, (n,).

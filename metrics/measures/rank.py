@@ -20,7 +20,7 @@ SVD_WORK_LIMIT = 5e8
 SRANK_TIE_TOLERANCE = 1e-9
 
 
-# What a function of singular values is told when it is given something else.
+# The message of a function of singular values when it is given something else.
 _EXPECTED = "it must be (k,), singular values; of features (n, d) take singular_values(features), or see feature_ranks"
 
 
@@ -29,7 +29,8 @@ def singular_values(features: Tensor) -> Tensor:
 
     Up to ``SVD_WORK_LIMIT`` they come from an SVD, accurate to about 1e-15 of the largest. Beyond it they are the roots of the
     eigenvalues of the smaller Gram matrix, which takes a quarter of the time but squares the condition number: values below
-    roughly 1e-6 of the largest (the root of max(n, d) times the float64 epsilon) cannot be told from zero and are returned as 0.
+    roughly 1e-6 of the largest (the root of max(n, d) times the float64 epsilon) cannot be distinguished from zero and are
+    returned as 0.
 
     Args:
         features: Shape (n, d), any floating dtype.
@@ -124,7 +125,7 @@ def stable_rank(sigma: Tensor) -> float:
 def feature_rank(sigma: Tensor, inputs: int, epsilon: float = 0.01) -> float:
     """Returns the number of singular values of features / sqrt(n) above epsilon (Lyle et al. 2022).
 
-    The one rank here that depends on the scale of the features, and so also tells of features that shrink.
+    The one rank here that depends on the scale of the features, and so also shows features that shrink.
 
     Args:
         sigma: Singular values of the features, (k,), in any order.

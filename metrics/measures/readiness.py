@@ -1,4 +1,4 @@
-"""How strong, and how much alike, the gradients of minibatches are: what is said to predict whether a network still learns.
+"""How strong and how similar the gradients of minibatches are, which is claimed to predict whether a network still learns.
 
 Source: Wang et al. 2026, "Predicting Plasticity in Deep Continual Learning: A Theoretical Perspective", arXiv 2605.09044. With
 minibatch gradients g_B, their mean g and a smoothness constant L of the loss:

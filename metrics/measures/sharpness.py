@@ -35,7 +35,7 @@ def sharpness(view: PartView) -> Sharpness | Undefined:
 def extreme_eigenvalues(product: Product, start: Tensor) -> Sharpness:
     """Returns the eigenvalue of a symmetric map of largest magnitude, and the largest eigenvalue.
 
-    Power iteration finds the first. If it is negative, a second iteration, of the map less that eigenvalue times the identity,
+    Power iteration finds the first. If it is negative, a second iteration, of the map minus that eigenvalue times the identity,
     whose eigenvalues are then all at least 0, finds the other end of the spectrum.
 
     Args:
@@ -52,8 +52,8 @@ def extreme_eigenvalues(product: Product, start: Tensor) -> Sharpness:
 def dominant_eigenvalue(product: Product, start: Tensor) -> float:
     """Returns the Rayleigh quotient after power iteration, whose magnitude is at most that of the dominant eigenvalue.
 
-    It stops when an iteration changes the quotient by less than a share of 1e-4, after 20 at the least and 100 at the most.
-    Two eigenvalues of like magnitude and opposite sign may keep it from settling: it then lies between them.
+    It stops when an iteration changes the quotient by less than a share of 1e-4, after at least 20 and at most 100.
+    Two eigenvalues of similar magnitude and opposite sign may keep it from converging: it then lies between them.
 
     Args:
         product: Multiplies a vector by a symmetric map.

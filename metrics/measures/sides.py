@@ -1,4 +1,4 @@
-"""Units whose pre-activations stay on one side of zero, whatever the non-linearity makes of that side."""
+"""Units whose pre-activations stay on one side of zero, for any non-linearity."""
 
 import torch
 from torch import Tensor

@@ -44,7 +44,7 @@ def condition_number(sigma: Tensor) -> float:
 def deviation_from_isometry(sigma: Tensor) -> float:
     """Returns the squared Frobenius norm of W^T W - I, or of W W^T - I if W has more columns than rows: sum (sigma^2 - 1)^2.
 
-    Source: the measure that FIRE (2026) and Parseval regularisation bring down. At least 0; 0 for orthogonal rows or columns.
+    Source: the measure that FIRE (2026) and Parseval regularisation reduce. At least 0; 0 for orthogonal rows or columns.
 
     Args:
         sigma: Singular values, (k,), k >= 1.

@@ -18,10 +18,10 @@ def step_gains(view: PartView) -> list[float] | Undefined:
     """Returns the decrease of the loss of examples that are held out, after k steps on others, in each repeat.
 
     A repeat divides the latest examples at random into two halves. Copies of network and optimizer, with the optimizer's state
-    and its present step sizes, make k steps on minibatches of one half, with the run's bound of the gradient norm; the loss is
-    that of the other half, in evaluation mode. Held out from these steps, that is: the run may have learned from both halves.
-    The steps are the optimizer's alone, without the terms, resets and edits of methods, and without dropout. Targets that an
-    agent computes from a network, such as those of temporal differences, stay as they were.
+    and its current step sizes, make k steps on minibatches of one half, with the run's bound of the gradient norm; the loss is
+    that of the other half, in evaluation mode. The half is held out from these steps only: the run may have learned from both
+    halves. The steps are the optimizer's alone, without the terms, resets and edits of methods, and without dropout. Targets that
+    an agent computes from a network, such as those of temporal differences, stay as they were.
     """
     examples = loss_examples(view, fewest=2)
     if isinstance(examples, Undefined):
@@ -39,9 +39,9 @@ def decrease(
     """Steps a network on minibatches, in place, and returns how much lower the loss of the examples held out is then.
 
     Args:
-        network: A copy that nobody else uses.
+        network: A copy that is used only here.
         optimizer: Of that copy.
-        held_out: What the loss is taken of.
+        held_out: The examples whose loss is measured.
         minibatches: One for each step.
         max_gradient_norm: Bound of the joint gradient norm, or None.
     """

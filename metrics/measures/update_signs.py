@@ -18,7 +18,7 @@ EXAMPLES = 64
 
 
 def sign_agreement(moves: Tensor) -> Tensor:
-    """Returns the share of inputs (and positions) on which each unit moves the way that it moves on most.
+    """Returns the share of inputs (and positions) on which each unit moves in its majority direction.
 
     Args:
         moves: Changes of pre-activations, (B, U) or (B, U, *spatial).
@@ -38,8 +38,8 @@ def gradient_moves(view: PartView) -> dict[str, Tensor] | Undefined:
 
     The gradient is that of the mean loss of the latest 64 examples, by all parameters, in evaluation mode; the inputs are the
     first 256 of the sample. In the first layer that is minus the product of an input with the gradient of the unit's weights, the
-    quantity of figure 2 of "Towards perpetually trainable neural networks"; in later ones what the layers before them add is
-    included. The changes are those of a step of size 1 if they were linear.
+    quantity of figure 2 of "Towards perpetually trainable neural networks"; in later ones the contribution of the layers before
+    them is included. The changes are those of a step of size 1 if they were linear.
     """
     network, objective = view.part.network, view.part.examples.objective
     batch = view.part.examples.latest(EXAMPLES)

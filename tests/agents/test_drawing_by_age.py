@@ -89,9 +89,9 @@ def test_parts_that_learn_from_the_same_samples_weigh_them_once(parts: list[str]
     [
         (
             ["agent=ppo"],
-            r"^sample_weight_decay says what is drawn from a replay, and agent=ppo has none .*; choose agent=dqn or ",
+            r"^sample_weight_decay sets what is drawn from a replay, and agent=ppo has none .*; choose agent=dqn or ",
         ),
-        (["agent=supervised", "env=permuted_pixels"], r"^sample_weight_decay says what .* and agent=supervised has none"),
+        (["agent=supervised", "env=permuted_pixels"], r"^sample_weight_decay sets what .* and agent=supervised has none"),
         (["agent=rainbow"], r"^sample_weight_decay draws transitions by age, and agent\.prioritised=true by priority"),
     ],
 )

@@ -68,7 +68,7 @@ def test_the_thesis_stands_beside_its_own_setting_alone() -> None:
     ("words", "message"),
     [
         (["--rounds", "1"], "--rounds=1: a standard deviation takes 2 or more"),
-        (["--batches", "1,x"], "--batches=1,x is no list of whole numbers such as 1,10,100"),
+        (["--batches", "1,x"], "--batches=1,x must be a list of whole numbers such as 1,10,100"),
         (["--methods", "cbp"], "method=cbp is unknown"),
         (["agent=dqn"], "agent=dqn"),
         (["seed=0,1"], "seed=0,1"),

@@ -76,7 +76,7 @@ def test_averaged_rates_of_a_run_and_after_a_resume() -> None:
     assert float(observe(observer, View(0, 0, agent))["plasticity/averaged_firing_rate"]) == 0.5  # type: ignore[arg-type]
     take(agent.parts["q"], INPUTS, 3)
     first = observe(observer, View(3, 0, agent))["plasticity/averaged_firing_rate/q/dense_1"]
-    # The rates average one half, and so do their averages. With all inputs alike they do not: z = (1, -1, 1) on each.
+    # The rates average one half, and so do their averages. With equal inputs they do not: z = (1, -1, 1) on each.
     assert float(first) == pytest.approx(0.5)  # type: ignore[arg-type]
     assert observe(observer, View(3, 0, agent))["plasticity/averaged_firing_rate/q/dense_1"] == first  # at the same update
     resumed.load_state_dict(observer.state_dict())

@@ -78,7 +78,7 @@ def test_a_name_taken_by_another_file_or_by_the_project_is_refused_with_both(tmp
         load_plugins([str(third)])
 
 
-def test_units_of_all_layers_count_alike_and_a_summary_may_be_another() -> None:
+def test_units_of_all_layers_count_equally_and_a_summary_may_be_another() -> None:
     shares = lambda layer: (layer.pre < 0).float().mean(0)  # noqa: E731
     assert values(shares, views()) == {"": 0.5, "/actor/dense_1": 0.75, "/critic/dense_1": 0.0}
     assert values(shares, views(), summary=torch.amax) == {"": 1.0, "/actor/dense_1": 1.0, "/critic/dense_1": 0.0}
@@ -127,7 +127,7 @@ def test_a_function_of_the_agent_says_every_value() -> None:
         ("mine", {"of": "unit"}, r"metric mine: of=unit is unknown \(did you mean units\?\); choose from units, features, parts"),
         ("all", {}, "metric all must have another name: default and all stand for groups of metrics"),
         ("Mine", {}, "metric name 'Mine' must be lower-case words"),
-        ("mine", {"unit": ""}, "metric mine must say what it is: give it a unit or a docstring"),
+        ("mine", {"unit": ""}, "metric mine must be described: give it a unit or a docstring"),
     ],
 )
 def test_what_is_declared_wrongly_is_refused(name: str, declared: dict[str, Any], message: str) -> None:

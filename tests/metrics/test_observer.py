@@ -70,7 +70,7 @@ AGENTS: dict[str, tuple[Callable[..., Agent], Callable[[int, int], Experience]]]
 
 @dataclass
 class Asked:
-    """An agent of two parts that notes what it is asked for."""
+    """An agent of two parts that notes the requests that it gets."""
 
     parts: dict[str, Updater]
     available: int = 20

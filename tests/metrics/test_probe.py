@@ -268,7 +268,7 @@ def test_first_step_of_adam_by_hand() -> None:
 
 
 def test_batches_come_from_the_generator() -> None:
-    # Row numbers as inputs: what the loss is told and what the network sees are the same rows.
+    # Row numbers as inputs: the loss and the network receive the same rows.
     network = build_network(MLPSpec(widths=[3]), (1,), torch.float32, HeadSpec("regression", 1), 0)
     inputs, seen = torch.arange(5.0).unsqueeze(1), []
 

@@ -113,7 +113,7 @@ def test_each_layer_has_its_own_activation() -> None:
 
 
 def test_evaluation_mode_by_hand() -> None:
-    # Running mean 1 and variance 4 - 1e-5: z = 3 and 4 become 1 and 1.5, whatever the batch's own mean; then + 0.25.
+    # Running mean 1 and variance 4 - 1e-5: z = 3 and 4 become 1 and 1.5, for any mean of the batch itself; then + 0.25.
     part = hand_set(normalisation=["batch"], load_balancing=BALANCE)
     path = "torso.layers.dense_1"
     for name, value in [("norms.0.running_mean", 1.0), ("norms.0.running_var", 4 - 1e-5), ("balance.offset", 0.25)]:

@@ -113,7 +113,7 @@ def test_batch_normalisation_of_single_examples_is_refused_before_the_run(words:
 
 
 def test_evaluation_of_tasks_is_refused_where_there_are_none() -> None:
-    with pytest.raises(ValueError, match=r"^task_evaluation looks at the tasks of a data stream, and this env is none"):
+    with pytest.raises(ValueError, match=r"^task_evaluation evaluates the tasks of a data stream, and this env is not one"):
         assemble(plan("task_evaluation.every_tasks=2"))
 
 

@@ -33,7 +33,7 @@ GROUPS = {"agent", "env", "network", "optimizer", "metrics"}
 
 
 def defaults(settings: type) -> dict[str, Any]:
-    """What the fields of the class say."""
+    """The settings that the fields of the class declare."""
     values = OmegaConf.to_container(OmegaConf.structured(settings))
     assert isinstance(values, dict)
     return {str(name): value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""One branch of several, in whatever process a launcher starts it."""
+"""One branch of several, in the process in which a launcher starts it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BranchRun(GridRun):
-    """As ``GridRun``; each run is composed from its parent's checkpoint, and Hydra's config is not looked at."""
+    """As ``GridRun``; each run is composed from its parent's checkpoint, and Hydra's config is not used."""
 
     def run(self, config: DictConfig, words: Sequence[str], told: Sequence[str], folder: Path) -> "Outcome":
         """Plans and runs a branch."""
-        from plasticity.training.run import run  # here, as the grid's own process may have no use for it
+        from plasticity.training.run import run  # imported here, because the grid's own process may not need it
 
         plan, origin = branch_plan(words, Composer(own=self.own))
         plan = sharing_the_machine(replace(plan, config={**plan.config, "run_dir": str(folder)}))

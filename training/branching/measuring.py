@@ -1,4 +1,4 @@
-"""``branch.measure``: what a network is like where a branch begins, before any of its methods acts."""
+"""``branch.measure``: measures the network where a branch starts, before any of its methods acts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ def require_measures(names: Sequence[str], where: str) -> None:
 
     Args:
         names: Of what is to be measured.
-        where: They stand, for the message.
+        where: Their place, for the message.
     """
     try:
         chosen([name for name in names if name != PROBE])
@@ -32,10 +32,10 @@ def require_measures(names: Sequence[str], where: str) -> None:
 def measured(plan: Plan, names: Sequence[str], assembly: Assembly) -> Measurements:
     """Returns ``at_branch/<metric>``, as ``MetricsObserver`` names it, and ``at_branch/probe/<key>``.
 
-    The values depend on the parent's state alone, so that all branches of one checkpoint have the same.
+    The values depend only on the parent's state, so that all branches of one checkpoint have the same.
 
     Args:
-        plan: The branch's; its sections ``metrics`` and ``probe`` say how it is measured.
+        plan: The branch's; its sections ``metrics`` and ``probe`` set how it is measured.
         names: Metrics of the catalogue, its groups, and ``probe``.
         assembly: As the parent had it, new methods attached that have not acted yet.
     """

@@ -19,21 +19,21 @@ from plasticity.training.saving.resuming import MAY_CHANGE
 
 SECTION: Final = "branch"
 _KEYS: Final = ("run", "step", "drop", "repeat", "measure", "replay")
-# What a branch may have otherwise than its parent: besides methods, the problem and the optimizer, what a resumed run may.
+# What may differ between a branch and its parent: besides methods, the problem and the optimizer, what a resumed run may.
 _MAY_CHANGE: Final = ("interventions", "protocol", "env", "optimizer", SECTION)
 
 
 def is_branch(words: Sequence[str]) -> bool:
-    """Tells whether words begin a run from another's checkpoint."""
+    """Returns whether words start a run from another's checkpoint."""
     return any(word.lstrip("+~").startswith(f"{SECTION}.") for word in words)
 
 
 def point_of(words: Sequence[str], *, there: bool = True) -> tuple[BranchPoint, list[str]]:
-    """Returns where a branch begins, and those of its words that say something else.
+    """Returns where a branch starts, and its other words.
 
     Args:
         words: Of one run.
-        there: Whether the checkpoint is looked for. Without, the point has no checksum, and is good for planning alone.
+        there: Whether the checkpoint is looked for. Otherwise the point has no checksum and serves only for planning.
 
     Raises:
         ValueError: In one line that names what is wrong and what is allowed.
@@ -49,7 +49,7 @@ def point_of(words: Sequence[str], *, there: bool = True) -> tuple[BranchPoint, 
             raise ValueError(f"{SECTION}.{key} is unknown{did_you_mean(key, _KEYS)}; {SECTION} has {', '.join(_KEYS)}")
         said[key] = plain_texts(override)
     if len(said.get("run", [])) != 1:
-        raise ValueError(f"{SECTION}.run=<run folder> says which run it begins from; give one")
+        raise ValueError(f"{SECTION}.run=<run folder> names the run that it starts from; give one")
     folder, measure = Path(said["run"][0]).expanduser(), said.get("measure", [])
     step, repeat = _number("step", said.get("step"), None), _number("repeat", said.get("repeat"), 0)
     require_measures(measure, f"{SECTION}.measure")
@@ -60,13 +60,13 @@ def point_of(words: Sequence[str], *, there: bool = True) -> tuple[BranchPoint, 
 
 
 def points_in(words: Sequence[str]) -> list[BranchPoint]:
-    """Returns where the branches of a command line begin, each once."""
+    """Returns where the branches of a command line start, each once."""
     own = [override for override in parse_overrides(words) if override.key_or_group.startswith(f"{SECTION}.")]
     return list(dict.fromkeys(point_of(run)[0] for run in word_lists(own)))
 
 
 def branch_plan(words: Sequence[str], composer: Composer) -> tuple[Plan, BranchPoint]:
-    """Returns the plan of a branch, and where it begins.
+    """Returns the plan of a branch, and where it starts.
 
     Args:
         words: Of one run.
@@ -84,8 +84,8 @@ def plan_onto(parent: Mapping[str, Any], rest: Sequence[str], point: BranchPoint
 
     Args:
         parent: The resolved config of the parent.
-        rest: The words of the branch that do not say where it begins.
-        point: Where it begins; its checkpoint is not looked at.
+        rest: The words of the branch without those for where it starts.
+        point: Where it starts; its checkpoint is not read.
         composer: Where YAML files are found.
 
     Raises:
@@ -128,7 +128,7 @@ def _composed(parent: Mapping[str, Any], words: Sequence[str], point: BranchPoin
 
 
 def _methods(parent: Mapping[str, Any], spelled: Sequence[str], method: str | None, point: BranchPoint) -> list[str]:
-    """Returns the parent's methods less those that end, and those of ``method=``; or what ``intervention=`` lists."""
+    """Returns the parent's methods without those that end, and those of ``method=``; or what ``intervention=`` lists."""
     before = list(parent["interventions"])
     for name in point.drop:
         if name not in before:

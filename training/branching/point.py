@@ -14,7 +14,7 @@ KEEP, CLEAR = REPLAYS = ("keep", "clear")
 
 @dataclass(frozen=True)
 class BranchPoint:
-    """A checkpoint to go on from, in a folder of another run.
+    """A checkpoint in the folder of another run, from which a branch continues.
 
     Attributes:
         folder: Run folder of the parent.
@@ -36,12 +36,12 @@ class BranchPoint:
 
     @property
     def where(self) -> str:
-        """What the user named, for messages."""
+        """The words that name it, for messages."""
         return f"branch.run={self.folder}"
 
     @property
     def reads_replay(self) -> bool:
-        """Whether the files of the parent's replay are needed: to go on with it, or to measure on it."""
+        """Whether the files of the parent's replay are needed: to continue with it, or to measure on it."""
         return self.replay == KEEP or bool(self.measure)
 
     def load(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class BranchPoint:
         except OSError as error:
             raise ValueError(f"{self.where}: {path} cannot be read: {error.strerror}") from error
         if not same:
-            raise ValueError(f"{self.where}: {path} is no longer the checkpoint that was planned with; begin again")
+            raise ValueError(f"{self.where}: {path} has changed since the branch was planned; start it again")
         state = load_checkpoint(path, replay=self.reads_replay)
         if state["step"] != self.step:
             raise ValueError(f"{self.where}: the checkpoint of step {self.step} is damaged; kept: {_steps(self.folder)}")
@@ -72,11 +72,11 @@ class BranchPoint:
         path = checkpoint_path(self.folder, self.step)
         config = config_in(path)
         if config is None:
-            raise ValueError(f"{self.where}: {path} is no readable checkpoint of a run; kept: {_steps(self.folder)}")
+            raise ValueError(f"{self.where}: {path} is not a readable checkpoint of a run; kept: {_steps(self.folder)}")
         return config
 
     def told(self) -> dict[str, Any]:
-        """Returns what the run folder says of it, in plain containers."""
+        """Returns what the branch's run folder records of it, in plain containers."""
         return {
             "run": str(self.folder),
             "step": self.step,

@@ -1,4 +1,4 @@
-"""Putting agent, stream and observers where a branch begins."""
+"""Restores agent, stream and observers at the point where a branch starts."""
 
 import sys
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ _IN_PARTS = ("network", "optimizer", "interventions", "begun")  # what the state
 
 @dataclass(frozen=True)
 class Branch:
-    """A run at the moment in which it leaves its parent.
+    """A run at the moment when it leaves its parent.
 
     Attributes:
-        assembly: What runs, as the parent had it, with new methods attached.
+        assembly: The parts of the run, as the parent had them, with new methods attached.
         state: The parent's.
         unfinished: The parent's step that was not completed, if there is one.
         logs: What was measured before anything acted, and values of new methods that acted at once.
@@ -91,15 +91,15 @@ def origins(state: Mapping[str, Any]) -> dict[str, PartOrigin]:
 
 
 def emptied_replay(plan: Plan, point: BranchPoint, agent: Agent) -> dict[str, Any] | None:
-    """Returns the state of the replay with which a branch begins, without transitions and priorities; None to keep the parent's.
+    """Returns the state of the replay with which a branch starts, without transitions and priorities; None to keep the parent's.
 
-    With an empty one all else of the agent goes on: it acts as it would have, and learns again once as many transitions have
-    come as it waits for at the start of a run. If the parent's last step was not completed, it is completed in the branch, and
-    what it brought is the first to come.
+    With an empty one the rest of the agent continues: it acts as it would have, and learns again when it has received as many
+    transitions as it waits for at the start of a run. If the parent's last step was not completed, it is completed in the branch,
+    and its transitions are the first to enter.
 
     Args:
         plan: Of the branch.
-        point: Where it begins.
+        point: Where it starts.
         agent: Just built.
 
     Raises:
@@ -127,10 +127,10 @@ def _with_other_numbers(plan: Plan, point: BranchPoint, state: Mapping[str, Any]
 
 
 def redrawn(state: Any, fresh: Any) -> Any:
-    """Returns a nested state with the random generators of another: all else is as it was.
+    """Returns a nested state with the random generators of another; everything else is unchanged.
 
     Args:
-        state: To go on from.
+        state: The state to continue from.
         fresh: The state of the same object, built with another seed.
     """
     if _is_generator(state):
@@ -143,7 +143,7 @@ def redrawn(state: Any, fresh: Any) -> Any:
 
 
 def _is_generator(value: Any) -> bool:
-    """Tells whether a value is the state of a generator, PyTorch's or NumPy's."""
+    """Returns whether a value is the state of a generator, PyTorch's or NumPy's."""
     if isinstance(value, Tensor):
         return value.dtype == torch.uint8 and value.ndim == 1 and len(value) in _sizes()
     return isinstance(value, Mapping) and "bit_generator" in value

@@ -1,4 +1,4 @@
-"""What may be chosen by a word: the YAML files of a group, and what plugins entered into its registry."""
+"""The choices of each config group: its YAML files, and the entries that plugins registered."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -68,10 +68,10 @@ def chosen_from(own: Path | None, choices: Mapping[str, str]) -> tuple[Path, ...
 
 
 def added(group: str, configs: Path) -> list[str]:
-    """Returns the choices of a group that plugins entered and that have no YAML file.
+    """Returns the choices of a group that plugins registered and that have no YAML file.
 
     Raises:
-        ValueError: A plugin took a word that a file of ``configs`` gives another meaning.
+        ValueError: A plugin registered a name that a file of ``configs`` already has.
     """
     if group not in REGISTERED:
         return []
@@ -87,7 +87,7 @@ def added(group: str, configs: Path) -> list[str]:
 
 
 def options(group: str, configs: Path) -> list[str]:
-    """Returns the choices of a config group: those with a file in ``configs``, and those that plugins entered.
+    """Returns the choices of a config group: those with a file in ``configs``, and those that plugins registered.
 
     Every intervention is a method of its own name as well.
     """
@@ -99,7 +99,7 @@ def options(group: str, configs: Path) -> list[str]:
 
 
 def defaults_of(settings: type) -> dict[str, object]:
-    """Returns the default of each field in plain containers; without OmegaConf, whose checks take as long as all that follows."""
+    """Returns the default of each field in plain containers; without OmegaConf, whose checks take as long as the rest."""
     found: Any = fields(settings)
     defaults = {each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in found}
     return {name: _plain(value) for name, value in defaults.items()}

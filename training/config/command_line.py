@@ -24,7 +24,7 @@ from plasticity.training.config.words import FREE, HYDRA, check_words, chosen_na
 CONFIGS: Final = Path(__file__).resolve().parents[2] / "configs"
 CONFIG: Final = "config"  # name of the file that every other config is composed into
 _RESUMED: Final = "_resumed"
-_COMMANDS: Final = {  # words that say what is to be done, and words that go with them alone
+_COMMANDS: Final = {  # words that name what to do, and words that are valid only with them
     "study": ("short", "plan", "retry"),
     "report": ("bundle", "baseline"),
     "list": (),
@@ -81,7 +81,7 @@ class Composer:
         """Sets up Hydra for the block; plugins must be loaded."""
         register_configs()
         known = GlobalHydra.instance()
-        outer, known.hydra = known.hydra, None  # of a grid, in one of whose runs this may be
+        outer, known.hydra = known.hydra, None  # set by a grid, if this is called in one of its runs
         try:
             with initialize_config_dir(str(self.configs.resolve()), version_base="1.3", job_name="run_agent"):
                 yield
@@ -89,7 +89,7 @@ class Composer:
             known.hydra = outer
 
     def launcher_config(self, words: Sequence[str]) -> DictConfig:
-        """Composes what a launcher is given; ``hydra`` must be set up.
+        """Composes the settings of a launcher; ``hydra`` must be set up.
 
         Raises:
             HydraException: If there is no such launcher or setting of it.
@@ -118,13 +118,13 @@ class Composer:
             self._check_keys(named, choices)
             raise
         if any(override.is_add() or override.is_force_add() or override.is_delete() for override in named):
-            self._check_keys(named, choices)  # these may name what is not there
+            self._check_keys(named, choices)  # these may name settings that do not exist
         if name is not None:
             config[CHOICES][METHOD] = name
         return config
 
     def spelled_out(self, words: Sequence[str]) -> list[str]:
-        """Returns the words of a run with those that its method stands for in place of ``method=``, which comes first.
+        """Returns the words of a run in which the words of its method, which come first, replace ``method=``.
 
         Raises:
             ValueError: If the method's file is not a method's, or the list of interventions is given as well.
@@ -136,7 +136,7 @@ class Composer:
             return others
         said = {override.key_or_group for override in overrides}
         if "intervention" in said:
-            raise ValueError(f"method={name} and intervention= both say what is done to the network; leave one of them out")
+            raise ValueError(f"method={name} and intervention= both choose the interventions; leave one of them out")
         experiment = [str(override.input_line) for override in overrides if override.key_or_group == "experiment"]
         protocol, configured = self._protocol(experiment) if experiment else ((), {})
         return [*spelled_out(read_method(name, self.folders), sorted(said), protocol, configured), *others]
@@ -165,9 +165,9 @@ class Composer:
     def compose_onto(
         self, saved: Mapping[str, Any], words: Sequence[str], choices: Mapping[str, Sequence[str]]
     ) -> dict[str, Any]:
-        """Changes a resolved config as words say. Nothing that they do not name is looked up in today's files.
+        """Changes a resolved config by words. What they do not name is not looked up in today's files.
 
-        A group that is chosen as it was stays as it is, with all of its settings; another choice is composed from the files.
+        A group with an unchanged choice keeps all of its settings; another choice is composed from the files.
 
         Args:
             saved: The config, as a run folder or a checkpoint holds it.
@@ -228,7 +228,7 @@ def compose_config(words: Sequence[str], configs: Path) -> dict[str, Any]:
 
 
 def checked_overrides(words: Sequence[str], choices: Mapping[str, Sequence[str]], multirun: bool = False) -> list[Override]:
-    """Parses words and checks them by themselves.
+    """Parses words and makes the checks that need no composed config.
 
     Raises:
         ValueError: In one line that names what is wrong and the valid choices.
@@ -279,7 +279,7 @@ def _unknown_key(path: Sequence[str], depth: int, node: object, choices: Mapping
     command = next((each for each, theirs in _COMMANDS.items() if depth == 0 and path[0] in theirs), None)
     if command is not None:
         what = "a study, study=<name> or study=./mine.yaml (list=studies)" if command == "study" else "folders, report=<folder>"
-        return f"{name} goes with {command}= alone, and there is none; name {what}"
+        return f"{name} is valid only with {command}=, which is missing; name {what}"
     known = sorted({*node, *choices} if depth == 0 else node)
     hint = did_you_mean(path[depth], [*known, *_COMMANDS] if depth == 0 else known)
     where = ".".join(path[:depth]) or "the config"

@@ -1,7 +1,7 @@
 """Which method runs on which agent; ``python -m plasticity.training.config.compatibility`` writes ``docs/interventions.md``.
 
-Every registered method is tried on every kind of agent in a short run of the real thing. It works, or it is refused for a
-reason, which the table gives; a method that needs a kind of batch or optimizer says so itself.
+Every registered method is tried on every kind of agent in a short real run. It works, or it is refused for a reason, which the
+table gives; a method that needs a kind of batch or optimizer states this itself.
 """
 
 import sys
@@ -82,7 +82,7 @@ def _rows(outcomes: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 
 
 def _hooks(cls: type[Intervention]) -> str:
-    """Says at which points of an update a method acts."""
+    """Returns at which points of an update a method acts."""
     names = {
         "build": "structure",
         "loss": "loss",
@@ -112,14 +112,14 @@ def _reasons(outcomes: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 
 
 def _conflicts(methods: list[str]) -> Iterator[str]:
-    pairs = [f"- `{one}` beside `{two}`: {why}" for one in methods for two, why in sorted(INTERVENTIONS[one].conflicts.items())]
+    pairs = [f"- `{one}` with `{two}`: {why}" for one in methods for two, why in sorted(INTERVENTIONS[one].conflicts.items())]
     yield "## Pairs that refuse each other"
     yield ""
     yield from pairs or ["None."]
 
 
 def main(words: Sequence[str]) -> int:
-    """Writes the table and says where; with ``--check`` tells whether it is up to date, by the exit code."""
+    """Writes the table and prints its path; with ``--check`` the exit code states whether it is up to date."""
     if "--check" in words:
         current = TABLE.is_file() and TABLE.read_text() == table()
         print(f"{TABLE} is {'up to date' if current else 'out of date; run python -m plasticity.training.config.compatibility'}")

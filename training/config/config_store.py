@@ -1,6 +1,6 @@
 """Telling Hydra what can be configured: the defaults of every settings class, and what is registered.
 
-The classes are the one source of every default: a file in ``configs/`` names only what it sets otherwise.
+The classes are the one source of every default: a file in ``configs/`` names only what it sets to another value.
 """
 
 from typing import Final
@@ -37,7 +37,7 @@ def times(first: int, second: int) -> int:
     return int(first) * int(second)
 
 
-# As this module is imported, for a launcher's workers compose in processes of their own.
+# At import, because the workers of a launcher compose in their own processes.
 OmegaConf.register_new_resolver("grown", grown, replace=True)
 OmegaConf.register_new_resolver("times", times, replace=True)
 
@@ -45,9 +45,9 @@ OmegaConf.register_new_resolver("times", times, replace=True)
 def register_configs() -> None:
     """Stores defaults for Hydra to compose from; run it again after plugins were loaded.
 
-    A name that begins with an underscore is a base that the files in ``configs/`` start from. What a plugin entered can be chosen
-    by its name without a file. Plain values are stored, not classes: a launcher sends the store to other processes, which do not
-    have the user's plugin modules. Types and spelling are checked by ``plasticity.training.config.settings``.
+    A name that begins with an underscore is a base that the files in ``configs/`` start from. What a plugin registered can be
+    chosen by its name without a file. Plain values are stored, not classes: a launcher sends the store to other processes, which
+    do not have the user's plugin modules. Types and spelling are checked by ``plasticity.training.config.settings``.
     """
     entries = {(group, name): entry for group, kind in REGISTERED.items() for name, entry in kind.registry.items()}
     if _stored == entries:

@@ -1,7 +1,7 @@
-"""A grid: the names of its runs, how each of them ended, and what is said of them in the end.
+"""A grid: the names of its runs, how each of them ended, and the summary at the end.
 
-``grid.csv`` in the grid's folder has a row for each run that was begun: its folder, how it ended, and the swept words that it was
-made of. Runs may be in other processes, which write to it in turn.
+``grid.csv`` in the grid's folder has a row for each run that was started: its folder, how it ended, and the swept words that it
+was made of. Runs may be in other processes, which write to it in turn.
 """
 
 import csv
@@ -51,8 +51,8 @@ _stopped: set[str] = set()  # launches of which this process, a worker, has stop
 def run_name(number: int, words: Sequence[str]) -> str:
     r"""Returns a folder name for a run of a grid, ``^\d+(_[A-Za-z0-9.=,+-]{1,80})?$``.
 
-    Lists lose their brackets, their commas become ``+``, and all else that a file system may not like becomes ``-``. What is
-    longer than 80 characters is cut and ends in eight digits of a SHA-256 of all words.
+    Lists lose their brackets, their commas become ``+``, and every other character that a file system may refuse becomes ``-``. A
+    name that is longer than 80 characters is cut and ends in eight digits of a SHA-256 of all words.
 
     Args:
         number: Of the run in its grid, from 0.
@@ -67,7 +67,7 @@ def run_name(number: int, words: Sequence[str]) -> str:
 
 
 def run_grid(folder: Path, launch: Callable[[], object], made: Sequence[Path] = ()) -> int:
-    """Claims a folder for a grid, launches it, and says on the last line which runs failed.
+    """Claims a folder for a grid, launches it, and prints on the last line which runs failed.
 
     Args:
         folder: Missing or empty.
@@ -85,10 +85,10 @@ def run_grid(folder: Path, launch: Callable[[], object], made: Sequence[Path] = 
     try:
         launch()
     except Exception as error:
-        if not _read(folder):  # nothing ran: it is the command line that is wrong
+        if not _read(folder):  # nothing ran: the command line is wrong
             _give_back(folder, claimed)
             raise
-        print(f"stopped: the launcher gave up: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"stopped: the launcher failed: {' '.join(str(error).split())}", file=sys.stderr)
     except KeyboardInterrupt:
         if not _read(folder):
             _give_back(folder, claimed)
@@ -98,10 +98,10 @@ def run_grid(folder: Path, launch: Callable[[], object], made: Sequence[Path] = 
 
 @dataclass(frozen=True)
 class GridRun:
-    """Does one run of a grid, here or in another process; the others go on whatever becomes of it.
+    """Does one run of a grid, here or in another process; the others continue even if it fails.
 
     Attributes:
-        said: What the user said for each run, which it was composed from and is named after.
+        said: The words of the user for each run, from which it is composed and named.
         own: Folder of the user's YAML files.
     """
 
@@ -112,7 +112,7 @@ class GridRun:
         """Plans and runs what Hydra composed; returns the last return or accuracy, NaN if the run failed.
 
         Raises:
-            KeyboardInterrupt: If it was stopped: whoever stops one run of a grid stops the grid.
+            KeyboardInterrupt: If it was stopped: stopping one run of a grid stops the grid.
         """
         hydra = HydraConfig.get()
         words = self.said[hydra.job.num]
@@ -123,7 +123,7 @@ class GridRun:
         _write(grid, name, _STARTED, swept)
         try:
             outcome = self.run(config, words, [_unescaped(word) for word in words], folder)
-        except (Exception, SystemExit) as error:  # somebody else's code runs here too, and may raise anything
+        except (Exception, SystemExit) as error:  # plugins and other libraries run here too, and may raise anything
             if not isinstance(error, ValueError | FloatingPointError | OSError):
                 traceback.print_exc()
             print(f"stopped: {name}: {' '.join(str(error).split())}", file=sys.stderr)
@@ -135,7 +135,7 @@ class GridRun:
         _write(grid, name, FINISHED if outcome.finished else f"stopped at step {outcome.step}", swept)
         print(f"{folder}: {outcome.step} steps")
         if not outcome.finished:
-            print(f"Stopped and saved. Go on with:\n  {program()} {shlex.quote(f'resume={folder}')}")
+            print(f"Stopped and saved. Continue with:\n  {program()} {shlex.quote(f'resume={folder}')}")
             raise KeyboardInterrupt
         return outcome.score
 
@@ -145,10 +145,10 @@ class GridRun:
         Args:
             config: What Hydra composed.
             words: Of this run.
-            told: The same as the user wrote them.
+            told: The same words as the user wrote them.
             folder: The run folder.
         """
-        from plasticity.training.run import run  # here, as the grid's own process may have no use for it
+        from plasticity.training.run import run  # imported here, because the grid's own process may not need it
 
         values: Any = OmegaConf.to_container(config, resolve=True)
         choices = HydraConfig.get().runtime.choices
@@ -160,7 +160,7 @@ class GridRun:
 
 @dataclass(frozen=True)
 class _UntilStopped:
-    """Does jobs until one of them is stopped: a worker would begin the next one that it has been given.
+    """Does jobs until one of them is stopped: otherwise a worker would start the next one that it was given.
 
     Attributes:
         task: Does a job.
@@ -199,7 +199,7 @@ def launch(
         task: Does one of them from what Hydra composed, here or in another process.
         folder: Where their folders will be.
         words: Hydra's own words: which launcher, how it is set up, and where a user's YAML files are.
-        unsaved: Tells whether a worker has a run that is not yet saved; None for what the folders of a grid tell.
+        unsaved: Tells whether a worker has a run that is not yet saved; None reads it from the folders of a grid.
 
     Raises:
         HydraException: If there is no such launcher or setting of it.
@@ -227,7 +227,7 @@ def _unescaped(word: str) -> str:
 
 
 def sharing_the_machine(plan: Plan) -> Plan:
-    """Returns the plan of a run with others around it. Its config is as it was, for a run that goes on may be alone."""
+    """Returns the plan of a run with others around it. Its config is as it was, because a run that continues may be alone."""
     threads = "1" if plan.run.threads == "auto" else plan.run.threads
     return replace(plan, run=replace(plan.run, progress=False, threads=threads))
 
@@ -236,7 +236,7 @@ def _claim(folder: Path) -> list[Path]:
     """Makes the folder and an empty ``grid.csv``; returns the folders that it made, the innermost first."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
-            f"run_dir={folder} exists and is not empty; choose another, or go on with one run by resume=<its folder>"
+            f"run_dir={folder} exists and is not empty; choose another, or continue one run with resume=<its folder>"
         )
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -264,8 +264,8 @@ def _report(folder: Path) -> int:
         if outcome.startswith(_FAILED):
             failed.append(f"{name} ({outcome.removeprefix(_FAILED)})")
         elif outcome != FINISHED:
-            failed.append(f"{name} (ended without a word)")
-    print(f"{len(rows) - len(failed)} of {len(rows)} finished; {folder / GRID} says what each run is")
+            failed.append(f"{name} (ended without a record)")
+    print(f"{len(rows) - len(failed)} of {len(rows)} finished; {folder / GRID} lists the runs")
     if failed:
         sys.stdout.flush()
         print(f"{len(failed)} of {len(rows)} failed: {', '.join(failed)}", file=sys.stderr)
@@ -273,7 +273,7 @@ def _report(folder: Path) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the gist of a message: where it became not finite, or its first sentence."""
+    """Returns the core of a message: where a value became not finite, or its first sentence."""
     message = " ".join(str(error).split())
     found = re.search(r"not finite in update \d+", message)
     told = found[0] if found else message.partition(". The run, up to")[0] or type(error).__name__

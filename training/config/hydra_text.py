@@ -1,4 +1,4 @@
-"""What Hydra has to say of itself and of the config: ``--cfg``, ``--info``, ``--hydra-help``, ``--version``."""
+"""What Hydra prints about itself and the config: ``--cfg``, ``--info``, ``--hydra-help``, ``--version``."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ def hydra_text(flags: Mapping[str, str], words: Sequence[str], composer: Compose
 
 @contextmanager
 def _logging_as_before() -> Iterator[None]:
-    """Undoes after the block what ``--info`` sets up: a log of every detail, which the rest of the process has no use for."""
+    """Undoes after the block what ``--info`` sets up: a log of every detail, which the rest of the process does not need."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

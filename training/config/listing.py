@@ -35,8 +35,8 @@ def list_lines(kind: str, configs: Path, own: Path | None = None) -> list[str]:
 
     Args:
         kind: ``agents``, ``envs``, ``networks``, ``optimizers``, ``interventions``, ``methods``, ``metrics``, ``experiments``,
-            ``studies`` or ``sweeps``; or, with the name of a registered one, ``agents.dqn`` say, for its settings, and with that
-            of a sweep for its values.
+            ``studies`` or ``sweeps``; or, with the name of a registered one, such as ``agents.dqn``, for its settings, and with
+            that of a sweep for its values.
         configs: Folder of the YAML files.
         own: Folder of the user's, for the values of a sweep of theirs.
 
@@ -96,12 +96,12 @@ def help_text(configs: Path) -> str:
   python run_agent.py intervention=[layer_norm,redo] interventions.redo.threshold=0.1 seed=3
   python run_agent.py -m method=none,redo,l2_init seed=0,1,2   a grid, each run in a folder of its own
   python run_agent.py -m experiment=atari_dqn env.game=@atari_57   one run for each value of a list, see list=sweeps
-  python run_agent.py study=<name or file> short=true        runs what is missing of a study, and reports; plan=true only tells
-  python run_agent.py resume=<run folder>                    goes on where a run stopped
+  python run_agent.py study=<name or file> short=true        runs what is missing of a study, and reports; plan=true only plans
+  python run_agent.py resume=<run folder>                    continues a run where it stopped
   python run_agent.py report=<folder>[,<folder>...]          compares the runs in them on one page, with intervals over seeds
   python run_agent.py mode=evaluate resume=<run folder>      plays episodes with its newest checkpoint
 
-Choices, as group=choice (intervention takes a list; each intervention is a method of its name too):
+Choices, as group=choice (intervention takes a list; each intervention is also a method of its name):
 {groups}
 
 Settings, as name=value:
@@ -123,7 +123,7 @@ def _setting_lines() -> Iterator[str]:
 
 
 def _description(group: str, name: str, configs: Path) -> str:
-    """Returns the comment at the top of a YAML file, without Hydra's package directive, or what a plugin says of itself."""
+    """Returns the comment at the top of a YAML file, without Hydra's package directive, or a plugin's description."""
     path = configs / group / f"{name}.yaml"
     if not path.is_file() and group == "method":
         return first_line(INTERVENTIONS[name].__doc__)

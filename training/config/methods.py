@@ -1,8 +1,8 @@
 """Methods by name: a name for a bundle of interventions, their settings and what else belongs to them.
 
-``method=<name>`` is spelled out in other words of the command line before anything is composed, so that a run, a grid and a
-study take it alike. A method has a file ``method/<name>.yaml`` in ``configs`` or in a user's folder; every intervention is also a
-method of its own name, with its own defaults.
+``method=<name>`` is replaced by other words of the command line before anything is composed, so that a run, a grid and a study
+accept it in the same way. A method has a file ``method/<name>.yaml`` in ``configs`` or in a user's folder; every intervention is
+also a method of its own name, with its own defaults.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from plasticity.training.config.words import FREE, parse_overrides, quoted
 
 METHOD: Final = "method"
 _KEYS: Final = ("interventions", "words")
-_MAY_SET: Final = ("network", "optimizer", "agent")  # a method brings no stream, steps or seed
+_MAY_SET: Final = ("network", "optimizer", "agent")  # a method sets no stream, steps or seed
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ def spelled_out(
 ) -> list[str]:
     """Returns the words that a method stands for.
 
-    What belongs to the protocol of the experiment comes after the method; other interventions of the experiment go. An
-    intervention that both bring is the method's.
+    Interventions of the experiment's protocol come after those of the method; other interventions of the experiment are left out.
+    An intervention that is in both has the method's settings.
 
     Args:
         method: The method.
-        said: Names of what other words set, which win over those of the method.
-        protocol: Interventions that the experiment keeps whatever the method.
+        said: Names of what other words set, which take precedence over those of the method.
+        protocol: Interventions that the experiment keeps under every method.
         configured: What the experiment sets of interventions, by name.
     """
     kept = [name for name in protocol if name not in method.interventions]
@@ -150,7 +150,7 @@ def spelled(value: object) -> str:
 def fit_to_methods(
     runs: Sequence[tuple[str, ...]], chosen: Sequence[Sequence[str] | None]
 ) -> tuple[tuple[tuple[str, ...], ...], list[str]]:
-    """Takes settings out of the runs of a grid whose interventions they are not, and then runs that are said twice.
+    """Removes settings from the runs of a grid without their intervention, and then duplicate runs.
 
     A setting of an intervention that no run has stays: it is a mistake, and is refused as one.
 
@@ -174,5 +174,5 @@ def fit_to_methods(
                 choice = next(each for each in words if each.partition("=")[0] in (METHOD, "intervention"))
                 left_out.setdefault(word.lstrip("+~").partition("=")[0], {})[choice] = None
         fitting[tuple(word for word in words if word not in unfit)] = None
-    notes = [f"{name} does not apply to {', '.join(choices)}, whose runs go without it" for name, choices in left_out.items()]
+    notes = [f"{name} does not apply to {', '.join(choices)}, whose runs leave it out" for name, choices in left_out.items()]
     return tuple(fitting), notes

@@ -1,4 +1,4 @@
-"""From the words of a command line to the one thing that they ask for, checked and planned once."""
+"""From the words of a command line to the one command that they stand for, checked and planned once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from plasticity.training.config.words import (
 from plasticity.training.saving.resuming import all_words, saved_settings
 from plasticity.training.studies.asking import Study, study_asked
 
-_NOT_FILES: Final = ("interventions", "metrics")  # what list= knows from the registries alone
+_NOT_FILES: Final = ("interventions", "metrics")  # what list= takes from the registries only
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Train:
         plan: What to run.
         words: The words that it was planned from, kept in its folder.
         folder: Its folder; None for one that names itself.
-        resume: Whether it goes on with what the folder holds.
+        resume: Whether it continues the run in the folder.
         settings: The user's YAML files that the plan came from.
         origin: Where another run is branched from, or None.
     """
@@ -58,10 +58,10 @@ class Grid:
 
     Attributes:
         runs: The words of each run, as Hydra composes them: what a method stands for is spelled out.
-        said: The words of each run, as the user said them; those of settings that do not fit its method are taken out.
-        notes: Lines for the user, of what was taken out.
+        said: The words of each run, as the user wrote them; those of settings that do not fit its method are taken out.
+        notes: Lines for the user about what was taken out.
         launcher: Words for Hydra: which launcher, how it is set up, and where a user's YAML files are.
-        plans: Of so many of the runs that every word is in one of them, to be tried out before any run starts.
+        plans: Plans of enough runs that every word is in one of them, to be tried out before any run starts.
         folder: Folder of all runs; None for one that is named after the first.
         own: Folder of the user's YAML files.
         branches: Whether the runs are branches, which are composed from their parents.
@@ -170,7 +170,7 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def _branched(flags: Mapping[str, str], words: Sequence[str], composer: Composer) -> Command:
-    """Begins one run or several from checkpoints of others."""
+    """Plans one or several runs that start from checkpoints of others."""
     several = "--multirun" in flags
     for flag in flags.keys() - {"--multirun", "--config-dir"}:
         raise ValueError(f"{flag} does not go with branch.run=; leave it out")
@@ -194,15 +194,15 @@ def _branched(flags: Mapping[str, str], words: Sequence[str], composer: Composer
 
 
 def _resumed(folder: Path, flags: Mapping[str, str], words: Sequence[str], composer: Composer) -> Command:
-    """Goes on from the settings of a run as they were resolved when it was planned, changed by the new words alone.
+    """Plans to continue a run: its settings are those that were resolved at its start, changed only by the new words.
 
-    Whether those changes are allowed is for the checkpoint to say, which is compared with the result.
+    Whether these changes are allowed is decided when the result is compared with the checkpoint.
     """
     saved = saved_settings(folder)
     if "--multirun" in flags:
-        raise ValueError("resume goes on with one run; leave -m out")
+        raise ValueError("resume continues one run; leave -m out")
     if any(override.key_or_group == "run_dir" for override in parse_overrides(words)):
-        raise ValueError("resume goes on in the run's own folder; leave run_dir out")
+        raise ValueError("resume continues in the run's own folder; leave run_dir out")
     load_plugins([*saved["plugins"], *plugin_places(words)])
     choices = composer.choices()
     checked_overrides(words, choices)
@@ -222,7 +222,7 @@ def _report(flags: Mapping[str, str], words: Sequence[str]) -> Report:
     for override in parse_overrides(words):
         name = override.key_or_group
         if name not in _REPORT_WORDS:
-            raise ValueError(f"{override.input_line} does not go with report=, which takes {', '.join(_REPORT_WORDS[1:])} alone")
+            raise ValueError(f"{override.input_line} does not go with report=, which takes only {', '.join(_REPORT_WORDS[1:])}")
         said[name] = plain_texts(override)
         if not all(said[name]) or not said[name]:
             raise ValueError(f"{override.input_line} is empty; report= takes folders of grids, studies and runs, report=a,b")

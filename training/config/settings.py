@@ -82,7 +82,7 @@ class RunSettings(Settings):
     log_every_steps: int = setting(500, "Steps between two lines of averages in ``metrics.csv`` and TensorBoard.", low=1)
     progress: bool = setting(True, "Whether there is a progress bar.")
     run_dir: str | None = setting(None, "Folder of this run; None names one after the date and the choices, in ``runs/``.")
-    resume: str | None = setting(None, "Run folder to go on with.")
+    resume: str | None = setting(None, "Run folder to continue.")
     video: str | None = setting(None, "Of ``mode=evaluate``: film an episode into this file, ``<name>.gif`` or ``<name>.mp4``.")
     protocol: list[str] = setting(
         [], "Interventions of an experiment that ``method=`` leaves in place, such as a new head for each task."
@@ -112,7 +112,7 @@ class Plan:
         optimizer: The optimizer's settings.
         optimizer_parts: Those of parts, by name, that differ from it.
         interventions: The settings of each method, by name, in order. A part acts through a copy of its own, which alone is
-            attached to a network and remembers anything.
+            attached to a network and holds state.
         metrics: Settings of the metrics.
         probe: Settings of the probe.
         evaluation: Settings of the evaluation.
@@ -217,7 +217,7 @@ def build_settings(cls: type[_Settings], values: Mapping[str, Any], where: str) 
             schema[key] = build_settings(group, value, f"{prefix}{key}")
             continue
         if isinstance(value, float) and value.is_integer() and int in (hints[key], *get_args(hints[key])):
-            value = int(value)  # 1e6 is a float to the parser, and a whole number to its writer
+            value = int(value)  # 1e6 is a float to the parser, and a whole number to the user
         if value != schema[key]:
             _require_finite(f"{prefix}{key}", value)
         plain[key] = value
@@ -242,7 +242,7 @@ def _filled(schema: Any, values: Mapping[str, Any], prefix: str) -> Any:
 def _require_finite(name: str, value: object) -> None:
     """Raises ValueError for an infinite number, NaN, and a whole number that no tensor can hold, alone or in a list.
 
-    What a mapping holds is left alone: arguments of other people's environments may be infinite.
+    What a mapping holds is left alone: arguments of third-party environments may be infinite.
     """
     for entry in value if isinstance(value, list | tuple) else [value]:
         if isinstance(entry, float) and not isfinite(entry):
@@ -286,7 +286,7 @@ def _network(values: Mapping[str, Any], where: str) -> NetworkSpec:
 
 
 def _networks_by_part(values: Mapping[str, Any]) -> dict[str, NetworkSpec]:
-    """Returns the networks of parts that have settings of their own; one of another torso takes over what all torsos share."""
+    """Returns the networks of parts that have settings of their own; one of another torso inherits what all torsos share."""
     shared = {field.name for field in fields(NetworkSpec)}
     made = {}
     for name, own in _of_parts(values, "network").items():
@@ -313,7 +313,7 @@ def _optimizer(values: Mapping[str, Any], where: str) -> OptimizerSettings:
 
 
 def _optimizers_by_part(values: Mapping[str, Any]) -> dict[str, OptimizerSettings]:
-    """As ``_by_part``; a part with another optimizer takes over the common settings that this one has."""
+    """As ``_by_part``; a part with another optimizer inherits the common settings that this one has."""
     common, made = _without_parts(values), {}
     for part, own in _of_parts(values, "optimizer").items():
         entry = OPTIMIZERS.get(str(own.get("name", common["name"])))

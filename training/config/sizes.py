@@ -1,4 +1,4 @@
-"""Sizes that cannot be: what a run needs at least, against what the machine has, before anything of it is made.
+"""Impossible sizes: the least memory that a run needs, compared with the machine's, before anything of the run is made.
 
 Every need is a lower bound, and all of the machine's memory counts, used or not: nothing is refused that could run.
 """
@@ -80,7 +80,7 @@ def _needs_of_data(plan: Plan, one: int, frames: int) -> dict[str, int]:
 
 
 def _replay_bytes(rows: int, steps: int, row: int) -> int:
-    """Returns what a replay takes up: the system gives memory as it is written, but promises no more than there is in all."""
+    """Returns what a replay takes up: the system gives memory as it is written, but promises no more than its total."""
     everything = rows * row
     return everything if everything > physical_memory() else min(rows, steps) * row
 

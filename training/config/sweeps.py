@@ -1,7 +1,7 @@
 """Lists of values by name: ``-m env.game=@atari_57`` in a grid, ``conditions: env.game=@atari_57`` in a study.
 
-A list has a file ``sweep/<name>.yaml`` in ``configs`` or in a user's folder. It says which setting its values are of, and perhaps
-two scores of each value, by which outcomes are normalised.
+A list has a file ``sweep/<name>.yaml`` in ``configs`` or in a user's folder. It names the setting that its values belong to, and
+may give two scores of each value, by which outcomes are normalised.
 """
 
 import re
@@ -26,9 +26,9 @@ class Sweep:
     """A list of values.
 
     Attributes:
-        setting: Whose values they are, ``env.game`` say.
+        setting: The setting that they are values of, such as ``env.game``.
         values: In their order.
-        scores: Two scores of a value that are to become 0 and 1; empty if there are none.
+        scores: Two scores of a value that normalisation maps to 0 and 1; empty if there are none.
     """
 
     setting: str
@@ -104,9 +104,9 @@ def spelled_in_full(words: Sequence[str], folders: Sequence[Path], multirun: boo
     """Returns the words with the values of a list in place of its name.
 
     Args:
-        words: Words of a command line; of ``<setting>=@<name>`` only settings that a list is of are looked at.
+        words: Words of a command line; of ``<setting>=@<name>`` only settings that have a list are considered.
         folders: Folders that are laid out like ``configs/``.
-        multirun: Whether they describe a grid; one run has no use for a list.
+        multirun: Whether they describe a grid; a single run takes no list.
 
     Raises:
         ValueError: If there is no such list, or it is for a grid.

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 
 from plasticity.settings.naming import did_you_mean
 
-# Below these stand names that no default lists: of parts, and of arguments of other people's environments.
+# Below these stand names that no default lists: of parts, and of arguments of third-party environments.
 FREE: Final = ("network.parts.", "optimizer.parts.", "env.kwargs.")
 HYDRA: Final = ("hydra.", "hydra/")
 _SEED: Final = re.compile(r"seed=\d{1,18}")
@@ -29,7 +29,7 @@ _WITH_VALUE: Final = {
 
 
 def split_flags(arguments: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Tells flags from settings, which a user writes in any order.
+    """Separates flags from settings, which a user writes in any order.
 
     Args:
         arguments: The words of the command line; a flag's value follows it, or its ``=``.
@@ -88,7 +88,7 @@ def _parsed(word: str) -> Override:
 
 
 def check_words(overrides: Sequence[Override], choices: Mapping[str, Sequence[str]], multirun: bool) -> None:
-    """Refuses what can be seen to be wrong before anything is composed.
+    """Refuses what is known to be wrong before anything is composed.
 
     Args:
         overrides: Parsed words.
@@ -178,9 +178,9 @@ def _alternatives(override: Override) -> list[str]:
 
 
 def covering(runs: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
-    """Yields those of the runs that say something which none before them said, so that every word is in one of them.
+    """Yields the runs that set something which no run before them sets, so that every word is in one of them.
 
-    A whole number for a seed says nothing new: no two of them are refused for different reasons.
+    A whole number for a seed is nothing new: no two of them are refused for different reasons.
     """
     said: set[str] = set()
     for number, words in enumerate(runs):

@@ -1,4 +1,4 @@
-"""``mode=evaluate``: plays episodes with a checkpoint of a run, which it leaves as it is."""
+"""``mode=evaluate``: plays episodes with a checkpoint of a run and leaves the run as it is."""
 
 import json
 import time
@@ -24,8 +24,7 @@ RECORDS: Final = "evaluations.jsonl"
 def evaluate_run(plan: Plan, folder: Path) -> list[str]:
     """Evaluates a checkpoint and adds a line to ``evaluations.jsonl``, the only file of the run folder that is written.
 
-    The run may go on meanwhile. With the settings that it evaluates itself with, the same episodes are played as it plays at that
-    step.
+    The run may be in progress. With the run's own settings of evaluation, the episodes are those that the run plays at that step.
 
     Args:
         plan: The run's plan, with the settings of this evaluation; ``plan.run.video`` names a film of its first episode.
@@ -46,7 +45,7 @@ def evaluate_run(plan: Plan, folder: Path) -> list[str]:
         _restore(agent, training, state)
     except KeyError as error:
         raise ValueError(f"resume={folder}: the checkpoint has no {error}; another version of this program made it") from error
-    filmed = [] if film is None else [_filmed(film, plan, evaluation, step)]  # first, as it is what may not be possible
+    filmed = [] if film is None else [_filmed(film, plan, evaluation, step)]  # first, because it may be impossible
     started = time.perf_counter()
     episodes = evaluation.evaluate(step)
     record = _record(plan, protocol(plan.evaluation, plan.env, training), step, episodes, time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes in environments of their own, of which the run notices nothing."""
+"""Evaluation: whole episodes in separate environments, without any effect on the run."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -52,7 +52,7 @@ class EvaluationSettings(Settings):
     )
     policy: str = setting(
         "greedy",
-        "``greedy``, the most valued or likeliest action, or ``sampled``, drawn from a stochastic policy.",
+        "``greedy``, the action of highest value or probability, or ``sampled``, drawn from a stochastic policy.",
         choices=POLICIES,
     )
     random_action_probability: float = setting(
@@ -72,7 +72,7 @@ class Episodes(NamedTuple):
     Attributes:
         returns: Undiscounted sums of the rewards as the environment gave them, not clipped or scaled; (E,) float64.
         lengths: Steps, (E,) float64.
-        conditions: What the environment said of itself when it began, ``stream/task`` say.
+        conditions: What the environment reported at the start of the episodes, such as ``stream/task``.
     """
 
     returns: Tensor
@@ -94,8 +94,8 @@ class Episodes(NamedTuple):
 def play(stream: EnvironmentStream, act: Act, episodes: int) -> Episodes:
     """Plays until every copy of the environment has finished its share of the episodes.
 
-    The shares differ by one at most, and what a copy plays beyond its own does not count. Were the first to finish taken,
-    whichever copy, then short episodes would be taken more often than they happen.
+    The shares differ by at most one, and what a copy plays beyond its own does not count. If the first episodes to finish were
+    taken from any copy, short episodes would be taken more often than they happen.
 
     Args:
         stream: Restarted just before; every copy is at the start of an episode.
@@ -130,14 +130,14 @@ class EvaluationObserver:
     """Plays whole episodes under the conditions that training has at that moment; an observer.
 
     The environments are built at the first evaluation and are its own. The statistics of normalisation, the task and the physics
-    are those of training, and stay as they are. All random numbers depend on (seed, step) alone: a run that goes on after a stop
-    evaluates as if it had not stopped.
+    are those of training, and stay as they are. All random numbers depend on (seed, step) alone: a resumed run evaluates as if it
+    had not stopped.
 
     Args:
         settings: When, and how.
         env: The settings of the environment that is trained in.
         seed: The run's seed.
-        agent: Who plays.
+        agent: The agent that plays.
         training: The stream that is trained on; only read.
 
     Raises:
@@ -161,7 +161,7 @@ class EvaluationObserver:
         return passes(before, after, self.settings.every_steps)
 
     def measure(self, view: View) -> Measurements:
-        """Returns ``eval/return`` and its company; see ``Episodes.summary``."""
+        """Returns ``eval/return`` and the other values; see ``Episodes.summary``."""
         return {f"eval/{name}": value for name, value in self.evaluate(view.step).summary().items()}
 
     def evaluate(self, step: int) -> Episodes:
@@ -222,7 +222,7 @@ def uniform_actions(space: spaces.Space[Any], like: Tensor, generator: torch.Gen
 
 
 def protocol(settings: EvaluationSettings, env: object, training: Stream) -> str:
-    """Returns all that decides what a return in evaluation means, in one line; ``training`` is a stream of these settings."""
+    """Returns in one line all that determines what a return in evaluation means; ``training`` is a stream of these settings."""
     assert isinstance(training, EnvironmentStream)
     bound = episode_bound(env, settings.episode_steps, training)
     how = f"policy={settings.policy} random_action_probability={settings.random_action_probability}"

@@ -30,10 +30,10 @@ class TaskEvaluationSettings(Settings):
     section: ClassVar[str] = "task_evaluation"
 
     every_tasks: int = setting(
-        1, "Evaluates at the end of every so many tasks, whether tasks are announced or not; 0 for never.", low=0
+        1, "Evaluates at the end of every n-th task, whether tasks are announced or not; 0 for never.", low=0
     )
     every_epochs: int = setting(
-        0, "Evaluates after every so many epochs of each task as well, for its learning curve; 0 for never.", low=0
+        0, "Evaluates after every n-th epoch of each task as well, for its learning curve; 0 for never.", low=0
     )
     examples: int | None = setting(None, "Largest number of examples of each set, drawn for each task; None for all.", low=1)
     batch_size: int = setting(1000, "Examples at a time.", low=1)
@@ -42,12 +42,12 @@ class TaskEvaluationSettings(Settings):
     )
     forward_transfer: bool = setting(
         False,
-        "Whether the test set of the next task is tried, at the end of each that is evaluated, before anything is learned of it.",
+        "Whether the test set of the next task is tried, at the end of each that is evaluated, before anything of it is learned.",
     )
     fresh_every_tasks: int = setting(
         0,
-        "Trains a fresh learner on the same task and data, from start to end, at the end of every so many "
-        "tasks, which are then evaluated as well; it takes as long as the task did, compiling included. 0 for"
+        "Trains a fresh learner on the same task and data, from start to end, at the end of every n-th "
+        "task, which is then evaluated as well; it takes as long as the task did, compiling included. 0 for"
         " never.",
         low=0,
     )
@@ -71,16 +71,16 @@ class TaskEvaluationObserver:
 
     At the end of an epoch, the same sets as ``epoch/<set>_accuracy``, with ``epoch/task`` and ``epoch/passed``, the epochs passed
     of the task; ``task/best_test_accuracy`` is the highest of these at the end of the task. With ``agent.restore_best`` the last
-    point is that of the weights gone back to. In regression there are losses alone.
+    point is that of the restored weights. In regression there are only losses.
 
     With a fresh learner, ``fresh/...`` is what it reaches, ``relative/<value>`` the difference (of accuracies: positive if the
     learner is better), and ``relative/online_transfer`` is (a - b) / (1 - b) of the online accuracies a, and b of the fresh one:
     forward transfer as Wolczyk et al. (2021), "Continual World", define it by areas under learning curves.
 
-    With ``forward_transfer``, ``task/next_test_accuracy`` is the accuracy on the test set of the next task before it begins,
+    With ``forward_transfer``, ``task/next_test_accuracy`` is the accuracy on the test set of the next task before it starts,
     before any intervention at the switch, ``fresh/next_test_accuracy`` that of fresh weights, ``task/forward_transfer`` the first
-    less the second (in regression, the fresh loss less the learner's), and ``task/mean_forward_transfer`` the mean of these: the
-    forward transfer of Lopez-Paz and Ranzato (2017), "Gradient episodic memory".
+    minus the second (in regression, the fresh loss minus the learner's), and ``task/mean_forward_transfer`` the mean of these:
+    the forward transfer of Lopez-Paz and Ranzato (2017), "Gradient episodic memory".
 
     Args:
         settings: When, and how.
@@ -175,7 +175,7 @@ class TaskEvaluationObserver:
         return values
 
     def _score(self, agent: SupervisedLearner, task: int, name: str, part: Examples, called: str = "") -> Values:
-        """Returns ``<called>_loss`` and ``<called>_accuracy`` on the set of that name, which stands for ``called`` if need be."""
+        """Returns ``<called>_loss`` and ``<called>_accuracy`` on the set ``name``, which also replaces an empty ``called``."""
         limit = self.settings.examples
         if limit is not None and limit < len(part.inputs):
             order = torch.randperm(len(part.inputs), generator=torch_generator(self.seed, "evaluated", name, task))
@@ -202,7 +202,7 @@ class TaskEvaluationObserver:
         return {f"fresh/{name}": value for name, value in fresh.items()}
 
     def _fresh(self, task: int) -> Values:
-        """Trains a fresh learner on the whole task and returns how it does."""
+        """Trains a fresh learner on the whole task and returns its values."""
         fresh = self._make_learner(self._fresh_seed(task))
         stream, history = self._stream.beginning(task), TaskHistory()
         test = stream.sets(task).get("test") if self._agent.classification else None

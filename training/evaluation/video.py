@@ -72,7 +72,7 @@ class VideoWriter:
         height, width = (side % 2 for side in colours.shape[:2])
         colours = np.pad(colours, ((0, height), (0, width), (0, 0)), mode="edge")
         if self._encoder is None:
-            from imageio_ffmpeg import write_frames  # here, as it is an extra
+            from imageio_ffmpeg import write_frames  # imported here, because it is an extra
 
             size = (colours.shape[1], colours.shape[0])
             encoder = write_frames(str(self.path), size, fps=self.pictures_per_second, macro_block_size=2, quality=8)

@@ -56,14 +56,14 @@ class Comparison:
         about: A sentence or two under it, or "".
         name: Of the study or folder; seeds the generators of resampling.
         runs: One row for each run folder. The index ``run`` counts from 0. Columns: ``folder`` (str), ``condition`` (str),
-            ``method`` (str), ``seed`` (nullable int), ``moment`` (nullable int: step at which a branch begins), ``remedy`` (str:
+            ``method`` (str), ``seed`` (nullable int), ``moment`` (nullable int: step at which a branch starts), ``remedy`` (str:
             of a study's branch, else ""), ``repeat`` (nullable int: of a branch), ``parent`` (str: folder of the run that it
-            begins from, else ""), ``state`` (``finished``, ``running``, ``stopped``, ``failed``,
-            ``missing`` or ``unreadable``), ``step`` and ``steps`` (nullable int: reached and planned), ``cpu_seconds``
-            and ``peak_memory_bytes`` (float, NaN if not known), ``revision``, ``machine``, ``capability``, ``threads`` (str, ""
-            if not known), ``words`` (the line that repeats it), ``identity`` (SHA-256 of the settings, "" if not known),
-            ``structure`` (str: equal for networks of the same layers as far as known, see ``structures``),
-            ``error`` (str), ``counted`` (bool: enters the statistics), ``why_not`` (str: why it does not).
+            starts from, otherwise ""), ``state`` (``finished``, ``running``, ``stopped``, ``failed``, ``missing`` or
+            ``unreadable``), ``step`` and ``steps`` (nullable int: reached and planned), ``cpu_seconds`` and ``peak_memory_bytes``
+            (float, NaN if not known), ``revision``, ``machine``, ``capability``, ``threads`` (str, "" if not known), ``words``
+            (the line that repeats it), ``identity`` (SHA-256 of the settings, "" if not known), ``structure`` (str: equal for
+            networks of the same layers as far as known, see ``structures``), ``error`` (str), ``counted`` (bool: enters the
+            statistics), ``why_not`` (str: why it does not).
         values: The tidy table: ``run`` (int), ``step`` (int), ``task`` (nullable int: the task that a row belongs to, missing
             if the stream has none), ``name`` (categorical), ``value`` (float64).
         settings: Settings that vary: run by flat name, values as text; "" where a run has none of that name.
@@ -71,12 +71,13 @@ class Comparison:
         methods: Names in their order, the baseline first.
         baseline: The method that the others are compared with.
         spec: What is shown; its outcome is never None.
-        warnings: In sentences: missing, failed, mixed code or machine, few seeds, what else differs.
-        notes: In sentences: what was chosen for the reader because no study says it, such as the outcome.
+        warnings: In sentences: missing, failed, mixed code or machine, few seeds, other differences.
+        notes: In sentences: what was chosen automatically because no study sets it, such as the outcome.
         config: Settings that all runs share, by flat name, values as text.
         tuning: What the study chose before, None if it did not.
-        branches: Of a study of branches, None of all else. Its moments are the conditions then, its remedies the methods, and the
-            seeds its parents; the trunks are in groups of their own, which are neither among the conditions nor the methods.
+        branches: Those of a study of branches, None for any other comparison. Then its moments are the conditions, its remedies
+            the methods and its parents the seeds; the trunks are in groups of their own, which are neither among the conditions
+            nor the methods.
     """
 
     title: str
@@ -122,8 +123,8 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
 
     Args:
         folders: Given twice or one in another, a run is read once.
-        spec: What to show; None for what a study's file says, and of runs without a study what they have measured.
-        names: ``title``, ``about``, ``name`` or ``baseline``, where another is wanted than the study's.
+        spec: What to show; None for what a study's file sets, and for runs without a study, what they have measured.
+        names: ``title``, ``about``, ``name`` or ``baseline``, to replace that of the study.
 
     Raises:
         ValueError: In one line, if a folder is missing or holds no run, a study's file is wrong, or the baseline is no method.
@@ -173,7 +174,7 @@ def read_comparison(folders: Sequence[Path], spec: ReportSettings | None = None,
 
 
 def _study(folders: Sequence[Path]) -> tuple[dict[str, Any], Tuning | None, list[str]]:
-    """Returns what the first study's file says, what it has chosen before, and warnings about that; nothing without a study."""
+    """Returns the content of the first study's file, its earlier choices, and warnings about these; nothing without a study."""
     studied, study = next(((folder, each) for folder in folders if (each := study_of(folder)) is not None), (Path(), {}))
     tuning = read_tuning(studied, study) if study.get("tune") else None
     searched = [LOST] if study.get("tune") and tuning is None else tuning.warnings if tuning is not None else []
@@ -181,7 +182,7 @@ def _study(folders: Sequence[Path]) -> tuple[dict[str, Any], Tuning | None, list
 
 
 def _with_outcome(spec: ReportSettings, runs: pd.DataFrame, values: pd.DataFrame) -> tuple[ReportSettings, str]:
-    """Chooses what most tells how well a run went: of tasks, then of evaluations, then of training; in most of the runs."""
+    """Chooses the value that best shows how well runs went: of tasks, then of evaluations, then of training; in most runs."""
     ranked = (
         ("task/online_accuracy", "higher", "task"),
         ("task/test_accuracy", "higher", "task"),
@@ -198,7 +199,7 @@ def _with_outcome(spec: ReportSettings, runs: pd.DataFrame, values: pd.DataFrame
     for name, better, by in ranked:
         if most and int(among.get(name, 0)) == most:
             chosen = Outcome(value=name, better=better, by=by)
-            note = f"The outcome is {name}, its mean over the run ({better} is better): chosen by what was measured."
+            note = f"The outcome is {name}, its mean over the run ({better} is better): chosen from what was measured."
             return _replaced(spec, chosen), note
     fallback = Outcome(value="rollout/return")
     return _replaced(spec, fallback), "No run has measured an outcome: neither accuracy, nor loss, nor return."
@@ -233,7 +234,7 @@ def _baseline(wanted: object, methods: Sequence[str], runs: pd.DataFrame, record
     ]  # as their parents do
     chosen = NONE if NONE in methods else [*branches, *plain, *methods][0]
     if len(methods) > 1:
-        notes.append(f"The others are compared with {chosen}; baseline= names another.")
+        notes.append(f"The others are compared with {chosen}; baseline= chooses another.")
     return chosen
 
 

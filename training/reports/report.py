@@ -53,7 +53,7 @@ def report(folders: Sequence[Path], out: Path | None = None, bundle: Path | None
         out: Folder of the report, a new one or that of an earlier report; None for ``report`` in the folder, for
             ``reports/<names>`` of several folders, and for ``<name>_report`` next to a bundle.
         bundle: File to pack runs and report into, or None.
-        baseline: Method that the others are compared with; None for the study's, or else ``none`` or the first.
+        baseline: Method that the others are compared with; None for the study's, otherwise ``none`` or the first.
 
     Raises:
         ValueError: A folder holds no run, a file is no bundle, the settings of the report are wrong, or it cannot be written.

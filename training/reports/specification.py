@@ -70,16 +70,16 @@ class Outcome(Settings):
 
     section: ClassVar[str] = "report.outcome"
 
-    value: str = setting("", "Name in ``metrics.csv``, ``task/online_accuracy`` say.")
+    value: str = setting("", "Name in ``metrics.csv``, such as ``task/online_accuracy``.")
     part: list[float] = setting(
         [0.0, 1.0],
-        "First and last share of the run's steps, of a branch of those that it makes: rows after the first and up to the last; "
-        "from 0 on, step 0 too.",
+        "First and last share of the run's steps (for a branch, of its own steps): rows after the first and up to the last; "
+        "if the first is 0, step 0 too.",
         low=0.0,
         high=1.0,
     )
     reduce: str = setting(
-        "mean", "What the rows become; ``area`` is that under the curve, divided by its width.", choices=REDUCTIONS
+        "mean", "How the rows become one number; ``area`` is that under the curve, divided by its width.", choices=REDUCTIONS
     )
     by: str = setting("step", "``task`` averages the rows of each task first, so that every task counts once.", choices=CLOCKS)
     better: str = setting("higher", "Which direction is better.", choices=("higher", "lower"))
@@ -115,12 +115,12 @@ class Figure(Settings):
 
     id: str = setting("", "Name of its files.")
     kind: str = setting("curves", "What is drawn.", choices=KINDS)
-    title: str = setting("", "What stands above it.")
+    title: str = setting("", "Its heading.")
     conditions: list[str] = setting([], "Conditions that are shown, empty for all.")
     methods: list[str] = setting([], "Methods that are shown, empty for all.")
     values: list[str] = setting([], "curves: names in ``metrics.csv``, one row of panels each.")
     by: str = setting("step", "curves: what the horizontal axis counts.", choices=CLOCKS)
-    window: int = setting(1, "curves: running mean over so many bins.", low=1)
+    window: int = setting(1, "curves: running mean over this number of bins.", low=1)
     bins: int = setting(0, "curves: bins of the axis, 0 for one per row or task, 200 at most.", low=0)
     part: list[float] = setting([0.0, 1.0], "curves: first and last share of the run's steps that are shown.", low=0.0, high=1.0)
     band: str = setting("auto", "curves: band over seeds; ``auto`` is a t interval from 3 seeds on.", choices=BANDS)
@@ -129,7 +129,9 @@ class Figure(Settings):
     )
     layers: list[str] = setting([], "heatmap, mosaic: layers, empty for all.")
     group: str = setting(
-        "none", "heatmap, mosaic: ``block_relu`` shows first and second ReLUs of blocks apart.", choices=("none", "block_relu")
+        "none",
+        "heatmap, mosaic: ``block_relu`` shows first and second ReLUs of blocks separately.",
+        choices=("none", "block_relu"),
     )
     colours: str = setting(
         "shared", "matrix: ``shared`` for one colour scale, ``own`` for one for each panel.", choices=("shared", "own")
@@ -138,7 +140,7 @@ class Figure(Settings):
         [], "scatter: metrics, without ``plasticity/``; predictors: those at the branch, without ``at_branch/``, empty for all."
     )
     at: float | None = setting(
-        None, "matrix, series, scatter: share of the run; None is the last of it, and for scatter the half.", low=0.0, high=1.0
+        None, "matrix, series, scatter: share of the run; None is its end, and for scatter its half.", low=0.0, high=1.0
     )
     outcome: Outcome | None = setting(
         None, "final, differences, dose, scatter, gains, predictors: another outcome than the report's."
@@ -192,7 +194,7 @@ class Published(Settings):
     condition: str = setting("", "Name of a condition.")
     method: str = setting("", "Name of a method.")
     value: float = setting(0.0, "The number, on the scale of the report's outcome.")
-    spread: float | None = setting(None, "What stands behind its plus or minus.", low=0.0)
+    spread: float | None = setting(None, "The number after its plus or minus.", low=0.0)
     kind: str = setting("sd", "What the spread is.", choices=SPREADS)
     n: int | None = setting(None, "How many runs.", low=1)
     where: str = setting("", "Table or figure, and what differs there.")
@@ -252,7 +254,7 @@ def _refuse_unused(values: Mapping[str, Any], where: str) -> None:
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
-    """Returns a value as its annotation says; whole numbers become floats where floats are meant.
+    """Returns a value with the type of its annotation; whole numbers become floats where floats are meant.
 
     Raises:
         ValueError: It has another type.

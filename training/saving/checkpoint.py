@@ -4,7 +4,7 @@ A checkpoint names the files that hold most of a replay (``plasticity.agents.rep
 on disk before it is, so that it is usable from the moment it appears, and are deleted once no checkpoint names them.
 
 A checkpoint holds tensors and plain containers only. ``torch.load(weights_only=True)`` enforces that when reading; writing
-checks it too, so that an unreadable state is refused while the run can still be mended.
+checks it too, so that an unreadable state is refused while the run still holds it.
 """
 
 import os
@@ -45,8 +45,8 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
 
     Raises:
         TypeError: The state holds anything else; the message names where.
-        ValueError: ``step`` is negative, or ``state["step"]`` says another one.
-        OSError: The file could not be written (a full disk, say). Earlier checkpoints are as they were.
+        ValueError: ``step`` is negative, or ``state["step"]`` is another one.
+        OSError: The file could not be written, as on a full disk. Earlier checkpoints are as they were.
     """
     if step < 0 or state.get("step", step) != step:
         raise ValueError(f"step={step}: a checkpoint's step is at least 0 and equal to its state's {state.get('step')}")
@@ -74,14 +74,14 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
 
 
 def load_checkpoint(path: Path, replay: bool = True) -> dict[str, Any]:
-    """Returns the state in a checkpoint, on the CPU; its ``"step"`` says which one was read.
+    """Returns the state in a checkpoint, on the CPU; its ``"step"`` states which one was read.
 
-    A checkpoint that is damaged or cut off, or needs a replay file that is or that is missing, is skipped with a warning, and
+    A checkpoint that is damaged or cut off, or needs a replay file that is damaged or missing, is skipped with a warning, and
     the next older one in the same folder is read.
 
     Args:
         path: The checkpoint.
-        replay: Whether its replay will be needed; otherwise the files of that are not looked at.
+        replay: Whether its replay will be needed; otherwise its files are not checked.
 
     Raises:
         ValueError: Neither this checkpoint nor an older one can be read.
@@ -96,7 +96,7 @@ def load_checkpoint(path: Path, replay: bool = True) -> dict[str, Any]:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Returns where a run folder holds the checkpoint of a step, if it does."""
+    """Returns the path of a run folder's checkpoint of a step, if there is one."""
     return folder / FOLDER / f"step_{step:09d}.pt"
 
 
@@ -146,7 +146,7 @@ def prune(folder: Path, keep: int, at_steps: Collection[int] = ()) -> None:
         path.unlink(missing_ok=True)
     replay = folder / FOLDER / REPLAY
     if old and replay.is_dir():  # otherwise there is hardly anything to delete, and reading names takes time
-        with suppress(ValueError):  # what a damaged checkpoint needs is not known: wait until it is pruned itself
+        with suppress(ValueError):  # the files of a damaged checkpoint are unknown: wait until it is pruned itself
             delete_unused(replay, [_open(path, mmap=True) for path in _checkpoints(folder / FOLDER)])
 
 
@@ -161,7 +161,7 @@ def discard_after(folder: Path, step: int) -> None:
 
 
 def require_run(state: Mapping[str, Any], parts: Collection[str], where: str) -> None:
-    """Refuses a checkpoint that is readable and no checkpoint of a run.
+    """Refuses a readable file that is no checkpoint of a run.
 
     Args:
         state: What was read.
@@ -169,7 +169,7 @@ def require_run(state: Mapping[str, Any], parts: Collection[str], where: str) ->
         where: What the user named, for the message.
 
     Raises:
-        ValueError: In one line that says what it lacks.
+        ValueError: In one line that names what it lacks.
     """
     absent = [name for name in parts if name not in state]
     config = state.get("config")
@@ -185,7 +185,7 @@ def require_match(saved: Mapping[str, Any], requested: Mapping[str, Any], ignore
     """Refuses to continue a run under another configuration.
 
     Args:
-        saved: The checkpoint's configuration, nested plain containers; lists and tuples are compared alike.
+        saved: The checkpoint's configuration, nested plain containers; lists and tuples count as equal.
         requested: The configuration asked for now.
         ignore: Dotted names that may differ; a name covers everything below it.
 
@@ -233,7 +233,7 @@ def _open(path: Path, mmap: bool = False) -> dict[str, Any]:
     """Returns the state in a file; with ``mmap`` its tensors stay on disk until they are used."""
     try:
         state = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
-    except UnpicklingError as error:  # whose message recommends to read the file all the same
+    except UnpicklingError as error:  # its message recommends to read the file with code execution
         raise ValueError("it holds something other than tensors and plain data") from error
     except (OSError, EOFError, RuntimeError) as error:
         raise ValueError(f"it is damaged or cut off: {_one_line(error)}") from error
@@ -243,7 +243,7 @@ def _open(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def _require_plain(value: Any, where: str) -> None:
-    """Walks a state and raises at the first thing that reading would refuse. Types are exact: subclasses are refused too."""
+    """Walks a state and raises at the first entry that reading would refuse. Types are exact: subclasses are refused too."""
     kind = type(value)
     if kind in (dict, OrderedDict):
         for key, item in value.items():

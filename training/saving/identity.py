@@ -1,4 +1,4 @@
-"""What makes two runs the same run: their settings, less where and how they are computed."""
+"""What makes two runs the same run: their settings, without where and how they are computed."""
 
 import hashlib
 import json
@@ -24,8 +24,9 @@ LEFT_OUT: Final = (
 def identity(config: Mapping[str, Any], plugins: Mapping[str, str | None] | None = None) -> str:
     """Returns the SHA-256 of a run's settings; of two runs with the same, one is enough.
 
-    Left out are folders, progress, threads, device, mode, checkpoints, and the words by which groups were chosen, as what they
-    stand for is there. A whole number is the same as a number and as a float, so that a config in memory and its file agree.
+    Left out are folders, progress, threads, device, mode, checkpoints, and the words by which groups were chosen, because the
+    settings that these stand for are included. A whole number is the same as a number and as a float, so that a config in memory
+    and its file agree.
 
     Args:
         config: The resolved config.
@@ -42,7 +43,7 @@ def identity(config: Mapping[str, Any], plugins: Mapping[str, str | None] | None
 
 
 def plugin_digests(files: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Returns the plugins among the ``files`` of ``provenance.json``; what YAML files say is in the settings already."""
+    """Returns the plugins among the ``files`` of ``provenance.json``; the content of YAML files is already in the settings."""
     return {place: digest for place, digest in files.items() if not place.endswith(".yaml")}
 
 

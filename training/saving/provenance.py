@@ -61,7 +61,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _git(*words: str) -> str | None:
-    """Returns what git says of the product's own repository; a repository around an installed copy is somebody else's."""
+    """Returns what git reports about the project's own repository; a repository around an installed copy is another project's."""
     top = _output("rev-parse", "--show-toplevel")
     return _output(*words) if top is not None and Path(top).resolve() == _ROOT else None
 
@@ -91,7 +91,7 @@ def _processor() -> str | None:
 
 
 def _absolute(place: str) -> str:
-    """Returns a file's absolute path, which means the same wherever the run goes on; a module's name as it is."""
+    """Returns a file's absolute path, which means the same wherever the run continues; a module's name as it is."""
     return str(Path(place).expanduser().absolute()) if place.endswith(".py") else place
 
 

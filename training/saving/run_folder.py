@@ -60,7 +60,7 @@ def create_grid_folder(folder: Path) -> Path:
             try:
                 path.mkdir(parents=True)
             except FileExistsError:
-                if not path.exists():  # it is a parent that is a file
+                if not path.exists():  # a parent folder is a file
                     raise
             else:
                 return path
@@ -85,9 +85,9 @@ def create_run_folder(
         folder: Missing or empty.
         config: The resolved config.
         overrides: Words of the command line that it was composed from.
-        free_name: Whether the next name that is free will do; ``run_dir`` of the config is then that name.
+        free_name: Whether the next free name may be used; ``run_dir`` of the config is then that name.
         settings: The user's YAML files that the config came from.
-        structure: What tells which parameters the agent has, "" if it is not to be known.
+        structure: Hash of the names and shapes of the agent's parameters, "" if it is not to be recorded.
 
     Returns:
         The folder and the config.
@@ -101,7 +101,7 @@ def create_run_folder(
         if _claimed(path, config, known):
             return path, config
         if not free_name:
-            raise ValueError(f"run_dir={folder} exists and is not empty; choose another, or go on with it by resume={folder}")
+            raise ValueError(f"run_dir={folder} exists and is not empty; choose another, or continue it with resume={folder}")
     raise AssertionError("numbers do not end")
 
 
@@ -122,7 +122,7 @@ def _claimed(folder: Path, config: Mapping[str, Any], known: Mapping[str, Any]) 
                 return False
             if not place.is_dir():
                 raise
-            _write(place, config, known)  # an empty folder that cannot be replaced, as the root of a mounted disk
+            _write(place, config, known)  # an empty folder that cannot be replaced, such as the root of a mounted disk
     return True
 
 
@@ -146,14 +146,14 @@ def can_start_again(folder: Path, overrides: Sequence[str]) -> bool:
 def start_again(
     folder: Path, config: Mapping[str, Any], overrides: Sequence[str], settings: Sequence[Path] = (), structure: str = ""
 ) -> None:
-    """Makes the folder of a run without a checkpoint as it was when the run began.
+    """Makes the folder of a run without a checkpoint as it was when the run started.
 
     Args:
         folder: The run folder.
         config: The resolved config.
         overrides: Words of the command line.
         settings: The user's YAML files that were read now; those that were read before are kept.
-        structure: What tells which parameters the agent has, "" if it is not to be known.
+        structure: Hash of the names and shapes of the agent's parameters, "" if it is not to be recorded.
     """
     for pattern in _GROWING:
         for path in folder.glob(pattern):
@@ -169,13 +169,13 @@ def start_again(
 def update_run_folder(
     folder: Path, config: Mapping[str, Any], overrides: Sequence[str], step: int, settings: Sequence[Path] = ()
 ) -> None:
-    """Makes the config, choices and overrides those of the run as it goes on, and notes where and with what code it did.
+    """Replaces config, choices and overrides by those of the continued run, and notes the step and the code of the resume.
 
     Args:
         folder: The run folder.
         config: The resolved config.
-        overrides: Words that it was begun and resumed with.
-        step: Where it goes on.
+        overrides: Words with which it was started and resumed.
+        step: The step at which it continues.
         settings: The user's YAML files that new settings came from.
     """
     known = known_of(folder)
@@ -197,8 +197,8 @@ def remove_run_folder(folder: Path) -> None:
 def occupied(folder: Path) -> Iterator[None]:
     """Keeps other processes from running in a folder during the block.
 
-    The lock is the operating system's and ends with this process, however it ends; no file stays behind. On a file system that
-    has no locks nothing is kept out.
+    The lock is the operating system's and ends with this process, however it ends; no file stays behind. On a file system without
+    locks no process is kept out.
 
     Raises:
         ValueError: If another process runs in the folder, or there is no such folder.
@@ -211,7 +211,7 @@ def occupied(folder: Path) -> Iterator[None]:
         _lock(descriptor)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise ValueError(f"{folder} is in use: another process runs in it, and two would spoil each other's files") from error
+        raise ValueError(f"{folder} is in use: another process runs in it, and two would damage each other's files") from error
     except OSError:  # no locks here, as on some network file systems
         pass
     try:
@@ -221,7 +221,7 @@ def occupied(folder: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int) -> None:
-    """Takes the lock; tries again for a moment, as who asks whether the folder is in use holds a shared one meanwhile."""
+    """Takes the lock; tries again for a moment, because a process that checks the folder holds a shared lock for that time."""
     for wait in _LOCK_WAITS:
         with suppress(BlockingIOError):
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -230,7 +230,7 @@ def _lock(descriptor: int) -> None:
 
 
 def saved_overrides(folder: Path) -> list[str]:
-    """Returns the words that the run in a folder was begun and resumed with.
+    """Returns the words with which the run in a folder was started and resumed.
 
     Raises:
         ValueError: If it is not a run folder.
@@ -254,7 +254,7 @@ def known_of(folder: Path) -> dict[str, Any]:
 
 
 def config_remark(folder: Path) -> str | None:
-    """Returns what a user should know of ``config.yaml`` before the run goes on: that it is missing or has been edited."""
+    """Returns a note for the user before the run continues if ``config.yaml`` is missing or has been edited."""
     path = folder / CONFIG
     if not path.exists():
         return f"{path} is missing; it is written again"
@@ -264,7 +264,7 @@ def config_remark(folder: Path) -> str | None:
 
 
 def _known(config: Mapping[str, Any], overrides: Sequence[str], settings: Sequence[Path], structure: str) -> dict[str, Any]:
-    """Returns what ``provenance.json`` holds when a run begins."""
+    """Returns what ``provenance.json`` holds when a run starts."""
     said = {"overrides": list(overrides), "choices": config.get("choices", {}), "structure": structure or None}
     said |= {"branch": config["branch"]} if "branch" in config else {}
     return said | provenance(config.get("plugins", ()), settings)

@@ -1,4 +1,4 @@
-"""Saving a run when it is due, and when somebody wants to stop it."""
+"""Saving a run when it is due, and when the user stops it."""
 
 import os
 import time
@@ -32,11 +32,11 @@ class RunSaver:
     """Saves everything that the rest of a run depends on.
 
     As a context manager it decides what becomes of a run that the user stops. A stop takes effect after the current step, which
-    is then saved, or in a measurement, which is abandoned, and made again when the run goes on. A step that takes longer than a
+    is then saved, or in a measurement, which is abandoned, and made again when the run continues. A step that takes longer than a
     user waits is abandoned together with the process. So that little is lost, a copy of the state in memory, which is then saved,
     is made from time to time in runs that have steps of more than half a second, at a cost of at most 2 % of the time; not of
-    agents with a replay, whose copies would be files. Without a copy the run goes back to its last checkpoint, or to its start,
-    if that loses a minute at most; otherwise the step is finished all the same, and a second Ctrl-C ends it.
+    agents with a replay, whose copies would be files. Without a copy the run returns to its last checkpoint, or to its start,
+    if that loses at most a minute; otherwise the step is still finished, and a second Ctrl-C ends it.
 
     Args:
         folder: The run folder.
@@ -45,10 +45,10 @@ class RunSaver:
         agent: The agent.
         stream: Its stream.
         tracker: Flushed before every save, so that the files hold what precedes the checkpoint.
-        observers: By name; of these, what they remember is saved.
+        observers: By name; their state is saved.
         tables: Its files; how far they are written is saved.
         removable: Whether this process made the folder, and may remove it while there is no checkpoint in it.
-        status: Its status file, which is told of a stop that ends the process.
+        status: Its status file, which is informed of a stop that ends the process.
 
     Attributes:
         stopped: Whether the run was saved because of a stop.
@@ -142,11 +142,11 @@ class RunSaver:
         }
 
     def _give_up(self) -> bool:
-        """Leaves on disk what a run can go on from, and returns whether the process may be ended; runs in another thread."""
+        """Ensures that the run can be continued from disk; returns whether the process may be ended. Runs in another thread."""
         if self.stopped:
-            time.sleep(_CLOSING_SECONDS)  # and the process ends by itself meanwhile
+            time.sleep(_CLOSING_SECONDS)  # and the process ends by itself in this time
             self._say_stopped(None)
-            _say(f"stopped and saved; go on with resume={self.folder}")
+            _say(f"stopped and saved; continue with resume={self.folder}")
             return True
         if self._copy is not None:
             step = self._copy["step"]
@@ -158,11 +158,11 @@ class RunSaver:
         newest = latest_checkpoint(self.folder)
         there = f"step {int(newest.stem.partition('_')[2])}" if newest else "its start"
         if time.monotonic() - self._saved_at > _LONGEST_LOSS_SECONDS:
-            _say(f"stopping after this step, which takes long; Ctrl-C again ends it, and the run goes back to {there}")
+            _say(f"stopping after this step, which takes long; Ctrl-C again ends it, and the run returns to {there}")
             return False
         self._say_stopped(int(newest.stem.partition("_")[2]) if newest else 0)
         self._remove_without_checkpoint()
-        _say(f"stopped in a long step; the run goes back to {there}")
+        _say(f"stopped in a long step; the run returns to {there}")
         return True
 
     def _say_stopped(self, step: int | None) -> None:
@@ -184,7 +184,7 @@ def restore(
         folder: The run folder.
         agent: Changed.
         stream: Changed.
-        observers: Changed, so far as they remember anything; they may be others than those of the run before.
+        observers: Changed, if they have a state; they may be others than those of the run before.
 
     Returns:
         The step that was not completed, if there is one.

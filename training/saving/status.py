@@ -1,4 +1,4 @@
-"""``status.json``: how far a run is, how it ended, and what it has cost; written as the run goes on, and read by others."""
+"""``status.json``: how far a run is, how it ended, and what it has cost; written during the run, and read by other processes."""
 
 import csv
 import fcntl
@@ -29,20 +29,20 @@ _FAILED_IN_GRID: Final = "failed: "
 class Status:
     """How far a run is, how it ended, and what it has cost.
 
-    What is not known, as in a folder without ``status.json``, is None. What a killed process spent after its last note, less
+    Unknown values, as in a folder without ``status.json``, are None. What a killed process spent after its last update, less
     than five seconds or one interval of ``log_every_steps``, is not in the costs.
 
     Attributes:
-        state: ``running``, ``finished``, ``stopped`` (by the user; it can go on) or ``failed``.
+        state: ``running``, ``finished``, ``stopped`` (by the user; it can be continued) or ``failed``.
         step: The stream's step.
-        steps: How far it was to go.
-        started: When it began for the first time, ISO 8601.
+        steps: The planned number of steps.
+        started: When it was first started, ISO 8601.
         ended: When it ended, ISO 8601; None while it runs, and of a process that was killed.
         cpu_seconds: Processor time of the run, in all its processes and before every resume.
         peak_memory_bytes: Largest resident memory of a process of it.
-        error: What it failed of, in one line.
-        resumed: How often it went on.
-        alive: Whether a process runs in the folder now. Not in the file: the lock on the folder tells.
+        error: The error that ended it, in one line.
+        resumed: How often it was resumed.
+        alive: Whether a process runs in the folder now. Not in the file: the lock on the folder shows it.
     """
 
     state: str
@@ -58,21 +58,20 @@ class Status:
 
     @property
     def killed(self) -> bool:
-        """Tells whether its process is gone without a word (``kill -9``, no memory, no power)."""
+        """Returns whether its process ended without recording it (``kill -9``, no memory, no power)."""
         return self.state == RUNNING and not self.alive
 
 
 class StatusFile:
-    """Keeps ``status.json`` of a run that goes on in this process; a writer of the tracker, which is called at each log line.
+    """Keeps ``status.json`` of a run in this process; a writer of the tracker, which is called at each log line.
 
-    It is replaced in one rename, at most every five seconds while the run goes on. It never ends a run: what cannot be written is
-    left out.
+    It is replaced in one rename, at most every five seconds. It never ends a run: what cannot be written is left out.
 
     Args:
         folder: The run folder.
         step: Returns the stream's step.
-        steps: How far the run is to go.
-        resumed: How often it went on, this time included.
+        steps: The planned number of steps.
+        resumed: How often it was resumed, this time included.
         clock: Seconds, monotonic.
     """
 
@@ -91,7 +90,7 @@ class StatusFile:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Says that the run goes on, and in the end how it ended if the block is left by an exception; else see ``end``."""
+        """Records that the run is running, and how it ended if the block is left by an exception; otherwise see ``end``."""
         self._write(RUNNING)
         try:
             yield
@@ -103,7 +102,7 @@ class StatusFile:
             raise
 
     def end(self, state: str, error: str | None = None, step: int | None = None) -> None:
-        """Says how the run ended, and at which step if that is not the stream's; the first to say so is right."""
+        """Records how the run ended, and at which step if that is not the stream's; only the first call counts."""
         if not self._ended:
             self._ended = True
             self._write(state, error, step)
@@ -145,17 +144,17 @@ class StatusFile:
                 temporary.unlink(missing_ok=True)
 
     def _peak(self) -> int:
-        """Returns the largest resident memory in bytes of this process, or of a child that has ended, since the run began."""
+        """Returns the largest resident memory in bytes of this process, or of a child that has ended, since the run started."""
         own = _high_water()
         children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         return max(own, children * _UNIT if children > self._children else 0)
 
 
 def read_status(folder: Path) -> Status:
-    """Returns how far the run in a folder is and how it ended; changes nothing, and does not disturb a run that goes on there.
+    """Returns how far the run in a folder is and how it ended; changes nothing, and does not disturb a run in progress there.
 
     A folder without a readable ``status.json``, as of an older version of this program, gets a status from its checkpoints, its
-    rows and the ``grid.csv`` next to it. There, a run that was killed cannot be told from one that was stopped.
+    rows and the ``grid.csv`` next to it. There, a run that was killed cannot be distinguished from one that was stopped.
 
     Raises:
         ValueError: If it is not a run folder.
@@ -167,7 +166,7 @@ def read_status(folder: Path) -> Status:
 
 
 def is_alive(folder: Path) -> bool:
-    """Tells whether a process runs in a folder; False where the file system has no locks."""
+    """Returns whether a process runs in a folder; False where the file system has no locks."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -234,7 +233,7 @@ def _last_row(path: Path) -> int:
 
 
 def _failure_in_grid(folder: Path) -> str | None:
-    """Returns what the ``grid.csv`` next to a run's folder says that it failed of."""
+    """Returns the error of a run according to the ``grid.csv`` next to its folder."""
     place = folder.resolve()
     with suppress(OSError, KeyError, csv.Error), (place.parent / "grid.csv").open(newline="") as file:
         outcomes = [row["outcome"] for row in csv.DictReader(file) if row["run"] == place.name]
@@ -244,14 +243,14 @@ def _failure_in_grid(folder: Path) -> str | None:
 
 
 def _forget_peak() -> None:
-    """Lets this process's peak begin at what it holds now, where Linux can: other runs may have been in it before."""
+    """Resets this process's peak to what it holds now, where Linux can: other runs may have been in it before."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _high_water() -> int:
     """Returns the largest resident memory of this process in bytes."""
-    with suppress(OSError, ValueError, IndexError):  # not getrusage where it can be helped: it counts what started the process
+    with suppress(OSError, ValueError, IndexError):  # preferred to getrusage, which also counts what started the process
         return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
 

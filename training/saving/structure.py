@@ -1,4 +1,4 @@
-"""What tells whether two agents have the same parameters, so that equal seeds give them equal initial weights."""
+"""A hash that is equal for agents with the same parameters, to which equal seeds give equal initial weights."""
 
 import hashlib
 

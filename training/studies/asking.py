@@ -25,13 +25,13 @@ class Study:
 
     Attributes:
         file: Its file.
-        settings: What the file says.
+        settings: What the file holds.
         resolved: The same as plain containers with all defaults, for its folder.
         folder: Its folder.
         launcher: Words for Hydra: which launcher, how it is set up, and where a user's YAML files are.
         composer: Where YAML files are found.
-        extra: Words for every run that say how it is computed and not what.
-        plan: Whether to say what would be run, and to run nothing.
+        extra: Words for every run that set how it is computed and not what.
+        plan: Whether to print what would be run, and to run nothing.
         retry: Whether runs that failed are run again.
     """
 
@@ -59,7 +59,7 @@ def study_asked(flags: Mapping[str, str], words: Sequence[str], composer: Compos
         HydraException: If there is no such launcher, or setting of it.
     """
     for flag in flags.keys() - {"--config-dir"}:
-        raise ValueError(f"{flag} does not go with study=, which runs all that its file says; leave it out")
+        raise ValueError(f"{flag} does not go with study=, which runs everything in its file; leave it out")
     given: dict[str, Override] = {}
     launcher, extra = [], []
     for word, override in zip(words, parse_overrides(words), strict=True):
@@ -69,7 +69,7 @@ def study_asked(flags: Mapping[str, str], words: Sequence[str], composer: Compos
         given[name] = override
         if override.is_hydra_override():
             if not name.startswith(("hydra/launcher", "hydra.launcher.")):
-                raise ValueError(f"{word}: of Hydra's words a study takes those of the launcher, hydra/launcher=joblib")
+                raise ValueError(f"{word}: of Hydra's words a study takes only the launcher's, hydra/launcher=joblib")
             launcher.append(word)
         elif name in _OF_THE_MACHINE:
             extra.append(word)

@@ -1,4 +1,4 @@
-"""The branches of a study: what becomes of each of its runs from some of its checkpoints on, with each of several remedies."""
+"""The branches of a study: runs that continue each of its runs from some of its checkpoints, with each of several remedies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ class Branches:
     """The branches of a study.
 
     Attributes:
-        groups: Those whose runs have come so far.
+        groups: Those whose runs have reached the moment.
         waiting: Those whose runs have not.
         lost: Places of finished runs that have no checkpoint for a moment, with the moment.
     """
@@ -45,7 +45,7 @@ class BranchMaker:
     """Makes the branches of a study.
 
     Args:
-        branch: What the study says of them.
+        branch: The study's settings of them.
         words: Makes runs from its words.
     """
 
@@ -56,7 +56,7 @@ class BranchMaker:
         """Returns the branches of runs.
 
         Args:
-            trunks: The runs that they begin from.
+            trunks: The runs that they start from.
             states: Where each of these stands, by place.
             folder: The study's.
 
@@ -85,7 +85,7 @@ class BranchMaker:
         return found
 
     def try_out(self, trunks: Sequence[Group]) -> None:
-        """Builds the remedies on this machine's CPU, on a run as it begins: what does not fit is refused before any run.
+        """Builds the remedies on this machine's CPU, on a run at its start: what does not fit is refused before any run.
 
         Raises:
             ValueError: In one line that names the remedy.
@@ -111,7 +111,7 @@ class BranchMaker:
                 raise ValueError(f"{wanted.condition}/{wanted.method}, branch.remedies.{remedy}: {error}") from error
 
     def _cell(self, trunk: Cell, moment: int, remedy: str, repeat: int, point: BranchPoint | None) -> Cell:
-        """Returns a branch, planned as far as it can be before it is known what it begins from."""
+        """Returns a branch, planned as far as possible before its checkpoint is known."""
         branch, step = self._branch, moment if point is None else point.step
         place = f"{BRANCHES}/{trunk.condition}/{trunk.method}/seed_{trunk.seed}/step_{moment}/{remedy}/repeat_{repeat}"
         words = (
@@ -126,7 +126,7 @@ class BranchMaker:
         return Cell(place, trunk.condition, trunk.method, trunk.seed, words, (), step + branch.steps, "", origin)
 
     def _group(self, cells: Sequence[Cell], points: Mapping[str, BranchPoint]) -> Group:
-        """Returns branches of one moment and remedy; they are composed once, as they differ in seed and origin alone."""
+        """Returns branches of one moment and remedy; they are composed once, because they differ only in seed and origin."""
         first: Plan | None = None
         made, hashes = [], {}
         for cell in cells:
@@ -134,7 +134,7 @@ class BranchMaker:
             said, rest = point_of(cell.words, there=False)
             found = points[cell.origin.parent]
             point = replace(said, folder=found.folder, step=found.step, sha256=found.sha256)
-            if first is None or any("${" in word for word in rest):  # perhaps to the seed
+            if first is None or any("${" in word for word in rest):  # the reference may be to the seed
                 plan = self._planned(cell, point, rest)
             else:
                 plan = plan_from({**first.config, "seed": cell.seed, SECTION: point.told()})

@@ -1,4 +1,4 @@
-"""From a study to its runs: the words of each, its folder, and what tells it from every other run."""
+"""From a study to its runs: the words of each, its folder, and what distinguishes it from every other run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Cell:
         method: Name.
         seed: Of the run.
         words: What it is composed from, ``method=`` among them.
-        spelled: The same with what the method stands for in place of its name, for Hydra.
+        spelled: The same with the words of the method in place of its name, for Hydra.
         steps: How far it goes.
-        identity: SHA-256 of its settings and of the files of its plugins; "" of a branch whose run has not come so far.
-        origin: Where it begins; None for a run from the start.
+        identity: SHA-256 of its settings and of the files of its plugins; "" for a branch whose run has not reached its moment.
+        origin: Where a branch starts; None for a run from the start.
     """
 
     place: str
@@ -44,16 +44,16 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return self.place.removeprefix(f"{RUNS}/")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a branch of a study begins, and what it is for.
+    """Where a branch of a study starts, and what it is for.
 
     Attributes:
-        parent: Place of the run that it begins from.
+        parent: Place of the run that it starts from.
         moment: The step that the study names; the checkpoint is the first one at it or after it.
         remedy: Name.
         repeat: Number.
@@ -67,7 +67,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one method in one condition, which differ in the seed alone; of branches those of a moment and a remedy.
+    """The runs of one method in one condition, which differ only in the seed; for branches, those of one moment and one remedy.
 
     Attributes:
         cells: One for each seed, or for each seed and repeat.
@@ -79,12 +79,12 @@ class Group:
 
 
 class Words:
-    """Makes runs from words, as the command line does; every mistake names the place that it comes from.
+    """Makes runs from words, as the command line does; every error names the place of the wrong word.
 
     Args:
         study: Whose runs they are.
         composer: Where YAML files are found.
-        extra: Words that every run gets and that are no part of what it is, ``device=cuda`` say.
+        extra: Words that every run gets and that are not part of its identity, such as ``device=cuda``.
         base: Folder of the study's file, in which its plugins are looked for first.
     """
 
@@ -129,7 +129,7 @@ class Words:
             seeds: Of the runs.
             folder: Within the study's; the runs get ``seed_<s>`` in it.
             own: Words that come after those of the method.
-            steps: None for those that the words say.
+            steps: None for those that the words set.
 
         Raises:
             ValueError: If the words do not fit together.
@@ -147,7 +147,7 @@ class Words:
         cells = []
         for seed in seeds:
             each = [*words, f"seed={seed}"]
-            refers = any("${" in word for word in words)  # perhaps to the seed
+            refers = any("${" in word for word in words)  # the reference may be to the seed
             config = self._planned(each).config if refers and seed != seeds[0] else {**first.config, "seed": seed}
             place = f"{folder}/seed_{seed}"
             spelled = tuple(self.composer.spelled_out(each))
@@ -155,7 +155,7 @@ class Words:
         return Group(tuple(cells), first)
 
     def completed(self, said: Sequence[str]) -> list[str]:
-        """Returns words with the last one of each setting alone, places of plugins made absolute, and what every run gets."""
+        """Returns words with only the last one of each setting, absolute places of plugins, and the words that every run gets."""
         return self._located([*later_wins(said), *self._extra])
 
     def check(self, words: Sequence[str]) -> None:
@@ -169,7 +169,7 @@ class Words:
         return [self._absolute(word) if word.startswith("plugins=") else word for word in words]
 
     def _absolute(self, word: str) -> str:
-        """Returns ``plugins=`` with absolute paths: from the folder of the study's file, or else from the working folder."""
+        """Returns ``plugins=`` with absolute paths: from the folder of the study's file, otherwise from the working folder."""
         places = []
         for place in plugin_places([word]):
             path = Path(place).expanduser()
@@ -204,7 +204,7 @@ def groups_of(study: StudySettings, words: Words, chosen: Mapping[tuple[str, str
 
 
 def by_seed(groups: Sequence[Group]) -> list[Cell]:
-    """Returns the runs in the order in which they are begun: every method and condition with one seed, then with the next."""
+    """Returns the runs in the order in which they are started: every method and condition with one seed, then with the next."""
     longest = max((len(group.cells) for group in groups), default=0)
     return [group.cells[number] for number in range(longest) for group in groups if number < len(group.cells)]
 

@@ -1,4 +1,4 @@
-"""The folder of a study: its file, its list of runs, what happened, and who is at work on which run."""
+"""The folder of a study: its file, its list of runs, what happened, and which process works on which run."""
 
 import csv
 import fcntl
@@ -65,7 +65,7 @@ class StudyFolder:
         """Writes ``plan.csv``.
 
         Args:
-            cells: The runs that are reported, and those that branches begin from.
+            cells: The runs that are reported, and those that branches start from.
             costs: Processor seconds and bytes on disk by place, of runs that have ended.
         """
         with self.locked("plan"):
@@ -102,7 +102,7 @@ class StudyFolder:
             os.close(descriptor)
 
     def last_events(self) -> dict[str, dict[str, Any]]:
-        """Returns the last thing that happened to each run, by place; what is torn is left out, and what was skipped."""
+        """Returns the last event of each run, by place; torn lines are left out, and runs that were skipped."""
         try:
             lines = (self.path / EVENTS).read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
@@ -126,10 +126,10 @@ class StudyFolder:
 
     @contextmanager
     def taken(self, cell: Cell) -> Iterator[bool]:
-        """Takes a run for this process, if no other has it; tells whether it could. It ends with the block or the process."""
+        """Takes a run for this process, if no other has it; returns whether it could. It ends with the block or the process."""
         with self._lock_file(cell.place) as descriptor:
             mine = _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for wait in () if mine else _WAITS:  # a process that only asks holds the lock for a moment too
+            for wait in () if mine else _WAITS:  # a process that only checks holds the lock for a moment too
                 time.sleep(wait)
                 mine = mine or _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if mine:
@@ -168,7 +168,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _lock(descriptor: int, how: int) -> bool:
-    """Locks a file; False if another process holds it. A file system without locks keeps nothing out."""
+    """Locks a file; False if another process holds it. On a file system without locks every process gets it."""
     try:
         fcntl.flock(descriptor, how)
     except BlockingIOError:
@@ -183,5 +183,5 @@ def _lock_name(name: str) -> str:
 
 
 def bytes_in(folder: Path) -> int:
-    """Returns what the files in a folder take."""
+    """Returns the bytes that the files in a folder take."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

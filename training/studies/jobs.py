@@ -1,4 +1,4 @@
-"""One run of a study, in whatever process a launcher starts it."""
+"""One run of a study, in the process in which a launcher starts it."""
 
 import sys
 import traceback
@@ -29,7 +29,7 @@ _NAN = float("nan")
 
 @dataclass(frozen=True)
 class StudyJob:
-    """Does one run of a study, here or in another process; the others go on whatever becomes of it.
+    """Does one run of a study, here or in another process; the others continue even if it fails.
 
     Attributes:
         folder: The study's.
@@ -58,10 +58,10 @@ class StudyJob:
                 _require_planned(cell, plan)
                 state = state_of(cell, plan.config, study, study.last_events().get(cell.place, {}), mine=True)
                 if not state.runs(self.retry):
-                    return _skipped(study, cell, state.name)  # another process has done it meanwhile
+                    return _skipped(study, cell, state.name)  # another process has done it in the meantime
                 study.note(cell, STARTED, state.message if state.name == INTERRUPTED else "")
                 return self._run(study, cell, plan, point)
-            except (Exception, SystemExit) as error:  # somebody else's code runs here too, and may raise anything
+            except (Exception, SystemExit) as error:  # plugins and other libraries run here too, and may raise anything
                 if not isinstance(error, ValueError | FloatingPointError | OSError):
                     traceback.print_exc()
                 message = " ".join(str(error).split()) or type(error).__name__
@@ -70,7 +70,7 @@ class StudyJob:
                 return _NAN
 
     def _planned(self, cell: Cell, config: DictConfig) -> tuple[Plan, BranchPoint | None]:
-        """Returns the plan of a run, and where it begins if it is a branch, of which Hydra has composed nothing."""
+        """Returns the plan of a run, and where it starts if it is a branch, of which Hydra has composed nothing."""
         place = {"run_dir": str(self.folder / cell.place)}
         if cell.origin is not None:
             plan, point = branch_plan(absolute(cell.words, self.folder), Composer(own=self.own))
@@ -81,11 +81,11 @@ class StudyJob:
         return plan_from(values), None
 
     def _run(self, study: StudyFolder, cell: Cell, plan: Plan, point: BranchPoint | None) -> float:
-        from plasticity.training.run import run  # here, as the study's own process may have no use for it
+        from plasticity.training.run import run  # imported here, because the study's own process may not need it
 
         folder = study.path / cell.place
         there = folder.exists() and any(folder.iterdir())
-        again = there and (point is None or latest_checkpoint(folder) is not None)  # a branch is saved as it begins
+        again = there and (point is None or latest_checkpoint(folder) is not None)  # a branch is saved when it starts
         try:
             outcome = run(sharing_the_machine(plan), folder, list(cell.words), resume=again, origin=point)
         except KeyboardInterrupt:
@@ -95,7 +95,7 @@ class StudyJob:
             newest = latest_checkpoint(folder)
             if newest is None or newest.stem != f"step_{cell.steps:09d}":
                 raise
-            study.note(cell, FINISHED, "it was complete, but for the word that says so")
+            study.note(cell, FINISHED, "it was complete, but not recorded as finished")
             return _NAN
         if not outcome.finished:
             study.note(cell, STOPPED, f"at step {outcome.step}")
@@ -108,7 +108,7 @@ class StudyJob:
 def _require_planned(cell: Cell, plan: Plan) -> None:
     if identity(plan.config, plugin_hashes(plan.run.plugins)) != cell.identity:
         raise ValueError(
-            "its settings are no longer those that were planned: a YAML file or a plugin was edited meanwhile, or one of them "
+            "its settings are no longer those that were planned: a YAML file or a plugin was edited in the meantime, or one "
             "refers to ${seed}, which a word of the study may do and a file may not"
         )
 

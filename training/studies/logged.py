@@ -1,4 +1,4 @@
-"""Which values a run can write, and which of those that a study asks for none of its runs will."""
+"""Which values a run can write, and which of the values that a study asks for no run of it will write."""
 
 import csv
 import re
@@ -60,7 +60,7 @@ def asked_for(settings: StudySettings) -> dict[str, str]:
     for figure in report.figures:
         for name in figure.values:
             found.setdefault(name, f"report.figures.{figure.id}.values")
-        for name in figure.metrics if figure.kind != "predictors" else ():  # those are of the networks that branches begin from
+        for name in figure.metrics if figure.kind != "predictors" else ():  # those are of the networks that branches start from
             found.setdefault(f"plasticity/{name}", f"report.figures.{figure.id}.metrics")
     return found
 
@@ -70,7 +70,7 @@ def unwritten(settings: StudySettings, cells: Mapping[str, tuple[Iterable[str], 
 
     Args:
         settings: The study.
-        cells: By name of condition and method the names that were written, and what may come besides.
+        cells: By name of condition and method the names that were written, and the pattern of those that may come later.
     """
     seen = {cell: (set(names), later) for cell, (names, later) in cells.items()}
     there = sorted(set().union(*(names for names, _ in seen.values()))) if seen else []
@@ -82,7 +82,7 @@ def unwritten(settings: StudySettings, cells: Mapping[str, tuple[Iterable[str], 
         which = "no run" if every else f"no run of {_some(without)}"
         like = [name for name in there if name.startswith("plasticity/") == value.startswith("plasticity/")]
         known = f"{did_you_mean(value, there)}; written are {_some(like)}" if every else ""
-        yield f"{place}={value}: {which} will write it, as far as the timed steps tell{known}"
+        yield f"{place}={value}: {which} will write it, as far as the timed steps show{known}"
 
 
 def names_in(table: Path) -> set[str]:

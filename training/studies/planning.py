@@ -1,4 +1,4 @@
-"""``plan=true``: what a study would run, how long that takes, what it fills, and which differences it could find."""
+"""``plan=true``: what a study would run, how long that takes, how much disk it fills, and which differences it could find."""
 
 import sys
 from collections import Counter
@@ -36,7 +36,7 @@ def plan_lines(
         study: Its folder, which may be missing.
         groups: Its runs.
         tuning: Those that come before them.
-        branches: Those that begin from them.
+        branches: Those that start from them.
         states: Where each run stands, by place.
 
     Raises:
@@ -69,7 +69,7 @@ def plan_lines(
         )
     untimed = dict.fromkeys(name for cost in costs.values() for name in cost.untimed)
     more = f", without {', '.join(untimed)}" if untimed else ""
-    yield f"about {duration(seconds)} one after the other, as fast as this machine was just now{more}; {size / 1e6:.0f} MB"
+    yield f"about {duration(seconds)} one after the other, at this machine's speed of just now{more}; {size / 1e6:.0f} MB"
     written = {"/".join(pair): (cost.names, cost.later) for pair, cost in costs.items()}
     for line in unwritten(asked.settings, written):
         print(f"warning: {line}", file=sys.stderr, flush=True)
@@ -77,7 +77,7 @@ def plan_lines(
 
 
 def _cost(study: StudyFolder, group: Group, states: Mapping[str, State]) -> Estimate:
-    """Returns what one run costs: what finished ones did cost, or else an estimate."""
+    """Returns what one run costs: the mean cost of finished ones, otherwise an estimate."""
     known, cell = _known_cost(study, group.cells, states), group.cells[0]
     if known is not None:
         return known
@@ -89,7 +89,7 @@ def _cost(study: StudyFolder, group: Group, states: Mapping[str, State]) -> Esti
 
 
 def _known_cost(study: StudyFolder, cells: Sequence[Cell], states: Mapping[str, State]) -> Estimate | None:
-    """Returns what those of some runs that are finished have cost in the mean, None if none is."""
+    """Returns the mean cost of the finished ones of some runs, None if none is finished."""
     folders = [study.path / cell.place for cell in cells if states[cell.place].name == DONE]
     seconds = [cost for folder in folders if (cost := read_status(folder).cpu_seconds) is not None]
     if not seconds:
@@ -99,7 +99,7 @@ def _known_cost(study: StudyFolder, cells: Sequence[Cell], states: Mapping[str, 
 
 
 def duration(seconds: float) -> str:
-    """Returns a duration in words, ``2 h 05 min`` say."""
+    """Returns a duration in words, such as ``2 h 05 min``."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""From a study's file to a study: every mistake in it is one line that names the file and the key."""
+"""From a study's file to a study: every mistake in it is reported in one line that names the file and the key."""
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -57,7 +57,7 @@ def read_study(path: Path, short: bool = False, folders: Sequence[Path] = (CONFI
 
 
 def _hint(error: yaml.YAMLError) -> str:
-    """Says what to do about the likeliest mistake: a word with brackets and without quotes."""
+    """Returns a hint about the most likely mistake: a word with brackets and without quotes."""
     mark = getattr(error, "problem_mark", None)
     line = "" if mark is None or mark.buffer is None else mark.buffer.splitlines()[mark.line : mark.line + 1]
     found = re.search(r"(?<![\"'\w.])[\w./+~]+=[\[{]", line[0]) if line else None
@@ -66,7 +66,7 @@ def _hint(error: yaml.YAMLError) -> str:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # of a package without types
-    """Refuses a key that is there twice, of which YAML would keep the last in silence."""
+    """Refuses a key that is there twice; YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -98,7 +98,7 @@ def _study(values: Any, path: Path, short: bool) -> tuple[StudySettings, dict[st
     changes = mapping(values["short"], "short")
     require_keys(changes, [key for key in known if key not in _NOT_SHORT], "short", "short.")
     full = _made(values, path)
-    quick = _made({**values, **changes}, path, full)  # read in any case: a mistake in it is found at once
+    quick = _made({**values, **changes}, path, full)  # always read, so that a mistake in it is found at once
     study = quick if short else full
     return study, _plain(study, {**values, **changes} if short else values)
 
@@ -159,7 +159,7 @@ def _branch(values: Any) -> Branching | None:
             raise ValueError(f"branch.{key} is missing; branch needs at, steps and remedies")
     at = [whole_number(each, "branch.at") for each in entries(values["at"], "branch.at")]
     if not at or sorted(set(at)) != at:
-        raise ValueError(f"branch.at={at} must be steps in rising order, one at least")
+        raise ValueError(f"branch.at={at} must be steps in rising order, at least one")
     remedies = word_map(values["remedies"], "branch.remedies", "method")
     if all(remedies.values()):
         raise ValueError("branch.remedies: one of them must change nothing, unchanged: [], for the others to be compared with")

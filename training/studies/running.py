@@ -33,7 +33,7 @@ def run_study(asked: Study) -> int:
         2 if data files are missing.
 
     Raises:
-        ValueError: If something is wrong with the study or its folder; no run has been begun then.
+        ValueError: If something is wrong with the study or its folder; no run has been started then.
         KeyboardInterrupt: If the user stopped it.
     """
     study = StudyFolder(asked.folder.absolute())
@@ -70,17 +70,17 @@ def run_study(asked: Study) -> int:
 
 
 def _branches(study: StudyFolder, groups: Sequence[Group], maker: BranchMaker | None) -> Branches:
-    """Returns the branches of runs as far as these have come."""
+    """Returns the branches of runs as far as the runs have reached their moments."""
     return Branches() if maker is None else maker.branches_of(groups, states_of(study, groups), study.path)
 
 
 def _told_waiting(branches: Branches) -> int:
-    """Says which branches cannot begin; returns the exit code."""
+    """Prints which branches cannot start; returns the exit code."""
     if branches.lost:
         told = f"{', '.join(branches.lost[:_NAMED])}{', ...' if len(branches.lost) > _NAMED else ''}"
-        print(f"{len(branches.lost)} checkpoints to begin from are gone: {told}; the runs must be made again", file=sys.stderr)
+        print(f"{len(branches.lost)} checkpoints to branch from are gone: {told}; the runs must be made again", file=sys.stderr)
     if branches.waiting:
-        print(f"{len(branches.waiting)} branches wait for the runs that they begin from", file=sys.stderr)
+        print(f"{len(branches.waiting)} branches wait for the runs that they start from", file=sys.stderr)
     return 1 if branches.waiting else 0
 
 
@@ -117,7 +117,7 @@ def _plan(asked: Study, study: StudyFolder, groups: Sequence[Group], tuning: Seq
 
 @contextmanager
 def _naming(file: Path) -> Iterator[None]:
-    """Names a study's file in what is wrong with it."""
+    """Adds the name of a study's file to errors that the block raises about it."""
     try:
         yield
     except ValueError as error:
@@ -147,20 +147,20 @@ def states_of(study: StudyFolder, groups: Iterable[Group]) -> dict[str, State]:
 
 
 def run_cells(asked: Study, study: StudyFolder, groups: Sequence[Group], what: str = "", planned: Sequence[Cell] = ()) -> int:
-    """Runs those of some runs that are missing; says what is in the way of others.
+    """Runs those of some runs that are missing; prints what stops the others.
 
     Args:
         asked: The study.
         study: Its folder.
         groups: The runs.
-        what: What they are, where they are not the runs that a study is made of.
-        planned: All runs that ``plan.csv`` lists; it is left as it is without any.
+        what: What they are, where they are not the main runs of the study.
+        planned: All runs that ``plan.csv`` lists; without any, it is left as it is.
 
     Returns:
         The exit code, 0 or 1.
 
     Raises:
-        ValueError: If what is to be run does not fit together; nothing has been begun then.
+        ValueError: If what is to be run does not fit together; nothing has been started then.
         KeyboardInterrupt: If the user stopped it.
     """
     states, cells = states_of(study, groups), by_seed(groups)
@@ -176,9 +176,9 @@ def run_cells(asked: Study, study: StudyFolder, groups: Sequence[Group], what: s
             launched = [cell.spelled for cell in to_do]
             launch(launched, job, study.path, asked.launcher, lambda: study.has_taken(to_do, workers()))
         except Exception as error:  # of any launcher; what was run is on disk
-            print(f"stopped: the launcher gave up: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"stopped: the launcher failed: {' '.join(str(error).split())}", file=sys.stderr)
         except KeyboardInterrupt:
-            print(f"Stopped. Go on with the same words:\n  {program()} {shlex.join(sys.argv[1:])}", flush=True)
+            print(f"Stopped. Continue with the same words:\n  {program()} {shlex.join(sys.argv[1:])}", flush=True)
             raise
         states = states_of(study, groups)
     return _conclude(cells, states, asked.retry)
@@ -191,11 +191,11 @@ def _told(states: Mapping[str, State]) -> str:
 
 
 def _try_out(groups: Sequence[Group], states: Mapping[str, State], places: set[str]) -> None:
-    """Builds once, on this machine's CPU, what none of the runs so far has shown to fit together."""
+    """Builds once, on this machine's CPU, each combination that no run so far has shown to fit together."""
     wanted = [
         group
         for group in groups
-        if group.cells[0].origin is None  # of branches that is done before all runs
+        if group.cells[0].origin is None  # branches are checked before all runs
         and any(cell.place in places for cell in group.cells)
         and not any(states[cell.place].name in (DONE, INTERRUPTED) for cell in group.cells)
     ]
@@ -210,7 +210,7 @@ def _try_out(groups: Sequence[Group], states: Mapping[str, State], places: set[s
 
 
 def _conclude(cells: Sequence[Cell], states: Mapping[str, State], retry: bool) -> int:
-    """Says on standard error what is not as the study has it; returns the exit code."""
+    """Prints to standard error what differs from the study; returns the exit code."""
     counts = Counter(states[cell.place].name for cell in cells)
     print(f"{counts[DONE]} of {len(cells)} done{f', {counts[BUSY]} busy in another process' if counts[BUSY] else ''}", flush=True)
     other = [cell for cell in cells if states[cell.place].name == OTHER]
@@ -227,7 +227,7 @@ def _conclude(cells: Sequence[Cell], states: Mapping[str, State], retry: bool) -
         print(f"{len(failed)} of {len(cells)} failed: {told}{more}{hint}", file=sys.stderr)
     left = counts[TO_DO] + counts[INTERRUPTED]
     if left:
-        print(f"{left} of {len(cells)} ended without a word, as killed processes do; the same words go on", file=sys.stderr)
+        print(f"{left} of {len(cells)} ended without a record, probably killed; the same words continue them", file=sys.stderr)
     return 1 if other or failed or left else 0
 
 

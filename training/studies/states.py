@@ -1,4 +1,4 @@
-"""Which runs of a study are done, and what is in the way of the others."""
+"""Which runs of a study are done, and what stops the others."""
 
 import json
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class State:
     message: str = ""
 
     def runs(self, retry: bool) -> bool:
-        """Tells whether it is to be run, or gone on with."""
+        """Returns whether it is to be run, or continued."""
         return self.name in (TO_DO, INTERRUPTED) or (retry and self.name == FAILED_BEFORE)
 
 
@@ -51,9 +51,9 @@ def state_of(cell: Cell, plan: Mapping[str, Any], study: StudyFolder, event: Map
 
     Args:
         cell: The run.
-        plan: Its config as planned, to say what is different.
+        plan: Its config as planned, to name what is different.
         study: Its study's folder.
-        event: What last happened to it, empty for nothing.
+        event: Its last event, empty if there is none.
         mine: Whether this process has taken the run.
     """
     folder = study.path / cell.place
@@ -65,7 +65,7 @@ def state_of(cell: Cell, plan: Mapping[str, Any], study: StudyFolder, event: Map
             return State(FAILED_BEFORE, str(event.get("message", "")))
         return State(TO_DO)
     if is_alive(folder):
-        return State(BUSY, "a run goes on in its folder")
+        return State(BUSY, "a run is at work in its folder")
     try:
         config = yaml.load((folder / CONFIG).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         known = json.loads((folder / PROVENANCE).read_text())
@@ -74,7 +74,7 @@ def state_of(cell: Cell, plan: Mapping[str, Any], study: StudyFolder, event: Map
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return State(OTHER, f"{folder} holds no readable {CONFIG} and {PROVENANCE}")
     if made != cell.identity:
-        with suppress(ValueError, KeyError, TypeError):  # what is no config of today's program is another one
+        with suppress(ValueError, KeyError, TypeError):  # a config that today's program cannot read counts as another one
             config = completed(config, plan)
         if identity(config, plugins) != cell.identity:
             return State(OTHER, _difference(config, plan))
@@ -89,15 +89,15 @@ def state_of(cell: Cell, plan: Mapping[str, Any], study: StudyFolder, event: Map
 
 
 def _difference(config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    """Says which settings differ, the first few of them; or else that it is a plugin's file."""
+    """Returns which settings differ, the first few of them; if none does, that a plugin's file differs."""
     here, wanted = _flat(config), _flat(plan)
     told = [
-        f"{name}={here.get(name, 'not there')} there, {wanted.get(name, 'not there')} in the study"
+        f"{name}={here.get(name, 'absent')} in the run, {wanted.get(name, 'absent')} in the study"
         for name in sorted({*here, *wanted})
         if here.get(name) != wanted.get(name)
     ]
     if not told:
-        return "a plugin's file has been changed since"
+        return "a plugin's file has changed since the run"
     more = f", and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return "; ".join(told[:_SHOWN]) + more
 

@@ -1,4 +1,4 @@
-"""How long a run will take and what it will fill, from a few timed steps of it."""
+"""How long a run will take and how much disk it will fill, from a few timed steps of it."""
 
 import re
 import time
@@ -21,7 +21,7 @@ _SECONDS: Final = 1.5  # of timing
 _FEWEST: Final = 5  # steps
 _SKIPPED: Final = 3  # first steps, in which libraries set themselves up and functions are compiled
 _WARMUP: Final = 256
-_TIMED: Final = ("metrics", "probe")  # evaluations play whole episodes, and are not tried out
+_TIMED: Final = ("metrics", "probe")  # evaluations play whole episodes, and are not timed
 _BYTES_OF_ROW: Final = 110  # in metrics.csv and for TensorBoard
 _COPIES: Final = 3  # weights, and two moments of each
 
@@ -33,9 +33,9 @@ class Estimate:
     Attributes:
         seconds: Of its steps and its metrics and probes; without evaluations, checkpoints and its start.
         bytes: On disk.
-        untimed: Names of observers that come on top.
+        untimed: Names of observers whose time comes in addition.
         names: Values that were written in the timed steps.
-        later: What matches the names of values that may come after them; None where none do.
+        later: Pattern of the names of values that may come after them; None if there are none.
     """
 
     seconds: float
@@ -84,7 +84,7 @@ def estimate(plan: Plan) -> Estimate:
 
 
 def _steps(agent: Agent, stream: Stream, observers: Observers, fewest: int, at_least: float) -> tuple[int, float, set[str]]:
-    """Goes some steps on; returns how many in the stream's count, the seconds, and the names of the values that they log."""
+    """Does some steps; returns how many in the stream's count, the seconds, and the names of the values that they log."""
     begun, started, names = stream.step, time.perf_counter(), set[str]()
     done = 0
     while done < fewest or time.perf_counter() - started < at_least:

@@ -71,13 +71,13 @@ def choose(
     Args:
         settings: A study that tunes.
         study: Its folder.
-        points: All that is tried.
+        points: All settings that are tried.
         states: Where each run stands, by place.
-        write: Whether to write what was chosen, and the table of all that was tried.
+        write: Whether to write what was chosen, and the table of all settings that were tried.
 
     Returns:
         The chosen words by condition and method, None while runs are missing or if no settings of one have finished; and lines
-        for the user: what is in the way, and what was chosen at the edge of what was tried.
+        for the user: what is missing, and what was chosen at the edge of what was tried.
     """
     tune, ended = settings.tune, (DONE, FAILED_BEFORE)
     assert tune is not None
@@ -86,8 +86,8 @@ def choose(
     cells = [cell for point in points for cell in point.group.cells]
     waiting = [cell for cell in cells if states[cell.place].name not in ended]
     if waiting:
-        which = f"{len(waiting)} of {len(cells)} of its runs are missing, {waiting[0].place} first"
-        return None, [f"the tuning is not complete: {which}; what is reported waits for it"]
+        which = f"{len(waiting)} of {len(cells)} of its runs are missing, the first is {waiting[0].place}"
+        return None, [f"the tuning is not complete: {which}; the reported runs wait for it"]
     outcomes = _outcomes(outcome, study, points, states)
     chosen: dict[tuple[str, str], tuple[str, ...]] = {}
     lines, rows = [], []

@@ -8,23 +8,23 @@ from plasticity.training.config.settings import Plan, RunSettings, plan_from
 
 
 def completed(saved: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a saved config with the settings that the planned one has besides, at the defaults of today.
+    """Returns a saved config with the settings that only the planned one has, at today's defaults.
 
-    Whoever adds a setting gives it the default that leaves runs as they were; without this, every study that was begun before
-    would be one of other settings.
+    A new setting gets the default that leaves runs as they were; without this function, every study that was started earlier
+    would count as one of other settings.
 
     Args:
         saved: The resolved config of a run.
         planned: That of the run as it would be made now.
 
     Raises:
-        ValueError: If the saved one is no config of today's program.
+        ValueError: If today's program cannot read the saved config.
     """
     return _filled(saved, planned, _defaults(plan_from(asdict(RunSettings()) | dict(saved))))
 
 
 def _defaults(plan: Plan) -> dict[str, Any]:
-    """Returns all settings of a plan by section, those among them that its config does not name."""
+    """Returns all settings of a plan by section, including those that its config does not name."""
     sections = {field.name: getattr(plan, field.name) for field in fields(plan)}
     names = ("agent", "env", "network", "optimizer", "metrics", "probe", "evaluation", "task_evaluation", "checkpoint")
     found: dict[str, Any] = {name: asdict(sections[name]) for name in names}

@@ -1,4 +1,4 @@
-"""What stands in a study's file, value by value: each is returned as its type, or refused in one line that names its place."""
+"""The values of a study's file: each is returned with its type, or refused in one line that names its place."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ from plasticity.training.config.sweeps import spelled_in_full
 _FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
 _OTHER: Final = re.compile(r"[^A-Za-z0-9_.+=-]")
 _SAID_ELSEWHERE: Final = {
-    "seed": "seeds: says which",
+    "seed": "seeds: names them",
     "run_dir": "each run has its place in the study's folder",
-    "resume": "an interrupted run is resumed by itself",
+    "resume": "an interrupted run is resumed automatically",
     "mode": "a study trains",
     "video": "a study trains",
     "study": "a study holds no other",
     "list": "a study trains",
-    "branch.run": "branch: says what begins where",
-    "branch.step": "branch.at: says where",
-    "branch.repeat": "branch.repeats: says how many there are",
-    "branch.measure": "branch.measure: is a key of its own",
+    "branch.run": "branch: names what starts where",
+    "branch.step": "branch.at: names the steps",
+    "branch.repeat": "branch.repeats: gives their number",
+    "branch.measure": "branch.measure: is a separate key",
 }
 
 
@@ -32,12 +32,12 @@ def word_map(values: Any, where: str, default: str | None = None) -> dict[str, l
         if not isinstance(name, str):
             raise ValueError(f"{where}: {name} must be a text; write it in quotes")
         if not _FOLDER.fullmatch(name):
-            raise ValueError(f"{where}: {name!r} names a folder and may have letters, digits and . _ + - = alone")
+            raise ValueError(f"{where}: {name!r} names a folder and may have only letters, digits and . _ + - =")
         if said is None and default is None:
             raise ValueError(f"{where}.{name} must be a list of words; [] for none")
         made[name] = [f"{default}={name}"] if said is None else words(said, f"{where}.{name}")
     if not made:
-        raise ValueError(f"{where} is empty; it needs one at least")
+        raise ValueError(f"{where} is empty; it needs at least one")
     return made
 
 
@@ -109,14 +109,14 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def one_of(value: Any, known: Sequence[str], where: str) -> str:
-    """Returns a name that must be known; ValueError with what is known otherwise."""
+    """Returns a name that must be known; otherwise ValueError with the known names."""
     if value not in known:
         raise ValueError(f"{where}={value} is unknown{did_you_mean(str(value), known)}; choose from {', '.join(known)}")
     return str(value)
 
 
 def require_keys(values: Mapping[str, Any], known: Sequence[str], where: str, prefix: str = "") -> None:
-    """Raises ValueError for a key that is not known, with what is."""
+    """Raises ValueError for an unknown key, with the known ones."""
     for key in values:
         if key not in known:
             raise ValueError(f"{prefix}{key} is unknown{did_you_mean(str(key), known)}; {where} has {', '.join(known)}")

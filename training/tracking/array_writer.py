@@ -67,7 +67,7 @@ class ArrayWriter:
 
 
 def file_name(name: str) -> str:
-    """Returns a folder for the files of a name: its parts, with ``-`` for what a file system may not like."""
+    """Returns a folder for the files of a name: its parts, with ``-`` for what a file system may refuse."""
     parts = [re.sub(r"[^A-Za-z0-9_.=+-]", "-", part) for part in name.split("/")]
     return "/".join(part if part.strip(".") else "-" for part in parts)
 

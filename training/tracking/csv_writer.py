@@ -109,7 +109,7 @@ class _Table:
 
 
 def table_remarks(folder: Path, saved: Mapping[str, Sequence[int]]) -> list[str]:
-    """Returns a line for each file that no longer begins with what it held when a checkpoint was written.
+    """Returns a line for each file that no longer starts with what it held when a checkpoint was written.
 
     Args:
         folder: The run folder.
@@ -164,7 +164,8 @@ def drop_rows_after(path: Path, columns: Sequence[str], step: int, length: int |
         path: The table; its first line holds the column names and its first column the step.
         columns: The column names it must have.
         step: Rows of this step and of earlier ones stay.
-        length: Bytes that the file had when the run was saved at that step; what was added to it later goes. None if unknown.
+        length: Bytes that the file had when the run was saved at that step; what was added to it later is removed. None if
+            unknown.
 
     Raises:
         ValueError: The file has other columns, or a complete line without a step.

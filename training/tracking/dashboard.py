@@ -1,4 +1,4 @@
-"""The custom-scalars page of TensorBoard: performance beside the signs of lost plasticity."""
+"""The custom-scalars page of TensorBoard: performance next to the signs of lost plasticity."""
 
 import re
 from collections import defaultdict
@@ -13,10 +13,10 @@ Layout = dict[str, dict[str, Chart]]
 def plasticity_layout(names: Iterable[str]) -> Layout:
     """Returns the dashboard for a run that logs these names; a chart that none of them would fill is left out.
 
-    TensorBoard colours a line by its run and tells the lines of one run apart by markers that mean nothing, so a chart of the
+    TensorBoard colours a line by its run and distinguishes the lines of one run by arbitrary markers, so a chart of the
     first category holds one quantity, pooled over layers, where it can. The second category shows the tasks of a supervised
     learner, the third the first's metrics by layer (``plasticity/<metric>/<part>/<layer>``), the fourth the training signals, the
-    fifth what interventions report of themselves (``redo/units_reset``, ``redo/units_reset/<part>``), a chart for each key.
+    fifth what interventions report (``redo/units_reset``, ``redo/units_reset/<part>``), a chart for each key.
 
     Args:
         names: Names of scalars, e.g. ``plasticity/dormant_fraction/q/torso.0``.

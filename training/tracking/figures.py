@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TICKS: Final = 6
-_MOST_MARKED: Final = 50  # points of a curve that are marked: one alone would not be seen without
+_MOST_MARKED: Final = 50  # points of a curve that are marked: a single one would be invisible without
 _MOST_SWITCHES: Final = 60  # marked by a line each; more lines would hide what they mark
 
 

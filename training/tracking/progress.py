@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on, and when it ends."""
+"""What the user sees while a run is in progress, and when it ends."""
 
 import csv
 import math
@@ -25,7 +25,7 @@ _SPEED: Final = "time/steps_per_second"
 
 
 class ProgressWriter:
-    """A progress bar on stderr; a writer of the tracker, which also tells it of every step.
+    """A progress bar on stderr; a writer of the tracker, which also reports every step to it.
 
     It moves once a second, or with each step that takes longer. It shows steps per second, return or accuracy (of a supervised
     learner also its mean over the tasks, that on the last task's test set, and the last task's online loss), and the dormant
@@ -33,7 +33,7 @@ class ProgressWriter:
     """
 
     def __init__(self, total_steps: int, step: int) -> None:
-        # miniters=1: tqdm would otherwise learn from fast steps to look at the clock rarely, and stand still in slow ones.
+        # miniters=1: after fast steps tqdm would otherwise check the clock rarely, and stand still in slow ones.
         times = {"mininterval": _SECONDS_BETWEEN_MOVES, "miniters": 1}
         self._bar = tqdm(total=total_steps, initial=step, unit="step", file=sys.stderr, dynamic_ncols=True, **times)
         self._values: dict[str, str] = {}
@@ -97,13 +97,13 @@ def summary_lines(folder: Path, seconds: Mapping[str, float]) -> list[str]:
         lines.append(f"  {'probe variance explained':<30}{change('probe/explained_variance')}")
     if not math.isnan(speed := _mean_speed(logged.get(_SPEED, []))):
         shown = f"{speed:.0f}" if speed >= _WHOLE_FROM else f"{speed:.3g}"
-        lines.append(f"  {'steps per second':<30}{shown}, mean of the run, measurements apart")
+        lines.append(f"  {'steps per second':<30}{shown}, mean of the run, without measurements")
     apart = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
     return [*lines, f"  {'time of measurements':<30}{apart}"]
 
 
 def _reason(folder: Path, name: str) -> str:
-    """Returns why a name has no value, as the run's notes say."""
+    """Returns why a name has no value, according to the run's notes."""
     notes = folder / "notes.log"
     lines = notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
     found = [line.partition(f": {name}: ")[2] for line in lines if f": {name}: " in line]

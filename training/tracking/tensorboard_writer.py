@@ -1,6 +1,6 @@
 """Scalars, histograms, images, texts and hyper-parameters as TensorBoard events.
 
-TensorBoard is imported when the first writer is made, as most commands that import this module write nothing.
+TensorBoard is imported when the first writer is made, because most commands that import this module write nothing.
 """
 
 import threading
@@ -15,7 +15,7 @@ from plasticity.training.tracking.dashboard import Layout, plasticity_layout
 from plasticity.training.tracking.figures import draw_heatmap, draw_matrix, draw_series
 
 _BINS = 30
-_FLUSH_SECONDS = 10  # how stale the page may be while a run goes on
+_FLUSH_SECONDS = 10  # how old the page may be while a run is in progress
 
 
 class TensorBoardWriter:
@@ -127,7 +127,7 @@ class TensorBoardWriter:
 
 
 def histogram_edges(values: np.ndarray) -> np.ndarray:
-    """Returns 31 bin edges: over [0, 1] for shares and rates, so that steps compare; else over the values' range.
+    """Returns 31 bin edges: over [0, 1] for shares and rates, so that steps compare; otherwise over the values' range.
 
     Args:
         values: Finite numbers, at least one.

@@ -62,7 +62,7 @@ class IntervalMeans:
             self._fold()
 
     def drain(self) -> dict[str, Value]:
-        """Returns the mean (or newest histogram or series) of every name logged since the last drain, and forgets them."""
+        """Returns the mean (or newest histogram or series) of every name logged since the last drain, and clears them."""
         self._fold()
         values: dict[str, Value] = {name: Undefined(reason) for name, reason in self._undefined.items()}
         values |= {name: self._sums[name] / count for name, count in self._counts.items()}
@@ -110,7 +110,7 @@ class IntervalMeans:
             self._pending[name] = [_samples(name, values)]  # type: ignore[arg-type]
 
     def _is_number(self, name: str, value: Value) -> bool:
-        """Puts aside what has no mean and returns whether the value has one."""
+        """Stores a value that has no mean separately, and returns whether the value has one."""
         if isinstance(value, Undefined):
             self._undefined[name] = value.reason
         elif isinstance(value, Rich):
@@ -121,9 +121,9 @@ class IntervalMeans:
 
 
 class Tracker:
-    """Averages per-step logs over intervals of ``every_steps`` and hands them, and measurements, to the writers.
+    """Averages per-step logs over intervals of ``every_steps`` and passes them, and measurements, to the writers.
 
-    An interval ends with the first step at or past a multiple of ``every_steps``, whatever the loop's stride; strides longer
+    An interval ends with the first step at or past a multiple of ``every_steps``, for any stride of the loop; strides longer
     than the interval write once a step. ``time/steps_per_second`` is added at each interval's end, that of a run's last one too.
 
     Args:
@@ -190,14 +190,14 @@ class Tracker:
         self._emit(step, measurements, {})
 
     def note(self, name: str, line: str) -> None:
-        """Writes a line about ``name`` into the notes, once in a run that is stopped and goes on."""
+        """Writes a line about ``name`` into the notes, once in a run, even if it is stopped and resumed."""
         known = f"{name}: {line}"
         if known not in self._noted:
             self._noted.add(known)
             self._tell({name: line}, self._step)
 
     def remark(self, name: str, line: str) -> None:
-        """Writes a line about ``name`` into the notes and forgets it: for what differs from one process to the next."""
+        """Writes a line about ``name`` into the notes without remembering it: for what differs from one process to the next."""
         self._tell({name: line}, self._step)
 
     def finish(self) -> None:

@@ -79,7 +79,7 @@ def test_the_order_follows_from_the_seed_alone(folder: Path) -> None:
     assert len({tuple(order(seed)) for seed in range(8)}) > 1
 
 
-def test_images_are_resized_whatever_their_shape(tmp_path: Path) -> None:
+def test_images_of_any_shape_are_resized(tmp_path: Path) -> None:
     pixels = np.zeros((2, 8, 3), np.uint8)
     pixels[:, 4:] = [200, 100, 50]
     Image.fromarray(pixels).save(tmp_path / "a.png")

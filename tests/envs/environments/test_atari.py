@@ -95,7 +95,7 @@ def test_rewards_are_clipped_and_returns_are_not(protocol: str, rewards: set[flo
     assert score >= 5 * sum(float(e.batch.rewards[0]) for e in clipped[: end + 1]) > 0
 
 
-def test_the_seed_decides_the_stream_whatever_the_threads(play: Any, same: Any) -> None:
+def test_the_seed_decides_the_stream_for_any_number_of_threads(play: Any, same: Any) -> None:
     first = play(game(num_envs=2, seed=1), 60)
     threaded, _ = AtariSettings(num_envs=2, num_threads=2).build(1, CPU)
     assert all(map(same, first, play(threaded, 60)))

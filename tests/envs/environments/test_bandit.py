@@ -51,7 +51,7 @@ def test_episodes_are_truncated_at_their_length_only() -> None:
         assert [env.step(np.int64(0))[2:4] for _ in range(3)] == [(False, False), (False, False), (False, True)]
 
 
-def test_images_are_drawn_uniformly_whatever_the_action() -> None:
+def test_images_are_drawn_uniformly_for_any_action() -> None:
     env = ContextualBanditVectorEnv(num_envs=200, dataset=pictures())
     observations, _ = env.reset(seed=0)
     drawn = [observations[:, 0, 0, 0]]

@@ -81,7 +81,7 @@ LINES = {
     "rewards": "the reward is array([1., 1.]); it must be a number",
     "shape": "the observation has shape (4,); its space has (3,)",
     "scalar": "the observation has shape (); its space has (3,)",
-    "words": "the observation has dtype <U1; it must be numbers, float32 say",
+    "words": "the observation has dtype <U1; it must be numbers, such as float32",
     "none": "the observation has shape (); its space has (3,)",
     "four": "it raised ValueError: not enough values to unpack (expected 5, got 4)",
     "raises": "it raised RuntimeError: the joint broke",
@@ -135,7 +135,7 @@ def test_a_step_that_a_vector_environment_changes_the_shape_of_is_named() -> Non
     none = np.zeros(1, np.bool_)
     vector.step = lambda actions: (np.zeros((1, 3)), np.zeros(1), none, none, {})  # type: ignore[method-assign]
     with pytest.raises(
-        EnvironmentFailure, match=r"observations are float64 of shape \(1, 3\); their space says float32 of shape"
+        EnvironmentFailure, match=r"observations are float64 of shape \(1, 3\); their space states float32 of shape"
     ):
         stream.advance(act)
 

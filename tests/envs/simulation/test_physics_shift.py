@@ -180,7 +180,7 @@ def test_a_shifted_stream_goes_on_bit_for_bit(shift: str, drift_steps: int, goes
         ({"change_every_steps": 0}, "change_every_steps=0 must be at least 1"),
         ({"shift": "none", "drift_steps": 5}, "drift_steps=5 needs a shift, and shift=none"),
         ({"drift_steps": 26}, r"drift_steps=26 must lie in 0\.\.25, the change_every_steps"),
-        ({"id": "CartPole-v1"}, "shift=friction needs a MuJoCo environment, CartPoleEnv is none"),
+        ({"id": "CartPole-v1"}, "shift=friction needs a MuJoCo environment, CartPoleEnv is not one"),
         ({"id": "Hoper-v5"}, "id=Hoper-v5 is unknown; the nearest valid names are Hopper-v5"),
     ],
 )

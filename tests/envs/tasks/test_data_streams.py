@@ -1,4 +1,4 @@
-"""Streams of tasks as a run builds them from settings: which examples they show, and that each goes on exactly after a stop."""
+"""Streams of tasks as a run builds them from settings: which examples they show, and that each continues exactly after a stop."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -39,7 +39,7 @@ def test_a_set_grows_in_equal_steps_that_contain_each_other() -> None:
 
 
 def labels(source: FirstPhases, number: int) -> dict[int, int]:
-    """The label of each example in a task, by its number, less its own."""
+    """The label of each example in a task, by its number, minus its own."""
     train = source.task(number).train
     assert len(set(numbers(train.inputs).tolist())) == len(train.inputs) == source.examples_in(number)
     return dict(zip(numbers(train.inputs).tolist(), ((train.targets - numbers(train.inputs)) % 5).tolist(), strict=True))

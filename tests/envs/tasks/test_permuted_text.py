@@ -159,7 +159,7 @@ def test_a_missing_text_names_every_way_to_provide_it(tmp_path: Path, monkeypatc
     message = str(caught.value)
     for way in (token_text.ADDRESS, f"put input.txt (plain or .gz) in {tmp_path / 'tiny_shakespeare'}", "PLASTICITY_DATA"):
         assert way in message
-    assert message.endswith("or let env.data_folder name a folder with input.txt, this text or one of yours")
+    assert message.endswith("or let env.data_folder name a folder with input.txt, this text or another")
     assert "\n" not in message
 
 

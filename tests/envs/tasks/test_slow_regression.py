@@ -57,7 +57,7 @@ def test_targets_by_hand() -> None:
     network.weight = torch.tensor([[1.0, -1.0, 1.0], [-1.0, -1.0, -1.0]])
     network.bias = torch.tensor([1.0, -1.0])
     network.output_weight, network.output_bias = torch.tensor([2.0, 5.0]), torch.tensor([1.0])
-    # beta (3 + 1) = 2, less the -1s: 2 - 1 and 2 - 4.
+    # beta (3 + 1) = 2, minus the number of -1s: 2 - 1 and 2 - 4.
     network.threshold = torch.tensor([1.0, -2.0])
     # 1 0 0: 2 > 1 and -2 > -2 is false. 0 1 0: 0 > 1 is false, -2 false. 0 0 0: 1 > 1 is false, -1 > -2. 1 0 1: 3 > 1, -3 false.
     targets = network(torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 0], [1.0, 0, 1.0]]))

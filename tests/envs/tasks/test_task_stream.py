@@ -99,7 +99,7 @@ def test_a_drift_shows_fewer_and_fewer_examples_of_the_task_before() -> None:
             continue
         assert is_new[0].sum() == 0
         assert all(part.all() for part in is_new[160:])
-        # by quarters of the drift the mean chance is 1/8, 3/8, 5/8, 7/8 (less 1/320); of 300 draws or 400, four standard errors
+        # by quarters of the drift the mean chance is 1/8, 3/8, 5/8, 7/8 (minus 1/320); of 300 draws or 400, four standard errors
         for quarter, expected in enumerate((0.125, 0.375, 0.625, 0.875)):
             drawn = torch.cat(is_new[40 * quarter : 40 * quarter + 40])
             assert abs(drawn.mean().item() - expected) < 4 * (expected * (1 - expected) / len(drawn)) ** 0.5
@@ -193,7 +193,7 @@ def test_all_examples_make_a_task_when_no_number_is_given() -> None:
     assert sorted(which(examples(stream(examples_per_task=None, batch_size=100).advance()))) == list(range(7))
 
 
-def test_pixels_are_permuted_alike_within_a_task_and_differently_between_tasks() -> None:
+def test_pixels_are_permuted_in_one_way_within_a_task_and_differently_between_tasks() -> None:
     source = stream(transformation="permuted_pixels", examples_per_task=None, epochs_per_task=1, batch_size=7)
     permutations = []
     for _ in range(3):
@@ -409,7 +409,7 @@ def test_augmented_images_are_mirrored_crops_of_their_own() -> None:
             assert bool((values // 6 == values[0] // 6).all())  # all from the one image
 
 
-def test_sets_are_handed_out_without_augmentation_unless_asked() -> None:
+def test_sets_come_without_augmentation_unless_requested() -> None:
     test = Dataset("test", numbers(4).inputs + 100, numbers(4).targets, 3)
     source = made(Schedule(batch_size=4), PREPARATION, test=test)
     assert list(source.sets()) == ["train", "test"]

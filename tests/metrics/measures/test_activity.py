@@ -284,7 +284,7 @@ def test_entropy_is_exact_at_its_ends_and_its_peak(dtype: torch.dtype) -> None:
 
 
 def test_entropy_never_rounds_past_one_bit() -> None:
-    # Rates beside one half where the unclamped float64 sum comes out as 1 + 2.2e-16.
+    # Rates next to one half where the unclamped float64 sum comes out as 1 + 2.2e-16.
     rates = torch.tensor([0.5000000040491185, 0.4999999989645489, 0.49999999584546795], dtype=torch.float64)
     assert firing_entropy(rates).tolist() == [1.0, 1.0, 1.0]
 

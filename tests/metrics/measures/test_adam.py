@@ -31,7 +31,7 @@ def test_sums_by_hand() -> None:
 
 
 def test_one_step_has_the_size_of_the_learning_rate() -> None:
-    # After one step m = g and v = g^2, whatever the betas: |m| / sqrt(v) is 1. The gradient is (3, 4), and 1 for the bias.
+    # After one step m = g and v = g^2, for any betas: |m| / sqrt(v) is 1. The gradient is (3, 4), and 1 for the bias.
     learned = part()
     learned.step(learned.forward(torch.tensor([[3.0, 4.0]])).sum(), None)
     views = [view_part("q", learned, None)]

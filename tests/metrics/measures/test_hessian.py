@@ -133,7 +133,7 @@ def test_nothing_is_left_behind() -> None:
 
 
 def test_random_signs_find_the_trace_of_a_diagonal_matrix_at_once() -> None:
-    # z^T D z is the sum of D's entries whatever the signs.
+    # z^T D z is the sum of D's entries for any signs.
     entries = torch.tensor([5.0, -2.0, 0.5, 0.0])
     assert estimated_trace(lambda vector: entries * vector, 4, CPU, probes=1) == pytest.approx(3.5)
 
@@ -167,7 +167,7 @@ def test_lanczos_ends_where_nothing_new_comes() -> None:
 
 
 def test_a_diagonal_matrix_has_its_own_spectrum() -> None:
-    # Signs weigh each eigenvector of a diagonal matrix alike, so each eigenvalue stands for one: 1/7 of 7.
+    # Signs weigh each eigenvector of a diagonal matrix equally, so each eigenvalue stands for one: 1/7 of 7.
     entries = torch.tensor([4.0, -3.0, 2.0, 1.0, -0.5, 0.25, 0.0])
     found = estimated_spectrum(lambda vector: entries * vector, 7, CPU, probes=1, steps=120)
     torch.testing.assert_close(found.values, entries.sort().values.double(), rtol=1e-5, atol=1e-5)

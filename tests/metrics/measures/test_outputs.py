@@ -127,7 +127,7 @@ def test_members_are_averaged_and_what_has_no_value_says_why() -> None:
         (
             "principal_outputs",
             seen(HeadSpec("q", 2, dueling=True, stream_widths=(4,)), gaussian(9, 3)),
-            "the streams of a dueling head read features of their own",
+            "the streams of a dueling head read separate features",
         ),
     ]
     for name, view, reason in reasons:

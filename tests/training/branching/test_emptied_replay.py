@@ -86,7 +86,7 @@ def test_it_waits_for_new_transitions_and_all_else_goes_on(trunk: tuple[str, Pat
 
 
 def test_it_acts_as_it_would_have_until_it_learns(trunk: tuple[str, Path], tmp_path: Path) -> None:
-    """The replay of the branch holds what the policy of the parent does at the branch: for DQN the exploration goes on, for SAC
+    """The replay of the branch holds what the policy of the parent does at the branch: for DQN the exploration continues, for SAC
     there is no second time of uniform actions."""
     _, parent = trunk
     assert branch(parent, tmp_path / "cleared", f"checkpoint.at_steps=[{AT},35]") == 0

@@ -1,4 +1,4 @@
-"""Names of the runs of a grid, how its end is told, and what becomes of a launch that fails."""
+"""Names of the runs of a grid, how its end is reported, and what happens after a failed launch."""
 
 import csv
 import re
@@ -86,10 +86,10 @@ def test_the_last_line_names_what_failed(tmp_path: Path, capsys: pytest.CaptureF
     captured = capsys.readouterr()
     assert "1 of 4 finished" in captured.out
     first, last = captured.err.splitlines()
-    assert first == "stopped: the launcher gave up: a worker was killed"
+    assert first == "stopped: the launcher failed: a worker was killed"
     assert last == (
         "3 of 4 failed: 1_seed=1 (not finite in update 93), 2_seed=2 ([Errno 28] No space left), "
-        "10_seed=10 (ended without a word)"
+        "10_seed=10 (ended without a record)"
     )
     assert [row["run"] for row in rows(tmp_path)] == ["0_seed=0", "1_seed=1", "2_seed=2", "10_seed=10"]
 

@@ -1,4 +1,4 @@
-"""The files of ``configs/method``: each composes, names where it comes from, and sets what the papers say."""
+"""The files of ``configs/method``: each composes, names its source, and sets the values of the papers."""
 
 from functools import cache
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from plasticity.training.config.command_line import CONFIGS
 from plasticity.training.config.parsing import Train, parse
 
-PLAIN = ("none", "reset_all", "reset_head")  # of nobody's paper
+PLAIN = ("none", "reset_all", "reset_head")  # of no paper
 NAMES = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 OWN = {
     "permuted_mnist": "online_permuted_mnist_full",

@@ -90,7 +90,7 @@ def test_texts_tell_of_methods() -> None:
         (["method=l2,redo"], "method=l2,redo: a method is one name; write a file that lists both"),
         (["method=[l2,redo]"], r"method=\[l2,redo\]: a method is one name; write a file that lists both"),
         (["method=redoo"], r"method=redoo is unknown \(did you mean redo\?\); choose from "),
-        (["method=l2", "intervention=[redo]"], "method=l2 and intervention= both say what is done to the network"),
+        (["method=l2", "intervention=[redo]"], "method=l2 and intervention= both choose the interventions"),
         (["method=none", "interventions.l2.coefficient=1"], "interventions.l2.coefficient is set, but l2 is not chosen"),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_setting_goes_from_the_runs_that_it_does_not_fit_and_equal_runs_are_on
         ("method=none", "seed=1"),
         ("method=l2", "interventions.l2.coefficient=0.001", "seed=0"),
     )
-    assert command.notes == ("interventions.l2.coefficient does not apply to method=none, whose runs go without it",)
+    assert command.notes == ("interventions.l2.coefficient does not apply to method=none, whose runs leave it out",)
     assert command.runs[2] == ("intervention=[l2]", "interventions.l2.coefficient=0.001", "seed=0")
 
 

@@ -1,4 +1,4 @@
-"""From words to a command: what is asked for, planned once, and changed by the new words alone when a run goes on."""
+"""From words to a command: what is asked for, planned once, and changed only by the new words when a run is resumed."""
 
 import csv
 import hashlib
@@ -134,7 +134,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_goes_on_with_its_own_settings_whatever_the_files_say_today(
+def test_a_run_continues_with_its_own_settings_when_the_files_have_changed(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: dict[str, int]
 ) -> None:
     shutil.copytree(CONFIGS, tmp_path / "configs")
@@ -172,7 +172,7 @@ def test_new_choices_replace_whole_groups_and_kept_methods_keep_their_settings(f
         (["intervention=[l2]", "interventions.redo.threshold=0.1"], r"^interventions\.redo\.threshold is set, but redo is not"),
         (["intervention=[redo,redo]"], r"^intervention=\[redo,redo\] names redo twice; a method runs once$"),
         (["stpes=30"], r"^stpes is unknown \(did you mean steps\?\)"),
-        (["run_dir=elsewhere"], r"^resume goes on in the run's own folder; leave run_dir out$"),
+        (["run_dir=elsewhere"], r"^resume continues in the run's own folder; leave run_dir out$"),
         (["steps=many"], r"^steps=many: "),
     ],
 )
@@ -285,7 +285,7 @@ def test_a_report() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["report=a", "seed=3"], r"^seed=3 does not go with report=, which takes run_dir, bundle, baseline alone$"),
+        (["report=a", "seed=3"], r"^seed=3 does not go with report=, which takes only run_dir, bundle, baseline$"),
         (["report=a", "bundle=b.zip,c.zip"], r"^bundle=b\.zip,c\.zip must be one name$"),
         (["report="], r"^report= is empty; report= takes folders of grids, studies and runs, report=a,b$"),
         (["-m", "report=a"], r"^--multirun does not go with report=, which reads folders; leave it out$"),

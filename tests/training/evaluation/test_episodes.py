@@ -270,7 +270,7 @@ def test_the_sampled_policy_draws_the_same_at_the_same_step() -> None:
     assert len(draws[0]) == 8
 
 
-def test_the_same_step_has_the_same_episodes_whatever_was_evaluated_before() -> None:
+def test_the_same_step_has_the_same_episodes_after_any_earlier_evaluation() -> None:
     settings = {"episodes": 12, "random_action_probability": 0.5}
     one, other = (observer(Player(follow_the_ball), "Catch", settings) for _ in range(2))
     for step in (10, 20):
@@ -338,7 +338,7 @@ def test_wrong_settings_are_named(setting: str, value: Any) -> None:
         EvaluationSettings(**{setting: value})
 
 
-# The law: a run that is evaluated equals the run that is not, and goes on after a stop as if there had been none
+# The law: a run that is evaluated equals the run that is not, and continues after a stop as if there had been none
 
 SMALL = ["network.widths=[8]", "metrics.every_steps=40", "metrics.inputs=20", "probe.every_steps=0", "progress=false"]
 OFTEN = [

@@ -119,7 +119,7 @@ def test_another_environment_can_be_chosen(name: str, words: list[str], key: str
         assert getattr(chosen.env, shared, None) == getattr(plain.env, shared, None)
 
 
-def test_the_learning_rate_falls_over_the_run_whatever_its_length() -> None:
+def test_the_learning_rate_falls_over_a_run_of_any_length() -> None:
     for name in ("atari_ppo", "mujoco_ppo"):
         plan: Any = plan_from(composed(name, "steps=12345"))
         assert (plan.optimizer.schedule, plan.optimizer.schedule_steps) == ("linear", 12345)

@@ -96,7 +96,7 @@ def test_random_labels_of_digits_for_a_number_of_minibatches(tmp_path: Path) -> 
     assert "task/test_accuracy" not in rows
 
 
-# A run that is stopped goes on as if it had not been
+# A stopped run continues as if it had not been stopped
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_remedies_that_did_not_begin_with_one_network_are_named(tmp_path: Path) 
     table = study / "branches/main/none/seed_1/step_300/redo/repeat_0/metrics.csv"
     table.write_text(table.read_text().replace("at_branch/rank,2.0", "at_branch/rank,2.5"))
     (said,) = unequal_at_branch(read_comparison([study]))
-    assert said.endswith("what was measured at the branch differs: step 300 parent 1 (rank).")
+    assert said.endswith("values measured at the branch differ: step 300 parent 1 (rank).")
 
 
 def test_several_trunks_are_groups_of_moments(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_an_outcome_that_no_branch_has_is_no_crash(tmp_path: Path) -> None:
     study = write_study(tmp_path, of_example, report={"outcome": {"value": "no/such"}})
     _, findings, _ = found_in(study)
     assert findings.main["n"].tolist() == [0, 0, 0]
-    assert "cannot be told" in findings.answers[0]
+    assert "It is unknown whether" in findings.answers[0]
 
 
 def test_a_figure_may_name_a_trunk_or_a_moment(made: Path) -> None:

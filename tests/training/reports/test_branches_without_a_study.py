@@ -42,9 +42,7 @@ def test_branches_of_one_parent_are_grouped_by_method_in_one_condition(tmp_path:
     assert found.main["N"].tolist() == [3, 3, 3]
     assert numbers["main/0/main/redo"].value == pytest.approx(0.71)
     assert not [name for name in (*comparison.settings, *comparison.config) if "sha256" in name or name == "branch.run"]
-    assert "The outcome of a branch is that of its own steps, the outcome of the other runs that of all steps." in (
-        comparison.warnings
-    )
+    assert "The outcome of a branch is over its own steps, the outcome of the other runs over all steps." in (comparison.warnings)
 
 
 def test_one_method_from_several_moments_is_named_after_them(tmp_path: Path) -> None:
@@ -89,7 +87,7 @@ def test_what_all_branches_change_in_the_problem_is_no_condition(tmp_path: Path)
         path.write_text(path.read_text().replace("name: catch", "name: catch\n  rows: 12"))
     comparison = read_comparison([tmp_path])
     assert comparison.conditions == ["main"]
-    assert any("What else differs" in warning and "env.rows" in warning for warning in comparison.warnings)
+    assert any("Other differences" in warning and "env.rows" in warning for warning in comparison.warnings)
 
 
 def test_curves_overlay_trunk_and_branches_and_the_bundle_finds_the_parents(tmp_path: Path) -> None:

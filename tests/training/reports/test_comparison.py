@@ -211,7 +211,7 @@ def test_a_method_chosen_by_name_may_set_more_than_interventions(tmp_path: Path)
         write_run(tmp_path / str(number), config, returns(0.5), status=finished())
     comparison = read_comparison([tmp_path])
     assert (comparison.conditions, comparison.methods) == (["main"], ["none", "l2_sgd"])
-    assert any("What else differs" in warning and "optimizer.name" in warning for warning in comparison.warnings)
+    assert any("Other differences" in warning and "optimizer.name" in warning for warning in comparison.warnings)
 
 
 def test_measuring_differently_is_no_condition_but_is_named(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_mixtures_are_named(tmp_path: Path) -> None:
     for seed, known in enumerate(mixed):
         write_run(tmp_path / str(seed), config_of(seed), returns(0.5), status=finished(), known=known)
     said = " ".join(read_comparison([tmp_path]).warnings)
-    for part in ("code revisions", "AVX512 (1)", "numbers of threads", "m.py", "no revision holds", "2.14.0 (1)", "other (1)"):
+    for part in ("code revisions", "AVX512 (1)", "numbers of threads", "m.py", "uncommitted changes", "2.14.0 (1)", "other (1)"):
         assert part in said
 
 

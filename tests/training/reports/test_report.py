@@ -200,7 +200,7 @@ def test_a_run_whose_state_only_its_checkpoint_tells_keeps_it_in_the_bundle(tmp_
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.zip").write_bytes(b"no zip")
-    with pytest.raises(ValueError, match="is no bundle"):
+    with pytest.raises(ValueError, match="is not a bundle"):
         report([tmp_path / "b.zip"], tmp_path / "out")
     with pytest.raises(ValueError, match="needs the folder"):
         report([])

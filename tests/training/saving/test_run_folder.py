@@ -1,4 +1,4 @@
-"""The run folder: made once, never overwritten, and true to how the run goes on."""
+"""The run folder: made once, never overwritten, and true to how the run continues."""
 
 import errno
 import fcntl
@@ -57,7 +57,7 @@ def test_it_holds_the_config_and_where_the_run_comes_from(tmp_path: Path) -> Non
 def test_an_empty_folder_may_be_used_and_a_full_one_may_not(tmp_path: Path) -> None:
     create_run_folder(tmp_path, CONFIG, [])
     before = (tmp_path / "config.yaml").read_bytes()
-    with pytest.raises(ValueError, match=rf"^run_dir={tmp_path} exists and is not empty; .* by resume={tmp_path}$"):
+    with pytest.raises(ValueError, match=rf"^run_dir={tmp_path} exists and is not empty; .* with resume={tmp_path}$"):
         create_run_folder(tmp_path, {**CONFIG, "seed": 4}, [])
     assert (tmp_path / "config.yaml").read_bytes() == before
 
@@ -201,7 +201,7 @@ def test_choices_and_the_users_files_are_kept_as_the_run_goes_on(tmp_path: Path)
     assert (list(known["files"]), list(known["resumed"][0]["files"])) == ([str(first)], [str(second)])
 
 
-def test_the_revision_of_somebody_else_s_repository_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_revision_of_another_project_s_repository_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The product is installed in a folder of a repository that is not its own."""
     assert len(str(provenance()["git_revision"])) == 40
     inside = tmp_path / "site-packages"
@@ -257,7 +257,7 @@ def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:
         pass
 
 
-def test_a_file_system_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_keeps_no_process_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*arguments: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 

@@ -179,12 +179,12 @@ def test_a_stop_in_a_long_step_loses_a_minute_at_most(tmp_path: Path, capfd: pyt
     save.removable = True
     save._saved_at -= 61
     assert not save._give_up()
-    assert "goes back to its start" in capfd.readouterr().err
+    assert "returns to its start" in capfd.readouterr().err
     assert folder.exists()
     stream.step = 5
     save.save()
     assert save._give_up()
-    assert "goes back to step 5" in capfd.readouterr().err
+    assert "returns to step 5" in capfd.readouterr().err
     assert names(folder) == [5]
 
 

@@ -95,7 +95,7 @@ class Thing:
 
 
 class Life:
-    """One process of a run: starts, or goes on from the newest checkpoint that can be used."""
+    """One process of a run: starts, or continues from the newest usable checkpoint."""
 
     def __init__(self, folder: Path, every: int = 10, keep: int = 2) -> None:
         self.agent, self.stream, self.first = Rememberer(), Thing(), 0
@@ -110,7 +110,7 @@ class Life:
             self.first = self.stream.step = state["step"]
 
     def go(self, end: int) -> "Life":
-        """Goes on to a step, where it is killed: nothing is saved then."""
+        """Continues to a step, where it is killed: nothing is saved then."""
         for step in range(self.stream.step, end):
             self.agent.learn(step)
             self.stream.step = step + 1

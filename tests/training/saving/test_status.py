@@ -1,4 +1,4 @@
-"""The state of a run: as it goes on, however it ends, and of folders from before there was a file."""
+"""The state of a run: while it runs, after each kind of end, and of folders from before there was a file."""
 
 import fcntl
 import json
@@ -55,7 +55,7 @@ def test_a_run_that_goes_on_is_noted_at_most_every_five_seconds(tmp_path: Path) 
 
 
 def test_the_first_end_is_the_right_one(tmp_path: Path) -> None:
-    """The thread that ends a long step says so while the step goes on."""
+    """The thread that ends a long step records this while the step is in progress."""
     status = StatusFile(tmp_path, lambda: 9, 50, clock=lambda: 1e9)
     with status.kept():
         status.end("stopped", step=7)

@@ -52,7 +52,7 @@ def test_a_users_folder_has_studies_of_its_own(tmp_path: Path) -> None:
         (["study=thesis_main", "short=1"], "short=1 must be true or false"),
         (["study=thesis_main", "short=true", "short=true"], "short is given twice"),
         (["study=thesis_main", "device=cpu,cuda"], "device=cpu,cuda names several values"),
-        (["study=thesis_main", "hydra.sweep.dir=x"], "of Hydra's words a study takes those of the launcher"),
+        (["study=thesis_main", "hydra.sweep.dir=x"], "of Hydra's words a study takes only the launcher's"),
         (["study=thesis_main", "-m"], "--multirun does not go with study="),
     ],
 )

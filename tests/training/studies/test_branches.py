@@ -138,7 +138,7 @@ def test_branches_wait_for_a_checkpoint_that_is_gone(copy: Path, capsys: pytest.
     (copy / "s" / "runs/main/none/seed_1/checkpoints/step_000000040.pt").unlink()
     capsys.readouterr()
     assert run_agent.main(study(copy)) == 1
-    assert "branches wait for the runs that they begin from" in capsys.readouterr().err
+    assert "branches wait for the runs that they start from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

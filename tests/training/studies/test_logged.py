@@ -76,12 +76,12 @@ def test_every_place_of_a_study_that_names_a_value_is_looked_at() -> None:
     }
     cells = {"m/x": (["a/one", "a/tow", "plasticity/rank"], re.compile("a/f.*")), "m/y": (["a/one", "a/tow"], None)}
     assert list(unwritten(StudySettings(report=report_settings(report)), cells)) == [
-        "report.also.0.value=a/two: no run will write it, as far as the timed steps tell (did you mean a/tow?); "
+        "report.also.0.value=a/two: no run will write it, as far as the timed steps show (did you mean a/tow?); "
         "written are a/one, a/tow",
-        "report.tables.t.value=a/three: no run will write it, as far as the timed steps tell; written are a/one, a/tow",
-        "report.figures.s.value=a/five: no run of m/y will write it, as far as the timed steps tell",
-        "report.figures.f.values=a/four: no run of m/y will write it, as far as the timed steps tell",
-        "report.figures.s.metrics=plasticity/rank: no run of m/y will write it, as far as the timed steps tell",
+        "report.tables.t.value=a/three: no run will write it, as far as the timed steps show; written are a/one, a/tow",
+        "report.figures.s.value=a/five: no run of m/y will write it, as far as the timed steps show",
+        "report.figures.f.values=a/four: no run of m/y will write it, as far as the timed steps show",
+        "report.figures.s.metrics=plasticity/rank: no run of m/y will write it, as far as the timed steps show",
     ]
 
 
@@ -104,7 +104,7 @@ def test_a_plan_warns_of_an_outcome_that_no_run_writes(
     assert run_agent.main([f"study={tmp_path / 'mine.yaml'}", f"run_dir={tmp_path / 's'}", "plan=true"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert [line.partition(":")[2].partition("=")[0].strip() for line in lines] == ["report.outcome.value", "report.also.2.value"]
-    assert "online/los: no run will write it, as far as the timed steps tell (did you mean online/loss?)" in lines[0]
+    assert "online/los: no run will write it, as far as the timed steps show (did you mean online/loss?)" in lines[0]
 
 
 def test_names_are_read_from_a_run_that_was_made(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_other_settings_are_named_and_left(copy: list[str], tmp_path: Path, caps
     assert run_agent.main(copy) == 1
     out, err = capsys.readouterr()
     assert "mine: 0 of 1 to do (1 other settings or code)" in out
-    assert "steps=20 there, 25 in the study" in err
+    assert "steps=20 in the run, 25 in the study" in err
     assert times(tmp_path) == before
 
 

@@ -1,4 +1,4 @@
-"""States are told from files alone: these folders hold what runs of every fate leave behind."""
+"""States are found from files alone: these folders hold what runs leave after each kind of end."""
 
 import json
 from collections.abc import Iterator
@@ -85,13 +85,13 @@ def test_a_run_that_failed_is_to_do_once_its_folder_is_removed(study: StudyFolde
 def test_other_settings_are_named_and_never_run(study: StudyFolder) -> None:
     left(study, "finished", config={**CONFIG, "steps": 60, "agent": {"name": "dqn", "discount": 0.5}})
     state = told(study)
-    assert state == State(OTHER, "agent.discount=0.5 there, 0.9 in the study; steps=60 there, 50 in the study")
+    assert state == State(OTHER, "agent.discount=0.5 in the run, 0.9 in the study; steps=60 in the run, 50 in the study")
     assert not state.runs(retry=True)
 
 
 def test_a_plugin_that_was_edited_is_other_code(study: StudyFolder) -> None:
     left(study, "finished", plugins={"/m.py": "abc"})
-    assert told(study) == State(OTHER, "a plugin's file has been changed since")
+    assert told(study) == State(OTHER, "a plugin's file has changed since the run")
 
 
 def test_how_a_run_is_computed_makes_no_other_run(study: StudyFolder) -> None:

@@ -80,7 +80,8 @@ def test_nothing_is_chosen_while_runs_are_missing_or_when_all_failed(tmp_path: P
     chosen, lines = choose(study_of("higher", list(RETURNS)), StudyFolder(tmp_path), points, waiting)
     assert chosen is None
     assert lines == [
-        "the tuning is not complete: 1 of 8 of its runs are missing, tuning/main/l2/1/seed_8 first; what is reported waits for it"
+        "the tuning is not complete: 1 of 8 of its runs are missing, "
+        "the first is tuning/main/l2/1/seed_8; the reported runs wait for it"
     ]
     failed = dict.fromkeys(states, State(FAILED_BEFORE))
     chosen, lines = choose(study_of("higher", list(RETURNS)), StudyFolder(tmp_path), points, failed)

@@ -58,7 +58,7 @@ def test_resuming_drops_later_rows_and_a_torn_last_line(tmp_path):
     assert os.listdir(tmp_path) == ["metrics.csv"]
 
 
-def test_resuming_treats_curves_alike(tmp_path):
+def test_resuming_treats_curves_in_the_same_way(tmp_path):
     writer = CsvWriter(tmp_path / "metrics.csv")
     for step in (10, 20):
         writer.write(step, {}, {"c": series(float(step))})

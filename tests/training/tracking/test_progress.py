@@ -1,4 +1,4 @@
-"""The closing summary, from whatever metrics.csv holds."""
+"""The closing summary, for all kinds of content of metrics.csv."""
 
 import io
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_it_shows_the_first_value_and_the_last(tmp_path: Path) -> None:
     rows = [f"{step},{name},{step}" for step in (1, 2, 3) for name in ("rollout/return", "time/steps_per_second")]
     assert lines(tmp_path, *rows) == [
         "return per episode 3 (at first 1)",
-        "steps per second 1.64, mean of the run, measurements apart",  # 3 steps in 1/1 + 1/2 + 1/3 seconds
+        "steps per second 1.64, mean of the run, without measurements",  # 3 steps in 1/1 + 1/2 + 1/3 seconds
         "time of measurements metrics 0.2 s",
     ]
 
@@ -35,7 +35,7 @@ def test_it_shows_the_first_value_and_the_last(tmp_path: Path) -> None:
 )
 def test_the_speed_is_the_mean_of_the_run(tmp_path: Path, rows: tuple[str, ...], shown: str) -> None:
     written = [f"{step},time/steps_per_second,{value}" for step, value in (row.split(",") for row in rows)]
-    assert lines(tmp_path, *written)[0] == f"steps per second {shown}, mean of the run, measurements apart"
+    assert lines(tmp_path, *written)[0] == f"steps per second {shown}, mean of the run, without measurements"
 
 
 def test_what_was_never_logged_is_left_out(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("seconds_a_step", "drawn"),
     [
-        (0.25, ["0/12", "4/12", "8/12", "12/12"]),  # once a second, whatever log_every_steps
+        (0.25, ["0/12", "4/12", "8/12", "12/12"]),  # once a second, for any log_every_steps
         (10.0, [f"{step}/12" for step in range(13)]),  # with every step of a slow network
     ],
 )

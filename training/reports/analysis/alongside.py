@@ -1,4 +1,4 @@
-"""What goes with the outcome: metrics at a moment against the outcome after it."""
+"""What correlates with the outcome: metrics at a moment against the outcome after it."""
 
 import re
 from typing import Final
@@ -14,8 +14,8 @@ from plasticity.training.reports.comparison import Comparison
 from plasticity.training.reports.specification import Outcome
 
 RELATION_COLUMNS: Final = ["condition", "metric", "n", "groups", "within", "p", "between"]
-# Of a metric that was measured several times at each moment; see ``metrics.repeats``. They tell what their mean is worth, and as
-# metrics of their own would cost the others their significance.
+# Of a metric that was measured several times at each moment; see ``metrics.repeats``. They show how reliable their mean is; as
+# metrics of their own they would reduce the significance of the others.
 _REPEAT: Final = re.compile(r"_repeat_\d+$")
 
 
@@ -27,14 +27,14 @@ def what_goes_with(
     outcome: Outcome | None = None,
     id: str = "relations",
 ) -> pd.DataFrame:
-    """Returns how metrics at a moment go with the outcome after it: within methods over seeds, and between methods' means.
+    """Returns how metrics at a moment correlate with the outcome after it: within methods over seeds, and between methods' means.
 
     Args:
         comparison: The runs.
         numbers: Where they are written down.
         metrics: Names without ``plasticity/``; None for all that are not of single layers or single repeats.
         at: Share of the run; the last row up to there is the metric's.
-        outcome: None for the report's, over what is left of the run.
+        outcome: None for the report's, over the rest of the run.
         id: First part of the numbers' ids.
 
     Returns:
@@ -42,11 +42,11 @@ def what_goes_with(
         there are too few.
 
     Raises:
-        ValueError: If the outcome's part begins before ``at``.
+        ValueError: If the outcome's part starts before ``at``.
     """
     outcome = outcome or _after(comparison.outcome, at)
     if outcome.part[0] < at:
-        raise ValueError(f"what goes with {outcome.name}: its part {outcome.part} begins before the metric's moment, {at:g}")
+        raise ValueError(f"correlation with {outcome.name}: its part {outcome.part} starts before the metric's moment, {at:g}")
     table, results = metrics_at(comparison, metrics, at), run_outcome(comparison, outcome)
     rows = []
     for condition in comparison.conditions:

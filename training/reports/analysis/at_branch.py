@@ -1,4 +1,4 @@
-"""What the networks were like where branches begin: ``at_branch/<metric>``, measured before anything acts."""
+"""The networks where branches start: ``at_branch/<metric>``, measured before anything acts."""
 
 import re
 from typing import Final
@@ -17,7 +17,7 @@ _SHOWN: Final = 5
 def at_branch(comparison: Comparison) -> pd.DataFrame:
     """Returns the values of all branches that have some, runs by names without ``at_branch/``; NaN where one is missing.
 
-    A metric of which only the repeats ``<metric>_repeat_<k>`` were written is their mean.
+    A metric is the mean of its repeats if only these, ``<metric>_repeat_<k>``, were written.
     """
     categories = comparison.values["name"].cat.categories
     wanted = [name for name in categories if str(name).startswith(AT_BRANCH)]
@@ -60,7 +60,7 @@ def repeats_of(name: str, values: pd.DataFrame) -> list[str]:
 
 
 def unequal_at_branch(comparison: Comparison) -> list[str]:
-    """Returns a warning that names what differs between the remedies of one parent and moment, which begin with one network."""
+    """Returns a warning that names what differs between the remedies of one parent and moment, which start with one network."""
     if comparison.branches is None:
         return []
     values = at_branch(comparison)
@@ -77,6 +77,6 @@ def unequal_at_branch(comparison: Comparison) -> list[str]:
         return []
     rest = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return [
-        "Remedies of one parent and moment did not begin with the same network, as what was measured at the branch differs: "
+        "Remedies of one parent and moment did not start with the same network, because values measured at the branch differ: "
         f"{', '.join(told[:_SHOWN])}{rest}."
     ]

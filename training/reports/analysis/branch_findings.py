@@ -1,4 +1,4 @@
-"""What a study of branches finds besides gains: whether there is anything to remedy, who recovers, and what predicts it."""
+"""Findings of a study of branches besides gains: whether there is anything to remedy, who recovers, and what predicts gains."""
 
 import math
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ class BranchFindings:
 
     @property
     def predicted(self) -> list[str]:
-        """A sentence for each group of trunks in which metrics are ranked: how well the best of them tells which remedy helps."""
+        """A sentence for each group of trunks in which metrics are ranked: how well the best one predicts which remedy helps."""
         return [_predicted(each) for each in self.predictors if each.ranked]
 
 
 def find_of_branches(comparison: Comparison, cells: dict[tuple[str, str], Cell], numbers: Numbers) -> BranchFindings | None:
-    """Returns what is found besides gains, None if the comparison is no study of branches.
+    """Returns the findings besides gains, None if the comparison is no study of branches.
 
     Args:
         comparison: The runs.
@@ -62,10 +62,10 @@ def _predicted(found: Predictors) -> str:
     remedy = max((name for name in best.rho if math.isfinite(best.rho[name])), key=lambda name: abs(best.rho[name]), default="")
     lead = f"{found.group}: " if found.group else ""
     if not remedy:
-        return f"{lead}No gain varies over parents, so that no metric can go with it."
+        return f"{lead}No gain varies over parents, so no metric can correlate with it."
     count = f"Of {len(found.ranked)} metrics at the branch" if len(found.ranked) > 1 else "At the branch"
     return (
-        f"{lead}{count} {best.name} goes most with a gain, that of {remedy}: rho = {best.rho_texts[remedy]} (family-wise p "
+        f"{lead}{count} {best.name} correlates most with a gain, that of {remedy}: rho = {best.rho_texts[remedy]} (family-wise p "
         f"{best.p_text}, {len(found.parents)} parents). The remedy that it chooses has a regret of {best.regret_text}; "
         f"{OTHERS_TOLD} has {rule.regret_text}."
     )

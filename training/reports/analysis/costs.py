@@ -41,7 +41,7 @@ def costs_of(comparison: Comparison, numbers: Numbers) -> pd.DataFrame:
 def loss_of(comparison: Comparison, numbers: Numbers) -> pd.DataFrame:
     """Returns level, trend and relative to fresh: a method that only starts higher is not one that keeps plasticity.
 
-    The trend is the last tenth of the run less its best tenth, in the direction of better: 0 or below.
+    The trend is the last tenth of the run minus its best tenth, in the direction of better: 0 or below.
     """
     outcome, scale = comparison.outcome, comparison.outcome.scale
     windows = pd.DataFrame({k: run_outcome(comparison, _tenth(outcome, k)) for k in range(10)})
@@ -50,7 +50,7 @@ def loss_of(comparison: Comparison, numbers: Numbers) -> pd.DataFrame:
     columns = {"level": run_outcome(comparison, outcome), "trend": trend.where(windows[9].notna())}
     if relative in comparison.values["name"].cat.categories:
         columns["relative"] = run_outcome(comparison, Outcome(value=relative, by=outcome.by, scale=scale))
-    formulas = {"level": "the outcome", "trend": "last tenth less best tenth", "relative": f"mean of {relative}"}
+    formulas = {"level": "the outcome", "trend": "last tenth minus best tenth", "relative": f"mean of {relative}"}
     rows = []
     for condition in comparison.conditions:
         for method in comparison.methods:

@@ -37,9 +37,9 @@ class Findings:
             (adjusted, NaN without an interval), correlation, paired, welch (text), improvement (text), formula.
         costs: condition, method, n, seconds (processor, mean of a run, NaN if not known), relative (to the baseline, NaN if not
             known), steps_per_second, megabytes.
-        relations: condition, metric, n, groups, within, p, between: texts and numbers of what goes with the outcome.
+        relations: condition, metric, n, groups, within, p, between: texts and numbers of what correlates with the outcome.
         loss: condition, method, and texts of level, trend and, where it was measured, relative to fresh.
-        branches: Of a study of branches, None of all else.
+        branches: Those of a study of branches, None for any other comparison.
     """
 
     answers: list[str]
@@ -156,7 +156,7 @@ def _best(
     found = set()
     for condition in ranked:
         there = {method: cell for (place, method), cell in cells.items() if place == condition}
-        if len(there) > 1:  # of one method there is no best
+        if len(there) > 1:  # with one method there is no best
             values = {method: cell.values for method, cell in there.items()}
             complete = {method: cell.complete for method, cell in there.items()}
             structures = {method: structure_of(comparison, cell) for method, cell in there.items()}
@@ -238,7 +238,7 @@ def _answer(
     said = f"In {outcome.name}, {'; '.join(parts)}." if parts else _undecided(comparison, condition, found, cells, numbers)
     rest = [method for method in found if method not in sure]
     if parts and rest:
-        said += f" Of {', '.join(rest)} no difference from {baseline} is shown."
+        said += f" For {', '.join(rest)} no difference from {baseline} is shown."
     return f"{lead}{said}{end}"
 
 

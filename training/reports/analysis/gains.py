@@ -1,4 +1,4 @@
-"""Gains: what a remedy changes against the network that goes on as it was, from the same parent."""
+"""Gains: the outcome of a remedy minus that of the unchanged network from the same parent."""
 
 import pandas as pd
 
@@ -6,18 +6,18 @@ from plasticity.training.reports.analysis.statistics import Difference, paired_d
 
 
 def gains(remedy: pd.Series, unchanged: pd.Series) -> pd.Series:
-    """Returns the remedy less the unchanged network for the parents that have both, by parent.
+    """Returns the remedy minus the unchanged network for the parents that have both, by parent.
 
     Args:
         remedy: One number a parent at one moment, the mean over its repeats.
-        unchanged: The same of the network that goes on as it was.
+        unchanged: The same of the network that continues unchanged.
     """
     parents = remedy.index.intersection(unchanged.index)
     return remedy[parents] - unchanged[parents]
 
 
 def difference_by_parent(remedy: pd.Series, unchanged: pd.Series) -> Difference:
-    """Returns the mean gain and its interval. Pairs begin with one network, whatever the remedy then does to its structure.
+    """Returns the mean gain and its interval. Pairs start with one network, even if the remedy then changes its structure.
 
     Args:
         remedy: As of ``gains``.

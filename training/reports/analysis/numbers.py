@@ -13,7 +13,7 @@ class Number:
     """One number on the page.
 
     Attributes:
-        id: Where it stands, ``main/relu/redo`` say; unique.
+        id: Its place, such as ``main/relu/redo``; unique.
         groups: What it is of: condition, method, baseline, outcome ...
         n: Runs, or pairs of runs, that entered.
         N: Runs that were started.
@@ -56,7 +56,7 @@ class Numbers:
         """Writes down a number and returns it as it is printed.
 
         Args:
-            id: Where it stands; the same id again must bring the same number.
+            id: Its place; the same id given again must have the same number.
             groups: What it is of.
             n: Runs that entered.
             N: Runs that were started.
@@ -67,7 +67,7 @@ class Numbers:
             digits: Significant digits of a number without bounds.
 
         Raises:
-            ValueError: If the id has another number already.
+            ValueError: If the id already has another number.
         """
         known = None if interval is None or not all(map(math.isfinite, interval)) else (float(interval[0]), float(interval[1]))
         text = number_text(value, known, digits)
@@ -108,7 +108,7 @@ class Numbers:
 def number_text(value: float, interval: tuple[float, float] | None = None, digits: int = 3) -> str:
     """Returns ``0.820 [0.770, 0.870]``: as many decimals as show two digits of the interval's half width.
 
-    Without an interval, or with one of width 0, the value has so many significant digits.
+    Without an interval, or with one of width 0, the value has this number of significant digits.
     """
     if not math.isfinite(value):
         return "–"

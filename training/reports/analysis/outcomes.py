@@ -24,7 +24,7 @@ _places: dict[int, tuple["weakref.ref[pd.DataFrame]", NDArray[np.intp], NDArray[
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one method in one condition; of branches that differ in random numbers alone, the mean of each parent.
+    """The runs of one method in one condition; of branches that differ only in random numbers, the mean of each parent.
 
     Attributes:
         values: Outcome by seed, of the runs that count and have one; of a parent, if all its repeats do.
@@ -55,10 +55,9 @@ class Cell:
 def run_outcome(comparison: Comparison, outcome: Outcome) -> pd.Series:
     """Returns the one number of each run, NaN of one without finite rows in the part; of runs that did not finish too.
 
-    Rows of which the step is after the first share of the planned steps (of a branch, of those that it makes itself) and up to
-    the last enter, with ``part`` from 0 on that of
-    step 0 too, so that what is measured at a moment and what is reached after it share no row. NaN rows, which say that a value
-    could not be computed, do not enter; an infinite one makes the outcome infinite.
+    Rows enter if their step is after the first share of the planned steps (for a branch, of its own steps) and up to the last; if
+    ``part`` starts at 0, step 0 enters too. So what is measured at a moment and what is reached after it share no row. NaN rows,
+    which mean that a value could not be computed, do not enter; an infinite one makes the outcome infinite.
     """
     rows = rows_of(comparison, outcome.value)
     inside = _inside(comparison, rows, outcome.part)
@@ -81,7 +80,7 @@ def _inside(comparison: Comparison, rows: pd.DataFrame, part: Sequence[float]) -
 
 
 def shares(comparison: Comparison, rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Returns for each row the share of its run's planned steps that was done by then; 0 is where a branch begins."""
+    """Returns for each row the share of its run's planned steps that was done by then; 0 is where a branch starts."""
     steps = comparison.runs["steps"].fillna(comparison.runs["step"]).astype("Float64").to_numpy(float, na_value=math.nan)
     begins, runs = first_steps(comparison).to_numpy(float), rows["run"].to_numpy()
     found: NDArray[np.float64] = (rows["step"].to_numpy() - begins[runs]) / np.maximum(steps - begins, 1)[runs]
@@ -89,7 +88,7 @@ def shares(comparison: Comparison, rows: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def first_steps(comparison: Comparison) -> pd.Series:
-    """Returns the step at which each run begins: 0, or that of its branch."""
+    """Returns the step at which each run starts: 0, or that of its branch."""
     return comparison.runs["moment"].fillna(0).astype(int)
 
 
@@ -119,7 +118,7 @@ def without_outcome(comparison: Comparison) -> list[str]:
 def uneven_rows(comparison: Comparison) -> list[str]:
     """Returns a warning that names the groups whose runs have unequal numbers of rows of an outcome or a metric.
 
-    Of returns of training there are as many as there were intervals in which an episode ended.
+    Returns of training have one row for each interval in which an episode ended.
     """
     values, categories = comparison.values, comparison.values["name"].cat.categories
     wanted = {each.value for each in (comparison.outcome, *comparison.spec.also) if not each.value.startswith("rollout/")}
@@ -159,7 +158,7 @@ def _cell(rows: pd.DataFrame, outcomes: pd.Series, started: int) -> Cell:
 
 
 def rows_of(comparison: Comparison, name: str) -> pd.DataFrame:
-    """Returns the rows of a value in all runs, less those that are NaN."""
+    """Returns the rows of a value in all runs without those that are NaN."""
     rows = _named(comparison.values, name)
     return rows[rows["value"].notna()]
 
@@ -211,8 +210,8 @@ def binned(
         name: Of the value.
         by: ``step`` or ``task``.
         bins: How many; 0 is one for each step or task there is, 200 at most.
-        window: Running mean over so many bins, the last of them the bin itself; the first bins have shorter ones.
-        runs: Those of one group alone, whose bins are then their own: others may be measured at other steps. None for all runs.
+        window: Running mean over this number of bins, the last of them the bin itself; the first bins have shorter ones.
+        runs: Only those of one group, whose bins are then their own: others may be measured at other steps. None for all runs.
         part: First and last share of the steps that are shown, as for an outcome.
 
     Returns:

@@ -17,8 +17,8 @@ class Precondition:
     """What is found in one group of trunks.
 
     Attributes:
-        holds: Whether there is something to remedy; None if that cannot be told.
-        sentence: Which says it, with the numbers.
+        holds: Whether there is something to remedy; None if that is unknown.
+        sentence: The result in words, with the numbers.
     """
 
     holds: bool | None
@@ -52,7 +52,7 @@ def precondition_of(
         numbers: Where they are written down.
     """
     last, baseline, outcome = moments[-1], comparison.baseline, comparison.outcome
-    lead = "Whether there is anything to remedy cannot be told"
+    lead = "It is unknown whether there is anything to remedy"
     fresh, unchanged = cells.get((last, FRESH)), cells.get((last, baseline))
     if FRESH not in comparison.methods or baseline == FRESH:
         return Precondition(None, _of(group, f"{lead}: no remedy besides the baseline is called {FRESH}."))
@@ -76,10 +76,10 @@ def precondition_of(
     least = f"{100 * LEAST:g} % of {FRESH}"
     if share >= LEAST - 1e-12:  # of rounding
         said = (
-            f"There is something to remedy: {where}, {values}; {baseline} is worse by {worse} %, at least the {least} asked for."
+            f"There is something to remedy: {where}, {values}; {baseline} is worse by {worse} %, at least the {least} required."
         )
         return Precondition(True, _of(group, said))
-    by = f"worse by {worse} %, less than the {least} asked for" if share > 0 else "not worse"
+    by = f"worse by {worse} %, less than the {least} required" if share > 0 else "not worse"
     return Precondition(False, _of(group, f"Nothing to remedy: {where}, {values}; {baseline} is {by}. Remedies are not ranked."))
 
 

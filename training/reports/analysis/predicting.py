@@ -1,4 +1,4 @@
-"""How well a metric of the network at a branch tells which remedy helps: rank correlations with gains, and regret.
+"""How well a metric of the network at a branch predicts which remedy helps: rank correlations with gains, and regret.
 
 Shape suffixes: X metrics, P parents, M moments, R remedies besides the unchanged network, K repeats of a measurement.
 """
@@ -21,7 +21,7 @@ def rank_correlations(metrics_XPM: Array, gains_PMR: Array) -> Array:
 
     Args:
         metrics_XPM: At the branch, finite.
-        gains_PMR: Remedy less unchanged, finite.
+        gains_PMR: Remedy minus unchanged, finite.
     """
     return _averaged(_unit_ranks(metrics_XPM, 1), _unit_ranks(gains_PMR, 0))
 
@@ -29,11 +29,11 @@ def rank_correlations(metrics_XPM: Array, gains_PMR: Array) -> Array:
 def largest_under_permutation(metrics_XPM: Array, gains_PMR: Array, generator: np.random.Generator) -> Array:
     """Returns the largest |rho| of all metrics and remedies for each of 1,000 permutations of the parents' gains.
 
-    A parent's gains of all moments and remedies move together, so that what depends on each other keeps doing so.
+    A parent's gains of all moments and remedies move together, so that their dependence is kept.
 
     Args:
         metrics_XPM: At the branch, finite.
-        gains_PMR: Remedy less unchanged, finite.
+        gains_PMR: Remedy minus unchanged, finite.
         generator: Draws the permutations.
     """
     metrics, gains = _unit_ranks(metrics_XPM, 1), _unit_ranks(gains_PMR, 0)
@@ -46,7 +46,7 @@ def largest_under_permutation(metrics_XPM: Array, gains_PMR: Array, generator: n
 
 
 def family_wise_p(rho: float, largest: Array) -> float:
-    """Returns the share of permutations, the one at hand among them, whose largest |rho| is at least that of ``rho``."""
+    """Returns the share of permutations, the observed order included, whose largest |rho| is at least that of ``rho``."""
     if not math.isfinite(rho):
         return math.nan
     return float((1 + np.sum(largest >= abs(rho) - 1e-12)) / (1 + len(largest)))
@@ -60,7 +60,7 @@ def chosen_by_metric(metric_PM: Array, gains_PMR: Array) -> NDArray[np.intp]:
 
     Args:
         metric_PM: At the branch, finite.
-        gains_PMR: Remedy less unchanged, higher is better, finite.
+        gains_PMR: Remedy minus unchanged, higher is better, finite.
     """
     chosen = np.zeros(metric_PM.shape, np.intp)
     for parent, moment in np.ndindex(*metric_PM.shape):
@@ -79,11 +79,11 @@ def chosen_by_others(gains_PMR: Array) -> NDArray[np.intp]:
 
 
 def regrets(chosen_PM: NDArray[np.intp], gains_PMR: Array) -> Array:
-    """Returns the outcome of the best remedy less that of the chosen one, the mean over moments of each parent; shape P.
+    """Returns the outcome of the best remedy minus that of the chosen one, the mean over moments of each parent; shape P.
 
     Args:
         chosen_PM: 0 is the unchanged network, then the remedies.
-        gains_PMR: Remedy less unchanged, higher is better, finite.
+        gains_PMR: Remedy minus unchanged, higher is better, finite.
     """
     with_none = np.concatenate([np.zeros((*gains_PMR.shape[:2], 1)), gains_PMR], axis=2)
     own = np.take_along_axis(with_none, chosen_PM[:, :, None], axis=2)[:, :, 0]
@@ -125,4 +125,4 @@ def _averaged(metrics_XPM: Array, gains_PMR: Array) -> Array:
     total = np.einsum("xpm,pmr->xr", metrics_XPM, gains_PMR)
     varies = np.any(metrics_XPM != 0, axis=1).astype(float) @ np.any(gains_PMR != 0, axis=0).astype(float)
     found: Array = np.divide(total, varies, out=np.full_like(total, np.nan), where=varies > 0)
-    return np.round(found, 12)  # what is 0 but for rounding is 0
+    return np.round(found, 12)  # 0 up to rounding counts as 0

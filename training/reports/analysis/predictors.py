@@ -1,4 +1,4 @@
-"""Which metric of the network at a branch tells which remedy helps: for each group of trunks, over its parents."""
+"""Which metric of the network at a branch predicts which remedy helps: for each group of trunks, over its parents."""
 
 import math
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class Predictors:
         parents: Seeds of those that have all branches.
         moments: Names.
         ranked: Metrics, those with the largest |rho| first.
-        rules: What chooses without a metric: the rule to beat, and to change nothing.
+        rules: Choices without a metric: the rule to beat, and to change nothing.
         left_out: Metrics that are not ranked, with the reason.
         chance: Median and 95 % quantile of the largest |rho| under permutation; NaN if there are no metrics.
         remarks: What a reader must know, in sentences.
@@ -94,7 +94,7 @@ def predictors_of(
     metrics: Sequence[str] = (),
     id: str = "predictors",
 ) -> list[Predictors]:
-    """Returns how every metric at the branch goes with the gains of the remedies, for each group of trunks.
+    """Returns how every metric at the branch correlates with the gains of the remedies, for each group of trunks.
 
     Args:
         comparison: A study of branches.
@@ -143,7 +143,7 @@ class _Group:
                 self._gains_PMR[:, m, r] = comparison.outcome.sign * gains
 
     def found(self, values: pd.DataFrame, metrics: Sequence[str]) -> Predictors:
-        """Returns what the metrics tell."""
+        """Returns the findings of the metrics."""
         if len(self._parents) < FEWEST:
             remark = f"{len(self._parents)} of {self._started} parents have all branches; {FEWEST} are needed."
             return Predictors(self._group, self._remedies, self._parents, self._moments, remarks=[remark])
@@ -231,15 +231,15 @@ class _Group:
         if not any_metric:
             return [*found, "No metric was measured at the branches, or none that varies and is finite."]
         found.append(
-            f"If no metric told anything, the largest |rho| would still be about {chance[0]:.2f} (median of {PERMUTATIONS:,} "
+            f"If no metric predicted gains, the largest |rho| would still be about {chance[0]:.2f} (median of {PERMUTATIONS:,} "
             f"permutations of the {n} parents)."
         )
         if n < 10:
             least = f"no p can be below {1 / math.factorial(n):.2g}, and " if n < 5 else ""
             found.append(
                 f"With fewer than ten parents {least}the largest |rho| of many metrics is large by chance alone: for 30 metrics, "
-                "7 remedies and 3 independent moments near 1 with three parents, about .55 with ten, .4 with twenty. Take ten at "
-                "least."
+                "7 remedies and 3 independent moments near 1 with three parents, about .55 with ten, .4 with twenty. Take at "
+                "least ten."
             )
         if layers:
             found.append(f"{layers} values of single layers or parts, or of repeats, are in data/values.csv.gz and not ranked.")

@@ -1,4 +1,4 @@
-"""When a remedy has caught up with a fresh network that began at the same moment of the same parent."""
+"""When a remedy has caught up with a fresh network that started at the same moment of the same parent."""
 
 import math
 from typing import Final
@@ -20,9 +20,9 @@ COLUMNS: Final = ["condition", "method", "n", "N", "recovered", "median", "text"
 def recovery_of(comparison: Comparison, cells: dict[tuple[str, str], Cell], numbers: Numbers) -> pd.DataFrame:
     """Returns how many parents of each remedy recover, and their median time.
 
-    The steps after the branch are cut into ten bins. A branch has recovered at the end of the first bin in which, and in every
-    later one of which, the mean of the outcome's rows is at least as good as that of ``fresh`` on the same parent and moment.
-    Bins in which one of both has no rows are not looked at. One that has not recovered is censored at its end.
+    The steps after the branch are cut into ten bins. A branch has recovered at the end of the first bin from which on, in every
+    bin, the mean of the outcome's rows is at least as good as that of ``fresh`` on the same parent and moment. Bins in which one
+    of the two has no rows are not used. A branch that has not recovered is censored at its end.
 
     Args:
         comparison: The runs.
@@ -30,8 +30,8 @@ def recovery_of(comparison: Comparison, cells: dict[tuple[str, str], Cell], numb
         numbers: Where they are written down.
 
     Returns:
-        Columns condition, method, n (parents that can be told of), N (parents), recovered (of n), median (steps after the branch,
-        NaN if it is not reached) and text. No rows without a remedy ``fresh``.
+        Columns condition, method, n (parents for which it is known), N (parents), recovered (of n), median (steps after the
+        branch, NaN if it is not reached) and text. No rows without a remedy ``fresh``.
     """
     rows = []
     curves = _curves(comparison)

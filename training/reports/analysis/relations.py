@@ -1,4 +1,4 @@
-"""What goes with an outcome: rank correlations of metrics between methods, and within them over seeds.
+"""What correlates with an outcome: rank correlations of metrics between methods, and within them over seeds.
 
 A rho pooled over methods is not computed: a method that lowers a metric by construction would be taken for its cause.
 """
@@ -30,7 +30,7 @@ def within_correlations(
     """Returns the correlation of ranks within groups of each column of ``x`` with ``y``, and the p of each in the family of all.
 
     Ranks are taken within a group and centred there, then pooled. Under permutation the outcomes change places among the seeds of
-    a group; p is the share of permutations, the one at hand among them, whose largest correlation of any column is at least as
+    a group; p is the share of permutations, the observed order included, whose largest correlation of any column is at least as
     large. A missing value counts as the centre of its group.
 
     Args:
@@ -49,7 +49,7 @@ def within_correlations(
     ps: dict[str, float] = {}
     for column, value in zip(x, rho, strict=True):
         constant = not metrics[len(found)].any() or not outcome.any()
-        number = math.nan if constant else round(float(value), 12)  # what is 0 but for rounding is 0
+        number = math.nan if constant else round(float(value), 12)  # 0 up to rounding counts as 0
         found[str(column)] = Interval(
             number, math.nan, math.nan, int(x[column].notna().sum()), "correlation of ranks within methods, centred by method"
         )

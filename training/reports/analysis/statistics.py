@@ -1,8 +1,8 @@
-"""Statistics of comparisons: the unit is the seed, and every interval says by which formula and from how many runs.
+"""Statistics of comparisons: the unit is the seed, and every interval states its formula and the number of runs.
 
 From ten runs on they are those of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical
 Precipice": the interquartile mean and percentile bootstraps. Below ten runs a percentile bootstrap that calls itself "95 %"
-covers 67 % (three runs) to 90 % (ten): there the mean and Student's t interval stand in its place. Fewer than three runs have
+covers 67 % (three runs) to 90 % (ten): there the mean and Student's t interval are used instead. Fewer than three runs have
 no interval.
 """
 
@@ -28,7 +28,7 @@ _TRIMMED: Final = 0.25
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and how sure it is.
+    """A number and its uncertainty.
 
     Attributes:
         value: The estimate, NaN if there is none.
@@ -79,7 +79,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """One method less another.
+    """One method minus another.
 
     Attributes:
         interval: Of the difference of the means.
@@ -112,7 +112,7 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
 
 
 def iqm(values: ArrayLike) -> float:
-    """Returns the interquartile mean: that of what is left without a quarter, rounded down, at each end."""
+    """Returns the interquartile mean: the mean without a quarter of the values, rounded down, at each end."""
     x = _numbers(values)
     return float(stats.trim_mean(x, _TRIMMED)) if len(x) else math.nan
 
@@ -155,7 +155,7 @@ def paired_difference(method: ArrayLike, baseline: ArrayLike, unit: str = "seed"
     """
     x, y = _numbers(method), _numbers(baseline)
     if len(x) != len(y):
-        raise ValueError(f"{len(x)} and {len(y)} values are no pairs")
+        raise ValueError(f"{len(x)} and {len(y)} values are not pairs")
     found = t_interval(x - y)
     return Difference(replace(found, formula=f"paired differences by {unit}: {found.formula}"), correlation(x, y), paired=True)
 
@@ -222,7 +222,7 @@ def smallest_p(n: int, m: int | None = None) -> float:
 def holm(differences: Mapping[str, Difference], level: float = LEVEL) -> dict[str, Difference]:
     """Returns the differences with intervals and p adjusted by Holm 1979, so that an interval without 0 is a rejection.
 
-    The k-th smallest of m p is held against ``(1 - level) / (m - k + 1)``, and its interval has that level; from the first that
+    The k-th smallest of m p is compared with ``(1 - level) / (m - k + 1)``, and its interval has that level; from the first that
     is not rejected on, the level stays. Differences without an interval do not count among the m.
     """
     known = {name: each.interval.p for name, each in differences.items() if math.isfinite(each.interval.p)}
@@ -274,7 +274,7 @@ def detectable_difference(spread: float, n: int, power: float = 0.8, level: floa
         spread: Standard deviation of the paired differences.
         n: Pairs; NaN is returned below two.
         power: Probability of finding it.
-        level: One less the probability of a false finding.
+        level: One minus the probability of a false finding.
     """
     return math.nan if n < 2 else spread * _detectable(n, power, level)
 

@@ -20,10 +20,10 @@ class Survival(NamedTuple):
 
 
 def kaplan_meier(times: ArrayLike, happened: ArrayLike) -> list[Survival]:
-    """Returns the product-limit estimate: at each time with events the share falls by the events over those still watched.
+    """Returns the product-limit estimate: at each time with events the share falls by the events over those still observed.
 
     Args:
-        times: When it happened, or else until when the run was watched.
+        times: When it happened, or until when the run was observed.
         happened: Whether it happened. Of equal times those with an event come first.
 
     Raises:

@@ -41,7 +41,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     """Draws a figure of any kind.
 
     Raises:
-        ValueError: There is nothing to draw; the message says what is missing.
+        ValueError: There is nothing to draw; the message names what is missing.
     """
     if comparison.branches is not None and figure.conditions:
         figure = replace(figure, conditions=comparison.branches.named(figure.conditions))

@@ -23,8 +23,8 @@ _BANDS: Final = {
 _FEWEST: Final = 3  # runs of a band
 _MOST_MARKED: Final = 30  # bins up to which every one has a marker
 _OF_TRUNKS: Final = (
-    " Grey: the trunks that the branches begin from, whole in a panel of their own with the moments as dotted lines, and under "
-    "the branches as far back as two branches are long; these and all branches stand at their own steps."
+    " Grey: the trunks that the branches start from, whole in a separate panel with the moments as dotted lines, and under the "
+    "branches for two lengths of a branch before the moment; these and all branches are drawn at their own steps."
 )
 _COLUMNS: Final = ["value", "condition", "method", "x", "mean", "low", "high", "n"]
 
@@ -119,7 +119,7 @@ def _same_heights(axes: list[Axes], conditions: int) -> None:
 
 
 def _alt(figure: Figure, name: str, condition: str, rows: list[pd.DataFrame], numbers: Numbers) -> str:
-    """Returns where each curve begins and ends, in words; the numbers are written down."""
+    """Returns where each curve starts and ends, in words; the numbers are written down."""
     told = []
     for row in rows:
         known = row[row["mean"].notna()]
@@ -146,6 +146,6 @@ def _caption(figure: Figure, data: pd.DataFrame, units: str) -> str:
         else f"no band below 3 {units}; thin lines are single {units}"
     )
     fewer = data["n"].gt(0) & data["n"].lt(data.groupby(["value", "condition", "method"])["n"].transform("max"))
-    some = f" Where not all {units} have a value the mean is over those that do; the CSV says how many." if fewer.any() else ""
-    told = f"Mean over {runs} {units} of what is binned for each run first; {band}. A gap has no values and is not filled."
+    some = f" Where not all {units} have a value the mean is over those that do; the CSV lists how many." if fewer.any() else ""
+    told = f"Mean over {runs} {units}, each binned first; {band}. A gap has no values and is not filled."
     return f"{told}{some}{window}"

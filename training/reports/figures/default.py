@@ -14,9 +14,9 @@ _FEWEST_DOSES: Final = 3
 
 
 def default_figures(comparison: Comparison) -> list[Figure]:
-    """Returns curves, differences, final values, dose responses, firing rates, matrices and what goes with the outcome.
+    """Returns curves, differences, final values, dose responses, firing rates, matrices and metrics against the outcome.
 
-    Of a study of branches they are curves, gains, final values and what predicts the gains.
+    For a study of branches they are curves, gains, final values and what predicts the gains.
     """
     outcome = comparison.outcome
     names = [str(name) for name in comparison.values["name"].cat.categories]

@@ -49,11 +49,11 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
             text = numbers.add_interval(f"differences/{figure.id}/{condition}/{method}", groups, each.shown, started, seeds)
             told.append(f"{method} {text}")
         name_rows(axes, methods)
-        axes.set_xlabel(f"{outcome.name}, less {baseline}")
+        axes.set_xlabel(f"{outcome.name}, minus {baseline}")
         axes.grid(axis="x", alpha=0.25)
         alts.append(f"Difference from {baseline} in {outcome.name}, {condition}: {'; '.join(told)}.")
     caption = (
-        f"Each point is a method's run less the run of {baseline} with the same seed; upright bar: mean difference; line: 95 % "
+        f"Each point is a method's run minus the run of {baseline} with the same seed; upright bar: mean difference; line: 95 % "
         f"Student's t interval, adjusted by Holm for all methods of a condition. {outcome.better.capitalize()} is better."
     )
     data = pd.DataFrame(rows, columns=["condition", "method", "seed", "difference"])

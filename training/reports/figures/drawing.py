@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-# Okabe and Ito 2008, less the yellow that white paper hides: told apart by colour-blind readers. Dashes and markers, which
-# change with every entry, tell them apart without colour.
+# Okabe and Ito 2008, without the yellow that white paper hides: colour-blind readers can distinguish them. Dashes and markers,
+# which change with every entry, distinguish them without colour.
 COLOURS: Final = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: Final[tuple[Any, ...]] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
@@ -63,8 +63,8 @@ class Drawing:
         figure: All panels under a legend.
         panels: In reading order.
         data: What is drawn, as a table.
-        caption: How to read it, in sentences; says what bands and bars are, and of how many runs.
-        legend: Style by name, empty if there is nothing to tell apart.
+        caption: How to read it, in sentences; states what bands and bars are, and of how many runs.
+        legend: Style by name, empty if there is nothing to distinguish.
     """
 
     figure: Figure
@@ -90,8 +90,8 @@ class Sheet:
         columns: Panels in a row.
         size: Width and height of one panel's axes in inches.
         labels: Names that stand at the vertical axis, for which room is made; empty for numbers.
-        legend: What is told apart; it gets a strip above the panels.
-        right: Inches to the right of the axes, for a colour bar say.
+        legend: What is distinguished; it gets a strip above the panels.
+        right: Inches to the right of the axes, such as for a colour bar.
     """
 
     def __init__(

@@ -52,10 +52,10 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
             _draw_one(axes, gain, style[gain.remedy])
             rows += [(group, gain.moment, gain.step, gain.remedy, parent, value) for parent, value in gain.pairs.items()]
             told.append(f"{gain.remedy} at step {gain.step:,} {_noted(gain, numbers, figure.id, baseline, outcome.name)}")
-        _finish(axes, [comparison.branches.moments[moment].step for moment in moments], f"{outcome.name}, less {baseline}")
+        _finish(axes, [comparison.branches.moments[moment].step for moment in moments], f"{outcome.name}, minus {baseline}")
         alts.append(f"Gain in {outcome.name} over {baseline}{f', {group}' if group else ''}: {'; '.join(told)}.")
     caption = (
-        f"Each small point is a branch less that of {baseline} of the same parent and moment (where there are at most "
+        f"Each small point is a branch minus that of {baseline} of the same parent and moment (where there are at most "
         f"{MOST_POINTS} parents); large point: mean over parents; line: 95 % Student's t interval, adjusted by Holm for all "
         f"remedies of a moment, from 3 parents on. {outcome.better.capitalize()} is better."
     )

@@ -46,7 +46,7 @@ class Rates:
         units: Units of the layer, shape (distributions,).
         shares: Shape (distributions, bins).
         bins: Names of the bins, from the lowest.
-        damaged: Whether rows were left out that are no whole distribution.
+        damaged: Whether rows of an incomplete distribution were left out.
     """
 
     names: np.ndarray

@@ -61,7 +61,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
 
 
 def matrix_names(folder: Path) -> list[str]:
-    """Returns the names of the matrices of a run; arrays of one axis are none."""
+    """Returns the names of the matrices of a run; arrays with one axis are not matrices."""
     places = {path.parent: path for path in (folder / _ARRAYS).rglob("step_*.npz")}
     return sorted(name_of(path) for path in places.values() if _may_be_matrix(path))
 
@@ -73,7 +73,7 @@ def name_of(path: Path) -> str:
 
 
 def _may_be_matrix(path: Path) -> bool:
-    """Tells whether a file has a matrix, or is damaged, which is said when it is read."""
+    """Returns whether a file has a matrix, or is damaged, which is reported when it is read."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return any(file[name].ndim == 2 for name in file.files)
@@ -86,7 +86,7 @@ def matrix_file(folder: Path, name: str, at: float | None, steps: object) -> Pat
 
     Args:
         folder: Of the run.
-        name: Of the matrix, with or without ``plasticity/``, and perhaps without its part, which is then the first there is;
+        name: Of the matrix, with or without ``plasticity/`` and its part; without a part it is the first one found;
             empty for the first matrix.
         at: Share of the run.
         steps: Planned steps.

@@ -81,7 +81,7 @@ def _regrets(axes: Axes, found: Predictors, drawn: list[Ranked]) -> str:
             axes.plot([ranked.regret.low, ranked.regret.high], [height] * 2, color="0.55", linewidth=1.4, solid_capstyle="butt")
     axes.plot([each.regret.value for each in drawn], heights, color="#000000", marker="|", linestyle="none", markersize=11)
     name_rows(axes, [ranked.name for ranked in drawn])
-    axes.set_xlabel("outcome of the best remedy less that of the chosen")
+    axes.set_xlabel("outcome of the best remedy minus that of the chosen")
     axes.grid(axis="x", alpha=0.25)
     told = [f"{each.name} {each.regret_text}" for each in drawn]
     return f"Regret of the remedy that a metric chooses: {'; '.join(told)}; {rule.name} {rule.regret_text}."

@@ -1,4 +1,4 @@
-"""What goes with the outcome: a metric at a moment against the outcome after it, one panel for each metric and condition."""
+"""What correlates with the outcome: a metric at one step against the outcome after it, a panel for each metric and condition."""
 
 import math
 
@@ -54,7 +54,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
         alts.append(f"{row.metric} at {100 * at:g} % of the run against {outcome.name}, {row.condition}: {told}.")
     caption = (
         f"Horizontal: the metric at {100 * at:g} % of the run; vertical: {outcome.name}. Each point is a run. Within: ranks "
-        "centred by method; between: means of methods. What goes with an outcome need not be its cause."
+        "centred by method; between: means of methods. What correlates with an outcome need not be its cause."
     )
     data = pd.DataFrame(points, columns=["condition", "metric", "method", "run", "x", "y"])
     legend = {name: style[name] for name in methods}

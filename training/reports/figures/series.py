@@ -28,7 +28,7 @@ def draw(comparison: Comparison, figure: Figure, numbers: Numbers) -> Drawing:
     """Draws one panel for each condition, a line a method, the mean over runs.
 
     Of series with several curves it draws one panel for each method, a line a curve, of the run with the first seed: what stands
-    at one place in two runs, the contribution to the output of one input say, is not the same thing.
+    at one place in two runs, such as the contribution to the output of one input, is not comparable.
 
     Raises:
         ValueError: No run has such a series.
@@ -92,7 +92,7 @@ def series_of(folder: Path, name: str, at: float | None, steps: object) -> pd.Da
 
     Args:
         folder: Of the run.
-        name: Of the series, with or without ``plasticity/``, and perhaps without its part, which is then the first there is.
+        name: Of the series, with or without ``plasticity/`` and its part; without a part it is the first one found.
         at: Share of the run; None for its end.
         steps: Planned steps.
     """

@@ -1,4 +1,4 @@
-"""Curves of the runs that branches begin from: whole in a panel of their own, and up to each moment under its branches."""
+"""Curves of the runs that branches start from: whole in a separate panel, and up to each moment under its branches."""
 
 from typing import Final
 
@@ -48,7 +48,7 @@ def trunk_curves(comparison: Comparison, figure: Figure, name: str, moments: lis
 
 
 def _before(comparison: Comparison, name: str, moment: Moment, trunks: pd.DataFrame) -> tuple[float, float]:
-    """Returns the share of the trunks that is shown under the branches of a moment: what comes before them, some of it."""
+    """Returns the share of the trunks that is shown under the branches of a moment: the steps just before them."""
     branches = comparison.runs[comparison.runs["condition"] == name]
     length = (branches["steps"] - branches["moment"]).max()
     steps = trunks["steps"].max()

@@ -43,7 +43,7 @@ def _gains(comparison: Comparison, found: Findings) -> Table:
     columns = [*(["trunk"] if several else []), "remedy"]
     columns += [name for step in steps for name in (f"step {step:,}", f"gain at {step:,}")]
     note = (
-        f"{outcome}, and gain: remedy less {comparison.baseline} of the same parent and moment; {comparison.outcome.better} is "
+        f"{outcome}, and gain: remedy minus {comparison.baseline} of the same parent and moment; {comparison.outcome.better} is "
         "better. Repeats of a branch are averaged within the parent first; a parent counts if all its repeats finished. "
         "Intervals are over parents: of the outcome as in the table above, of gains Student's t, adjusted by Holm for all "
         "remedies of a moment."
@@ -52,16 +52,16 @@ def _gains(comparison: Comparison, found: Findings) -> Table:
 
 
 def _recovery(comparison: Comparison, found: Findings) -> Table:
-    """Returns who caught up with a fresh network, and when."""
+    """Returns which remedies caught up with a fresh network, and when."""
     assert found.branches is not None
     rows = [
         [str(row["condition"]), str(row["method"]), f"{row['n']} of {row['N']}", _share(row["recovered"], row["n"]), row["text"]]
         for _, row in found.branches.recovery.iterrows()
     ]
     note = (
-        f"The steps after the branch are cut into {BINS} bins. A branch has recovered at the end of the first bin in which, and "
-        f"in every later one of which, its mean {comparison.outcome.value} is at least as good as that of {FRESH} on the same "
-        "parent and moment (bins in which one of both has no rows are not looked at). Median: steps after the branch until "
+        f"The steps after the branch are cut into {BINS} bins. A branch has recovered at the end of the first bin from "
+        f"which on, in every bin, its mean {comparison.outcome.value} is at least as good as that of {FRESH} on the same "
+        "parent and moment (bins in which one of the two has no rows are not used). Median: steps after the branch until "
         "recovery, by Kaplan and Meier over parents, censored at the end of the branch."
     )
     return Table(
@@ -86,7 +86,7 @@ def _predictors(comparison: Comparison, groups: list[Predictors]) -> Table:
         "ρ: Spearman's rank correlation over parents, within a moment, of the metric with the gain over "
         f"{comparison.baseline} in the direction of better, averaged over the moments in which both vary. p: family-wise, share "
         f"of {PERMUTATIONS:,} permutations of parents whose largest |ρ| of all metrics and remedies is as large as the row's. "
-        "Regret: outcome of the best remedy less that of the chosen one, in the direction of better, the mean over moments and "
+        "Regret: outcome of the best remedy minus that of the chosen one, in the direction of better, the mean over moments and "
         "then over parents with Student's t interval; 0 is an oracle. For each parent left out a metric chooses the remedy with "
         "the largest gain that a least-squares line, fitted to the other parents within the moment, predicts "
         f"({comparison.baseline} has 0). The rule to beat: {OTHERS}, the remedy best on the other parents within the moment. "
@@ -104,7 +104,7 @@ def _row(ranked: Ranked, remedies: list[str]) -> list[str]:
 
 
 def _told(found: Predictors) -> str:
-    """Returns what is to be known of a group of trunks, in sentences."""
+    """Returns what a reader must know about a group of trunks, in sentences."""
     reasons = list(dict.fromkeys(found.left_out.values()))
     left_out = [f"{', '.join(name for name, why in found.left_out.items() if why == reason)} ({reason})" for reason in reasons]
     told = [*found.remarks, *([f"Not ranked: {'; '.join(left_out)}."] if left_out else [])]

@@ -72,15 +72,15 @@ def unpack_bundle(path: Path, folder: Path) -> tuple[list[Path], dict[str, str],
             contents = json.loads(file.read(CONTENTS))
             for name in file.namelist():
                 if name.startswith(f"{_RUNS}/"):
-                    file.extract(name, folder)  # it drops what would lead out of the folder
+                    file.extract(name, folder)  # it drops parts of a path that would lead out of the folder
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"report={path} is no bundle of a report: {' '.join(str(error).split())}") from error
+        raise ValueError(f"report={path} is not a bundle of a report: {' '.join(str(error).split())}") from error
     places = sorted((folder / _RUNS).iterdir(), key=lambda each: int(each.name.partition("_")[0]))
     return places, dict(contents["names"]), report_settings(contents["report"])
 
 
 def changed(settings: Any) -> Any:
-    """Returns settings as plain containers, less what has its default; ``report_settings`` reads them back."""
+    """Returns settings as plain containers, without those that have their default; ``report_settings`` reads them back."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         fresh = {each.name: _default(each) for each in dataclasses.fields(settings)}
         values = {name: getattr(settings, name) for name in fresh}

@@ -40,7 +40,7 @@ def main_table(comparison: Comparison, found: Findings) -> Table:
     note = (
         f"In brackets: {formulas}; none below 3 {terms.units}. {terms.units.capitalize()}: those that finished and have an "
         f"outcome, of those that were started. Bold: no other {terms.method} is shown to be better (Holm-adjusted interval of "
-        "the difference from the best holds 0, all runs finished)."
+        "the difference from the best contains 0, all runs finished)."
     )
     return Table("main", f"Outcome by {terms.method}", columns, rows, frozenset(bold), note, names=2 if several else 1)
 
@@ -64,7 +64,7 @@ def difference_table(comparison: Comparison, found: Findings) -> Table:
     ]
     columns = [terms.condition, terms.method, "difference", "p", "kind", "n", "correlation", "Welch", "P(better)"]
     note = (
-        f"Of {comparison.outcome.name}: {terms.method} less {comparison.baseline}; {comparison.outcome.better} is better. "
+        f"Of {comparison.outcome.name}: {terms.method} minus {comparison.baseline}; {comparison.outcome.better} is better. "
         f"Interval and p of Student's t are adjusted by Holm for all {terms.methods} of a {terms.condition}. Correlation: of the "
         "pairs. Welch: the same difference as if runs were not paired, not adjusted. P(better): probability that a run of the "
         f"{terms.method} is better than one of the baseline."
@@ -73,7 +73,7 @@ def difference_table(comparison: Comparison, found: Findings) -> Table:
 
 
 def relation_table(found: Findings) -> Table:
-    """Returns what goes with the outcome: the relations of the smallest p in each condition."""
+    """Returns what correlates with the outcome: the relations of the smallest p in each condition."""
     part = found.relations.groupby("condition", sort=False).head(_MOST_RELATIONS)
     rows = [
         [
@@ -94,16 +94,16 @@ def relation_table(found: Findings) -> Table:
         "all metrics of a condition, by permuting outcomes over seeds within methods. Between: over the methods' means."
         + (f" {left} rows with larger p are in report.json." if left else "")
     )
-    return Table("relations", "What goes with the outcome", columns, rows, note=note, names=2)
+    return Table("relations", "What correlates with the outcome", columns, rows, note=note, names=2)
 
 
 def loss_table(comparison: Comparison, found: Findings) -> Table:
     """Returns level, trend and, where it was measured, the outcome relative to a fresh network."""
     keys = [name for name in found.loss.columns if name not in ("condition", "method")]
     rows = [[str(row["condition"]), str(row["method"]), *(str(row[key]) for key in keys)] for _, row in found.loss.iterrows()]
-    names = {"level": "level", "trend": "last less best tenth", "relative": "relative to fresh"}
+    names = {"level": "level", "trend": "last minus best tenth", "relative": "relative to fresh"}
     note = (
-        f"Level: {comparison.outcome.name}. Last less best tenth of the run, in the direction of better: 0 is no loss. A method "
+        f"Level: {comparison.outcome.name}. Last minus best tenth of the run, in the direction of better: 0 is no loss. A method "
         "that only starts higher is not one that keeps plasticity."
     )
     return Table(
@@ -128,7 +128,7 @@ def cost_table(comparison: Comparison, found: Findings) -> Table:
         [str(row["condition"]), str(row["method"]), str(row["n"]), *(number(row[key], 3) for key in keys)]
         for _, row in found.costs.iterrows()
     ]
-    note = "Means over runs, of memory the largest. –: not known. Runs that shared a machine with others are slower for it."
+    note = "Means over runs; of memory, the largest value. –: not known. Runs that shared a machine with others were slower."
     terms = comparison.terms
     columns = [terms.condition, terms.method, "runs", *keys.values()]
     return Table("cost", f"Cost by {terms.method}", columns, rows, note=note, names=2)
@@ -146,7 +146,7 @@ def tuning_table(comparison: Comparison, numbers: Numbers) -> Table:
         rows.append([each.condition, each.method, each.settings, f"{each.finished} of {each.of}", text, chosen])
         bold |= {(number, column) for column in (2, 4) if each.chosen}
     columns = ["condition", "method", "settings", "runs", "outcome", "chosen"]
-    note = f"Before the comparison every method that is tuned got as many settings. {tuning.about}" if tuning is not None else ""
+    note = f"Every tuned method got the same number of settings to try. {tuning.about}" if tuning is not None else ""
     return Table("tuning", "Settings that were tried", columns, rows, frozenset(bold), note, names=3)
 
 
@@ -188,7 +188,7 @@ def _of_parents(counted: pd.DataFrame, results: pd.Series) -> tuple[pd.DataFrame
 
 
 def number(value: object, digits: int = 3) -> str:
-    """Returns a number with so many significant digits, – where there is none."""
+    """Returns a number with this number of significant digits, – where there is none."""
     return number_text(float(value), None, digits) if isinstance(value, int | float) else "–"
 
 

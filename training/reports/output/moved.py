@@ -1,4 +1,4 @@
-"""Files of runs as a bundle holds them: without folders of the machine, and with parents of branches as seen from the branch."""
+"""Files of runs as a bundle holds them: without folders of the machine, and with relative paths from branches to parents."""
 
 import json
 import os
@@ -16,7 +16,7 @@ EVENTS: Final = "events.jsonl"
 
 
 class Moved:
-    """Says where folders are in a bundle.
+    """Maps folders and their files to what a bundle holds.
 
     Args:
         roots: Place in the bundle of each folder that is packed, by its place on the machine.
@@ -41,7 +41,7 @@ class Moved:
         return path
 
     def _config(self, path: Path, place: str) -> bytes:
-        """Returns a run's settings without the folder that it had on its machine, and with its parent as seen from there."""
+        """Returns a run's settings without the folder that it had on its machine, and with its parent as a relative path."""
         try:
             config = load_yaml(path)
             parent = config["branch"]["run"]
@@ -61,14 +61,14 @@ class Moved:
         return json.dumps(changed, indent=2).encode()
 
     def _told_from(self, path: Path) -> bytes:
-        """Returns a file of a study with its folders as seen from the study's."""
+        """Returns a file of a study with its folders relative to the study's."""
         data = path.read_bytes()
         for folder in {path.parent, path.parent.absolute(), path.parent.resolve()}:
             data = data.replace(f"{folder}/".encode(), b"") if folder.is_absolute() else data
         return data
 
     def _seen(self, parent: str, run: Path, place: str) -> str:
-        """Returns the way in the bundle from a run to its parent; the parent's name if the bundle does not have it."""
+        """Returns the path in the bundle from a run to its parent; the parent's name if the bundle does not have it."""
         there = (run / parent).resolve()
         for root, inside in self._roots.items():
             if there.is_relative_to(root):

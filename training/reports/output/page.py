@@ -1,4 +1,4 @@
-"""The page: one file with its images inside, which needs no script and nothing from elsewhere."""
+"""The page: one file with its images inside, which needs no script and nothing from the network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class Content:
             for.
         drawings: Figures with their drawings and PNG, in their order.
         not_drawn: Why a figure was not drawn, by title.
-        runs: As the report tells of them: their folders and words as seen from the page.
+        runs: As the report lists them: folders and words relative to the page.
         outcomes: Of each run, as printed.
     """
 
@@ -102,8 +102,8 @@ def template() -> Template:
 
 
 def _relations(content: Content, pictures: list[str]) -> tuple[str, list[str]]:
-    """Returns title and parts of the section on what goes with the outcome, or of branches on what predicts gains."""
-    title = "What goes with the outcome" if content.found.branches is None else "What predicts the gains"
+    """Returns title and parts of the section on what correlates with the outcome, or for branches, on what predicts gains."""
+    title = "What correlates with the outcome" if content.found.branches is None else "What predicts the gains"
     return title, [*_table(content, "relations"), *_table(content, "predictors"), *pictures]
 
 
@@ -149,7 +149,7 @@ def _runs(content: Content) -> str:
         shown["repeat"] = "" if pd.isna(row.get("repeat")) or not row["repeat"] else f", repeat {row['repeat']}"
         outcome = f"{content.comparison.outcome.name} {content.outcomes[int(str(run))]}"
         items.append(run_item(shown, outcome, quote(f"{row['folder']}/")))
-    seen = "Paths in these lines are as seen from the folder of this page." if "parent" in content.runs else ""
+    seen = "Paths in these lines are relative to the folder of this page." if "parent" in content.runs else ""
     return f'{paragraph(seen, "note")}<ol class="runs plain">{chr(10).join(items)}</ol>'
 
 

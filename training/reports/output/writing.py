@@ -42,7 +42,7 @@ def claim(folder: Path) -> None:
         for part in _PARTS:
             (folder / part).mkdir(parents=True, exist_ok=True)
         if not (folder / REPORT).exists():
-            (folder / REPORT).write_text("{}\n")  # says whose folder it is, should this be cut off
+            (folder / REPORT).write_text("{}\n")  # marks the folder as a report's, in case writing is interrupted
     except OSError as error:
         raise ValueError(f"run_dir={folder} cannot be made: {error.strerror}") from error
     for part in _PARTS:
@@ -81,7 +81,7 @@ def _lines(head: str, rows: pd.DataFrame, names: list[str]) -> list[str]:
 
 
 def write_runs(comparison: Comparison, outcomes: Mapping[str, pd.Series], path: Path) -> None:
-    """Writes one row for each run, its outcomes among the columns; folders as seen from that of the report."""
+    """Writes one row for each run, its outcomes among the columns; folders relative to that of the report."""
     table = told_runs(comparison, path.parent.parent)
     for name, values in outcomes.items():
         table[name] = values
@@ -89,7 +89,7 @@ def write_runs(comparison: Comparison, outcomes: Mapping[str, pd.Series], path: 
 
 
 def told_runs(comparison: Comparison, folder: Path) -> pd.DataFrame:
-    """Returns the runs as a report tells of them: folders as seen from its own, columns of branches only if there are some."""
+    """Returns the runs as a report lists them: folders relative to its own, columns of branches only if there are some."""
     table = comparison.runs.copy()
     table["folder"] = [seen_from(place, folder) for place in table["folder"]]
     if not (table["parent"] != "").any():
@@ -156,14 +156,14 @@ def write_report(
 
 
 def write_page(text: str, path: Path) -> None:
-    """Writes the page in one rename, after all that it links to."""
+    """Writes the page in one rename, after all files that it links to."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
 def seen_from(place: str | Path, folder: Path) -> str:
-    """Returns the way from a folder to another, which stays right when both are moved together and names no machine's folders."""
+    """Returns the relative path from one folder to another, which stays right when both are moved together."""
     return Path(os.path.relpath(Path(place).resolve(), folder.resolve())).as_posix()
 
 

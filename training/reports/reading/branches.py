@@ -7,17 +7,17 @@ from typing import Any, Final
 
 from plasticity.training.reports.reading.records import Record
 
-TRUNK: Final = "trunk"  # what runs are called that branches begin from, in the place of a moment
+TRUNK: Final = "trunk"  # name of the runs that branches start from, in place of a moment
 FRESH: Final = "fresh"  # name of the remedy that shows what a new network reaches
 _OF_A_BRANCH: Final = ("run", "step", "checkpoint_sha256", "repeat", "drop", "measure")
 OF_A_BRANCH: Final = tuple(
     f"branch.{key}" for key in _OF_A_BRANCH
-)  # settings that say where a branch begins; what it does is among the others
+)  # settings for where a branch starts; what it does is among the others
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment at which branches begin.
+    """A moment at which branches start.
 
     Attributes:
         group: Whose moment: the condition and method of the trunks, as far as they vary; "" if there is one of each.
@@ -100,7 +100,7 @@ def branches_of(records: Sequence[Record], study: Mapping[str, Any]) -> tuple[Br
 
 
 def parent_of(record: Record) -> str:
-    """Returns the folder of the run that a run begins from, "" of one that begins by itself."""
+    """Returns the folder of the run that a run starts from, "" for one that is no branch."""
     parent = record.parent
     return "" if parent is None else str(Path(parent).resolve())
 

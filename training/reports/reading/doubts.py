@@ -16,7 +16,7 @@ _OF_A_RUN: Final = ("seed", "plugins", *LEFT_OUT, *OF_A_BRANCH)
 
 
 def doubts(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[str]) -> list[str]:
-    """Returns warnings in sentences, the gravest first."""
+    """Returns warnings in sentences, the most serious first."""
     return [
         *_not_counted(runs),
         *_damaged(records, runs),
@@ -60,7 +60,7 @@ def _same_in_two_cells(runs: pd.DataFrame) -> list[str]:
     counted = runs[runs["counted"] & (runs["identity"] != "")]
     shared = counted[counted.duplicated("identity", keep=False)]
     cells = sorted({f"{row.condition} / {row.method}" for row in shared.itertuples()})
-    return [f"Runs of equal settings and seed stand in different groups: {_some(cells)}."] if cells else []
+    return [f"Runs of equal settings and seed are in different groups: {_some(cells)}."] if cells else []
 
 
 def _damaged(records: Sequence[Record], runs: pd.DataFrame) -> list[str]:
@@ -120,7 +120,7 @@ def _mixed(records: Sequence[Record]) -> list[str]:
     }
     found = [f"Mixed {what}: {_counts(values)}." for what, values in sets.items() if len(set(filter(None, values))) > 1]
     if any(revision_of(known).endswith("+changes") for known in parts):
-        found.append("Some runs come from code with changes that no revision holds.")
+        found.append("Some runs come from code with uncommitted changes.")
     return found + _mixed_files(parts)
 
 
@@ -137,15 +137,15 @@ def _mixed_files(parts: Sequence[Mapping[str, Any]]) -> list[str]:
 def _else(records: Sequence[Record], runs: pd.DataFrame, confounded: Sequence[str]) -> list[str]:
     if not confounded:
         return []
-    return [f"What else differs between runs, beyond the methods' own settings: {_some(list(confounded))}."]
+    return [f"Other differences between runs, beyond the methods' own settings: {_some(list(confounded))}."]
 
 
 def _begun_elsewhere(runs: pd.DataFrame) -> list[str]:
-    """Says what outcomes are of where branches stand next to runs from the beginning, outside a study."""
+    """Returns a warning about outcomes where branches are compared with runs from the start, outside a study."""
     branches = runs["moment"].notna()
     if branches.all() or not (branches & (runs["remedy"] == "")).any():
         return []
-    return ["The outcome of a branch is that of its own steps, the outcome of the other runs that of all steps."]
+    return ["The outcome of a branch is over its own steps, the outcome of the other runs over all steps."]
 
 
 def _few(runs: pd.DataFrame) -> list[str]:

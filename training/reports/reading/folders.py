@@ -12,7 +12,7 @@ import yaml
 
 RUN_FILES: Final = ("config.yaml", "provenance.json", "status.json", "metrics.csv")
 STUDY, PLAN, GRID, TUNING = "study.yaml", "plan.csv", "grid.csv", "tuning"
-TRUNKS, BRANCHES = "runs", "branches"  # folders of a study; the runs that branches begin from are its trunks
+TRUNKS, BRANCHES = "runs", "branches"  # folders of a study; the runs that branches start from are its trunks
 _SKIPPED: Final = {"checkpoints", "report", TUNING, BRANCHES, "arrays", "data", "figures", "tables"}
 _SEED: Final = re.compile(r"seed_(\d+)")
 _STEP: Final = re.compile(r"step_(\d+)")
@@ -26,17 +26,17 @@ class Place:
 
     Attributes:
         folder: It may be missing.
-        condition: As the study's folders say; None if nothing says it. Of a branch, that of its trunk.
-        method: As the study's folders say. Of a branch, that of its trunk.
-        seed: As the study's folders say.
-        outcome: What ``grid.csv`` says became of it, "" if nothing.
+        condition: From the study's folders; None if unknown. For a branch, that of its trunk.
+        method: From the study's folders. For a branch, that of its trunk.
+        seed: From the study's folders.
+        outcome: How it ended according to ``grid.csv``, "" if unknown.
         words: The swept words that ``grid.csv`` gives it.
         planned: Whether its study has it, if it is in one.
-        identity: That which the study plans for it, "" if nothing says it.
-        moment: Step of the trunk at which a study's branch begins; None if it is no such branch.
+        identity: The one that the study plans for it, "" if unknown.
+        moment: Step of the trunk at which a study's branch starts; None if it is no such branch.
         remedy: Name of what the branch does, "" if it is none.
         repeat: Of the branch, from 0.
-        trunk: Run folder that the branch begins from; None if it is no such branch.
+        trunk: Run folder that the branch starts from; None if it is no such branch.
     """
 
     folder: Path
@@ -179,7 +179,7 @@ def _branch(folder: Path, trunk: tuple[str, str, int], moment: int, remedy: str,
 
 
 def _planned(folder: Path) -> list[Place]:
-    """Returns the runs of a study: as in its plan, or else as its settings say."""
+    """Returns the runs of a study: as in its plan, otherwise as in its settings."""
     if (folder / PLAN).exists():
         return [place for row in _rows(folder / PLAN) if (place := _of_row(folder, row)) is not None]
     study = study_of(folder) or {}

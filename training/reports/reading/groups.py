@@ -1,6 +1,7 @@
 """Groups of runs, found from what varies.
 
-The method is which interventions there are and how they are set, the condition what else varies, and the seed the seed.
+The method is which interventions there are and how they are set, the condition is all other settings that vary, and the seed is
+the seed.
 """
 
 import shlex
@@ -13,7 +14,7 @@ from plasticity.training.saving.identity import LEFT_OUT
 
 NONE: Final = "none"
 MAIN: Final = "main"
-UNKNOWN: Final = "?"  # of runs that nothing says more about
+UNKNOWN: Final = "?"  # for runs about which nothing more is known
 _MEASURING: Final = (
     "metrics",
     "probe",
@@ -69,7 +70,7 @@ def value_text(value: Any) -> str:
 
 
 def group(records: Sequence[Record]) -> Groups:
-    """Returns the groups of records; what a study's folders say of a record stands."""
+    """Returns the groups of records; what a study's folders state about a record is kept."""
     free = [number for number, record in enumerate(records) if record.place.method is None and record.config]
     conditions = [record.place.condition or "" for record in records]
     methods = [record.place.method or "" for record in records]
@@ -109,7 +110,7 @@ def _bases(records: Sequence[Record]) -> list[str]:
 def _methods(
     settings: Sequence[Mapping[str, str]], bases: Sequence[str], typed: Sequence[Sequence[str]], *, moments: bool = False
 ) -> list[str]:
-    """Returns names of methods with those of their settings that vary; if told, with the step at which branches begin."""
+    """Returns names of methods with those of their settings that vary; if requested, with the step at which branches start."""
     keys = ("interventions", _MOMENT) if moments else ("interventions",)
     own = [{key: value for key, value in each.items() if _within(key, keys)} for each in settings]
     labels = _names(own, settings, bases, typed)
@@ -117,7 +118,7 @@ def _methods(
 
 
 def _rest(settings: Mapping[str, str], *, measuring: bool, kept: Sequence[str] = ("steps",)) -> dict[str, str]:
-    """Returns the settings that may make a condition; those of measurements only if told, steps only if kept."""
+    """Returns the settings that may make a condition; those of measurements only if requested, steps only if kept."""
     left_out = (*_NO_GROUP, "interventions") + (() if measuring else _MEASURING)
     left_out += () if measuring or "steps" in kept else ("steps",)
     return {key: value for key, value in settings.items() if not _within(key, left_out)}
@@ -167,7 +168,7 @@ def _names(
 ) -> list[str]:
     """Returns a short name for each of several sets of settings, among those with the same base; "" if they do not differ.
 
-    It has as few settings as tell the sets apart: first the words of groups, then what the user wrote, then all others.
+    It has the fewest settings that distinguish the sets: first the words of groups, then what the user wrote, then all others.
     """
     names = [""] * len(keyed)
     for base in dict.fromkeys(bases):
@@ -191,7 +192,7 @@ def _of_choices(choices: Sequence[Mapping[str, str]]) -> list[tuple[str, list[st
 
 
 def _telling(whole: Sequence[tuple[str, ...]], variables: Sequence[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
-    """Returns the first variables that together tell apart what ``whole`` tells apart, and nothing more."""
+    """Returns the first variables that together distinguish what ``whole`` distinguishes, and nothing more."""
     told: list[tuple[str, list[str]]] = []
     goal, parts = len(set(whole)), 1
     for variable in variables:
@@ -212,7 +213,7 @@ def _word(key: str, value: str, *, word: bool) -> str:
 
 
 def _place_the_unread(records: Sequence[Record], conditions: list[str], methods: list[str]) -> None:
-    """Puts runs whose settings cannot be read where their words say, if one group there has the same, else in none."""
+    """Puts runs whose settings cannot be read into the group with the same words, if there is exactly one, otherwise in none."""
     for number, record in enumerate(records):
         if methods[number]:
             conditions[number] = conditions[number] or MAIN
@@ -224,7 +225,7 @@ def _place_the_unread(records: Sequence[Record], conditions: list[str], methods:
 
 
 def _without_seed(record: Record) -> frozenset[str]:
-    """Returns the words of a run, less its seed and folder."""
+    """Returns the words of a run without its seed and folder."""
     try:
         words = shlex.split(record.place.words) or [str(word) for word in record.known.get("overrides") or ()]
     except ValueError:  # a torn grid.csv

@@ -1,4 +1,4 @@
-"""What the files of one run say: its settings, its state, and its table; what is damaged is said, never raised."""
+"""What the files of one run hold: its settings, its state, and its table; damage is reported in the record, never raised."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from plasticity.training.saving.identity import identity, plugin_digests
 from plasticity.training.saving.status import is_alive
 
 STATES: Final = ("finished", "running", "stopped", "failed", "missing", "unreadable")
-TWIN: Final = "the same run as"  # how the reason of a run begins that does not count, as an equal one does
+TWIN: Final = "the same run as"  # start of the reason of a run that does not count, because an equal one does
 _LARGEST: Final = 2**63 - 1
 _CHECKPOINT: Final = re.compile(r"step_(\d{9,})\.pt")
 
@@ -57,7 +57,7 @@ class Record:
 
     @property
     def seed(self) -> int | None:
-        """As its settings say, or else its folder."""
+        """As in its settings, otherwise as in its folder."""
         return whole_number(self.config.get("seed", self.place.seed))
 
     @property
@@ -68,12 +68,12 @@ class Record:
 
     @property
     def branch(self) -> Mapping[str, Any]:
-        """Where it begins in another run, as its settings say; empty of a run that begins by itself."""
+        """Where it starts in another run, as in its settings; empty for a run that is no branch."""
         return _mapping(self.config.get("branch"))
 
     @property
     def moment(self) -> int | None:
-        """Step at which it begins, None of a run that begins by itself."""
+        """Step at which it starts, None for a run that is no branch."""
         said = whole_number(self.branch.get("step"))  # a checkpoint may stand a few steps after the moment that a study names
         return self.place.moment if said is None else said
 
@@ -85,7 +85,7 @@ class Record:
 
     @property
     def parent(self) -> Path | None:
-        """The run folder that it begins from, which may be gone; None of a run that begins by itself."""
+        """The run folder that it starts from, which may be gone; None for a run that is no branch."""
         if self.place.trunk is not None:
             return self.place.trunk
         said = self.branch.get("run")
@@ -101,13 +101,13 @@ class Record:
 
     @property
     def choices(self) -> dict[str, str]:
-        """Words by which groups were chosen, ``env: catch`` say."""
+        """Words by which groups were chosen, such as ``env: catch``."""
         found = {**_mapping(self.config.get("choices")), **_mapping(self.known.get("choices"))}
         return {str(key): str(value) for key, value in found.items() if value is not None}
 
 
 def read_record(place: Place) -> Record:
-    """Reads the files of a run; whatever they hold, there is a record that says it."""
+    """Reads the files of a run; damaged files give a record that reports the damage."""
     record = Record(place)
     if not place.folder.is_dir():
         record.error = place.outcome.removeprefix("failed: ") if place.outcome else "its folder is missing"
@@ -146,7 +146,7 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fits(key: str, value: Any) -> bool:
-    """Tells whether an entry of ``provenance.json`` has its type; what has another is as good as missing."""
+    """Returns whether an entry of ``provenance.json`` has its type; one of another type counts as missing."""
     if key in ("overrides", "resumed"):
         kind = str if key == "overrides" else Mapping
         return isinstance(value, list) and all(isinstance(each, kind) for each in value)
@@ -163,7 +163,7 @@ def _json(record: Record, name: str) -> dict[str, Any]:
 
 
 def whole_number(value: Any) -> int | None:
-    """Returns a number of steps or a seed, 100.0 too; None of what is none."""
+    """Returns a number of steps or a seed, 100.0 too; None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST or value != int(value):
         return None
     return int(value)
@@ -196,7 +196,7 @@ def _find_state(record: Record) -> None:
         record.state = (
             said if said in ("failed", "running", "stopped") else "failed" if outcome.startswith("failed") else "unreadable"
         )
-    elif said in STATES and not (said == "running" and outcome and outcome != "started"):  # a killed run has no last word
+    elif said in STATES and not (said == "running" and outcome and outcome != "started"):  # a killed run does not write its end
         record.state = str(said)
     elif outcome.startswith("failed"):
         record.state = "failed"
@@ -218,7 +218,7 @@ def _find_state(record: Record) -> None:
 
 
 def _lost_end(record: Record) -> str:
-    """Tells whether the rows of a run that finished end before it did; "" if not, or if that is not known."""
+    """Returns a remark if the rows of a run that finished end before it did; "" if not, or if that is not known."""
     every, step = whole_number(record.config.get("log_every_steps")), whole_number(record.status.get("step"))
     if not every or step is None or record.table is None:
         return ""
@@ -244,5 +244,5 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 
 
 def number_of(value: Any) -> float:
-    """Returns a number of a JSON file, NaN if it is none."""
+    """Returns a number of a JSON file, NaN if it is not a number."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

@@ -56,7 +56,7 @@ def _no_tasks(rows: int) -> pd.api.extensions.ExtensionArray:
 
 
 def lost_rows(table: pd.DataFrame, every: int, begin: int = 0) -> str:
-    """Tells between which rows others are missing; "" if none are.
+    """Returns between which rows others are missing; "" if none are.
 
     A run writes ``time/steps_per_second`` at its first step at or after each multiple of ``every``, so that such rows are less
     than two intervals apart, or all of them as far apart as its steps are long.
@@ -64,7 +64,7 @@ def lost_rows(table: pd.DataFrame, every: int, begin: int = 0) -> str:
     Args:
         table: Of the run.
         every: Steps of an interval.
-        begin: Step at which the run begins, that of a branch.
+        begin: Step at which the run starts; for a branch, the step of its checkpoint.
     """
     codes = {str(name): code for code, name in enumerate(table["name"].cat.categories)}
     steps = table["step"].to_numpy()[table["name"].cat.codes.to_numpy() == codes.get(_CLOCK, -2)]

@@ -10,7 +10,7 @@ from plasticity.training.reports.reading.records import Record
 def structures(records: Sequence[Record]) -> list[str]:
     """Returns a text for each run, equal for those whose networks are built of the same layers.
 
-    It is the hash that runs write into ``provenance.json`` when they begin. If a run among them has none, as of an older version
+    It is the hash that runs write into ``provenance.json`` when they start. If a run among them has none, as of an older version
     of this program, the texts are the settings of those interventions that change how a network is built, for all of them.
     """
     read = [record for record in records if record.config]

@@ -12,7 +12,7 @@ from plasticity.training.reports.reading.records import TWIN, Record, number_of
 
 
 def runs_table(records: Sequence[Record], conditions: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
-    """Returns one row for each record, as ``Comparison.runs``, less what only all records together tell."""
+    """Returns one row for each record, as ``Comparison.runs``, without the columns that need all records together."""
     rows = []
     reasons = _reasons(records, conditions, methods)
     for record, condition, method, why in zip(records, conditions, methods, reasons, strict=True):
@@ -49,7 +49,7 @@ def runs_table(records: Sequence[Record], conditions: Sequence[str], methods: Se
 
 
 def _reasons(records: Sequence[Record], conditions: Sequence[str], methods: Sequence[str]) -> list[str]:
-    """Returns why each run does not enter the statistics, "" if it does: of equal runs in a group one stands for all."""
+    """Returns why each run does not enter the statistics, "" if it does: of equal runs in a group only one counts."""
     reasons = []
     stands: dict[tuple[str, str, str], int] = {}
     cells = [(condition, method, record.identity) for condition, method, record in zip(conditions, methods, records, strict=True)]
@@ -64,7 +64,7 @@ def _reasons(records: Sequence[Record], conditions: Sequence[str], methods: Sequ
 
 
 def values_table(records: Sequence[Record]) -> pd.DataFrame:
-    """Returns all tables as one; those of the records are let go, so that memory holds the table once and a half."""
+    """Returns all tables as one; those of the records are released, so that memory holds the table once and a half."""
     tables = {number: record.table for number, record in enumerate(records) if record.table is not None and len(record.table)}
     for record in records:
         record.table = None

@@ -11,7 +11,7 @@ from plasticity.training.reports.reading.folders import TUNING
 
 TABLE: Final = "chosen.csv"
 COLUMNS: Final = ("condition", "method", "settings", "finished", "of", "outcome", "chosen", "edge")
-LOST: Final = f"The study tunes, but {TUNING}/{TABLE}, which says what was chosen, is missing or damaged."
+LOST: Final = f"The study tunes, but {TUNING}/{TABLE}, which lists what was chosen, is missing or damaged."
 _SHOWN: Final = 8
 
 
@@ -62,7 +62,7 @@ class Tuning:
 
 
 def read_tuning(folder: Path, study: Mapping[str, Any]) -> Tuning | None:
-    """Returns what a study's folder says of its tuning; None if it has tuned nothing, or the table cannot be read.
+    """Returns what a study's folder holds about its tuning; None if it has tuned nothing, or the table cannot be read.
 
     Args:
         folder: Of the study.

@@ -137,7 +137,7 @@ def test_metric_at_a_moment_against_the_outcome_after_it(tmp_path: Path) -> None
     assert numbers["relations/within/main/rank"].n == 10
     asked = what_goes_with(comparison, Numbers(), metrics=["rank_repeat_12"])
     assert asked["within"].tolist() == pytest.approx([-1.0])
-    with pytest.raises(ValueError, match="begins before the metric's moment"):
+    with pytest.raises(ValueError, match="starts before the metric's moment"):
         what_goes_with(comparison, Numbers(), outcome=Outcome(value="rollout/return"))
 
 
@@ -214,7 +214,7 @@ def test_a_group_has_bins_of_its_own_steps(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_name_are_those_of_the_table_that_is_asked(comparison: Comparison) -> None:
-    for _ in range(2):  # found anew, then remembered
+    for _ in range(2):  # found first, then remembered
         pd.testing.assert_frame_equal(_named(comparison.values, "v"), comparison.values[comparison.values["name"] == "v"])
     assert not len(_named(comparison.values, "none of it"))
     for rows in range(1, 5):  # tables that come and go, perhaps in one place of memory
