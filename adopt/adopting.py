@@ -155,7 +155,7 @@ def _with_restarts(optimizer: Optimizer, methods: Mapping[str, Intervention]) ->
             f"{asking[0]}.optimizer_state=restart cannot restart single entries of {what}; choose keep or zero, or give "
             "torch.optim.Adam, AdamW, SGD or RMSprop as they are"
         )
-    made = UnitAdam(groups)  # the groups themselves, so that whoever holds the given optimizer changes both
+    made = UnitAdam(groups)  # the groups themselves, so that a change made through the given optimizer is seen in both
     made.state.update(optimizer.state)
     optimizer.state, optimizer.param_groups = made.state, made.param_groups
     return made

@@ -28,8 +28,8 @@ def main(words: Sequence[str] | None = None) -> None:
         _serve(given.rows[0], given.program, given)
         return
     for name in given.rows:
-        beside = dict(entry.split("=", 1) for entry in given.beside)
-        print(_compare(name, given, beside), end="\n\n", flush=True)
+        against = dict(entry.split("=", 1) for entry in given.against)
+        print(_compare(name, given, against), end="\n\n", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
     parser.add_argument("--steps", type=int, help="environment steps of a round, instead of each row's own number")
     parser.add_argument(
-        "--beside",
+        "--against",
         action="append",
         default=[],
         metavar="LABEL=COMMAND",
@@ -59,19 +59,19 @@ def _rows(names: str) -> list[str]:
     return names.split(",")
 
 
-def _compare(name: str, given: argparse.Namespace, beside: dict[str, str]) -> str:
+def _compare(name: str, given: argparse.Namespace, against: dict[str, str]) -> str:
     row, steps = ROWS[name], given.steps
     labels = [_BARE] * (row.reference in BARE) + [_STABLE] * available(row.reference) + list(row.variants)
     commands = {label: [sys.executable, "-m", "benchmarks.agents", "--rows", name, "--program", label] for label in labels}
     commands = {label: [*command, *given.overrides] for label, command in commands.items()}
     if steps:
         commands = {label: [*command, "--steps", str(steps)] for label, command in commands.items()}
-    commands |= {label: command.split() for label, command in beside.items()}
+    commands |= {label: command.split() for label, command in against.items()}
     with ExitStack() as stack:
         workers = {label: stack.enter_context(Worker(command)) for label, command in commands.items()}
         clocks = {label: worker.processor_seconds for label, worker in workers.items()}
         seconds = alternate(workers, given.rounds, clocks if given.clock == "processor" else None)
-    references = {label: label for label in (_BARE, _STABLE, *beside) if label in seconds}
+    references = {label: label for label in (_BARE, _STABLE, *against) if label in seconds}
     load = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
     return table(f"{row.title} ({given.clock} time, {load})", seconds, steps or row.steps, "steps", references)
 

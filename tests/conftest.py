@@ -9,7 +9,7 @@ import torch
 
 from plasticity.envs.datasets import digits
 
-# On networks of this size a second thread costs more than it brings, and many times more beside another test process.
+# On networks of this size a second thread costs more than it brings, and many times more next to another test process.
 torch.set_num_threads(1)
 
 # Logging's configuration, which Hydra calls, closes handlers, and absl's closes what was sys.stderr when a library imported it:

@@ -18,11 +18,11 @@ FILES = sorted(
 ODD = {
     r"\banew\b": "again",
     r"\bbeside\b": "alongside, next to, in addition to, with",
-    r"\bnone else\b": "no other ...",
+    r"\bNone else\.": "no other ...",
     r"\bof all else\b": "of everything else",
     r"\bgone on with\b": "continued",
     r"\blets? go of\b": "releases",
-    r"\b(take|takes) in\b": "receives, reads",
+    r"\btakes? in (a|an|the)\b": "receives, reads",
     r"\bhands? out\b": "returns",
     r"\bat hand\b": "available",
     r"\bwhosoever\b|\bwhoever\b": "the caller, any ... that",

@@ -160,7 +160,7 @@ def tridiagonal(product: Product, start: Tensor, steps: int) -> Tensor:
     basis = start.new_empty(most, len(start))
     basis[0] = start / start.norm()
     diagonal: list[float] = []
-    beside: list[float] = []
+    next_to_it: list[float] = []
     for step in range(most):
         image = product(basis[step])
         diagonal.append(float((basis[step].double() * image.double()).sum()))
@@ -168,11 +168,11 @@ def tridiagonal(product: Product, start: Tensor, steps: int) -> Tensor:
         for _ in range(2):  # once leaves rounding of the size of what it takes out
             image = image - held.T @ (held @ image)
         length = float(image.norm())
-        if step + 1 == most or not length > SMALLEST_SHARE * max(map(abs, (*diagonal, *beside))):
+        if step + 1 == most or not length > SMALLEST_SHARE * max(map(abs, (*diagonal, *next_to_it))):
             break
-        beside.append(length)
+        next_to_it.append(length)
         basis[step + 1] = image / length
-    off = torch.diag(torch.tensor(beside, dtype=torch.float64), 1)
+    off = torch.diag(torch.tensor(next_to_it, dtype=torch.float64), 1)
     return torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + off + off.T
 
 

@@ -195,7 +195,7 @@ class Run:
     folder: Path
 
     def go(self, steps: int) -> "Run":
-        """Trains until ``steps`` and lets go of the files, as a killed run would."""
+        """Trains until ``steps`` and releases the files, as a killed run would."""
         with self.tracker:
             train(self.agent, self.stream, Observers(self.observers, self.tracker), self.tracker, self.saver, steps)
         return self

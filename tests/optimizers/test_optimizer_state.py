@@ -113,10 +113,10 @@ def test_a_restarted_parameter_continues_as_under_a_fresh_optimizer(make: str, u
         "RMSprop": lambda own: torch.optim.RMSprop(own, lr=0.1),
         "centered": lambda own: torch.optim.RMSprop(own, lr=0.1, momentum=0.9, centered=True),
     }
-    ours, beside = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
-    optimizer = makers[make]([beside, ours])
+    ours, other = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    optimizer = makers[make]([other, ours])
     for number in range(4):
-        beside.grad, ours.grad = torch.ones(2), torch.tensor([1.0, -2.0, number])
+        other.grad, ours.grad = torch.ones(2), torch.tensor([1.0, -2.0, number])
         optimizer.step()
         if units_first and number == 2:
             reset_entries(optimizer, ours, torch.tensor([True, False, False]), "restart")
@@ -124,7 +124,7 @@ def test_a_restarted_parameter_continues_as_under_a_fresh_optimizer(make: str, u
     new = nn.Parameter(ours.detach().clone())
     fresh = makers[make]([new])
     for number in range(4):
-        beside.grad, ours.grad = torch.ones(2), torch.tensor([-1.0, number, 0.5])
+        other.grad, ours.grad = torch.ones(2), torch.tensor([-1.0, number, 0.5])
         new.grad = ours.grad.clone()
         optimizer.step()
         fresh.step()

@@ -33,4 +33,4 @@ def test_the_advice_is_taken_where_there_is_glibc() -> None:
     if platform.libc_ver()[0] != "glibc":
         assert not keep_freed_memory()
         return
-    assert faults("assert keep_freed_memory()") < 500  # of 220,000 pages; without the advice most are often taken anew
+    assert faults("assert keep_freed_memory()") < 500  # of 220,000 pages; without the advice most are often taken again
