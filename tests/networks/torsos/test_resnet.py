@@ -127,6 +127,6 @@ def test_the_named_networks_have_one_normalisation_behind_each_of_20_convolution
 @pytest.mark.parametrize("method", [LayerNorm(), LayerNorm(affine=False), PartialNorm()])
 def test_a_second_normalisation_on_top_of_batch_normalisation_is_refused(method: Intervention) -> None:
     with pytest.raises(
-        ValueError, match=r"on top of network\.normalisation=\['batch'\] of a ResNet; choose network=resnet18_plain"
+        ValueError, match=r"added to network\.normalisation=\['batch'\] of a ResNet; choose network=resnet18_plain"
     ):
         norms_of("resnet18", method)
