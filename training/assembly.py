@@ -86,7 +86,7 @@ def assemble(plan: Plan, origin: Mapping[str, PartOrigin] | None = None) -> Asse
     _refuse_weights_of_samples(plan, agent)
     _refuse_absent_tasks(plan, problem)
     _refuse_single_examples(plan, agent, stream)
-    if origin is None:  # where a run branches, they act at once
+    if "branch" not in plan.config:  # where a run branches, they act at once
         _warn_of_idle_methods(plan, problem)
     for line in getattr(stream, "notes", ()):
         print(f"note: {line}", file=sys.stderr)
@@ -217,6 +217,19 @@ def _refuse_single_examples(plan: Plan, agent: Agent, stream: Stream) -> None:
                     f"leaves a minibatch of one: {remedy}"
                 )
             steps, task = steps + stream.minibatches(task), task + 1
+
+
+def without_updates(plan: Plan) -> str:
+    """Returns a line if the run ends before its agent learns, so that its methods do nothing; "" if it learns."""
+    warmup, branch = int(getattr(plan.agent, "warmup_env_steps", 0)), plan.config.get("branch") or {}
+    begun = int(branch["step"]) if branch.get("replay") == "clear" else 0
+    if not warmup or plan.run.steps > begun + warmup:
+        return ""
+    after = f" after step {begun}, where the replay is emptied" if begun else ""
+    return (
+        f"this run makes no update: steps={plan.run.steps} ends within the first agent.warmup_env_steps={warmup} steps{after}, in "
+        "which the agent acts and does not learn"
+    )
 
 
 def _warn_of_idle_methods(plan: Plan, problem: Problem) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from plasticity.agents.agent import Agent
 from plasticity.envs.simulation.failure import EnvironmentFailure
 from plasticity.metrics.log_values import Measurements
-from plasticity.training.assembly import Assembly, assemble
+from plasticity.training.assembly import Assembly, assemble, without_updates
 from plasticity.training.branching.point import BranchPoint
 from plasticity.training.branching.starting import begin
 from plasticity.training.config.settings import Plan
@@ -204,6 +204,9 @@ def _tracked(plan: Plan, folder: Path, assembly: Assembly, beginning: Beginning,
             tracker.remark("resume", line)
         for line in getattr(stream, "notes", ()):
             tracker.note("env", line)
+        if written is None and (line := without_updates(plan)):
+            print(f"note: {line}", file=sys.stderr)
+            tracker.note("agent", line)
         if "evaluation" in observers:
             tracker.note("evaluation", protocol(plan.evaluation, plan.env, stream))
         if written is None:

@@ -1,6 +1,7 @@
 """What an assembly refuses or warns of beyond the settings themselves."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from plasticity.interventions.methods.redo import ReDo
-from plasticity.training.assembly import assemble, choose_device, choose_threads
+from plasticity.training.assembly import assemble, choose_device, choose_threads, without_updates
 from plasticity.training.config.command_line import compose_config
 from plasticity.training.config.settings import plan_from
 
@@ -130,3 +131,19 @@ def test_a_length_that_is_left_open_is_the_run_s_for_each_part_that_needs_one() 
     assert chosen.config["optimizer"]["parts"] == {"actor": {"schedule": "cosine", "schedule_steps": 10_000}}
     chosen = plan("optimizer.schedule=linear", "steps=70", "+optimizer.parts.q.schedule_end=0.5")
     assert [chosen.optimizer_parts["q"].rate_schedule[at] for at in (0, 1, 4)] == ["linear", 70, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("words", "branch", "told"),
+    [
+        (["steps=1000"], None, "steps=1000 ends within the first agent.warmup_env_steps=1000 steps, in which"),
+        (["steps=1001"], None, ""),
+        (["steps=1000", "agent=supervised", "env=permuted_pixels"], None, ""),
+        (["steps=2500"], {"step": 2000, "replay": "clear"}, "=1000 steps after step 2000, where the replay is emptied, in which"),
+        (["steps=2500"], {"step": 2000, "replay": "keep"}, ""),
+    ],
+)
+def test_a_run_that_ends_before_it_learns_is_told_of(words: list[str], branch: dict[str, Any] | None, told: str) -> None:
+    planned = plan(*words)
+    line = without_updates(planned if branch is None else replace(planned, config={**planned.config, "branch": branch}))
+    assert (told in line) if told else line == ""

@@ -99,7 +99,14 @@ def plan_onto(parent: Mapping[str, Any], rest: Sequence[str], point: BranchPoint
             raise ValueError(f"{group}={now}: a branch has its parent's, {before}")
     if config["seed"] != parent["seed"]:
         raise ValueError(f"seed={config['seed']}: a branch has its parent's seed; branch.repeat=1 draws new random numbers")
-    require_match(parent, config, (*MAY_CHANGE, *_MAY_CHANGE))
+    try:
+        require_match(parent, config, (*MAY_CHANGE, *_MAY_CHANGE))
+    except ValueError as error:
+        told = str(error).replace("checkpoint has", "the parent has").replace("command line has", "the branch")
+        raise ValueError(
+            f"{told}; a branch may change methods, env., optimizer., steps and what is measured: set the rest in the parent, "
+            "which in a study is common:"
+        ) from error
     if config["steps"] <= point.step:
         raise ValueError(f"steps={config['steps']} is not after the step of the branch, {point.step}; give a larger steps=")
     return plan_from({**config, SECTION: point.told()})

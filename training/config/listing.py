@@ -98,6 +98,7 @@ def help_text(configs: Path) -> str:
   python run_agent.py -m experiment=atari_dqn env.game=@atari_57   one run for each value of a list, see list=sweeps
   python run_agent.py study=<name or file> short=true        runs what is missing of a study, and reports; plan=true only plans
   python run_agent.py resume=<run folder>                    continues a run where it stopped
+  python run_agent.py branch.run=<run folder> branch.step=<n> method=redo   starts from a checkpoint of another run
   python run_agent.py report=<folder>[,<folder>...]          compares the runs in them on one page, with intervals over seeds
   python run_agent.py mode=evaluate resume=<run folder>      plays episodes with its newest checkpoint
 

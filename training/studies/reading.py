@@ -92,9 +92,12 @@ def _with_sweeps(values: Any, folders: Sequence[Path]) -> Any:
 def _study(values: Any, path: Path, short: bool) -> tuple[StudySettings, dict[str, Any]]:
     values, known = mapping(values, "a study"), list(describe(StudySettings))
     require_keys(values, known, "a study")
-    for key in ("methods", "short", "report"):
-        if key not in values:
-            raise ValueError(f"{key} is missing; a study needs methods, short and report")
+    missing = [key for key in ("methods", "short", "report") if key not in values]
+    if missing:
+        what = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        raise ValueError(
+            f"{what}; a study needs methods, short and report, with report.outcome: {{value: <name in metrics.csv>}}"
+        )
     changes = mapping(values["short"], "short")
     require_keys(changes, [key for key in known if key not in _NOT_SHORT], "short", "short.")
     full = _made(values, path)
