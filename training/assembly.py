@@ -227,8 +227,8 @@ def without_updates(plan: Plan) -> str:
         return ""
     after = f" after step {begun}, where the replay is emptied" if begun else ""
     return (
-        f"this run makes no update: steps={plan.run.steps} ends within the first agent.warmup_env_steps={warmup} steps{after}, in "
-        "which the agent acts and does not learn"
+        f"this run makes no update: steps={plan.run.steps} ends within the first agent.warmup_env_steps={warmup} steps{after}, "
+        "in which the agent acts and does not learn"
     )
 
 
