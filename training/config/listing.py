@@ -10,6 +10,7 @@ from plasticity.interventions.registry import INTERVENTIONS
 from plasticity.metrics.catalogue import CATALOGUE
 from plasticity.settings.fields import describe, require_choice
 from plasticity.training.config.choices import REGISTERED, files, first_line, options
+from plasticity.training.config.command_line import Composer
 from plasticity.training.config.config_store import SECTIONS
 from plasticity.training.config.settings import RunSettings
 from plasticity.training.config.sweeps import SWEEP, sweeps_in
@@ -47,7 +48,11 @@ def list_lines(kind: str, configs: Path, own: Path | None = None) -> list[str]:
     require_choice("list", kind, list(_KINDS))
     group = _KINDS[kind]
     if name:
-        rows = _values_of(name, [configs, *([] if own is None else [own])]) if group == SWEEP else _settings_of(group, kind, name)
+        rows = (
+            _values_of(name, [configs, *([] if own is None else [own])])
+            if group == SWEEP
+            else _settings_of(group, kind, name, configs)
+        )
     elif kind == "metrics":
         rows = {name: entry.line for name, entry in CATALOGUE.items()}
     elif kind == "interventions":
@@ -58,16 +63,21 @@ def list_lines(kind: str, configs: Path, own: Path | None = None) -> list[str]:
     return [f"{name:<{width}}  {description}".rstrip() for name, description in rows.items()]
 
 
-def _settings_of(group: str, kind: str, name: str) -> dict[str, str]:
-    """Returns the settings of a registered entry: name and default, then what they mean and may be."""
+def _settings_of(group: str, kind: str, name: str, configs: Path) -> dict[str, str]:
+    """Returns the settings of a choice: name and value, then what they mean and may be."""
     if group not in REGISTERED:
         raise ValueError(f"list={kind}.{name} is unknown; settings are listed of {', '.join(map(_plural, REGISTERED))}")
-    registered = REGISTERED[group]
+    registered, chosen = REGISTERED[group], {}
+    if name not in registered.registry and name in options(group, configs):  # a choice that sets some of them otherwise
+        composer = Composer()
+        chosen = composer.compose([f"{group}={name}"], composer.choices())[group]
+        name = str(chosen.get("name") or chosen["torso"])
     require_choice("list", f"{kind}.{name}", [f"{kind}.{other}" for other in registered.registry])
     rows = {}
     for entry in describe(registered.settings(registered.registry[name])).values():
         allowed = entry.rule.allowed()
-        rows[f"{entry.name}={entry.default}"] = " ".join(filter(None, (entry.rule.doc, allowed and f"[{allowed}]")))
+        value = chosen.get(entry.name, entry.default)
+        rows[f"{entry.name}={value}"] = " ".join(filter(None, (entry.rule.doc, allowed and f"[{allowed}]")))
     return rows
 
 

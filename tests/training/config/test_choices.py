@@ -155,3 +155,10 @@ def test_settings_of_another_class_are_refused() -> None:
         agent("bad", dict, learns_from="environment", actions="both")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"agent bad: actions=all is unknown"):
         agent("bad", OptimizerSettings, learns_from="environment", actions="all")
+
+
+def test_a_choice_of_a_file_lists_the_settings_as_it_has_them() -> None:
+    rainbow, dqn = ("\n".join(list_lines(f"agents.{name}", CONFIGS)) for name in ("rainbow", "dqn"))
+    assert "bins=51 " in rainbow
+    assert "bins=None " in dqn
+    assert "widths=[256]" in "\n".join(list_lines("networks.conv_4x32", CONFIGS))
