@@ -71,7 +71,8 @@ def summary_lines(folder: Path, seconds: Mapping[str, float]) -> list[str]:
     def change(name: str) -> str:
         if last[name] != last[name]:
             return f"none: {_reason(folder, name)}"
-        return f"{last[name]:.3g} (at first {first[name]:.3g})"
+        earlier = f"at first {first[name]:.3g}" if len(logged[name]) > 1 else "measured once"
+        return f"{last[name]:.3g} ({earlier})"
 
     def averaged(name: str) -> str:
         mean = last.get(name.replace("/", "/mean_"), math.nan)

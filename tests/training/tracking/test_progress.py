@@ -40,7 +40,7 @@ def test_the_speed_is_the_mean_of_the_run(tmp_path: Path, rows: tuple[str, ...],
 
 def test_what_was_never_logged_is_left_out(tmp_path: Path) -> None:
     assert lines(tmp_path, "1,online/accuracy,0.5") == [
-        "online accuracy 0.5 (at first 0.5)",
+        "online accuracy 0.5 (measured once)",
         "time of measurements metrics 0.2 s",
     ]
 
@@ -54,7 +54,7 @@ def test_tasks_are_shown_with_their_mean(tmp_path: Path) -> None:
     rows = [f"{step},{name},{values[step]}" for step in (0, 1) for name, values in names.items()]
     assert lines(tmp_path, *rows, "1,task/test_accuracy,0.5") == [
         "online accuracy of a task 0.75 (at first 0.5), mean of the tasks 0.625",
-        "test accuracy of a task 0.5 (at first 0.5)",
+        "test accuracy of a task 0.5 (measured once)",
         "beyond a fresh network's -0.2 (at first 0.1)",
         "time of measurements metrics 0.2 s",
     ]
