@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from plasticity.metrics.catalogue import CATALOGUE, chosen
+from plasticity.training.assembly import without_updates
 from plasticity.training.config.command_line import Composer
 from plasticity.training.config.settings import Plan
 from plasticity.training.reports.specification import ReportSettings
@@ -57,6 +58,9 @@ def test_the_last_run_of_a_study_composes_and_measures_what_is_shown(name: str, 
     study = read(name, short)
     plan = planned(name, short, *study.pairs[-1])
     assert plan.run.steps > 0
+    assert without_updates(plan) == ""
+    if study.branch is not None and "branch.replay=clear" in study.branch.common:
+        assert study.branch.steps > plan.agent.warmup_env_steps  # type: ignore[attr-defined]
     metrics = chosen(plan.metrics.names)
     for value in shown_values(study.report):
         moment, _, rest = value.rpartition("/") if value in CATALOGUE else value.partition("/")
