@@ -155,7 +155,7 @@ def measure(
             given.
     """
     _require(module, inputs, names)
-    metrics = _chosen(names)
+    metrics = chosen(list(names), "names")
     with _network(module, inputs, forward, None, units, optimizer) as network:
         if loss is not None and targets is not None:
             _require_loss(network, inputs, targets, loss)
@@ -255,13 +255,6 @@ def _require_double(network: AdoptedNetwork, inputs: Tensor) -> None:
             f"probe: the module does not run in float64, as it has to for the targets: {' '.join(str(error).split())}; cast what "
             "it reads to the type of its parameters, and not by float()"
         ) from error
-
-
-def _chosen(names: Sequence[str]) -> dict[str, Metric]:
-    try:
-        return chosen(list(names))
-    except ValueError as error:
-        raise ValueError(str(error).replace("metrics.names", "names", 1)) from error
 
 
 def _require(module: nn.Module, inputs: Any, names: Sequence[str]) -> None:

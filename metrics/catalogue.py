@@ -21,8 +21,12 @@ def groups() -> dict[str, tuple[str, ...]]:
     return dict(zip(GROUP_NAMES, (default, tuple(CATALOGUE)), strict=True))
 
 
-def chosen(names: list[str]) -> dict[str, Metric]:
+def chosen(names: list[str], where: str = "metrics.names") -> dict[str, Metric]:
     """Returns the metrics of these names, in their order; ``default`` and ``all`` stand for groups, and so does no name at all.
+
+    Args:
+        names: Of metrics and groups.
+        where: They stand, for the message.
 
     Raises:
         ValueError: If a name is unknown.
@@ -32,6 +36,6 @@ def chosen(names: list[str]) -> dict[str, Metric]:
     for name in names or ["default"]:
         if name not in known and name not in CATALOGUE:
             hint = did_you_mean(name, [*known, *CATALOGUE])
-            raise ValueError(f"metrics.names={name} is unknown{hint}; choose from {', '.join([*known, *CATALOGUE])}")
+            raise ValueError(f"{where}={name} is unknown{hint}; choose from {', '.join([*known, *CATALOGUE])}")
         every |= {entry: CATALOGUE[entry] for entry in known.get(name, (name,))}
     return every

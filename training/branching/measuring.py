@@ -24,9 +24,9 @@ def require_measures(names: Sequence[str], where: str) -> None:
         where: Their place, for the message.
     """
     try:
-        chosen([name for name in names if name != PROBE])
+        chosen([name for name in names if name != PROBE], where)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}; {PROBE} is allowed too") from error
+        raise ValueError(f"{error}, {PROBE}") from error
 
 
 def measured(plan: Plan, names: Sequence[str], assembly: Assembly) -> Measurements:

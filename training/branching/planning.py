@@ -100,11 +100,10 @@ def plan_onto(parent: Mapping[str, Any], rest: Sequence[str], point: BranchPoint
     if config["seed"] != parent["seed"]:
         raise ValueError(f"seed={config['seed']}: a branch has its parent's seed; branch.repeat=1 draws new random numbers")
     try:
-        require_match(parent, config, (*MAY_CHANGE, *_MAY_CHANGE))
+        require_match(parent, config, (*MAY_CHANGE, *_MAY_CHANGE), ("the parent", "the branch"))
     except ValueError as error:
-        told = str(error).replace("checkpoint has", "the parent has").replace("command line has", "the branch")
         raise ValueError(
-            f"{told}; a branch may change methods, env., optimizer., steps and what is measured: set the rest in the parent, "
+            f"{error}; a branch may change methods, env., optimizer., steps and what is measured: set the rest in the parent, "
             "which in a study is common:"
         ) from error
     if config["steps"] <= point.step:

@@ -181,20 +181,26 @@ def require_run(state: Mapping[str, Any], parts: Collection[str], where: str) ->
         raise ValueError(f"{where}: the checkpoint has no {', no '.join(absent)}; another program or version made it")
 
 
-def require_match(saved: Mapping[str, Any], requested: Mapping[str, Any], ignore: Collection[str] = ()) -> None:
+def require_match(
+    saved: Mapping[str, Any],
+    requested: Mapping[str, Any],
+    ignore: Collection[str] = (),
+    sides: tuple[str, str] = ("checkpoint", "command line"),
+) -> None:
     """Refuses to continue a run under another configuration.
 
     Args:
         saved: The checkpoint's configuration, nested plain containers; lists and tuples count as equal.
         requested: The configuration asked for now.
         ignore: Dotted names that may differ; a name covers everything below it.
+        sides: What the two are called in the message.
 
     Raises:
         ValueError: One line that names each differing key with both sides.
     """
     ours, theirs = dict(_leaves(saved)), dict(_leaves(requested))
     differences = [
-        f"checkpoint has {_setting(name, ours)}, command line has {_setting(name, theirs)}"
+        f"{sides[0]} has {_setting(name, ours)}, {sides[1]} has {_setting(name, theirs)}"
         for name in sorted(ours.keys() | theirs.keys())
         if not _same(ours.get(name, _ABSENT), theirs.get(name, _ABSENT)) and not _covered(name, ignore)
     ]

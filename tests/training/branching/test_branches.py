@@ -191,7 +191,10 @@ def test_a_grid_of_branches(trunk: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["branch.drop=[l2]"], r"branch\.drop=l2: the parent has redo"),
         (["branch.drop=[redo]", "intervention=[l2]"], r"lists all methods of a branch; leave branch\.drop out"),
         (["agent=ppo"], r"agent=ppo: a branch has its parent's, dqn"),
-        (["network.widths=[9]"], r"the parent has network\.widths=\[8\], the branch network\.widths=\[9\]; a branch may change"),
+        (
+            ["network.widths=[9]"],
+            r"the parent has network\.widths=\[8\], the branch has network\.widths=\[9\]; a branch may change",
+        ),
         (["steps=30"], r"steps=30 is not after the step of the branch, 30; give a larger steps="),
         (["--cfg", "job"], r"--cfg does not go with branch\.run="),
     ],

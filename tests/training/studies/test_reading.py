@@ -78,7 +78,7 @@ MISTAKES = (
     ({"steps": 5, "branch": BRANCH}, "branch.at=[10] goes beyond steps=5"),
     ({"branch": {**BRANCH, "repeats": 0}}, "branch.repeats=0 must be a whole number, at least 1"),
     ({"branch": {**BRANCH, "remedies": {"redo": None}}}, "branch.remedies: one of them must change nothing, unchanged: []"),
-    ({"branch": {**BRANCH, "measure": ["dormant"]}}, "branch.measure: metrics.names=dormant is unknown"),
+    ({"branch": {**BRANCH, "measure": ["dormant"]}}, "branch.measure=dormant is unknown"),
     ({"branch": {**BRANCH, "common": ["branch.step=3"]}}, "branch.common: branch.step=3 is not for a study's file: branch.at:"),
     ({"branch": {**BRANCH, "stps": 3}}, "branch.stps is unknown (did you mean steps?)"),
     ({"branch": BRANCH, "baseline": "l2"}, "baseline=l2 is unknown; choose from redo, unchanged"),
