@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from plasticity.agents.part_origin import PartOrigin
 from plasticity.training.assembly import assemble
 from plasticity.training.branching.planning import SECTION, plan_onto, point_of
 from plasticity.training.branching.point import BranchPoint, find_point
@@ -94,6 +95,7 @@ class BranchMaker:
         for trunk in trunks:
             for remedy, said in self._branch.remedies.items():
                 tried.setdefault((*trunk.cells[0].words, *self._branch.common, *said), (trunk, remedy))
+        parents: dict[str, dict[str, PartOrigin]] = {}
         for each in covering(list(tried)):
             trunk, remedy = tried[tuple(each)]
             wanted = self._cell(trunk.cells[0], self._branch.at[0], remedy, 0, None)
@@ -101,10 +103,10 @@ class BranchMaker:
                 point, rest = point_of(wanted.words, there=False)
                 self._words.check(rest)
                 plan = plan_onto(trunk.plan.config, rest, point, self._words.composer)
-                parent = assemble(_on_cpu(trunk.plan))
-                parent.stream.close()
-                state = {"config": trunk.plan.config, "agent": parent.agent.state_dict()}
-                agent, stream, _ = assemble(_on_cpu(plan), origins(state))
+                place = trunk.cells[0].place
+                if place not in parents:
+                    parents[place] = _at_start(trunk.plan)
+                agent, stream, _ = assemble(_on_cpu(plan), parents[place])
                 stream.close()
                 emptied_replay(plan, point, agent)  # refuses agents without one
             except ValueError as error:
@@ -155,6 +157,13 @@ def absolute(words: Sequence[str], folder: Path) -> list[str]:
     """Returns the words of a branch with the folder of its parent, which they name by its place in the study's folder."""
     name, _, place = words[0].partition("=")
     return [f"{name}={quoted(str(folder / place))}", *words[1:]]
+
+
+def _at_start(plan: Plan) -> dict[str, PartOrigin]:
+    """Returns the parts of a run as it starts."""
+    agent, stream, _ = assemble(_on_cpu(plan))
+    stream.close()
+    return origins({"config": plan.config, "agent": agent.state_dict()})
 
 
 def _on_cpu(plan: Plan) -> Plan:

@@ -43,7 +43,7 @@ def run_study(asked: Study) -> int:
         words = Words(asked.settings, asked.composer, asked.extra, asked.file.parent)
         groups, points = groups_of(asked.settings, words, {}), points_of(asked.settings, words)
         maker = None if asked.settings.branch is None else BranchMaker(asked.settings.branch, words)
-        if maker is not None:
+        if maker is not None and _is_left(study, groups, maker):
             maker.try_out(groups)
     if asked.plan:
         if points:
@@ -72,6 +72,12 @@ def run_study(asked: Study) -> int:
 def _branches(study: StudyFolder, groups: Sequence[Group], maker: BranchMaker | None) -> Branches:
     """Returns the branches of runs as far as the runs have reached their moments."""
     return Branches() if maker is None else maker.branches_of(groups, states_of(study, groups), study.path)
+
+
+def _is_left(study: StudyFolder, groups: Sequence[Group], maker: BranchMaker) -> bool:
+    """Tells whether a branch is not done yet."""
+    branches = _branches(study, groups, maker)
+    return bool(branches.waiting) or any(state.name != DONE for state in states_of(study, branches.groups).values())
 
 
 def _told_waiting(branches: Branches) -> int:
