@@ -151,7 +151,10 @@ def test_a_copy_keeps_the_hooks_and_stays_silent(tmp_path: Any) -> None:
 def test_without_methods_that_read_activations_nothing_is_recorded() -> None:
     module = Net()
     optimizer = adopt(module, torch.optim.SGD(module.parameters(), 0.1), ["l2_init"], torch.zeros(2, 4))
-    assert not optimizer.network.recorder.listening or optimizer.network.recorder.waiting_inputs() is None
+    assert not optimizer.network.recorder.listening
+    module(rows(8)).sum().backward()
+    assert optimizer.network.recorder.waiting_inputs() is None
+    assert all(not each._forward_hooks and not each._forward_pre_hooks for each in module.modules())
 
 
 class TwoHeads(nn.Module):
