@@ -64,15 +64,7 @@ def adopt(
         ValueError: In one line: the module cannot be traced (with the user's file and line), a method is unknown or must be built
             in, the optimizer holds nothing of the module, or does not fit a method.
     """
-    if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None:
-        raise ValueError("the module is compiled, and its layers are not to be seen any more: adopt it first, then compile it")
-    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise ValueError(f"{type(module).__name__} hides the module that it runs: adopt that one, module.module")
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ValueError(
-            f"{type(optimizer).__name__} runs the loss as often as it likes in one step, where methods see one update"
-        )
+    _refuse(module, optimizer)
     made = _methods(methods)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     trained = frozenset(id(each) for each in module.parameters() if each.requires_grad and id(each) in held)
@@ -96,6 +88,19 @@ def adopt(
             or "none of its operations is a map of PyTorch's, nn.Linear or nn.Conv2d, in front of another"
         )
         raise ValueError(f"no unit of the module can be reset one by one: {told} ({error})") from error
+
+
+def _refuse(module: nn.Module, optimizer: Optimizer) -> None:
+    """Raises ValueError for a module whose layers are hidden, and for an optimizer whose step is not one update."""
+    if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None:
+        raise ValueError("the module is compiled, and its layers are not to be seen any more: adopt it first, then compile it")
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(f"{type(module).__name__} hides the module that it runs: adopt that one, module.module")
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"{type(optimizer).__name__} runs the loss as often as it likes in one step, where methods see one update"
+        )
 
 
 def _methods(methods: Sequence[str | Intervention]) -> dict[str, Intervention]:

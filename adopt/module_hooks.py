@@ -1,5 +1,6 @@
 """The hooks through which the forwards of a user's module are seen."""
 
+from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from plasticity.adopt.recording import Recorder
 
 
-class Hook:
+class Hook(ABC):
     """A hook that speaks for its own module alone: a copy of the module keeps it and stays silent, and so does a saved one."""
 
     def __init__(self, own: nn.Module, layer: str, recorder: "Recorder") -> None:
@@ -22,9 +23,9 @@ class Hook:
         """Puts the hook on its module."""
         return self._own.register_forward_hook(self)
 
+    @abstractmethod
     def __call__(self, *_: Any) -> None:
         """Passes on what it sees."""
-        raise NotImplementedError
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Hook":
         return self

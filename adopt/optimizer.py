@@ -98,11 +98,6 @@ class AdoptedOptimizer(Optimizer):
         """Makes what ``Optimizer.__init__`` makes but for groups and state, which are the base's."""
         for name in ("step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre", "load_state_dict_post"):
             setattr(self, f"_optimizer_{name}_hooks", OrderedDict())
-        self._warned_capturable_if_run_uncaptured = True
-        self._zero_grad_profile_name = f"Optimizer.zero_grad#{type(self).__name__}.zero_grad"
-
-    def _patch_step_function(self) -> None:
-        """Leaves ``step`` as it is: the base's is profiled and calls the hooks of all optimizers, this one those of its own."""
 
     def _join_base(self) -> None:
         self.param_groups, self.state, self.defaults = self.base.param_groups, self.base.state, self.base.defaults
