@@ -5,6 +5,10 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from plasticity.updates.compile_cache import CLOCK, compiled_graph
 
 Function = Callable[..., Sequence[Tensor]]
 MOST_LAYOUTS: Final = 16  # for which a function is kept, such as sizes of minibatches; calls with others run uncompiled
@@ -14,8 +18,9 @@ class CompiledFunction:
     """A function of tensors, traced and compiled for each combination of shapes, strides and types at its first occurrence.
 
     ``torch.compile`` checks at every call that nothing it traced has changed; on a network of a hundred thousand weights these
-    checks cost as much as the arithmetic. Here nothing else is checked, so the function must depend on its tensors alone:
-    everything else that it reads must never change.
+    checks cost as much as the arithmetic. Here nothing else is checked. Tensors that the function reads without being given them
+    must stay the same objects, and it must not change them; their values may change. Everything else that it reads must never
+    change.
 
     After ``MOST_LAYOUTS`` combinations others are no longer compiled: each takes time, and memory that is never released.
 
@@ -40,15 +45,32 @@ class CompiledFunction:
             return ready(*tensors)
 
     def _compile(self, tensors: Sequence[Tensor]) -> Function:
-        # The compiler takes longer to import than everything else together, and most commands never compile.
-        import torch._inductor
-        from torch.fx.experimental.proxy_tensor import make_fx
+        with CLOCK.running():
+            graph, held = _traced(self._function, tensors)
+            if tensors[0].device.type == "cpu":
+                run = compiled_graph(graph, [*tensors, *held])
+                return lambda *given: run([*given, *held])
+            from torch._inductor import compile as compile_graph  # slow to import, and most commands never compile
 
-        # The tracer runs the function, so it gets copies to change.
-        graph = make_fx(lambda *copies: list(self._function(*copies)))(*[tensor.clone() for tensor in tensors])
-        for node in graph.graph.nodes:
-            node.meta.clear()  # the compiler writes its own metadata, and refuses that of the tracer
-        # The C++ wrapper spares a Python call for every kernel.
-        options = {"cpp_wrapper": True} if tensors[0].device.type == "cpu" else {}
-        ready: Function = torch._inductor.compile(graph, list(tensors), options=options)
-        return ready
+            for node in graph.graph.nodes:
+                node.meta.clear()  # the compiler writes its own metadata, and refuses that of the tracer
+            ready: Function = compile_graph(graph, [*tensors, *held])
+            return lambda *given: ready(*given, *held)
+
+
+def _traced(function: Function, tensors: Sequence[Tensor]) -> tuple[GraphModule, list[Tensor]]:
+    """Returns the function as a graph, and the tensors that it reads and was not given, which are the graph's last arguments."""
+    # The tracer runs the function, so it gets copies to change.
+    module = make_fx(lambda *copies: list(function(*copies)))(*[tensor.clone() for tensor in tensors])
+    graph, held = module.graph, {}
+    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    for node in [node for node in graph.nodes if node.op == "get_attr"]:
+        tensor = getattr(module, node.target)
+        if id(tensor) not in held:
+            with graph.inserting_after(last):
+                last = graph.placeholder(f"held_{len(held)}")
+            held[id(tensor)] = tensor, last
+        node.replace_all_uses_with(held[id(tensor)][1])
+        graph.erase_node(node)
+    module.recompile()
+    return module, [tensor.detach() for tensor, _ in held.values()]

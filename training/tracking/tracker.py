@@ -219,6 +219,10 @@ class Tracker:
             if self._pause_depth == 0:
                 self._paused_seconds += self._clock() - started
 
+    def exclude(self, seconds: float) -> None:
+        """Keeps time that was spent since the last interval ended out of ``time/steps_per_second``."""
+        self._paused_seconds += seconds
+
     @property
     def steps_per_second(self) -> float:
         """Steps per second since the last interval ended, pauses excluded; ``Undefined`` before the first step."""
