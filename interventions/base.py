@@ -64,7 +64,8 @@ class Intervention(Settings):
     Hooks run in the order of the config, and the logs that they return appear as ``<name>/<key>``:
 
         build -> [network built] -> [optimizer built] -> attach
-        every update: loss -> [backward] -> after_backward -> [clip, finite check, optimizer.step] -> measure -> after_step
+        every update: loss -> [backward] -> after_backward, edit_gradients -> [clip, finite check, optimizer.step] -> measure
+            -> after_step
         at a task switch: task_switch
         where it is added to a run that branches: attach, with the weights and the optimizer as they are there; then branch
 
@@ -112,6 +113,19 @@ class Intervention(Settings):
         """May edit ``.grad`` of the network's parameters; the clipping and the finite check come after it."""
         return {}
 
+    def edit_gradients(
+        self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], running: Sequence[Tensor]
+    ) -> None:
+        """Edits gradients in place; what ``after_backward`` may do, as a function of its arguments alone.
+
+        It does not inspect their values, so that it can be compiled into the step.
+
+        Args:
+            parameters: The network's parameters before the step, by name, without a graph; not to be changed.
+            gradients: The gradient of each parameter that has one, by the same names.
+            running: What ``running`` returns.
+        """
+
     def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
         """Updates running statistics in place, right after the optimizer's step and before any ``after_step``.
 
@@ -124,7 +138,7 @@ class Intervention(Settings):
         """
 
     def running(self) -> list[Tensor]:
-        """Returns the tensors that ``measure`` changes or reads, always the same objects."""
+        """Returns the tensors that ``measure`` changes or reads and ``edit_gradients`` reads, always the same objects."""
         return []
 
     def after_step(self, u: Update) -> Logs:
@@ -154,6 +168,11 @@ class Intervention(Settings):
                 to the latest.
         """
         return torch.ones_like(ages)
+
+    @property
+    def idle_hooks(self) -> tuple[str, ...]:
+        """Names of hooks that are overridden and do nothing at the present settings; they are not called."""
+        return ()
 
     @property
     def state(self) -> dict[str, Any]:

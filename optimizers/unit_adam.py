@@ -67,6 +67,11 @@ class UnitAdam(torch.optim.Adam):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Takes one optimizer step; see ``torch.optim.Adam.step``."""
         loss = super().step(closure)
+        self.correct_restarts()
+        return loss
+
+    def correct_restarts(self) -> None:
+        """Counts a step that was made as the fused kernel makes it, and gives restarted entries the rest of theirs."""
         refused = getattr(self, "found_inf", None)  # set to 1 by a caller that wants the fused kernel to change nothing
         for index, group in enumerate(self.param_groups):
             group["updates"] = group.get("updates", 0) + 1  # a group that was added later has none
@@ -74,7 +79,6 @@ class UnitAdam(torch.optim.Adam):
             if correction is None or not correction.matches(group, self.state):
                 correction = self._corrections[index] = RestartCorrection(group, self.state)
             correction.apply(refused)
-        return loss
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         torch.optim.Adam.__setstate__(self, state)

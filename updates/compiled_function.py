@@ -5,12 +5,14 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from plasticity.updates.compile_cache import CLOCK, compiled_graph
 
+aten = torch.ops.aten
 Function = Callable[..., Sequence[Tensor]]
+_SUMS: Final = (aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor, aten.sub_.Tensor)
 MOST_LAYOUTS: Final = 16  # for which a function is kept, such as sizes of minibatches; calls with others run uncompiled
 
 
@@ -72,5 +74,16 @@ def _traced(function: Function, tensors: Sequence[Tensor]) -> tuple[GraphModule,
             held[id(tensor)] = tensor, last
         node.replace_all_uses_with(held[id(tensor)][1])
         graph.erase_node(node)
+    _multiply_out(graph)
     module.recompile()
     return module, [tensor.detach() for tensor, _ in held.values()]
+
+
+def _multiply_out(graph: Graph) -> None:
+    """Writes a + alpha b as a product and a sum: the compiler of PyTorch 2.13 forgets alpha where a is a matrix product."""
+    for node in graph.nodes:
+        if node.target in _SUMS and "alpha" in node.kwargs:
+            first, second = node.args
+            with graph.inserting_before(node):
+                scaled = graph.call_function(aten.mul.Tensor, (second, node.kwargs["alpha"]))
+            node.args, node.kwargs = (first, scaled), {}

@@ -15,7 +15,7 @@ from plasticity.networks.taps import Taps
 from plasticity.settings.seeding import restore_generator, torch_generator
 from plasticity.updates.compiled_function import CompiledFunction
 
-_HOOKS: Final = ("loss", "after_backward", "measure", "after_step", "task_switch", "evaluation_network")
+_HOOKS: Final = ("loss", "after_backward", "edit_gradients", "measure", "after_step", "task_switch", "evaluation_network")
 
 
 class Hooks:
@@ -31,6 +31,7 @@ class Hooks:
     Attributes:
         interventions: The instances by name.
         copies: The given ones.
+        editing: Those with an ``edit_gradients`` hook.
         measuring: Those with a ``measure`` hook.
         needs_graph: Name of the first method that differentiates the training forward, or None.
         needs_recompute: Name of the first method that computes the loss again, or None.
@@ -48,7 +49,12 @@ class Hooks:
         methods = self.interventions.items()
         self.needs_graph = next((name for name, method in methods if method.needs_graph), None)
         self.needs_recompute = next((name for name, method in methods if method.needs_recompute), None)
+        self.editing = [method for _, method in self._hooked["edit_gradients"]]
         self.measuring = [method for _, method in self._hooked["measure"]]
+        calls = [(*entry, *(entry in self._hooked[hook] for hook in ("after_backward", "edit_gradients"))) for entry in methods]
+        self._after_backward = [call for call in calls if any(call[2:])]
+        self._parameters: dict[str, torch.nn.Parameter] = {}
+        self._named: dict[str, Tensor] = {}  # the same without a graph
         self.taps_wanted = any(method.needs_taps or method.needs_graph for method in self.interventions.values())
         self._optimizer: Optimizer
         self._measures: dict[str, Callable[[], object]] = {}
@@ -85,7 +91,8 @@ class Hooks:
         for name, intervention in self.interventions.items():
             if name not in before:
                 intervention.attach(self.view(name)._replace(run_initial=run_initial))
-        named = {name: value.detach() for name, value in self._network.named_parameters()}
+        self._parameters = dict(self._network.named_parameters())
+        self._named = named = {name: value.detach() for name, value in self._parameters.items()}
         self._measures = {name: self._measure_of(method, named, compile) for name, method in self._hooked["measure"]}
 
     def view(self, name: str) -> Update:
@@ -136,9 +143,13 @@ class Hooks:
         return total
 
     def after_backward(self, logs: Logs) -> None:
-        """Calls that hook; afterwards the loss can no longer be computed again."""
-        for name, intervention in self._hooked["after_backward"]:
-            _collect(logs, name, intervention.after_backward(self.view(name)))
+        """Calls that hook and ``edit_gradients``; afterwards the loss can no longer be computed again."""
+        for name, intervention, free, pure in self._after_backward:
+            if free:
+                _collect(logs, name, intervention.after_backward(self.view(name)))
+            if pure:
+                gradients = {key: value.grad for key, value in self._parameters.items() if value.grad is not None}
+                intervention.edit_gradients(self._named, gradients, intervention.running())
         self._recompute = None
 
     def measure(self, without: Collection[str] = ()) -> None:
@@ -220,7 +231,8 @@ class Hooks:
 
     def _overriding(self, hook: str) -> list[tuple[str, Intervention]]:
         plain = getattr(Intervention, hook)
-        return [(name, method) for name, method in self.interventions.items() if getattr(type(method), hook) is not plain]
+        methods = [(name, method) for name, method in self.interventions.items() if getattr(type(method), hook) is not plain]
+        return [(name, method) for name, method in methods if hook not in method.idle_hooks]
 
 
 def _collect(logs: Logs, name: str, new: Logs | None) -> None:

@@ -13,6 +13,7 @@ from plasticity.networks.network import Network
 from plasticity.networks.objective import Batch, Objective
 from plasticity.networks.taps import Taps
 from plasticity.updates.execution import Execution
+from plasticity.updates.step_rule import StepRule
 
 Measures = dict[str, Tensor]
 
@@ -45,10 +46,11 @@ class UpdateFunction:
             as batch normalisation and load balancing do, but nothing else.
         objective: Maps outputs and batch to a scalar loss and measures; a pure function of tensors.
         records: Whether activations are returned.
-        steps: Whether p <- p - learning rate * gradient is made inside, and then the ``measure`` of the interventions that have
-            one; neither changes anything if the loss or gradient is not finite.
-        measuring: The interventions with a ``measure``.
-        max_gradient_norm: Bound of the joint norm for ``steps``.
+        rule: How the step is made, inside, after ``edit_gradients`` of the interventions and before their ``measure``; none of
+            these changes anything if the loss or gradient is not finite. None for returning the gradients instead.
+        editing: The interventions with an ``edit_gradients``, called if there is a rule.
+        measuring: Those with a ``measure`` to be called inside if there is a rule.
+        max_gradient_norm: Bound of the joint norm for the rule.
         execution: How the function is run.
     """
 
@@ -57,15 +59,16 @@ class UpdateFunction:
         network: Network,
         objective: Objective[Any],
         records: bool,
-        steps: bool,
+        rule: StepRule | None,
+        editing: Sequence[Intervention],
         measuring: Sequence[Intervention],
         max_gradient_norm: float | None,
         execution: Execution,
     ) -> None:
-        self._network, self._objective, self._records, self._steps = network, objective, records, steps
+        self._network, self._objective, self._records, self._rule = network, objective, records, rule
         self._max_gradient_norm, self._autocast = max_gradient_norm, execution.autocast
-        self._measuring = list(measuring) if steps else []
-        self._running = [method.running() for method in self._measuring]
+        self._editing, self._measuring = ([], []) if rule is None else (list(editing), list(measuring))
+        self._running = {id(method): method.running() for method in (*self._editing, *self._measuring)}
         self._names = [name for name, _ in network.named_parameters()]
         self._values = [value.detach() for value in network.parameters()]
         # Without layers that change them, buffers are constants and need not be arguments.
@@ -76,8 +79,9 @@ class UpdateFunction:
         self._measured: list[str] = []
         self._tapped: list[str] = []
         self._batch_type: Callable[..., Batch]
-        self._fixed = [self._rate, *self._values, *self._buffers, *chain.from_iterable(self._running)]
-        self._call = execution.of(self._flat_update, len(self._fixed))
+        self._fixed = [self._rate, *self._values, *self._buffers, *chain.from_iterable(self._running.values())]
+        self._moments = 0 if rule is None else len(rule.state())
+        self._call = execution.of(self._flat_update, len(self._fixed) + self._moments)
 
     def __call__(self, batch: Batch, learning_rate: float) -> Computed:
         """Makes the update for one batch."""
@@ -86,7 +90,9 @@ class UpdateFunction:
             self._rate.fill_(learning_rate)
         self._batch_type = type(batch)
         self._network.train()
-        loss, norm, *rest = self._call(*self._fixed, *batch)
+        # The optimizer may have got other tensors for its state, as it does from a checkpoint.
+        moments = [] if self._rule is None else self._rule.state()
+        loss, norm, *rest = self._call(*self._fixed, *moments, *batch)
         measures = dict(zip(self._measured, rest, strict=False))
         rest = rest[len(measures) :]
         count = len(self._tapped)
@@ -98,24 +104,27 @@ class UpdateFunction:
         rest = iter(tensors)
         named = dict(zip(self._names, islice(rest, len(self._names)), strict=True))
         buffers = dict(zip(self._buffer_names, islice(rest, len(self._buffer_names)), strict=True))
-        running = [list(islice(rest, len(own))) for own in self._running]
-        moving = [*buffers.values(), *chain.from_iterable(running)]
-        before = [value.clone() for value in moving] if self._steps else []
+        running = {key: list(islice(rest, len(own))) for key, own in self._running.items()}
+        moments = list(islice(rest, self._moments))
+        moving = [*buffers.values(), *chain.from_iterable(running[id(method)] for method in self._measuring)]
+        before = [value.clone() for value in moving] if self._rule is not None else []
         loss, gradients, measures, taps = self._differentiated(named, buffers, self._batch_type(*rest))
+        for method in self._editing:
+            method.edit_gradients(named, dict(zip(named, gradients, strict=True)), running[id(method)])
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
         finite = (norm + loss).isfinite()
         recorded = [taps.pre, taps.post] if self._records else []
         self._measured, self._tapped = list(measures), list(taps.pre) if self._records else []
         results = [loss, norm, *measures.values(), *(value.detach() for layer in recorded for value in layer.values())]
-        if not self._steps:
+        if self._rule is None:
             return [*results, *gradients]
         if self._max_gradient_norm is not None:
-            rate = rate * (self._max_gradient_norm / (norm + 1e-6)).clamp(max=1.0)
-        for value, gradient in zip(named.values(), gradients, strict=True):
-            value.sub_(torch.where(finite, gradient * rate, 0.0))
+            share = (self._max_gradient_norm / (norm + 1e-6)).clamp(max=1.0)
+            gradients = [gradient * share for gradient in gradients]
+        self._rule.move(list(named.values()), gradients, moments, rate, finite)
         post = {name: value.detach() for name, value in taps.post.items()}
-        for method, own in zip(self._measuring, running, strict=True):
-            method.measure(named, post, own)
+        for method in self._measuring:
+            method.measure(named, post, running[id(method)])
         for value, old in zip(moving, before, strict=True):
             value.copy_(torch.where(finite, value, old))
         return results

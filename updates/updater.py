@@ -17,6 +17,7 @@ from plasticity.updates.gradient_check import GradientCheck
 from plasticity.updates.hooks import Hooks
 from plasticity.updates.latest_examples import LatestExamples
 from plasticity.updates.lower_precision import CastCopies
+from plasticity.updates.step_rule import AdamRule, StepRule, step_rule
 from plasticity.updates.trace import UpdateTrace
 from plasticity.updates.update_function import UpdateFunction
 
@@ -67,7 +68,7 @@ class Updater:
             raise ValueError(f"{execution.name} does not work with {what}; choose {execution.remedy}")
         self.part, self.network, self.seed = part, network, seed
         self.max_gradient_norm, self.execution = max_gradient_norm, execution
-        self._functions: dict[tuple[Objective[Any], bool], UpdateFunction] = {}
+        self._functions: dict[tuple[Any, ...], UpdateFunction] = {}
         # The structure is final, and walking the modules at every update would take a large share of a small one.
         self._parameters = list(network.parameters())
         self.device = self._parameters[0].device
@@ -193,14 +194,17 @@ class Updater:
     ) -> Logs:
         """Runs as much of the update as possible in the function, and every hook as ``step`` does."""
         self._begin(batch, recompute)
-        whole = self._steps_inside and not self.trace.armed
-        computed = self._function(objective, whole)(batch, self.optimizer.param_groups[0]["lr"])
+        rule = None if self.trace.armed else self._rule
+        computed = self._function(objective, rule)(batch, self.optimizer.param_groups[0]["lr"])
         if computed.post:
             self.network.taps.pre, self.network.taps.post = computed.pre, computed.post
         logs: Logs = {**computed.measures, "train/loss": computed.loss}
-        if whole:
+        if rule is not None:
             self._written += 1
             self._check.refuse_unless_finite(computed.norm + computed.loss, self.optimizer, self.steps)
+            if self._measures_outside:
+                rule.complete()
+                self.hooks.measure()
             self.hooks.after_step(logs)
             return logs
         for parameter, gradient in zip(self._parameters, computed.gradients, strict=True):
@@ -235,20 +239,29 @@ class Updater:
         return logs
 
     @cached_property
-    def _steps_inside(self) -> bool:
-        """Whether nothing happens between gradient and step, and the step is p <- p - learning rate * gradient for all."""
-        groups = self.optimizer.param_groups
-        plain = type(self.optimizer) is torch.optim.SGD and len(groups) == 1  # a subclass may step in another way
-        simple = plain and not any(groups[0][setting] for setting in ("momentum", "weight_decay", "maximize"))
-        return simple and not self.hooks.overrides("loss") and not self.hooks.overrides("after_backward")
+    def _rule(self) -> StepRule | None:
+        """How a function makes the step inside; None where something happens between gradient and step that is no function."""
+        if self.hooks.overrides("loss") or self.hooks.overrides("after_backward"):
+            return None
+        rule = step_rule(self.optimizer)
+        # A recorded function reads the optimizer's state where it was, and a fused kernel is as good there.
+        return None if self.execution.capture and isinstance(rule, AdamRule) else rule
 
-    def _function(self, objective: Objective[Any], whole: bool) -> UpdateFunction:
-        if (objective, whole) not in self._functions:
-            bound = self.max_gradient_norm if whole else None
-            records = self.hooks.taps_wanted or (self._records and not whole)
-            made = UpdateFunction(self.network, objective, records, whole, self.hooks.measuring, bound, self.execution)
-            self._functions[objective, whole] = made
-        return self._functions[objective, whole]
+    @cached_property
+    def _measures_outside(self) -> bool:
+        """Whether the optimizer's step is completed outside of the function, ahead of ``measure``."""
+        return isinstance(self._rule, AdamRule)
+
+    def _function(self, objective: Objective[Any], rule: StepRule | None) -> UpdateFunction:
+        key = (objective, rule, () if rule is None else rule.key)
+        if key not in self._functions:
+            bound = None if rule is None else self.max_gradient_norm
+            measuring = [] if self._measures_outside else self.hooks.measuring
+            records = self.hooks.taps_wanted or (self._records and (rule is None or self._measures_outside))
+            self._functions[key] = UpdateFunction(
+                self.network, objective, records, rule, self.hooks.editing, measuring, bound, self.execution
+            )
+        return self._functions[key]
 
     def task_switch(self, task: int) -> Logs:
         """Informs the interventions that ``task`` begins."""

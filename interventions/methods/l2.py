@@ -1,6 +1,6 @@
 """L2 regularisation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -37,13 +37,6 @@ def included_parameters(network: Network, include: str) -> dict[str, torch.nn.Pa
     return every if include == "all" else {name: value for name, value in every.items() if name not in network.norm_parameters}
 
 
-def trained_parameters(parameters: Mapping[str, torch.nn.Parameter]) -> tuple[list[str], list[Tensor], list[Tensor]]:
-    """Returns names, values and gradients of the parameters that have a gradient."""
-    rows = [(name, value.detach(), value.grad) for name, value in parameters.items()]
-    trained = [(name, value, gradient) for name, value, gradient in rows if gradient is not None]
-    return [row[0] for row in trained], [row[1] for row in trained], [row[2] for row in trained]
-
-
 @intervention("l2")
 @dataclass
 class L2(Intervention):
@@ -68,17 +61,25 @@ class L2(Intervention):
         """Chooses the parameters."""
         self._parameters = included_parameters(u.network, self.include)
 
+    @property
+    def idle_hooks(self) -> tuple[str, ...]:
+        """The hook of the other mode."""
+        return ("after_step",) if self.mode == "loss" else ("edit_gradients",)
+
     @torch.no_grad()
-    def after_backward(self, u: Update) -> Logs:
+    def edit_gradients(
+        self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], running: Sequence[Tensor]
+    ) -> None:
         """Adds the penalty's gradient: the same as a term of the loss, without a graph for it."""
-        if self.mode == "loss" and self.coefficient > 0:
-            _, trained, gradients = trained_parameters(self._parameters)
-            torch._foreach_add_(gradients, trained, alpha=self.coefficient)
-        return {}
+        if self.coefficient > 0:
+            trained = [name for name in self._parameters if name in gradients]
+            torch._foreach_add_(
+                [gradients[name] for name in trained], [parameters[name] for name in trained], alpha=self.coefficient
+            )
 
     @torch.no_grad()
     def after_step(self, u: Update) -> Logs:
         """Shrinks the weights if decoupled."""
-        if self.mode == "decoupled" and self.coefficient > 0:
+        if self.coefficient > 0:
             torch._foreach_mul_(list(self._parameters.values()), 1 - u.optimizer.param_groups[0]["lr"] * self.coefficient)
         return {}

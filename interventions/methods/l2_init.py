@@ -1,6 +1,6 @@
 """L2 Init: regularisation towards the initial parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.methods.l2 import INCLUDE, included_parameters, trained_parameters
+from plasticity.interventions.methods.l2 import INCLUDE, included_parameters
 from plasticity.interventions.reference import REFERENCE_DOC, REFERENCES, START, initial_values
 from plasticity.interventions.registry import intervention
 from plasticity.settings.fields import require_choice, setting
@@ -94,19 +94,41 @@ class L2Init(Intervention):
             for name in self._parameters:
                 self.state[name] = initial[name].detach().clone()
 
+    @property
+    def idle_hooks(self) -> tuple[str, ...]:
+        """Fresh draws are no function of tensors alone."""
+        return ("after_backward",) if self.towards == "initial" else ("edit_gradients",)
+
+    def running(self) -> list[Tensor]:
+        """The initial values."""
+        return list(self.state.values())
+
+    @torch.no_grad()
+    def edit_gradients(
+        self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], running: Sequence[Tensor]
+    ) -> None:
+        """Adds the penalty's gradient, towards the initial values."""
+        rows = [
+            (parameters[name], gradients[name], target)
+            for name, target in zip(self.state, running, strict=True)
+            if name in gradients
+        ]
+        self._add([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+
     @torch.no_grad()
     def after_backward(self, u: Update) -> Logs:
-        """Adds the penalty's gradient."""
-        if self.coefficient > 0:
-            names, trained, gradients = trained_parameters(self._parameters)
-            pull = pulls(list(torch._foreach_sub(trained, self._targets(u, names, trained))), self.distance)
-            if self.average == "mean":
-                torch._foreach_div_(pull, [value.numel() for value in trained])
-            torch._foreach_add_(gradients, pull, alpha=self.coefficient)
+        """Adds the penalty's gradient, towards fresh draws."""
+        trained = {name: value for name, value in self._parameters.items() if value.grad is not None}
+        initialisers = u.network.initialisers
+        targets = [initialisers[name].sample(value.shape, u.generator) for name, value in trained.items()]
+        gradients = [value.grad for value in trained.values() if value.grad is not None]
+        self._add([value.detach() for value in trained.values()], gradients, targets)
         return {}
 
-    def _targets(self, u: Update, names: list[str], like: list[Tensor]) -> list[Tensor]:
-        if self.towards == "initial":
-            return [self.state[name] for name in names]
-        initialisers = u.network.initialisers
-        return [initialisers[name].sample(value.shape, u.generator) for name, value in zip(names, like, strict=True)]
+    def _add(self, values: list[Tensor], gradients: list[Tensor], targets: list[Tensor]) -> None:
+        if not values or self.coefficient == 0:
+            return
+        pull = pulls(list(torch._foreach_sub(values, targets)), self.distance)
+        if self.average == "mean":
+            torch._foreach_div_(pull, [value.numel() for value in values])
+        torch._foreach_add_(gradients, pull, alpha=self.coefficient)

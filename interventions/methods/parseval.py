@@ -1,12 +1,13 @@
 """Parseval regularisation: rows of the weights that stay orthogonal."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from plasticity.interventions.base import Intervention, Logs, Update
+from plasticity.interventions.base import Intervention, Update
 from plasticity.interventions.registry import intervention
 from plasticity.networks.network import Network
 from plasticity.networks.spec import NetworkSpec
@@ -106,14 +107,16 @@ class Parseval(Intervention):
                 )
 
     @torch.no_grad()
-    def after_backward(self, u: Update) -> Logs:
+    def edit_gradients(
+        self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], running: Sequence[Tensor]
+    ) -> None:
         """Adds the penalty's gradient."""
         if self.coefficient > 0:
-            for weight in self._weights.values():
-                if weight.grad is not None:
+            for name in self._weights:
+                if name in gradients:
+                    weight = parameters[name]
                     pull = parseval_gradient(weight, self.scale, self.groups, self.normalise_rows)
-                    weight.grad.add_(pull, alpha=self._strength(weight))
-        return {}
+                    gradients[name].add_(pull, alpha=self._strength(weight))
 
     def _strength(self, weight: Tensor) -> float:
         width_factor = (self.reference_width / weight.shape[0]) ** 2 if self.reference_width else 1.0

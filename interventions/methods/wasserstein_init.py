@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plasticity.interventions.base import Intervention, Logs, Update
-from plasticity.interventions.methods.l2 import INCLUDE, included_parameters, trained_parameters
+from plasticity.interventions.methods.l2 import INCLUDE, included_parameters
 from plasticity.interventions.reference import REFERENCE_DOC, REFERENCES, START, initial_values
 from plasticity.interventions.registry import intervention
 from plasticity.settings.fields import setting
@@ -75,7 +75,8 @@ class WassersteinInit(Intervention):
     def after_backward(self, u: Update) -> Logs:
         """Adds the penalty's gradient."""
         if self.coefficient > 0:
-            for name, value, gradient in zip(*trained_parameters(self._parameters), strict=True):
-                strength = 2 * self.coefficient / (value.numel() if self.average == "mean" else 1)
-                gradient.add_(sorted_displacement(value, self.state[name]), alpha=strength)
+            for name, value in self._parameters.items():
+                if value.grad is not None:
+                    strength = 2 * self.coefficient / (value.numel() if self.average == "mean" else 1)
+                    value.grad.add_(sorted_displacement(value.detach(), self.state[name]), alpha=strength)
         return {}

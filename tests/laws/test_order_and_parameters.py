@@ -21,6 +21,7 @@ HOOKS = [
     "attach",
     "loss",
     "after_backward",
+    "edit_gradients",
     "measure",
     "after_step",
     "task_switch",
@@ -46,6 +47,9 @@ class Taped(Intervention):
     def after_backward(self, u: Update) -> Logs:
         TAPE.append(f"after_backward {self.name}")
         return {}
+
+    def edit_gradients(self, parameters: Any, gradients: Any, running: Any) -> None:
+        TAPE.append(f"edit_gradients {self.name}")
 
     def measure(self, parameters: Mapping[str, Tensor], post: Mapping[str, Tensor], running: Sequence[Tensor]) -> None:
         TAPE.append(f"measure {self.name}")
@@ -92,7 +96,7 @@ def test_the_hooks_of_one_update_come_in_their_places(start: Any, register_here:
     TAPE.clear()
     start("supervised", {"only": {}}).go(11)
     hooks = [line.split()[0] for line in TAPE]
-    update = ["loss", "after_backward", "measure", "after_step"]
+    update = ["loss", "after_backward", "edit_gradients", "measure", "after_step"]
     assert hooks == ["build", "attach"] + 10 * update + ["evaluation_network", "task_switch"] + update
 
 

@@ -93,6 +93,16 @@ def test_compiling_draws_no_random_number(compilations: list[object]) -> None:
     assert before[1:] == after[1:]
 
 
+def test_a_factor_in_a_sum_with_a_matrix_product_counts() -> None:
+    # The product is ((11, 2), (4, 1)).
+    def function(a: Tensor, b: Tensor, c: Tensor) -> list[Tensor]:
+        return [torch.add(a @ b, c, alpha=0.5), torch.sub(a @ b, c, alpha=0.5), (a @ b).add_(c, alpha=0.5)]
+
+    a, b, c = torch.tensor([[[1.0, 2.0], [0.0, 1.0]], [[3.0, 0.0], [4.0, 1.0]], [[100.0, 10.0], [20.0, 2.0]]])
+    added, less = [[61.0, 7.0], [14.0, 2.0]], [[-39.0, -3.0], [-6.0, 0.0]]
+    assert [result.tolist() for result in CompiledFunction(function)(a, b, c)] == [added, less, added]
+
+
 def test_layouts_beyond_a_number_run_as_they_are(monkeypatch: pytest.MonkeyPatch, compilations: list[object]) -> None:
     monkeypatch.setattr("plasticity.updates.compiled_function.MOST_LAYOUTS", 0)
     total = torch.zeros(2)

@@ -509,8 +509,8 @@ def registered(patch: pytest.MonkeyPatch, make: Callable[..., torch.optim.SGD]) 
 def test_the_step_of_another_optimizer_is_not_made_inside(
     builder: BuildPart, monkeypatch: pytest.MonkeyPatch, make: Callable[..., torch.optim.SGD]
 ) -> None:
-    assert regression(builder)._steps_inside
-    assert not regression(builder, optimizer=registered(monkeypatch, make))._steps_inside
+    assert regression(builder)._rule is not None
+    assert regression(builder, optimizer=registered(monkeypatch, make))._rule is None
 
 
 # A step outside is the optimizer's own, whichever it is: one stands for all.
@@ -531,14 +531,25 @@ def test_an_optimizer_of_a_user_keeps_its_own_step(
     assert length(weights(usual), weights(compiled)) > 0.005
 
 
-def test_a_method_that_edits_gradients_keeps_the_step_outside(builder: BuildPart) -> None:
-    methods = {"l2": lambda: METHODS["l2"](coefficient=2.0)}
-    plain, compiled = (regression(builder, compile, methods) for compile in (False, True))
+def test_a_method_that_edits_gradients_freely_keeps_the_step_outside(builder: BuildPart) -> None:
+    methods = {"l2_init": lambda: METHODS["l2_init"](coefficient=2.0, towards="fresh")}
+    part = regression(builder, True, methods)
+    assert part._rule is None
+
+
+@pytest.mark.parametrize(
+    "optimizer", [SGD, OptimizerSettings("adam", 0.01, epsilon=1e-4, max_gradient_norm=CLIP)], ids=["sgd", "adam"]
+)
+@pytest.mark.parametrize("method", ["l2", "l2_init", "parseval"])
+def test_gradients_are_edited_inside_the_step(builder: BuildPart, method: str, optimizer: OptimizerSettings) -> None:
+    methods = {method: lambda: METHODS[method](coefficient=2.0)}
+    plain, compiled = (regression(builder, compile, methods, optimizer=optimizer) for compile in (False, True))
+    assert compiled._rule is not None
     usual = regression(builder, compile=False)
     for number in range(1, 6):
         update_alike(plain, compiled, batch(number))
         usual.update(distance, batch(number))
-    assert length(weights(usual), weights(compiled)) > 0.005
+    assert length(weights(usual), weights(compiled)) > 0.001
 
 
 # Hooks

@@ -159,7 +159,7 @@ def test_a_compiled_update_has_gradients_too() -> None:
     part = PartBuilder(spec, inputs, torch.float32, OptimizerSettings("sgd", 0.05), make, execution=Execution(compile=True))(
         "q", head
     )
-    assert not part._steps_inside
+    assert part._rule is None
 
 
 @pytest.mark.parametrize(

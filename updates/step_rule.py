@@ -1,0 +1,121 @@
+"""An optimizer's step as a function of tensors, to be compiled into an update."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, Optimizer
+
+from plasticity.optimizers.unit_adam import UnitAdam
+
+
+class StepRule(ABC):
+    """What an optimizer does in a step, the same for all parameters.
+
+    Attributes:
+        key: Numbers that are constants of the compiled step.
+    """
+
+    key: tuple[Any, ...] = ()
+
+    @abstractmethod
+    def state(self) -> list[Tensor]:
+        """Returns the optimizer's tensors that ``move`` reads and changes, in an order of its own; all exist from now on."""
+
+    @abstractmethod
+    def move(
+        self, values: Sequence[Tensor], gradients: Sequence[Tensor], state: Sequence[Tensor], rate: Tensor, finite: Tensor
+    ) -> None:
+        """Makes the step in place; changes nothing where it is not ``finite``.
+
+        Args:
+            values: The parameters.
+            gradients: One for each, clipped.
+            state: What ``state`` returns.
+            rate: 0-dim learning rate.
+            finite: 0-dim bool.
+        """
+
+    def complete(self) -> None:  # noqa: B027 (most rules have nothing left to do)
+        """Does what the optimizer does besides ``move``, after a step that was made."""
+
+
+class SgdRule(StepRule):
+    """p <- p - rate * gradient."""
+
+    def state(self) -> list[Tensor]:
+        """There is none."""
+        return []
+
+    def move(
+        self, values: Sequence[Tensor], gradients: Sequence[Tensor], state: Sequence[Tensor], rate: Tensor, finite: Tensor
+    ) -> None:
+        """See ``StepRule``."""
+        for value, gradient in zip(values, gradients, strict=True):
+            value.sub_(torch.where(finite, gradient * rate, 0.0))
+
+
+class AdamRule(StepRule):
+    """Algorithm 1 of Kingma and Ba 2015, as PyTorch's fused kernel computes it.
+
+    Args:
+        optimizer: With one parameter group.
+    """
+
+    def __init__(self, optimizer: Adam) -> None:
+        self._optimizer, self._group = optimizer, optimizer.param_groups[0]
+
+    @property
+    def key(self) -> tuple[Any, ...]:  # type: ignore[override]
+        """Decay rates and epsilon."""
+        return (*self._group["betas"], self._group["eps"])
+
+    def state(self) -> list[Tensor]:
+        """First moments, second moments, and the step counts, 0-dim float32."""
+        states = [self._optimizer.state[parameter] for parameter in self._group["params"]]
+        for parameter, own in zip(self._group["params"], states, strict=True):
+            if "step" not in own:
+                own["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                own["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                own["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return [own[name] for name in ("exp_avg", "exp_avg_sq", "step") for own in states]
+
+    def move(
+        self, values: Sequence[Tensor], gradients: Sequence[Tensor], state: Sequence[Tensor], rate: Tensor, finite: Tensor
+    ) -> None:
+        """See ``StepRule``."""
+        first_decay, second_decay, epsilon = self.key
+        count = len(values)
+        moments, squares, steps = state[:count], state[count : 2 * count], state[2 * count :]
+        counts = torch.stack(list(steps)).double() + 1
+        sizes = (rate / (1 - first_decay**counts)).float().unbind()
+        roots = (1 - second_decay**counts).sqrt().float().unbind()
+        for index, (value, gradient) in enumerate(zip(values, gradients, strict=True)):
+            moment = moments[index] + (gradient - moments[index]) * (1 - first_decay)
+            square = squares[index] * second_decay + gradient.square() * (1 - second_decay)
+            change = sizes[index] * moment / (square.sqrt() / roots[index] + epsilon)
+            value.sub_(torch.where(finite, change, 0.0))
+            moments[index].copy_(torch.where(finite, moment, moments[index]))
+            squares[index].copy_(torch.where(finite, square, squares[index]))
+            steps[index].add_(finite)
+
+    def complete(self) -> None:
+        """Corrects entries that were restarted."""
+        if isinstance(self._optimizer, UnitAdam):
+            self._optimizer.correct_restarts()
+
+
+def step_rule(optimizer: Optimizer) -> StepRule | None:
+    """Returns the rule of an optimizer, or None where there is none for its kind, its settings, or several groups."""
+    if len(optimizer.param_groups) != 1:
+        return None
+    group = optimizer.param_groups[0]
+    simple = not any(group.get(setting) for setting in ("momentum", "weight_decay", "maximize", "amsgrad"))
+    if type(optimizer) is SGD and simple:  # a subclass may step in another way
+        return SgdRule()
+    if type(optimizer) in (Adam, UnitAdam) and simple:
+        assert isinstance(optimizer, Adam)
+        return AdamRule(optimizer)
+    return None
