@@ -3,7 +3,9 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -34,19 +36,42 @@ def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, f
         os.unlink(name)
 
 
-def put(ring: Tensor, number: int, rows: Tensor) -> None:
-    """Writes consecutive rows into a ring, at most once around; row ``number`` goes to ``number % len(ring)``."""
-    start, count = number % ring.shape[0], rows.shape[0]
-    first = min(count, ring.shape[0] - start)
-    ring.narrow(0, start, first).copy_(rows.narrow(0, 0, first) if first < count else rows)
-    if first < count:
-        ring.narrow(0, 0, count - first).copy_(rows.narrow(0, first, count - first))
+class Ring:
+    """Rows of a tensor that are written in turn, at most once around at a time; number g goes to row g % size.
 
+    What is written comes from the host. On the CPU it goes through a NumPy view of the same memory: for a single row that takes
+    a tenth of the time in which a tensor is narrowed and copied to.
 
-def put_latest(ring: Tensor, number: int, total: int, rows: Tensor) -> None:
-    """As ``put``, without the rows that are no longer kept once ``total`` rows have been written."""
-    late = min(max(0, total - ring.shape[0] - number), rows.shape[0])
-    put(ring, number + late, rows[late:])
+    Args:
+        rows: The tensor.
+
+    Attributes:
+        rows: The same.
+        size: Its number of rows.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows, self.size = rows, rows.shape[0]
+        self._view: npt.NDArray[Any] | None = rows.numpy() if rows.device.type == "cpu" else None
+
+    def put(self, number: int, rows: npt.NDArray[Any]) -> None:
+        """Writes consecutive rows, of which the first has that number."""
+        start, count = number % self.size, len(rows)
+        first = min(count, self.size - start)
+        self._write(start, rows[:first])
+        if first < count:
+            self._write(0, rows[first:])
+
+    def put_latest(self, number: int, total: int, rows: npt.NDArray[Any]) -> None:
+        """As ``put``, without the rows that are no longer kept once ``total`` rows have been written."""
+        late = min(max(0, total - self.size - number), len(rows))
+        self.put(number + late, rows[late:])
+
+    def _write(self, start: int, rows: npt.NDArray[Any]) -> None:
+        if self._view is None:
+            self.rows[start : start + len(rows)] = torch.from_numpy(rows)
+        else:
+            self._view[start : start + len(rows)] = rows
 
 
 def _reserve(descriptor: int, size: int, folder: Path) -> None:
