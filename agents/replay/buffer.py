@@ -87,7 +87,7 @@ class Replay:
         self._storage = device if folder is None else torch.device("cpu")
         self._frames = FrameStore(capacity, frame_stack, self._storage, folder)
         self._columns: _Columns | None = None
-        self._rings: list[Ring] = []  # of the columns
+        self._ring: Ring  # of the columns
         self._saved: list[Segment] = []
         self._ones = torch.ones(0, device=self._storage)
 
@@ -126,8 +126,7 @@ class Replay:
             ended = (first - count + starts) % self.capacity
             columns.ends[torch.from_numpy(ended).to(self._storage)] = True
         actions, rewards, terminated, truncated = (column.numpy() for column in transitions[1:5])
-        for ring, new in zip(self._rings, (actions, rewards, terminated, terminated | truncated), strict=True):
-            ring.put(first, new)
+        self._ring.put(first, actions, rewards, terminated, terminated | truncated)
 
     def sample(self, count: int, generator: torch.Generator, beta: float = 0.0) -> ReplayBatch:
         """Draws ``count`` transitions, uniformly or by age, for any ``beta``; see ``TransitionMemory``.
@@ -257,8 +256,7 @@ class Replay:
     def _restore(self, first: int, total: int, contents: Mapping[str, Tensor]) -> None:
         self._frames.restore(first, total, contents)
         columns = self._columns or self._allocate(contents["actions"], contents["rewards"])
-        for name, ring in zip(columns._fields, self._rings, strict=True):
-            ring.put_latest(first, total, contents[name].cpu().numpy())
+        self._ring.put_latest(first, total, *(contents[name].cpu().numpy() for name in columns._fields))
 
     def _allocate(self, actions: Tensor, rewards: Tensor) -> _Columns:
         flags = torch.zeros((2, self.capacity), dtype=torch.bool, device=self._storage)
@@ -266,5 +264,5 @@ class Replay:
             torch.zeros((self.capacity, *row.shape[1:]), dtype=row.dtype, device=self._storage) for row in (actions, rewards)
         )
         self._columns = _Columns(*values, *flags)
-        self._rings = [Ring(column) for column in self._columns]
+        self._ring = Ring(*self._columns)
         return self._columns

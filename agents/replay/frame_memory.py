@@ -37,41 +37,38 @@ def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, f
 
 
 class Ring:
-    """Rows of a tensor that are written in turn, at most once around at a time; number g goes to row g % size.
+    """Tensors whose rows are written in turn, at most once around at a time; number g goes to row g % size of each.
 
-    What is written comes from the host. On the CPU it goes through a NumPy view of the same memory: for a single row that takes
-    a tenth of the time in which a tensor is narrowed and copied to.
+    What is written comes from the host. On the CPU it goes through NumPy views of the same memory: for a single row that takes a
+    tenth of the time in which a tensor is narrowed and copied to.
 
     Args:
-        rows: The tensor.
+        tensors: Of as many rows each, on one device.
 
     Attributes:
-        rows: The same.
-        size: Its number of rows.
+        size: Their number of rows.
     """
 
-    def __init__(self, rows: Tensor) -> None:
-        self.rows, self.size = rows, rows.shape[0]
-        self._view: npt.NDArray[Any] | None = rows.numpy() if rows.device.type == "cpu" else None
+    def __init__(self, *tensors: Tensor) -> None:
+        self.size = tensors[0].shape[0]
+        self._on_host = tensors[0].device.type == "cpu"
+        self._views: list[Any] = [tensor.numpy() for tensor in tensors] if self._on_host else list(tensors)
 
-    def put(self, number: int, rows: npt.NDArray[Any]) -> None:
-        """Writes consecutive rows, of which the first has that number."""
-        start, count = number % self.size, len(rows)
-        first = min(count, self.size - start)
-        self._write(start, rows[:first])
-        if first < count:
-            self._write(0, rows[first:])
+    def put(self, number: int, *rows: npt.NDArray[Any]) -> None:
+        """Writes consecutive rows, as many into each tensor; the first of them has that number."""
+        start, count = number % self.size, len(rows[0])
+        if start + count > self.size:
+            first = self.size - start
+            self.put(start, *(each[:first] for each in rows))
+            self.put(0, *(each[first:] for each in rows))
+            return
+        for view, new in zip(self._views, rows, strict=True):
+            view[start : start + count] = new if self._on_host else torch.from_numpy(new)
 
-    def put_latest(self, number: int, total: int, rows: npt.NDArray[Any]) -> None:
+    def put_latest(self, number: int, total: int, *rows: npt.NDArray[Any]) -> None:
         """As ``put``, without the rows that are no longer kept once ``total`` rows have been written."""
-        late = min(max(0, total - self.size - number), len(rows))
-        self.put(number + late, rows[late:])
-
-    def _write(self, start: int, rows: npt.NDArray[Any]) -> None:
-        if self._view is None:
-            self.rows[start : start + len(rows)] = torch.from_numpy(rows)
-        else:
-            self._view[start : start + len(rows)] = rows
+        late = max(0, total - self.size - number)
+        self.put(number + late, *(each[late:] for each in rows))
 
 
 def _reserve(descriptor: int, size: int, folder: Path) -> None:

@@ -55,9 +55,8 @@ class FrameStore:
         self.total = self.environments = self.most_environments = 0
         self._slots = 0  # of the first ring; the newest frame of observation g is in slot g % slots
         self._memory: Tensor  # (slots + aside_slots, *frame)
-        self._frames: Ring  # the first ring, in that memory
         self._aside_slots = self._aside_first = self._aside_end = 0  # frame n aside, first <= n < end, is in n % aside_slots
-        self._table: Ring  # of (rows, frame_stack + 1) slots, oldest frame first, the next observation's newest last
+        self._table: Tensor  # (rows, frame_stack + 1) slots, oldest frame first, the next observation's newest last
         self._set_memory(torch.empty(0))
         self._set_table(torch.empty(0, frame_stack + 1))
         self._marks: npt.NDArray[np.int64] = np.empty(0, np.int64)  # (slots,) frames ever stored aside before g was added
@@ -72,7 +71,7 @@ class FrameStore:
     @property
     def bytes_held(self) -> int:
         """Size of all frames, and of the tables about them, when the ring is full."""
-        return self._memory.nbytes + self._table.rows.nbytes + self._marks.nbytes
+        return self._memory.nbytes + self._table.nbytes + self._marks.nbytes
 
     @property
     def frame_bytes(self) -> int:
@@ -107,9 +106,10 @@ class FrameStore:
             self._finish(starts)
         if starts.size:
             self._start(given, starts)
-        slots = np.concatenate([self._latest, (numbers[:, np.newaxis] + count) % self._slots], 1)
-        self._table.put(self.total, slots)
-        self._frames.put(self.total + count, self._split(following)[:, -1])
+        slots = np.empty((count, self.frame_stack + 1), np.int64)
+        slots[:, :-1], slots[:, -1] = self._latest, (numbers + count) % self._slots
+        self._table_ring.put(self.total, slots)
+        self._frame_ring.put(self.total + count, self._split(following)[:, -1])
         self._latest, self._coming = slots[:, 1:], following.copy()
         self.total += count
         return starts
@@ -120,8 +120,8 @@ class FrameStore:
             own, coming = self._slots_by_frame
             inputs = self._memory.index_select(0, own.index_select(0, first))
             return inputs, self._memory.index_select(0, coming.index_select(0, last))
-        current = self._table.rows.index_select(0, first)
-        following = current if last is first else self._table.rows.index_select(0, last)
+        current = self._table.index_select(0, first)
+        following = current if last is first else self._table.index_select(0, last)
         shape = (first.shape[0], *self._coming.shape[1:])
         inputs = self._memory.index_select(0, current[:, :-1].flatten()).view(shape)
         return inputs, self._memory.index_select(0, following[:, 1:].flatten()).view(shape)
@@ -133,7 +133,7 @@ class FrameStore:
         marks = self._marks[numbers.cpu().numpy() % self._slots]
         until = self._aside_end if end == self.total else int(self._marks[end % self._slots])
         aside = torch.arange(int(marks[0]) if len(marks) else until, until, device=self.device)
-        slots = self._table.rows.index_select(0, numbers % self.rows)
+        slots = self._table.index_select(0, numbers % self.rows)
         return {
             "frames": self._memory.index_select(0, frames % self._slots),
             "slots": torch.where(slots < self._slots, slots, ~self._aside_number(slots)),
@@ -153,15 +153,15 @@ class FrameStore:
         if self.total == 0:
             self._aside_first = self._aside_end = int(marks[0])
         self._store_aside(contents["aside"].cpu().numpy())
-        self._frames.put(first, contents["frames"].cpu().numpy())
-        self._table.put_latest(first, total, contents["slots"].cpu().numpy())
+        self._frame_ring.put(first, contents["frames"].cpu().numpy())
+        self._table_ring.put_latest(first, total, contents["slots"].cpu().numpy())
         self._marks[np.arange(first, first + len(marks)) % self._slots] = marks
         self.total = first + len(marks)
         if self.total == total:
-            table = self._table.rows
-            self._set_table(torch.where(table < 0, self._slots + ~table % self._aside_slots, table))
+            aside = self._slots + ~self._table % self._aside_slots
+            self._set_table(torch.where(self._table < 0, aside, self._table))
             tail = self._newest(np.arange(self.environments))
-            self._latest = self._table.rows.index_select(0, tail)[:, 1:].cpu().numpy()
+            self._latest = self._table.index_select(0, tail)[:, 1:].cpu().numpy()
             self._coming = self.gather(tail, tail)[1].cpu().numpy()
 
     def open(self, observations: Tensor) -> None:
@@ -189,10 +189,10 @@ class FrameStore:
             self.environments = environments
 
     def _set_memory(self, memory: Tensor) -> None:
-        self._memory, self._frames = memory, Ring(memory[: self._slots])
+        self._memory, self._frame_ring = memory, Ring(memory[: self._slots])
 
     def _set_table(self, table: Tensor) -> None:
-        self._table, self._slots_by_frame = Ring(table), table.unbind(1)
+        self._table, self._table_ring, self._slots_by_frame = table, Ring(table), table.unbind(1)
 
     def _starts(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         if self.total == 0 or len(observations) != self.environments:
@@ -210,7 +210,7 @@ class FrameStore:
     def _finish(self, which: npt.NDArray[np.int64]) -> None:
         """Ends the chains of some environments: the observations that were to come next are stored aside."""
         finals = self._store_aside(self._split(self._coming)[which, -1])
-        self._table.rows[self._newest(which), -1] = torch.from_numpy(finals).to(self.device)
+        self._table[self._newest(which), -1] = torch.from_numpy(finals).to(self.device)
 
     def _start(self, observations: npt.NDArray[Any], which: npt.NDArray[np.int64]) -> None:
         """Starts new chains with the observations of some environments."""
@@ -244,7 +244,7 @@ class FrameStore:
         numbers = torch.arange(self._aside_first, self._aside_end, device=self.device)
         kept = self._memory.index_select(0, self._slots + numbers % self._aside_slots)
         memory.index_copy_(0, self._slots + numbers % size, kept)
-        table, latest = self._table.rows, self._latest
+        table, latest = self._table, self._latest
         self._set_table(torch.where(table < self._slots, table, self._slots + self._aside_number(table) % size))
         self._latest = np.where(latest < self._slots, latest, self._slots + self._aside_number(latest) % size)
         self._aside_slots = size
@@ -255,7 +255,8 @@ class FrameStore:
         return self._aside_first + (slots - self._slots - self._aside_first) % self._aside_slots
 
     def _check(self, observations: npt.NDArray[Any], next_observations: npt.NDArray[Any]) -> None:
-        require_range("the number of environments", len(observations), 1, self.most_environments)
+        if len(observations) != self.environments:
+            require_range("the number of environments", len(observations), 1, self.most_environments)
         shape, dtype = self._coming.shape[1:], self._coming.dtype
         for given in (observations, next_observations):
             if given.shape[1:] != shape or given.dtype != dtype:

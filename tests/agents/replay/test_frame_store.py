@@ -121,13 +121,16 @@ def test_a_full_disk_is_reported_before_anything_is_written(tmp_path: Path, monk
 
 
 def test_writing_around_a_ring_by_hand() -> None:
-    ring = Ring(torch.zeros(5))
-    ring.put(8, np.array([1.0, 2.0, 3.0]))
-    assert ring.rows.tolist() == [3.0, 0.0, 0.0, 1.0, 2.0]
-    ring.put_latest(0, 9, np.arange(10.0, 18.0))  # rows 0 to 7 when 9 have come: 0 to 3 are gone
-    assert ring.rows.tolist() == [15.0, 16.0, 17.0, 1.0, 14.0]
-    ring.put_latest(0, 20, np.full(8, 99.0))
-    assert ring.rows.tolist() == [15.0, 16.0, 17.0, 1.0, 14.0]
+    numbers, pairs = torch.zeros(5), torch.zeros(5, 2, dtype=torch.int64)
+    ring = Ring(numbers, pairs)
+    ring.put(8, np.array([1.0, 2.0, 3.0]), np.array([[1, 1], [2, 2], [3, 4]]))
+    assert numbers.tolist() == [3.0, 0.0, 0.0, 1.0, 2.0]
+    assert pairs.tolist() == [[3, 4], [0, 0], [0, 0], [1, 1], [2, 2]]
+    ring.put_latest(0, 9, np.arange(10.0, 18.0), np.full((8, 2), 5))  # rows 0 to 7 when 9 have come: 0 to 3 are gone
+    assert numbers.tolist() == [15.0, 16.0, 17.0, 1.0, 14.0]
+    assert pairs.tolist() == [[5, 5], [5, 5], [5, 5], [1, 1], [5, 5]]
+    ring.put_latest(0, 20, np.full(8, 99.0), np.zeros((8, 2), np.int64))
+    assert numbers.tolist() == [15.0, 16.0, 17.0, 1.0, 14.0]
 
 
 def test_starts_are_reported_for_each_environment() -> None:
