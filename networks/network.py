@@ -114,7 +114,7 @@ class Network(nn.Module, ABC):
         """Switches the mode of the modules; free for a network in which no module depends on it."""
         if self.mode_dependent:
             return super().train(mode)
-        self.training = mode
+        self.__dict__["training"] = mode  # nn.Module's own way looks through parameters, buffers and modules first
         return self
 
     def tensor(self, name: str) -> Tensor:

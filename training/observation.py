@@ -60,8 +60,6 @@ class Observers:
         Raises:
             Abandoned: If the user stops the run during it. The state of the observers is then as it was.
         """
-        if not names:
-            return {}
         remembering = {name: seer for name in names if isinstance(seer := self._observers[name], Remembering)}
         memories = {name: observer.state_dict() for name, observer in remembering.items()}
         try:

@@ -103,19 +103,23 @@ class Step:
         """Does what is still to be done in the step."""
         if not self.learned:
             if not self.switched:
-                self.measurements |= observers.measure(self.early, View(self.after, self.task, agent))
+                if self.early:
+                    self.measurements |= observers.measure(self.early, View(self.after, self.task, agent))
                 started = time.perf_counter()
                 if self.experience.task != self.task:
                     self.logs |= agent.switch_task(self.experience.task)
                 self.switched = True
                 self.seconds += time.perf_counter() - started
-            self.at_start |= observers.measure(self.first, View(self.before, self.experience.task, agent))
+            if self.first:
+                self.at_start |= observers.measure(self.first, View(self.before, self.experience.task, agent))
             started = time.perf_counter()
             self.logs |= learn_from(agent, self.experience, self.after)
             self.learned = True
             self.seconds += time.perf_counter() - started
-        self.at_start |= observers.measure(observers.after_first_update(), View(self.before, self.experience.task, agent))
-        self.measurements |= observers.measure(self.late, View(self.after, self.experience.task, agent))
+        if waiting := observers.after_first_update():
+            self.at_start |= observers.measure(waiting, View(self.before, self.experience.task, agent))
+        if self.late:
+            self.measurements |= observers.measure(self.late, View(self.after, self.experience.task, agent))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything in plain containers."""

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from plasticity.agents.replay.age_weights import AgeWeights
-from plasticity.agents.replay.frame_memory import put, put_latest
+from plasticity.agents.replay.frame_memory import Ring
 from plasticity.agents.replay.frame_store import FrameStore
 from plasticity.agents.replay.n_step import n_step_returns
 from plasticity.agents.replay.segments import SEGMENTS, Segment, pieces, read_segment, rows_per_segment, write_segment
@@ -88,6 +87,7 @@ class Replay:
         self._storage = device if folder is None else torch.device("cpu")
         self._frames = FrameStore(capacity, frame_stack, self._storage, folder)
         self._columns: _Columns | None = None
+        self._ring: Ring  # of the columns
         self._saved: list[Segment] = []
         self._ones = torch.ones(0, device=self._storage)
 
@@ -122,12 +122,11 @@ class Replay:
         if first and count != before:
             columns.ends.fill_(True)  # rows are N apart: returns of several steps do not span a change of N
             self._saved = []
-        elif first and starts.any():
-            ended = (first - count + np.flatnonzero(starts)) % self.capacity
+        elif first and starts.size:
+            ended = (first - count + starts) % self.capacity
             columns.ends[torch.from_numpy(ended).to(self._storage)] = True
-        ends = transitions.terminated | transitions.truncated
-        for column, new in zip(columns, (*transitions[1:4], ends), strict=True):
-            put(column, first, new)
+        actions, rewards, terminated, truncated = (column.numpy() for column in transitions[1:5])
+        self._ring.put(first, actions, rewards, terminated, terminated | truncated)
 
     def sample(self, count: int, generator: torch.Generator, beta: float = 0.0) -> ReplayBatch:
         """Draws ``count`` transitions, uniformly or by age, for any ``beta``; see ``TransitionMemory``.
@@ -257,8 +256,7 @@ class Replay:
     def _restore(self, first: int, total: int, contents: Mapping[str, Tensor]) -> None:
         self._frames.restore(first, total, contents)
         columns = self._columns or self._allocate(contents["actions"], contents["rewards"])
-        for name, column in columns._asdict().items():
-            put_latest(column, first, total, contents[name])
+        self._ring.put_latest(first, total, *(contents[name].cpu().numpy() for name in columns._fields))
 
     def _allocate(self, actions: Tensor, rewards: Tensor) -> _Columns:
         flags = torch.zeros((2, self.capacity), dtype=torch.bool, device=self._storage)
@@ -266,4 +264,5 @@ class Replay:
             torch.zeros((self.capacity, *row.shape[1:]), dtype=row.dtype, device=self._storage) for row in (actions, rewards)
         )
         self._columns = _Columns(*values, *flags)
+        self._ring = Ring(*self._columns)
         return self._columns

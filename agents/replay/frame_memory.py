@@ -3,7 +3,9 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -34,19 +36,39 @@ def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, f
         os.unlink(name)
 
 
-def put(ring: Tensor, number: int, rows: Tensor) -> None:
-    """Writes consecutive rows into a ring, at most once around; row ``number`` goes to ``number % len(ring)``."""
-    start, count = number % ring.shape[0], rows.shape[0]
-    first = min(count, ring.shape[0] - start)
-    ring.narrow(0, start, first).copy_(rows.narrow(0, 0, first) if first < count else rows)
-    if first < count:
-        ring.narrow(0, 0, count - first).copy_(rows.narrow(0, first, count - first))
+class Ring:
+    """Tensors whose rows are written in turn, at most once around at a time; number g goes to row g % size of each.
 
+    What is written comes from the host. On the CPU it goes through NumPy views of the same memory: for a single row that takes a
+    tenth of the time in which a tensor is narrowed and copied to.
 
-def put_latest(ring: Tensor, number: int, total: int, rows: Tensor) -> None:
-    """As ``put``, without the rows that are no longer kept once ``total`` rows have been written."""
-    late = min(max(0, total - ring.shape[0] - number), rows.shape[0])
-    put(ring, number + late, rows[late:])
+    Args:
+        tensors: Of as many rows each, on one device.
+
+    Attributes:
+        size: Their number of rows.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self.size = tensors[0].shape[0]
+        self._on_host = tensors[0].device.type == "cpu"
+        self._views: list[Any] = [tensor.numpy() for tensor in tensors] if self._on_host else list(tensors)
+
+    def put(self, number: int, *rows: npt.NDArray[Any]) -> None:
+        """Writes consecutive rows, as many into each tensor; the first of them has that number."""
+        start, count = number % self.size, len(rows[0])
+        if start + count > self.size:
+            first = self.size - start
+            self.put(start, *(each[:first] for each in rows))
+            self.put(0, *(each[first:] for each in rows))
+            return
+        for view, new in zip(self._views, rows, strict=True):
+            view[start : start + count] = new if self._on_host else torch.from_numpy(new)
+
+    def put_latest(self, number: int, total: int, *rows: npt.NDArray[Any]) -> None:
+        """As ``put``, without the rows that are no longer kept once ``total`` rows have been written."""
+        late = max(0, total - self.size - number)
+        self.put(number + late, *(each[late:] for each in rows))
 
 
 def _reserve(descriptor: int, size: int, folder: Path) -> None:

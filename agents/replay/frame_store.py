@@ -9,16 +9,19 @@ starts with. The second ring grows as needed.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from plasticity.agents.replay.frame_memory import allocate, put, put_latest
+from plasticity.agents.replay.frame_memory import Ring, allocate
 from plasticity.settings.fields import require_range
 
+Slots = TypeVar("Slots", Tensor, npt.NDArray[np.int64])
+
+_NONE: Final[npt.NDArray[np.int64]] = np.empty(0, np.int64)
 _ROWS_PER_FRAME_ASIDE: Final = 32  # initially; an Atari episode adds four such frames and has at least 200 steps
 
 
@@ -51,12 +54,14 @@ class FrameStore:
         self.rows, self.frame_stack, self.device, self.folder = rows, frame_stack, device, folder
         self.total = self.environments = self.most_environments = 0
         self._slots = 0  # of the first ring; the newest frame of observation g is in slot g % slots
-        self._memory = torch.empty(0)  # (slots + aside_slots, *frame)
+        self._memory: Tensor  # (slots + aside_slots, *frame)
         self._aside_slots = self._aside_first = self._aside_end = 0  # frame n aside, first <= n < end, is in n % aside_slots
-        self._table = torch.empty(0)  # (rows, frame_stack + 1) slots, oldest frame first, the next observation's newest last
+        self._table: Tensor  # (rows, frame_stack + 1) slots, oldest frame first, the next observation's newest last
+        self._set_memory(torch.empty(0))
+        self._set_table(torch.empty(0, frame_stack + 1))
         self._marks: npt.NDArray[np.int64] = np.empty(0, np.int64)  # (slots,) frames ever stored aside before g was added
-        self._latest = torch.empty(0)  # (N, frame_stack) slots of the observations to come
-        self._coming = torch.empty(0)  # (N, *shape) those observations
+        self._latest: npt.NDArray[np.int64] = np.empty(0, np.int64)  # (N, frame_stack) slots of the observations to come
+        self._coming: npt.NDArray[Any] = np.empty(0)  # (N, *shape) those observations
 
     @property
     def oldest(self) -> int:
@@ -73,7 +78,7 @@ class FrameStore:
         """Size of one frame."""
         return self._memory.nbytes // max(1, self._memory.shape[0])
 
-    def add(self, observations: Tensor, next_observations: Tensor) -> npt.NDArray[np.bool_]:
+    def add(self, observations: Tensor, next_observations: Tensor) -> npt.NDArray[np.int64]:
         """Stores one transition of each environment.
 
         Args:
@@ -81,34 +86,40 @@ class FrameStore:
             next_observations: (N, *shape) on the CPU.
 
         Returns:
-            (N,) where an observation is not the next observation of the previous transition: an episode starts. If N has
-            changed, all do.
+            The numbers of the environments whose observation is not the next observation of their previous transition: an
+            episode starts. If N has changed, that is all of them.
 
         Raises:
             ValueError: If N has grown, a shape has changed, or observations are not stacks of ``frame_stack`` frames.
         """
         if self.total == 0:
             self.open(observations)
-        self._check(observations, next_observations)
-        count = observations.shape[0]
-        starts = self._starts(observations)
-        self._marks[self._numbers(count) % self._slots] = self._aside_end
+        given, following = observations.numpy(), next_observations.numpy()
+        self._check(given, following)
+        count = len(given)
+        starts = self._starts(given)
+        numbers = np.arange(self.total, self.total + count)
+        self._marks[numbers % self._slots] = self._aside_end
         if count != self.environments:
             self._change(count)
-        elif self.total and starts.any():
-            self._finish(np.flatnonzero(starts))
-        if starts.any():
-            self._start(observations, np.flatnonzero(starts))
-        coming = torch.from_numpy((self._numbers(count) + count) % self._slots)
-        slots = torch.cat([self._latest, coming.unsqueeze(1)], 1)
-        put(self._table, self.total, slots)
-        put(self._memory[: self._slots], self.total + count, self._split(next_observations)[:, -1])
-        self._latest, self._coming = slots[:, 1:], next_observations.clone()
+        elif self.total and starts.size:
+            self._finish(starts)
+        if starts.size:
+            self._start(given, starts)
+        slots = np.empty((count, self.frame_stack + 1), np.int64)
+        slots[:, :-1], slots[:, -1] = self._latest, (numbers + count) % self._slots
+        self._table_ring.put(self.total, slots)
+        self._frame_ring.put(self.total + count, self._split(following)[:, -1])
+        self._latest, self._coming = slots[:, 1:], following.copy()
         self.total += count
         return starts
 
     def gather(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the (B, *shape) observations of rows ``first`` and the next observations of rows ``last``, both (B,)."""
+        if self.frame_stack == 1:  # of small observations in a third of the time that what follows takes
+            own, coming = self._slots_by_frame
+            inputs = self._memory.index_select(0, own.index_select(0, first))
+            return inputs, self._memory.index_select(0, coming.index_select(0, last))
         current = self._table.index_select(0, first)
         following = current if last is first else self._table.index_select(0, last)
         shape = (first.shape[0], *self._coming.shape[1:])
@@ -141,17 +152,17 @@ class FrameStore:
         marks = contents["marks"].numpy()
         if self.total == 0:
             self._aside_first = self._aside_end = int(marks[0])
-        self._store_aside(contents["aside"])
-        put(self._memory[: self._slots], first, contents["frames"])
-        put_latest(self._table, first, total, contents["slots"])
+        self._store_aside(contents["aside"].cpu().numpy())
+        self._frame_ring.put(first, contents["frames"].cpu().numpy())
+        self._table_ring.put_latest(first, total, contents["slots"].cpu().numpy())
         self._marks[np.arange(first, first + len(marks)) % self._slots] = marks
         self.total = first + len(marks)
         if self.total == total:
             aside = self._slots + ~self._table % self._aside_slots
-            self._table = torch.where(self._table < 0, aside, self._table)
+            self._set_table(torch.where(self._table < 0, aside, self._table))
             tail = self._newest(np.arange(self.environments))
-            self._latest = self._table.index_select(0, tail)[:, 1:].cpu()
-            self._coming = self.gather(tail, tail)[1].cpu()
+            self._latest = self._table.index_select(0, tail)[:, 1:].cpu().numpy()
+            self._coming = self.gather(tail, tail)[1].cpu().numpy()
 
     def open(self, observations: Tensor) -> None:
         """Allocates memory for observations like these, (N, *shape); everything stored before is forgotten."""
@@ -160,14 +171,14 @@ class FrameStore:
         if self.frame_stack > 1 and (not shape or shape[0] % self.frame_stack):
             raise ValueError(f"agent.frame_stack={self.frame_stack} must divide the first axis of observations {shape}")
         self.total, self.environments, self.most_environments = 0, count, count
-        frame = self._split(observations).shape[2:]
+        frame = self._split(observations.numpy()).shape[2:]
         self._slots = self.rows + self.frame_stack * count
         self._aside_slots, self._aside_first, self._aside_end = 16 + self.rows // _ROWS_PER_FRAME_ASIDE, 0, 0
-        self._memory = allocate((self._slots + self._aside_slots, *frame), observations.dtype, self.device, self.folder)
-        self._table = torch.zeros((self.rows, self.frame_stack + 1), dtype=torch.int64, device=self.device)
+        self._set_memory(allocate((self._slots + self._aside_slots, *frame), observations.dtype, self.device, self.folder))
+        self._set_table(torch.zeros((self.rows, self.frame_stack + 1), dtype=torch.int64, device=self.device))
         self._marks = np.zeros(self._slots, np.int64)
-        self._latest = torch.zeros((count, self.frame_stack), dtype=torch.int64)
-        self._coming = torch.empty_like(observations)
+        self._latest = np.zeros((count, self.frame_stack), np.int64)
+        self._coming = np.empty_like(observations.numpy())
 
     def reopen(self, environments: int, most: int, frames: Tensor | None) -> None:
         """Forgets everything, ready for ``restore``; ``frames`` is one part's, or None if nothing is to be restored."""
@@ -177,46 +188,52 @@ class FrameStore:
             self.open(torch.empty((most, *axes), dtype=frames.dtype))
             self.environments = environments
 
-    def _starts(self, observations: Tensor) -> npt.NDArray[np.bool_]:
-        count = observations.shape[0]
-        if self.total == 0 or count != self.environments:
-            return np.ones(count, np.bool_)
-        new, expected = _bytes(observations), _bytes(self._coming)
-        if new.tobytes() == expected.tobytes():  # several times as fast as continuing
-            return np.zeros(count, np.bool_)
-        differs: npt.NDArray[np.bool_] = (new != expected).any(1)
-        return differs
+    def _set_memory(self, memory: Tensor) -> None:
+        self._memory, self._frame_ring = memory, Ring(memory[: self._slots])
+
+    def _set_table(self, table: Tensor) -> None:
+        self._table, self._table_ring, self._slots_by_frame = table, Ring(table), table.unbind(1)
+
+    def _starts(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        if self.total == 0 or len(observations) != self.environments:
+            return np.arange(len(observations))
+        if observations.tobytes() == self._coming.tobytes():  # several times as fast as continuing
+            return _NONE
+        return np.flatnonzero((_bytes(observations) != _bytes(self._coming)).any(1))
 
     def _change(self, environments: int) -> None:
         if self.total:
             self._finish(np.arange(self.environments))
         self.environments = environments
-        self._latest = torch.zeros((environments, self.frame_stack), dtype=torch.int64)
+        self._latest = np.zeros((environments, self.frame_stack), np.int64)
 
     def _finish(self, which: npt.NDArray[np.int64]) -> None:
         """Ends the chains of some environments: the observations that were to come next are stored aside."""
-        finals = self._store_aside(self._split(self._coming)[torch.from_numpy(which), -1])
-        self._table[self._newest(which), -1] = finals.to(self.device)
+        finals = self._store_aside(self._split(self._coming)[which, -1])
+        self._table[self._newest(which), -1] = torch.from_numpy(finals).to(self.device)
 
-    def _start(self, observations: Tensor, which: npt.NDArray[np.int64]) -> None:
+    def _start(self, observations: npt.NDArray[Any], which: npt.NDArray[np.int64]) -> None:
         """Starts new chains with the observations of some environments."""
-        chosen = torch.from_numpy(which)
-        stacks, slots = self._split(observations)[chosen], torch.from_numpy((self.total + which) % self._slots)
-        self._latest[chosen, :-1] = self._store_aside(stacks[:, :-1].flatten(0, 1)).view(len(which), -1)
-        self._latest[chosen, -1] = slots
-        self._memory[slots.to(self.device)] = stacks[:, -1].to(self.device)
+        stacks, slots = self._split(observations)[which], (self.total + which) % self._slots
+        older = stacks[:, :-1].reshape(-1, *stacks.shape[2:])
+        self._latest[which, :-1] = self._store_aside(older).reshape(len(which), -1)
+        self._latest[which, -1] = slots
+        self._store(slots, stacks[:, -1])
 
-    def _store_aside(self, frames: Tensor) -> Tensor:
+    def _store_aside(self, frames: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Returns (M,) slots of (M, *frame) frames; those that only overwritten transitions need are forgotten."""
         live = int(self._marks[self._oldest(self.total + self.environments) % self._slots])
         self._aside_first = max(self._aside_first, min(live, self._aside_end))
-        end = self._aside_end + frames.shape[0]
+        end = self._aside_end + len(frames)
         if end - self._aside_first > self._aside_slots:
             self._grow(end - self._aside_first)
-        slots = self._slots + torch.arange(self._aside_end, end) % self._aside_slots
-        self._memory[slots.to(self.device)] = frames.to(self.device)
+        slots = self._slots + np.arange(self._aside_end, end) % self._aside_slots
+        self._store(slots, frames)
         self._aside_end = end
         return slots
+
+    def _store(self, slots: npt.NDArray[np.int64], frames: npt.NDArray[Any]) -> None:
+        self._memory[torch.from_numpy(slots).to(self.device)] = torch.from_numpy(frames).to(self.device)
 
     def _grow(self, needed: int) -> None:
         """Moves everything to where there is more room aside."""
@@ -227,44 +244,44 @@ class FrameStore:
         numbers = torch.arange(self._aside_first, self._aside_end, device=self.device)
         kept = self._memory.index_select(0, self._slots + numbers % self._aside_slots)
         memory.index_copy_(0, self._slots + numbers % size, kept)
-        self._table, self._latest = (
-            torch.where(slots < self._slots, slots, self._slots + self._aside_number(slots) % size)
-            for slots in (self._table, self._latest)
-        )
-        self._memory, self._aside_slots = memory, size
+        table, latest = self._table, self._latest
+        self._set_table(torch.where(table < self._slots, table, self._slots + self._aside_number(table) % size))
+        self._latest = np.where(latest < self._slots, latest, self._slots + self._aside_number(latest) % size)
+        self._aside_slots = size
+        self._set_memory(memory)
 
-    def _aside_number(self, slots: Tensor) -> Tensor:
+    def _aside_number(self, slots: Slots) -> Slots:
         """Returns the numbers of the frames that are in these slots aside."""
         return self._aside_first + (slots - self._slots - self._aside_first) % self._aside_slots
 
-    def _check(self, observations: Tensor, next_observations: Tensor) -> None:
-        require_range("the number of environments", observations.shape[0], 1, self.most_environments)
-        kind = (tuple(self._coming.shape[1:]), self._coming.dtype)
+    def _check(self, observations: npt.NDArray[Any], next_observations: npt.NDArray[Any]) -> None:
+        if len(observations) != self.environments:
+            require_range("the number of environments", len(observations), 1, self.most_environments)
+        shape, dtype = self._coming.shape[1:], self._coming.dtype
         for given in (observations, next_observations):
-            if (tuple(given.shape[1:]), given.dtype) != kind:
-                raise ValueError(f"observations must stay {kind}, got {(tuple(given.shape[1:]), given.dtype)}")
+            if given.shape[1:] != shape or given.dtype != dtype:
+                raise ValueError(f"observations must stay {dtype} of shape {shape}, got {given.dtype} of shape {given.shape[1:]}")
         if self.frame_stack > 1:
             before, after = self._split(observations)[:, 1:], self._split(next_observations)[:, :-1]
-            if not np.array_equal(_bytes(before), _bytes(after)):
+            if before.tobytes() != after.tobytes():
                 raise ValueError(
                     f"agent.frame_stack={self.frame_stack}: a next observation is not the observation moved on by one"
                 )
 
-    def _split(self, observations: Tensor) -> Tensor:
+    def _split(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns (N, frame_stack, *frame)."""
-        return observations.unflatten(1, (self.frame_stack, -1)) if self.frame_stack > 1 else observations.unsqueeze(1)
+        if self.frame_stack == 1:
+            return observations[:, np.newaxis]
+        return observations.reshape(len(observations), self.frame_stack, -1, *observations.shape[2:])
 
     def _oldest(self, total: int) -> int:
         return max(0, total - self.rows - (self.frame_stack - 1) * self.most_environments)
-
-    def _numbers(self, count: int) -> npt.NDArray[np.int64]:
-        return np.arange(self.total, self.total + count)
 
     def _newest(self, which: npt.NDArray[np.int64]) -> Tensor:
         """Returns the rows of the latest transitions of some environments."""
         return torch.from_numpy((self.total - self.environments + which) % self.rows).to(self.device)
 
 
-def _bytes(observations: Tensor) -> npt.NDArray[np.uint8]:
+def _bytes(observations: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Returns (N, bytes); comparing them tells 0 from -0, and finds NaN equal to itself."""
-    return np.ascontiguousarray(observations.reshape(observations.shape[0], -1).numpy()).view(np.uint8)
+    return np.ascontiguousarray(observations).reshape(len(observations), -1).view(np.uint8)

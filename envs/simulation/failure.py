@@ -62,7 +62,7 @@ def check_finite(observations: Array, copies: Array | None = None) -> None:
     Raises:
         EnvironmentFailure: One of them is NaN or infinite.
     """
-    if observations.dtype.kind != "f" or np.isfinite(observations).all():
+    if observations.dtype.kind != "f" or np.count_nonzero(np.isfinite(observations)) == observations.size:  # faster than ``all``
         return
     row, *place = np.argwhere(~np.isfinite(observations))[0].tolist()
     value = observations[(row, *place)]

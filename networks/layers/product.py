@@ -39,9 +39,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _by_onednn(input: Tensor, weight: Tensor) -> bool:
     return (
         _HAS_WIDE_UNITS
+        and input.shape[0] * weight.numel() >= _WORTHWHILE  # first, since it settles the case of small products
         and input.ndim == 2
         and min(input.shape[0], *weight.shape) >= _THINNEST
-        and input.shape[0] * weight.numel() >= _WORTHWHILE
         and type(weight) is nn.Parameter  # a traced or differentiated call replaces it
         and weight.dtype == input.dtype == torch.float32
         and weight.device.type == "cpu"

@@ -68,13 +68,15 @@ class HiddenLayer(nn.Module):
             self.balance = LoadBalance(self.units, spec.load_balancing)
         rate = spec.dropout_rates[-1] if spec.dropout_rates else 0.0
         self.dropout = Dropout(rate) if rate else None
+        # In tuples, where a forward finds them at once: an attribute that is a module is found only after a failed search.
+        self._map, self._norms = (linear,), tuple(self.norms)
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, in, ...) to (B, copies * units, ...), and stores pre- and post-activations in ``taps`` if there are any."""
-        z = self.linear(x) if self.spectral is None else self.spectral(x)
+        z = self._map[0](x) if self.spectral is None else self.spectral(x)
         if self.diagonal is not None:
             z = self.diagonal(z)
-        for norm in self.norms:
+        for norm in self._norms:
             z = norm(z)
         if self.balance is not None:
             z = self.balance(z)

@@ -30,8 +30,11 @@ class TorsoNetwork(Network):
             self.injection = Injection(Tail(self.torso, self.head, spec.injected_layers))
             layers = self._with_companions(layers, self.injection)
         self.units = UnitGraph(tuple(layers), tuple(self.torso.excluded()))
-        # In a tuple, so that it is not registered a second time. Looked up by module, since a traced call replaces parameters.
+        # In tuples, so that they are not registered a second time, and found at once: an attribute that is a module is found only
+        # after a failed search. Parameters are looked up by module, since a traced call replaces them.
+        self._parts = self.torso, self.head
         self._reference = tuple(linear for linear, _ in self.head.maps("head").values())
+        self._convolution = tuple(layer.linear for layer in self.torso.hidden[:1] if layer.linear.weight.ndim == 4)
         paths = self.torso.blocks("torso") | self.head.blocks("head")
         self.blocks = tuple(self._block(name, modules) for name, modules in paths.items())
         if self.injection is not None:  # a head that is drawn again has no companions
@@ -41,12 +44,13 @@ class TorsoNetwork(Network):
     def forward(self, inputs: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, *input_shape) to the head's output."""
         taps = self._recording(taps)
+        torso, head = self._parts
         if self.injection is None or not self.injection.active.on:
-            plain: Tensor = self.head(self.features(inputs, taps), taps)
+            plain: Tensor = head(torso(self._values(inputs), taps), taps)
             return plain
         with self.injection.entering() as entered:
             features = self.features(inputs, taps)
-        injected: Tensor = self.injection(entered[0] if entered else features, self.head(features, taps))
+        injected: Tensor = self.injection(entered[0] if entered else features, head(features, taps))
         return injected
 
     def features(self, inputs: Tensor, taps: Taps | None = None) -> Tensor:
@@ -61,15 +65,14 @@ class TorsoNetwork(Network):
 
     def _values(self, inputs: Tensor) -> Tensor:
         """Returns inputs as the first layer reads them: ``uint8`` divided by 255, tokens as they are."""
-        if self.torso.reads_tokens:
+        if self._parts[0].reads_tokens:
             return inputs
         if inputs.dtype == torch.uint8:
             # Division rounds once in any type, so that autocast, if it cast first, would give the same numbers.
             values = inputs.to(self._forward_type(inputs.device.type)).div_(255)
         else:
             values = inputs.to(self.dtype)
-        first = self.torso.hidden[0].linear.weight if self.torso.hidden else None
-        if first is not None and first.ndim == 4 and not first.is_contiguous():
+        if self._convolution and not self._convolution[0].weight.is_contiguous():
             values = values.contiguous(memory_format=torch.channels_last)  # once, and not again in the backward pass
         return values
 

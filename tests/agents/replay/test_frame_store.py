@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plasticity.agents.replay.frame_memory import allocate, put, put_latest
+from plasticity.agents.replay.frame_memory import Ring, allocate
 from plasticity.agents.replay.frame_store import FrameStore
 
 CPU = torch.device("cpu")
@@ -27,9 +27,9 @@ def rows_of(store: FrameStore, count: int) -> list[tuple[list[int], list[int]]]:
 def test_stacks_by_hand() -> None:
     # An episode of two steps from a stack padded with zeros, then another from a stack of copies.
     store = FrameStore(4, 3, CPU)
-    assert store.add(stack(0, 0, 1), stack(0, 1, 2)).tolist() == [True]
-    assert store.add(stack(0, 1, 2), stack(1, 2, 3)).tolist() == [False]
-    assert store.add(stack(7, 7, 7), stack(7, 7, 8)).tolist() == [True]
+    assert store.add(stack(0, 0, 1), stack(0, 1, 2)).tolist() == [0]
+    assert store.add(stack(0, 1, 2), stack(1, 2, 3)).tolist() == []
+    assert store.add(stack(7, 7, 7), stack(7, 7, 8)).tolist() == [0]
     expected = [([0, 0, 1], [0, 1, 2]), ([0, 1, 2], [1, 2, 3]), ([7, 7, 7], [7, 7, 8])]
     assert rows_of(store, 3) == expected
     for frame in range(8, 11):
@@ -121,20 +121,23 @@ def test_a_full_disk_is_reported_before_anything_is_written(tmp_path: Path, monk
 
 
 def test_writing_around_a_ring_by_hand() -> None:
-    ring = torch.zeros(5)
-    put(ring, 8, torch.tensor([1.0, 2.0, 3.0]))
-    assert ring.tolist() == [3.0, 0.0, 0.0, 1.0, 2.0]
-    put_latest(ring, 0, 9, torch.arange(10.0, 18.0))  # rows 0 to 7 when 9 have come: 0 to 3 are gone
-    assert ring.tolist() == [15.0, 16.0, 17.0, 1.0, 14.0]
-    put_latest(ring, 0, 20, torch.full((8,), 99.0))
-    assert ring.tolist() == [15.0, 16.0, 17.0, 1.0, 14.0]
+    numbers, pairs = torch.zeros(5), torch.zeros(5, 2, dtype=torch.int64)
+    ring = Ring(numbers, pairs)
+    ring.put(8, np.array([1.0, 2.0, 3.0]), np.array([[1, 1], [2, 2], [3, 4]]))
+    assert numbers.tolist() == [3.0, 0.0, 0.0, 1.0, 2.0]
+    assert pairs.tolist() == [[3, 4], [0, 0], [0, 0], [1, 1], [2, 2]]
+    ring.put_latest(0, 9, np.arange(10.0, 18.0), np.full((8, 2), 5))  # rows 0 to 7 when 9 have come: 0 to 3 are gone
+    assert numbers.tolist() == [15.0, 16.0, 17.0, 1.0, 14.0]
+    assert pairs.tolist() == [[5, 5], [5, 5], [5, 5], [1, 1], [5, 5]]
+    ring.put_latest(0, 20, np.full(8, 99.0), np.zeros((8, 2), np.int64))
+    assert numbers.tolist() == [15.0, 16.0, 17.0, 1.0, 14.0]
 
 
 def test_starts_are_reported_for_each_environment() -> None:
     store = FrameStore(10, 1, CPU)
     first = torch.arange(3.0).unsqueeze(1)
-    assert np.array_equal(store.add(first, first + 1), [True, True, True])
-    assert np.array_equal(store.add(first + 1, first + 2), [False, False, False])
+    assert store.add(first, first + 1).tolist() == [0, 1, 2]
+    assert store.add(first + 1, first + 2).tolist() == []
     moved = first + 2
     moved[1] = 9.0
-    assert np.array_equal(store.add(moved, moved), [False, True, False])
+    assert store.add(moved, moved).tolist() == [1]
