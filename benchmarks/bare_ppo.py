@@ -51,6 +51,17 @@ class _Vectors(nn.Module):
         return Normal(mean, self.log_deviation.expand_as(mean).exp()), self.value(observations).flatten()
 
 
+class _Choices(nn.Module):
+    """Separate networks for the policy over a few actions and for the value."""
+
+    def __init__(self, observations: int, actions: int) -> None:
+        super().__init__()
+        self.policy, self.value = _tanh(observations, actions, 128), _tanh(observations, 1, 128)
+
+    def forward(self, observations: Tensor) -> tuple[Distribution, Tensor]:
+        return Categorical(logits=self.policy(observations)), self.value(observations).flatten()
+
+
 def bare_ppo_atari(steps: int) -> Callable[[], None]:
     """Returns a program that makes ``steps`` steps: whole rollouts of 8 x 128."""
     env = image_environments(8)
@@ -69,6 +80,13 @@ def bare_ppo_ant(steps: int) -> Callable[[], None]:
     env = SyncVectorEnv([make])
     network = _Vectors(env.single_observation_space.shape[0], env.single_action_space.shape[0])  # type: ignore[index]
     return _program(env, network, _Settings(2048, 64, 10, 0.2, 0.0, 3e-4), steps)
+
+
+def bare_ppo_cart_pole(steps: int) -> Callable[[], None]:
+    """Returns a program that makes ``steps`` steps: whole rollouts of 4 x 128."""
+    env = SyncVectorEnv([lambda: gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make("CartPole-v1"))] * 4)
+    network = _Choices(env.single_observation_space.shape[0], int(env.single_action_space.n))  # type: ignore[index, attr-defined]
+    return _program(env, network, _Settings(128, 128, 4, 0.2, 0.01, 2.5e-4), steps)
 
 
 def _program(env: Any, network: nn.Module, settings: _Settings, steps: int) -> Callable[[], None]:
@@ -139,5 +157,6 @@ def _total(values: Tensor) -> Tensor:
     return values.sum(1) if values.ndim > 1 else values
 
 
-def _tanh(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, outputs))
+def _tanh(inputs: int, outputs: int, width: int = 64) -> nn.Sequential:
+    hidden = nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()
+    return nn.Sequential(*hidden, nn.Linear(width, outputs))

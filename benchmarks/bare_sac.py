@@ -1,4 +1,4 @@
-"""SAC on Ant-v5 in plain PyTorch: default optimizer, a NumPy replay, one environment."""
+"""SAC in plain PyTorch: default optimizer, a NumPy replay, one environment."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -14,9 +14,9 @@ from torch.nn import functional
 _CAPACITY, _BATCH, _WARMUP, _DISCOUNT, _SHARE, _RATE = 100_000, 256, 1000, 0.99, 0.005, 3e-4
 
 
-def bare_sac(steps: int) -> Callable[[], None]:
-    """Returns a program that continues for ``steps`` steps."""
-    loop = _steps()
+def bare_sac(steps: int, env: str = "Ant-v5", width: int = 256) -> Callable[[], None]:
+    """Returns a program that continues for ``steps`` steps, with two layers of that width."""
+    loop = _steps(env, width)
     next(islice(loop, _WARMUP, None))
 
     def program() -> None:
@@ -29,9 +29,9 @@ def bare_sac(steps: int) -> Callable[[], None]:
 class _Learner:
     """Actor, two critics, their targets and the temperature."""
 
-    def __init__(self, observations: int, actions: int) -> None:
-        self.actor = _network(observations, 2 * actions)
-        self.critics = [_network(observations + actions, 1) for _ in range(2)]
+    def __init__(self, observations: int, actions: int, width: int) -> None:
+        self.actor = _network(observations, 2 * actions, width)
+        self.critics = [_network(observations + actions, 1, width) for _ in range(2)]
         self.targets = deepcopy(self.critics)
         self.log_temperature = torch.zeros(1, requires_grad=True)
         self.entropy_wanted = -float(actions)
@@ -73,13 +73,13 @@ class _Learner:
         self.optimizers[which].step()
 
 
-def _steps() -> Iterator[None]:
-    env = gymnasium.make("Ant-v5")
+def _steps(name: str, width: int) -> Iterator[None]:
+    env = gymnasium.make(name)
     assert env.observation_space.shape is not None
     assert env.action_space.shape is not None
     observed, dimensions = env.observation_space.shape[0], env.action_space.shape[0]
-    learner = _Learner(observed, dimensions)
-    columns = [np.zeros((_CAPACITY, width), np.float32) for width in (observed, dimensions, 1, 1, observed)]
+    learner = _Learner(observed, dimensions, width)
+    columns = [np.zeros((_CAPACITY, size), np.float32) for size in (observed, dimensions, 1, 1, observed)]
     observation, _ = env.reset(seed=0)
     step = 0
     while True:
@@ -99,5 +99,6 @@ def _steps() -> Iterator[None]:
         yield
 
 
-def _network(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, outputs))
+def _network(inputs: int, outputs: int, width: int) -> nn.Sequential:
+    hidden = nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+    return nn.Sequential(*hidden, nn.Linear(width, outputs))

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from plasticity.optimizers.restart_correction import RESTARTED_AT, UNTIL, RestartCorrection
 from plasticity.optimizers.restart_factors import log_of
+
+_MORE: Final = ("amsgrad", "weight_decay", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
 
 
 class UnitAdam(torch.optim.Adam):
@@ -66,9 +68,14 @@ class UnitAdam(torch.optim.Adam):
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Takes one optimizer step; see ``torch.optim.Adam.step``."""
-        loss = super().step(closure)
+        loss = None
+        if closure is not None or not self._step_directly():
+            loss = super().step(closure)
         self.correct_restarts()
         return loss
+
+    # PyTorch would wrap ``step`` in a profiler's block and calls of registered hooks, which that of the base class has.
+    step.hooked = True  # type: ignore[attr-defined]
 
     def correct_restarts(self) -> None:
         """Counts a step that was made as the fused kernel makes it, and gives restarted entries the rest of theirs."""
@@ -79,6 +86,45 @@ class UnitAdam(torch.optim.Adam):
             if correction is None or not correction.matches(group, self.state):
                 correction = self._corrections[index] = RestartCorrection(group, self.state)
             correction.apply(refused)
+
+    @torch.no_grad()
+    def _step_directly(self) -> bool:
+        """Calls the fused kernel of the CPU; returns False, and does nothing, where more is to be done than that.
+
+        What ``torch.optim.Adam.step`` does around it takes several times as long as the kernel for a small network.
+        """
+        if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or getattr(self, "found_inf", None) is not None:
+            return False
+        gathered = []
+        for group in self.param_groups:
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            states = [self.state[parameter] for parameter in moved]
+            if not group["fused"] or any(group[name] for name in _MORE) or isinstance(group["lr"], Tensor):
+                return False
+            if not all(states) or not all(parameter.device.type == "cpu" for parameter in moved):
+                return False
+            gathered.append((group, moved, states))
+        for group, moved, states in gathered:
+            if not moved:
+                continue
+            steps = [own["step"] for own in states]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adam_(
+                moved,
+                [parameter.grad for parameter in moved],
+                [own["exp_avg"] for own in states],
+                [own["exp_avg_sq"] for own in states],
+                [],
+                steps,
+                amsgrad=False,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=0.0,
+                eps=group["eps"],
+                maximize=False,
+            )
+        return True
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         torch.optim.Adam.__setstate__(self, state)

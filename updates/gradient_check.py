@@ -27,7 +27,7 @@ class GradientCheck:
     def norm(self) -> Tensor:
         """Returns the joint norm of the gradients, 0-dim."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm: Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         return norm
 
     def clip(self, norm: Tensor, bound: float | None) -> None:

@@ -12,6 +12,7 @@ from plasticity.interventions.base import Intervention, Logs
 from plasticity.networks.network import Network
 from plasticity.networks.objective import AnyBatch, Batch, Objective
 from plasticity.optimizers.schedule import CONSTANT, Moment, Schedule, ScheduledRates
+from plasticity.updates.compiled_function import CompiledFunction, Function
 from plasticity.updates.execution import EAGER, Execution
 from plasticity.updates.gradient_check import GradientCheck
 from plasticity.updates.hooks import Hooks
@@ -136,6 +137,16 @@ class Updater:
         """Runs the trained network in evaluation mode with a graph, for another part's loss to pass through."""
         self.network.eval()
         return self._forward(inputs, self.network)
+
+    def compiled(self, function: Function) -> Function:
+        """Returns a function of tensors that an agent calls around its updates, compiled if those are.
+
+        Args:
+            function: Maps tensors to a sequence of tensors, without a graph. It may run networks in evaluation mode, and draws
+                no random numbers; see ``CompiledFunction``.
+        """
+        # In lower precision weights are cast once for many calls, outside of any function.
+        return CompiledFunction(function) if self.execution.compile and self.execution.autocast is None else function
 
     def update(self, objective: Objective[AnyBatch], batch: AnyBatch) -> Logs:
         """Makes one update from an objective: the training forward on ``batch.inputs``, then ``step``.

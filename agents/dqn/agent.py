@@ -26,6 +26,7 @@ from plasticity.interventions.base import Logs
 from plasticity.networks.layers.noisy import fresh_noise
 from plasticity.networks.network import Network
 from plasticity.settings.seeding import restore_generator, torch_generator
+from plasticity.updates.compiled_function import Function
 from plasticity.updates.logs import samples
 from plasticity.updates.updater import Updater
 
@@ -73,6 +74,8 @@ class DQN:
         self.q.copies["target"] = self.target
         self.replay = _replay(settings, self.q, frame_stack)
         self._objective = self._loss
+        self._best_actions: dict[int, Function] = {}  # by the network that acts
+        self._bootstrapped = self.q.compiled(lambda *columns: [self._targets(ReplayBatch(*columns))])
         self.q.examples.declare(self._objective, TargetBatch)
         self.env_steps = 0
         self._updates_owed = 0
@@ -99,13 +102,22 @@ class DQN:
         count = observations.shape[0]
         random = torch.randint(self.actions, (count,), generator=self._exploration)
         explore = torch.rand(count, generator=self._exploration) < self.epsilon
-        with self._with_noise(self.q.evaluation_network()):
-            return random if bool(explore.all()) else torch.where(explore, random, self.greedy(observations))
+        if bool(explore.all()):
+            return random
+        network = self.q.evaluation_network()
+        if id(network) not in self._best_actions:
+            self._best_actions[id(network)] = self.q.compiled(lambda inputs: [self._best(network, inputs)])
+        with self._with_noise(network), torch.no_grad():
+            (best,) = self._best_actions[id(network)](observations.to(self.q.device))
+        return torch.where(explore, random, best.cpu())
 
     def greedy(self, observations: Tensor) -> Tensor:
         """Returns the (N,) actions of highest value."""
-        outputs = self.q.predict(observations.to(self.q.device))
-        return self.q.network.decode(outputs).argmax(1).cpu()
+        with torch.no_grad():
+            return self._best(self.q.evaluation_network(), observations.to(self.q.device)).cpu()
+
+    def _best(self, network: Network, inputs: Tensor) -> Tensor:
+        return self.q.network.decode(self.q.infer(inputs, network)).argmax(1)
 
     def sampled(self, observations: Tensor, generator: torch.Generator) -> Tensor:
         """Returns the actions of highest value: the policy is not stochastic."""
@@ -162,7 +174,7 @@ class DQN:
 
     def _update(self) -> Logs:
         sampled = self.replay.sample(self.settings.batch_size, self._sampling, self.importance)
-        targets = self._targets(sampled)
+        (targets,) = self._bootstrapped(*sampled)
         scaled = self._scale.normalise(targets)
         batch = TargetBatch(sampled.inputs, sampled.actions, scaled, sampled.weights, sampled.next_inputs)
         with self._with_noise(self.q.network):

@@ -22,13 +22,16 @@ from plasticity.envs.experience import LARGEST_BOUND, Experience, Transitions
 from plasticity.envs.problem import Problem
 from plasticity.interventions.base import Logs
 from plasticity.networks.heads.pop_art import pop_art_heads
+from plasticity.networks.network import Network
 from plasticity.networks.spec import HeadSpec
 from plasticity.settings.fields import setting
 from plasticity.settings.seeding import restore_generator, torch_generator
+from plasticity.updates.compiled_function import Function
 from plasticity.updates.logs import by_part, samples
 from plasticity.updates.updater import Updater
 
 _LOG_DEVIATIONS: Final = (-20.0, 2.0)
+_LOG_PROB: Final = "log_prob"
 _LARGEST_BOUND: Final = LARGEST_BOUND + 1  # the bounds of integer actions are half a unit wider
 
 
@@ -64,6 +67,20 @@ class CriticBatch(NamedTuple):
 
     inputs: Tensor
     targets: Tensor
+
+
+class ActorBatch(NamedTuple):
+    """What an update of the policy learns from.
+
+    Attributes:
+        inputs: (B, D) observations.
+        noise: (B, A), standard normal, from which actions are made.
+        temperature: 0-dim.
+    """
+
+    inputs: Tensor
+    noise: Tensor
+    temperature: Tensor
 
 
 class SAC:
@@ -110,7 +127,11 @@ class SAC:
         self.replay = Replay(size, device, steps, discount, folder=memory, age_weights=weights)
         self.env_steps = 0
         self._updates_owed = 0
-        self._objective = self._critic_loss
+        self._objective, self._actor_objective = self._critic_loss, self._actor_loss
+        self._decided: dict[int, Function] = {}  # by the network that acts
+        self._bootstrapped = self.critic.compiled(
+            lambda noise, temperature, *columns: [self._targets(ReplayBatch(*columns), noise, temperature)]
+        )
         self.critic.examples.declare(self._objective, CriticBatch)
         self._acting = torch_generator(build_part.seed, "policy", device=device)
         self._sampling = torch_generator(build_part.seed, "replay", device=device)
@@ -118,17 +139,26 @@ class SAC:
 
     def act(self, observations: Tensor) -> Tensor:
         """Returns (N, A) actions: uniform during the warm-up, then drawn from the policy."""
+        shape, device = (observations.shape[0], self.dimensions), self.actor.device
         if self.env_steps < self.settings.warmup_env_steps:
-            actions = torch.empty(observations.shape[0], self.dimensions, device=self.actor.device)
-            return self._scaled(actions.uniform_(-1, 1, generator=self._acting))
-        return self.sampled(observations, self._acting)
+            return self._scaled(torch.empty(shape, device=device).uniform_(-1, 1, generator=self._acting))
+        network = self.actor.evaluation_network()
+        if id(network) not in self._decided:
+            self._decided[id(network)] = self.actor.compiled(lambda *given: [self._actions(network, *given)])
+        noise = torch.empty(shape, device=device).normal_(generator=self._acting)
+        with torch.no_grad():
+            (actions,) = self._decided[id(network)](observations.to(device), noise)
+        return self._scaled(actions)
 
     def sampled(self, observations: Tensor, generator: torch.Generator) -> Tensor:
         """Draws actions from the policy, (N, A), with the caller's generator."""
-        mean, log_deviation = self._policy(self.actor.predict(observations.to(self.actor.device)))
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        actions, _ = squashed_gaussian(mean, log_deviation, noise)
-        return self._scaled(actions)
+        noise = torch.empty(observations.shape[0], self.dimensions, device=self.actor.device).normal_(generator=generator)
+        with torch.no_grad():
+            return self._scaled(self._actions(self.actor.evaluation_network(), observations.to(self.actor.device), noise))
+
+    def _actions(self, network: Network, inputs: Tensor, noise: Tensor) -> Tensor:
+        """Returns actions in (-1, 1), (N, A), made with noise of that shape."""
+        return squashed_gaussian(*self._policy(self.actor.infer(inputs, network)), noise)[0]
 
     def greedy(self, observations: Tensor) -> Tensor:
         """Returns the squashed means, (N, A)."""
@@ -191,28 +221,35 @@ class SAC:
     def _update(self) -> Logs:
         batch = self.replay.sample(self.settings.batch_size, self._sampling)
         inputs = torch.cat([batch.inputs, batch.actions], dim=1)
-        targets = self._targets(batch)
+        temperature = self.temperature.value
+        (targets,) = self._bootstrapped(self._draw(batch.inputs), temperature, *batch)
         critic_logs = self.critic.update(self._objective, CriticBatch(inputs, self._scale.normalise(targets)))
         critic_logs = by_part(critic_logs | self._scale.measures(targets), "critic")
-        actor_logs, log_prob = self._update_actor(batch)
+        actor_logs = self.actor.update(self._actor_objective, ActorBatch(batch.inputs, self._draw(batch.inputs), temperature))
+        log_prob = torch.as_tensor(actor_logs.pop(_LOG_PROB))
         if self.settings.temperature_learning_rate:
             wanted = self.settings.target_entropy_per_dimension * self.dimensions
             self.temperature.descend(-(log_prob + wanted))
         self._follow()
-        logs = {**actor_logs, **critic_logs, "train/temperature": self.temperature.value, "train/entropy": -log_prob}
+        logs = {
+            **by_part(actor_logs, "actor"),
+            **critic_logs,
+            "train/temperature": self.temperature.value,
+            "train/entropy": -log_prob,
+        }
         return {name: number for name, number in logs.items() if name != "train/loss"}
 
     @torch.no_grad()
-    def _targets(self, batch: ReplayBatch) -> Tensor:
+    def _targets(self, batch: ReplayBatch, noise: Tensor, temperature: Tensor) -> Tensor:
         """Returns r + discount * (min of the target critics - alpha log p) of an action drawn at the next observation, (B,).
 
         Over several steps r has no entropies of the actions between: those actions come from the replay, not from the present
         policy.
         """
         mean, log_deviation = self._policy(self.actor.infer(batch.next_inputs, self.actor.network))
-        actions, log_prob = squashed_gaussian(mean, log_deviation, self._draw(mean))
+        actions, log_prob = squashed_gaussian(mean, log_deviation, noise)
         outputs = self.critic.infer(torch.cat([batch.next_inputs, actions], dim=1), self.target)
-        values = self.target.decode(outputs).amin(1) - self.temperature.value * log_prob
+        values = self.target.decode(outputs).amin(1) - temperature * log_prob
         return td_targets(batch.rewards, batch.terminated, values, batch.discounts)
 
     def _critic_loss(self, outputs: Tensor, batch: CriticBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -220,32 +257,26 @@ class SAC:
         loss = self._coding.errors(outputs, targets, self._atoms).mean(0).sum()
         return loss, {"train/critic_loss": loss, "train/target_value": batch.targets.mean()}
 
-    def _update_actor(self, batch: ReplayBatch) -> tuple[Logs, Tensor]:
-        """Makes one update of the policy; returns its logs and the mean log-probability, detached."""
-        outputs = self.actor.forward(batch.inputs)
-        noise = self._draw(outputs.chunk(2, dim=1)[0])
-        loss, log_prob = self._actor_loss(outputs, batch, noise)
-        logs = self.actor.step(loss, batch, lambda: self._actor_loss(self.actor.forward_again(batch.inputs), batch, noise)[0])
-        return {**by_part(logs, "actor"), "train/actor_loss": loss.detach()}, log_prob.detach().mean()
-
-    def _actor_loss(self, outputs: Tensor, batch: ReplayBatch, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the loss of the policy, 0-dim, and the log-probabilities, (B,), of actions made with this noise."""
+    def _actor_loss(self, outputs: Tensor, batch: ActorBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean of alpha log p - the smaller critic, for actions made with the batch's noise."""
         mean, log_deviation = self._policy(outputs)
-        actions, log_prob = squashed_gaussian(mean, log_deviation, noise)
+        actions, log_prob = squashed_gaussian(mean, log_deviation, batch.noise)
         for weight in self._critic_weights:  # the gradient passes through the critics, but does not train them
             weight.requires_grad_(False)
         values = self.critic.infer_with_graph(torch.cat([batch.inputs, actions], dim=1))
         for weight in self._critic_weights:
             weight.requires_grad_(True)
         decoded = self.critic.network.decode(values).amin(1)
-        return (self.temperature.value * log_prob - decoded).mean(), log_prob
+        loss = (batch.temperature * log_prob - decoded).mean()
+        return loss, {"train/actor_loss": loss, _LOG_PROB: log_prob.mean()}
 
     def _policy(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_deviation = outputs.chunk(2, dim=1)
         return mean, log_deviation.clamp(*_LOG_DEVIATIONS)
 
-    def _draw(self, like: Tensor) -> Tensor:
-        return torch.empty_like(like).normal_(generator=self._noise)
+    def _draw(self, inputs: Tensor) -> Tensor:
+        """Draws noise for the actions of as many observations."""
+        return torch.empty(inputs.shape[0], self.dimensions, device=inputs.device).normal_(generator=self._noise)
 
     def _scaled(self, actions: Tensor) -> Tensor:
         return actions.cpu() * self._half + self._middle

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import functional
 
 _WORTHWHILE: Final = 2_000_000  # multiplications from which on the more expensive call pays off
@@ -47,6 +48,7 @@ def _by_onednn(input: Tensor, weight: Tensor) -> bool:
         and weight.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
+        and get_proxy_mode() is None  # the compiler has no such product of weights that change
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from plasticity.agents.losses.distributions import squashed_gaussian
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.replay.buffer import ReplayBatch
-from plasticity.agents.sac.agent import SAC, CriticBatch, SACSettings
+from plasticity.agents.sac.agent import SAC, ActorBatch, CriticBatch, SACSettings
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.networks.torsos.feedforward import MLPSpec
 
@@ -61,11 +61,12 @@ def hand_set(builder: BuildPart, **settings: Any) -> SAC:
 def test_targets_by_hand(builder: BuildPart) -> None:
     agent = hand_set(builder)
     noise = torch.tensor([[0.4], [-1.2], [0.0]])
-    agent._draw = lambda like: noise  # type: ignore[method-assign]
     following = torch.tensor([[0.3, 5.0], [-0.5, -1.0], [2.0, 3.0]])
     rewards, ends = torch.tensor([1.0, 2.0, 7.0]), torch.tensor([False, False, True])
     discounts = torch.tensor([0.5, 0.125, 0.5])  # after one step, three, and one
-    targets = agent._targets(ReplayBatch(following, torch.zeros(3, 1), rewards, ends, following, discounts))
+    targets = agent._targets(
+        ReplayBatch(following, torch.zeros(3, 1), rewards, ends, following, discounts), noise, agent.temperature.value
+    )
     expected = []
     for row in range(2):
         s, e = following[row], noise[row].item()
@@ -82,13 +83,14 @@ def test_targets_over_three_steps_by_hand(builder: BuildPart) -> None:
     # Discount 1/2, rewards 1 2 4 8 16, the episode ends in a terminal state after the fourth. The policy's action at s is
     # tanh(s_0) = 0 with ln p = -ln(2 pi) / 2 - ln 0.5 = -0.2258, and the least target critic 10 + s_1, so v = 10.0564 + s_1.
     agent = hand_set(builder, n_step=3)
-    agent._draw = lambda like: torch.zeros_like(like)  # type: ignore[method-assign]
     for step, reward in enumerate((1.0, 2.0, 4.0, 8.0, 16.0)):
         rows = torch.tensor([[[0.0, -step]], [[0.0, -step - 1.0]]])
         ends = torch.tensor([step == 3]), torch.tensor([False])
         agent.replay.add(Transitions(rows[0], torch.zeros(1, 1), torch.tensor([reward]), *ends, rows[1]))
     v = 10 + 0.25 * (0.5 * log(2 * torch.pi) + log(0.5))
-    assert agent._targets(agent.replay.batch(torch.arange(5))).tolist() == pytest.approx(
+    assert agent._targets(
+        agent.replay.batch(torch.arange(5)), torch.zeros(5, 1), agent.temperature.value
+    ).tolist() == pytest.approx(
         [
             1 + 2 / 2 + 4 / 4 + (v - 3) / 8,
             2 + 4 / 2 + 8 / 4,
@@ -117,7 +119,7 @@ def test_targets_take_no_gradient(builder: BuildPart) -> None:
     agent = hand_set(builder)
     states = torch.zeros(3, 2)
     batch = ReplayBatch(states, torch.zeros(3, 1), torch.zeros(3), torch.zeros(3, dtype=torch.bool), states)
-    assert not agent._targets(batch).requires_grad
+    assert not agent._targets(batch, torch.zeros(3, 1), agent.temperature.value).requires_grad
 
 
 def test_the_critics_loss_is_the_sum_of_both_mean_squares(builder: BuildPart) -> None:
@@ -145,15 +147,13 @@ def test_the_actors_loss_by_hand_leaves_the_critics_alone(builder: BuildPart) ->
     agent.critic.network.zero_grad()
     before = {name: value.clone() for name, value in agent.critic.network.state_dict().items()}
     noise = torch.tensor([[0.4], [-1.2]])
-    agent._draw = lambda like: noise  # type: ignore[method-assign]
     states = torch.tensor([[0.3, 0.0], [-0.5, 0.0]])
-    batch = ReplayBatch(states, torch.zeros(2, 1), torch.zeros(2), torch.zeros(2, dtype=torch.bool), states)
-    logs, mean_log_p = agent._update_actor(batch)
+    logs = agent.actor.update(agent._actor_objective, ActorBatch(states, noise, agent.temperature.value))
     mean = states[:, :1]
     actions, log_p = squashed_gaussian(mean, torch.full((2, 1), log(0.5)), noise)
     least = torch.minimum(3 * actions, actions).squeeze(1)
     assert float(logs["train/actor_loss"]) == pytest.approx((0.25 * log_p - least).mean().item(), abs=1e-6)
-    assert mean_log_p.item() == pytest.approx(log_p.mean().item(), abs=1e-6)
+    assert float(logs["log_prob"]) == pytest.approx(log_p.mean().item(), abs=1e-6)
     assert all(parameter.grad is None for parameter in agent.critic.network.parameters())
     assert all(parameter.requires_grad for parameter in agent.critic.network.parameters())
     assert all(torch.equal(value, before[name]) for name, value in agent.critic.network.state_dict().items())
@@ -171,7 +171,8 @@ def test_the_critics_learn_from_their_own_loss_alone(builder: BuildPart) -> None
         agent.learn(transitions(agent, index))
     gradients = {name: value.grad.clone() for name, value in agent.critic.network.named_parameters() if value.grad is not None}
     assert len(gradients) == len(list(agent.critic.network.parameters()))
-    agent._update_actor(agent.replay.sample(8, torch.Generator().manual_seed(0)))
+    observations = agent.replay.sample(8, torch.Generator().manual_seed(0)).inputs
+    agent.actor.update(agent._actor_objective, ActorBatch(observations, torch.zeros(8, 1), agent.temperature.value))
     for name, value in agent.critic.network.named_parameters():
         assert value.grad is not None
         assert torch.equal(value.grad, gradients[name])
