@@ -22,8 +22,14 @@ def categorical_entropy(logits: Tensor) -> Tensor:
 
 
 def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws one action per row, (B,) int64."""
-    return torch.multinomial(logits.float().softmax(1), 1, generator=generator).squeeze(1)
+    """Draws one action per row, (B,) int64.
+
+    Each action has a clock that rings after an exponential time of rate p(action), and the first one is chosen; that is how
+    ``torch.multinomial`` draws one sample, and the actions are the same. It also checks p, which takes longer than the draw.
+    """
+    probabilities = logits.float().softmax(1)
+    clocks = torch.empty_like(probabilities).exponential_(generator=generator)
+    return (probabilities / clocks).argmax(1)
 
 
 def gaussian_log_prob(mean: Tensor, log_deviation: Tensor, actions: Tensor) -> Tensor:

@@ -30,6 +30,15 @@ def test_categorical_by_hand() -> None:
     assert categorical_entropy(logits).tolist() == pytest.approx([math.log(4) - 0.75 * math.log(3)] * 2)
 
 
+def test_drawn_actions_are_those_of_multinomial() -> None:
+    logits = 3 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    own, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    for _ in range(20):
+        expected = torch.multinomial(logits.softmax(1), 1, generator=other).squeeze(1)
+        assert sample_categorical(logits, own).tolist() == expected.tolist()
+    assert torch.equal(own.get_state(), other.get_state())
+
+
 def test_categorical_agrees_with_torch() -> None:
     logits = 5 * normal(50, 7)
     actions = torch.arange(50) % 7
