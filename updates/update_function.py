@@ -13,7 +13,7 @@ from plasticity.networks.network import Network
 from plasticity.networks.objective import Batch, Objective
 from plasticity.networks.taps import Taps
 from plasticity.updates.execution import Execution
-from plasticity.updates.step_rule import StepRule
+from plasticity.updates.step_rule import StepRule, settled
 
 Measures = dict[str, Tensor]
 
@@ -112,14 +112,17 @@ class UpdateFunction:
         for method in self._editing:
             method.edit_gradients(named, dict(zip(named, gradients, strict=True)), running[id(method)])
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-        finite = (norm + loss).isfinite()
+        finite, share = (norm + loss).isfinite(), torch.ones_like(norm)
+        if self._max_gradient_norm is not None:
+            share = torch.where(finite, self._max_gradient_norm / (norm + 1e-6), share).clamp(max=1.0)
         recorded = [taps.pre, taps.post] if self._records else []
         self._measured, self._tapped = list(measures), list(taps.pre) if self._records else []
         results = [loss, norm, *measures.values(), *(value.detach() for layer in recorded for value in layer.values())]
         if self._rule is None:
             return [*results, *gradients]
+        number, share = settled(finite, share)
+        finite = number > 0
         if self._max_gradient_norm is not None:
-            share = (self._max_gradient_norm / (norm + 1e-6)).clamp(max=1.0)
             gradients = [gradient * share for gradient in gradients]
         self._rule.move(list(named.values()), gradients, moments, rate, finite)
         post = {name: value.detach() for name, value in taps.post.items()}

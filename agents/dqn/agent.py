@@ -1,11 +1,12 @@
 """DQN: Q-learning with a replay and a target network; C51 and Rainbow are settings of it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from plasticity.updates.updater import Updater
 
 _LARGEST_PRIORITY: Final = 100.0
 _PRIORITIES: Final = "priorities"
+_NO_NOISE: Final = nullcontext()
 
 
 class TargetBatch(NamedTuple):
@@ -74,7 +76,7 @@ class DQN:
         self.q.copies["target"] = self.target
         self.replay = _replay(settings, self.q, frame_stack)
         self._objective = self._loss
-        self._best_actions: dict[int, Function] = {}  # by the network that acts
+        self._best_actions: dict[Network, Function] = {}  # by the network that acts
         self._bootstrapped = self.q.compiled(lambda *columns: [self._targets(ReplayBatch(*columns))])
         self.q.examples.declare(self._objective, TargetBatch)
         self.env_steps = 0
@@ -101,15 +103,16 @@ class DQN:
         """Returns (N,) actions, uniform with probability epsilon; the random numbers drawn do not depend on the values."""
         count = observations.shape[0]
         random = torch.randint(self.actions, (count,), generator=self._exploration)
-        explore = torch.rand(count, generator=self._exploration) < self.epsilon
-        if bool(explore.all()):
-            return random
+        explore = torch.rand(count, generator=self._exploration).numpy() < self.epsilon  # on the host: N is small
+        exploring = np.count_nonzero(explore)
         network = self.q.evaluation_network()
-        if id(network) not in self._best_actions:
-            self._best_actions[id(network)] = self.q.compiled(lambda inputs: [self._best(network, inputs)])
+        if network not in self._best_actions:
+            self._best_actions[network] = self.q.compiled(lambda inputs: [self._best(network, inputs)])
         with self._with_noise(network), torch.no_grad():
-            (best,) = self._best_actions[id(network)](observations.to(self.q.device))
-        return torch.where(explore, random, best.cpu())
+            if exploring == count:
+                return random
+            (best,) = self._best_actions[network](observations.to(self.q.device))
+        return torch.where(torch.from_numpy(explore), random, best.cpu()) if exploring else best.cpu()
 
     def greedy(self, observations: Tensor) -> Tensor:
         """Returns the (N,) actions of highest value."""
@@ -186,7 +189,8 @@ class DQN:
         return logs
 
     def _loss(self, outputs: Tensor, batch: TargetBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = outputs[torch.arange(outputs.shape[0], device=outputs.device), batch.actions]
+        actions = batch.actions.view(-1, *[1] * (outputs.ndim - 1))
+        chosen = outputs.gather(1, actions.expand(-1, 1, *outputs.shape[2:])).squeeze(1)
         values = batch.targets
         if values.ndim == 2:
             assert self._atoms is not None
@@ -216,14 +220,9 @@ class DQN:
         rewards, terminated, discounts = (column.unsqueeze(1) for column in (batch.rewards, batch.terminated, batch.discounts))
         return project_categorical(distribution, td_targets(rewards, terminated, atoms, discounts), atoms)
 
-    @contextmanager
-    def _with_noise(self, network: Network) -> Iterator[None]:
+    def _with_noise(self, network: Network) -> AbstractContextManager[None]:
         """Draws fresh noise for a network, if its layers are noisy."""
-        if not network.noisy_layers:
-            yield
-            return
-        with fresh_noise(network.noisy_layers, self._noise):
-            yield
+        return fresh_noise(network.noisy_layers, self._noise) if network.noisy_layers else _NO_NOISE
 
 
 def _replay(settings: DQNSettings, part: Updater, frame_stack: int) -> TransitionMemory:

@@ -128,7 +128,7 @@ class SAC:
         self.env_steps = 0
         self._updates_owed = 0
         self._objective, self._actor_objective = self._critic_loss, self._actor_loss
-        self._decided: dict[int, Function] = {}  # by the network that acts
+        self._decided: dict[Network, Function] = {}  # by the network that acts
         self._bootstrapped = self.critic.compiled(
             lambda noise, temperature, *columns: [self._targets(ReplayBatch(*columns), noise, temperature)]
         )
@@ -143,11 +143,11 @@ class SAC:
         if self.env_steps < self.settings.warmup_env_steps:
             return self._scaled(torch.empty(shape, device=device).uniform_(-1, 1, generator=self._acting))
         network = self.actor.evaluation_network()
-        if id(network) not in self._decided:
-            self._decided[id(network)] = self.actor.compiled(lambda *given: [self._actions(network, *given)])
+        if network not in self._decided:
+            self._decided[network] = self.actor.compiled(lambda *given: [self._actions(network, *given)])
         noise = torch.empty(shape, device=device).normal_(generator=self._acting)
         with torch.no_grad():
-            (actions,) = self._decided[id(network)](observations.to(device), noise)
+            (actions,) = self._decided[network](observations.to(device), noise)
         return self._scaled(actions)
 
     def sampled(self, observations: Tensor, generator: torch.Generator) -> Tensor:
