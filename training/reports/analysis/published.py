@@ -25,11 +25,10 @@ def next_to_papers(comparison: Comparison, cells: Mapping[tuple[str, str], Cell]
     found = []
     for place, each in enumerate(comparison.spec.published):
         lead = each.method if len(comparison.conditions) == 1 else f"{each.condition}, {each.method}"
-        paper = f"paper {_told(each.value, each.spread, each.kind, each.n)}"
-        where = f" ({each.where})" if each.where else ""
+        paper = f"paper {_told(each.value, each.spread, each.kind, each.n, each.where)}"
         cell = cells.get((each.condition, each.method))
         if cell is None or cell.n == 0:
-            found.append(f"{lead}: {paper}{where}, here not run.")
+            found.append(f"{lead}: {paper}, here not run.")
             continue
         spread = _spread(cell.values) if each.kind == "sd" else _spread(cell.values) / math.sqrt(cell.n)
         kind = "sd" if each.kind == "sd" else "se"
@@ -37,7 +36,7 @@ def next_to_papers(comparison: Comparison, cells: Mapping[tuple[str, str], Cell]
         groups = {"condition": each.condition, "method": each.method, "outcome": comparison.outcome.name, "where": each.where}
         interval = difference_from_paper(cell.values, each)
         told = numbers.add_interval(f"published/{place}", groups, interval, cell.started, cell.seeds)
-        found.append(f"{lead}: {paper}{where}, {here}, difference {told}{'' if interval.known else ', without an interval'}.")
+        found.append(f"{lead}: {paper}, {here}, difference {told}{'' if interval.known else ', without an interval'}.")
     return found
 
 
@@ -68,9 +67,10 @@ def _spread(values: pd.Series) -> float:
     return float(np.std(values.to_numpy(np.float64), ddof=1)) if len(values) > 1 else math.nan
 
 
-def _told(value: float, spread: float | None, kind: str, n: int | None) -> str:
-    """Returns a value with its spread, what that is and the number of runs, as far as they are known."""
+def _told(value: float, spread: float | None, kind: str, n: int | None, where: str = "") -> str:
+    """Returns a value with its spread, what that is, the number of runs and its place, as far as they are known."""
     about = ", ".join([*([kind] if spread is not None else []), *([f"n = {n}"] if n is not None else [])])
+    about = "; ".join(each for each in (about, where) if each)
     if spread is None:
         return number_text(value, None, 4) + (f" ({about})" if about else "")
     decimals = 3 if spread == 0 else max(0, 1 - math.floor(math.log10(spread)))

@@ -55,7 +55,7 @@ def test_the_page_and_its_json_say_paper_here_and_difference(tmp_path: Path) -> 
     of_runs = [each for each in report["numbers"] if each["id"].startswith("run/")]
     values = [each["value"] for each in of_runs if (each["groups"]["condition"], each["groups"]["method"]) == (condition, method)]
     assert number["value"] == pytest.approx(sum(values) / len(values) - 0.5)
-    assert f"{method}: paper 0.50 ± 0.25 (sd, n = 4) (table 1), here " in ran.removeprefix(f"{condition}, ")
+    assert f"{method}: paper 0.50 ± 0.25 (sd, n = 4; table 1), here " in ran.removeprefix(f"{condition}, ")
     assert ran.endswith(f"(sd, n = {len(values)}), difference {number['text']}.")
     assert not_run.endswith("unheard_of: paper 0.7500, here not run.")
     assert all(each in page for each in (ran, not_run))
