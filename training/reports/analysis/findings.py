@@ -1,7 +1,7 @@
 """The answer of a comparison: a sentence for each condition, the main table, differences from the baseline, costs, relations."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from plasticity.training.reports.analysis.costs import costs_of, loss_of
 from plasticity.training.reports.analysis.gains import difference_by_parent
 from plasticity.training.reports.analysis.numbers import Numbers
 from plasticity.training.reports.analysis.outcomes import Cell, cell_of, run_outcome
+from plasticity.training.reports.analysis.published import next_to_papers
 from plasticity.training.reports.analysis.statistics import (
     FEWEST,
     Difference,
@@ -40,6 +41,7 @@ class Findings:
         relations: condition, metric, n, groups, within, p, between: texts and numbers of what correlates with the outcome.
         loss: condition, method, and texts of level, trend and, where it was measured, relative to fresh.
         branches: Those of a study of branches, None for any other comparison.
+        published: A sentence for each number of a paper: it, that of the runs, and their difference.
     """
 
     answers: list[str]
@@ -50,6 +52,7 @@ class Findings:
     relations: pd.DataFrame
     loss: pd.DataFrame
     branches: BranchFindings | None = None
+    published: list[str] = field(default_factory=list)
 
 
 def find(comparison: Comparison, numbers: Numbers) -> Findings:
@@ -77,6 +80,7 @@ def find(comparison: Comparison, numbers: Numbers) -> Findings:
         what_goes_with(comparison, numbers) if branches is None else pd.DataFrame(columns=RELATION_COLUMNS),
         loss_of(comparison, numbers),
         branches,
+        next_to_papers(comparison, main_cells, numbers),
     )
 
 

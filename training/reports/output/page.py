@@ -68,11 +68,13 @@ def page(content: Content) -> str:
     pictures = _pictures(content)
     own = [to_html(table) for id, table in content.tables.items() if id not in _PLACED]
     answers = "\n".join(paragraph(answer, "answer") for answer in content.found.answers)
+    published = bullets(content.found.published)
+    papers = f"<h3>Next to the paper</h3>{published}" if published else ""
     missing = [f"{title} is not drawn: {why}." for title, why in content.not_drawn.items()]
     parts = [
         ("answer", "Answer", [answers, bullets(comparison.notes)]),
         ("warnings", "Warnings", [bullets([*comparison.warnings, *missing], "warnings") or paragraph("None.")]),
-        ("table", "Outcome", [*_table(content, "main"), *_table(content, "gains"), *own, *_table(content, "loss")]),
+        ("table", "Outcome", [*_table(content, "main"), papers, *_table(content, "gains"), *own, *_table(content, "loss")]),
         ("curves", "Curves and layers", pictures["curves"]),
         ("differences", "Differences", [*_table(content, "differences"), *pictures["differences"]]),
         ("recovery", "Recovery", _table(content, "recovery")),

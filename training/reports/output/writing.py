@@ -139,6 +139,7 @@ def write_report(
         "conditions": comparison.conditions,
         "methods": comparison.methods,
         "answers": found.answers,
+        "published": found.published,
         "warnings": comparison.warnings,
         "notes": comparison.notes,
         "specification": plain(asdict(comparison.spec)),
