@@ -1,4 +1,5 @@
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -11,6 +12,9 @@ from plasticity.envs.datasets import digits
 
 # On networks of this size a second thread costs more than it brings, and many times more next to another test process.
 torch.set_num_threads(1)
+
+# Making a library of a compiled function takes three times as long as compiling it for one process, and few are needed twice.
+os.environ["PLASTICITY_COMPILED"] = "off"
 
 # Logging's configuration, which Hydra calls, closes handlers, and absl's closes what was sys.stderr when a library imported it:
 # within a test that is the file into which pytest captures.

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from plasticity.updates.compile_cache import CLOCK, compiled_graph
+from plasticity.updates.compile_cache import CLOCK, compiled_graph, keeps_compiled
 
 aten = torch.ops.aten
 Function = Callable[..., Sequence[Tensor]]
@@ -49,14 +49,17 @@ class CompiledFunction:
     def _compile(self, tensors: Sequence[Tensor]) -> Function:
         with CLOCK.running():
             graph, held = _traced(self._function, tensors)
-            if tensors[0].device.type == "cpu":
+            on_host = tensors[0].device.type == "cpu"
+            if on_host and keeps_compiled():
                 run = compiled_graph(graph, [*tensors, *held])
                 return lambda *given: run([*given, *held])
             from torch._inductor import compile as compile_graph  # slow to import, and most commands never compile
 
             for node in graph.graph.nodes:
                 node.meta.clear()  # the compiler writes its own metadata, and refuses that of the tracer
-            ready: Function = compile_graph(graph, [*tensors, *held])
+            # The C++ wrapper spares a Python call for every kernel.
+            options = {"cpp_wrapper": True} if on_host else {}
+            ready: Function = compile_graph(graph, [*tensors, *held], options=options)
             return lambda *given: ready(*given, *held)
 
 

@@ -17,6 +17,13 @@ def advance(total: Tensor, batch: Tensor) -> list[Tensor]:
     return [total, batch * 2 + OFFSETS]
 
 
+@pytest.fixture(params=["off", "compiled"], autouse=True)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to compile: for this process alone, and into a folder that these tests share."""
+    place = "off" if request.param == "off" else str(tmp_path_factory.getbasetemp() / "compiled")
+    monkeypatch.setenv("PLASTICITY_COMPILED", place)
+
+
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Grows by one at every compilation."""
