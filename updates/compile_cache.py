@@ -127,7 +127,7 @@ def _compiled(graph: GraphModule, arguments: Sequence[Tensor], folder: str) -> P
     options: dict[str, Any] = {**_OPTIONS, "aot_inductor.output_path": folder}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of one part of PyTorch about another
-        return Path(aot_compile(graph, tuple(arguments), options=options))
+        return Path(str(aot_compile(graph, tuple(arguments), options=options)))
 
 
 def _digest(graph: GraphModule, arguments: Sequence[Tensor]) -> str:

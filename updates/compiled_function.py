@@ -5,7 +5,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from plasticity.updates.compile_cache import CLOCK, compiled_graph, keeps_compiled
@@ -67,7 +67,8 @@ def _traced(function: Function, tensors: Sequence[Tensor]) -> tuple[GraphModule,
     """Returns the function as a graph, and the tensors that it reads and was not given, which are the graph's last arguments."""
     # The tracer runs the function, so it gets copies to change.
     module = make_fx(lambda *copies: list(function(*copies)))(*[tensor.clone() for tensor in tensors])
-    graph, held = module.graph, {}
+    graph = module.graph
+    held: dict[int, tuple[Tensor, Node]] = {}
     last = [node for node in graph.nodes if node.op == "placeholder"][-1]
     for node in [node for node in graph.nodes if node.op == "get_attr"]:
         tensor = getattr(module, node.target)

@@ -51,8 +51,8 @@ class Hooks:
         self.needs_recompute = next((name for name, method in methods if method.needs_recompute), None)
         self.editing = [method for _, method in self._hooked["edit_gradients"]]
         self.measuring = [method for _, method in self._hooked["measure"]]
-        calls = [(*entry, *(entry in self._hooked[hook] for hook in ("after_backward", "edit_gradients"))) for entry in methods]
-        self._after_backward = [call for call in calls if any(call[2:])]
+        free, pure = ({name for name, _ in self._hooked[hook]} for hook in ("after_backward", "edit_gradients"))
+        self._after_backward = [(name, method, name in free, name in pure) for name, method in methods if name in free | pure]
         self._parameters: dict[str, torch.nn.Parameter] = {}
         self._named: dict[str, Tensor] = {}  # the same without a graph
         self.taps_wanted = any(method.needs_taps or method.needs_graph for method in self.interventions.values())

@@ -210,7 +210,9 @@ class ReportSettings(Settings):
     also: list[Outcome] = setting([], "More columns of the main table.")
     figures: list[Figure] = setting([], "Figures; empty for those that the runs allow.")
     tables: list[TableSpec] = setting([], "Tables besides the main one.")
-    published: list[Published] = setting([], "Numbers of papers, shown in the same table, and as sentences with their differences from the runs.")
+    published: list[Published] = setting(
+        [], "Numbers of papers, shown in the same table, and as sentences with their differences from the runs."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
