@@ -87,13 +87,15 @@ def _hooks(cls: type[Intervention]) -> str:
         "build": "structure",
         "loss": "loss",
         "after_backward": "gradient",
+        "edit_gradients": "gradient",
         "measure": "statistics",
         "after_step": "weights",
         "task_switch": "task switch",
         "sample_weights": "replay",
         "evaluation_network": "evaluation",
     }
-    return ", ".join(said for hook, said in names.items() if getattr(cls, hook) is not getattr(Intervention, hook))
+    own = [said for hook, said in names.items() if getattr(cls, hook) is not getattr(Intervention, hook)]
+    return ", ".join(dict.fromkeys(own))
 
 
 def _summary(cls: type[Intervention]) -> str:
