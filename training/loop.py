@@ -1,15 +1,12 @@
 """The training loop, the same for reinforcement and supervised learners."""
 
-from typing import Final, Protocol
+from typing import Protocol
 
 from plasticity.agents.agent import Agent
 from plasticity.envs.stream import Stream
 from plasticity.training.observation import Abandoned, Observers
 from plasticity.training.step import Step
 from plasticity.training.tracking.tracker import Tracker
-from plasticity.updates.compile_cache import CLOCK
-
-COMPILE_SECONDS: Final = "time/compile_seconds"
 
 
 class Saver(Protocol):
@@ -41,7 +38,6 @@ def train(
 
     ``unfinished`` is the step in which the run was stopped before; it is completed first.
     """
-    compiling = CLOCK.seconds
     while unfinished is not None or stream.step < total_steps:
         saver.before_step()
         step = unfinished or Step.begun(agent, stream, observers)
@@ -53,10 +49,6 @@ def train(
         unfinished = None
         if step.at_start:
             tracker.write_measured(step.before, step.at_start)
-        if CLOCK.seconds > compiling:
-            tracker.exclude(CLOCK.seconds - compiling)
-            tracker.write_measured(stream.step, {COMPILE_SECONDS: CLOCK.seconds - compiling})
-            compiling = CLOCK.seconds
         tracker.write(stream.step, step.logs, step.measurements)
         if saver.after_step(step):
             break

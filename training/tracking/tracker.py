@@ -17,8 +17,10 @@ from torch import Tensor
 
 from plasticity.metrics.log_values import RICH, Array, Rich, Value
 from plasticity.metrics.undefined import Undefined
+from plasticity.updates.compile_cache import CLOCK
 
 STEPS_PER_SECOND = "time/steps_per_second"
+COMPILE_SECONDS = "time/compile_seconds"
 _FOLD_EVERY_WRITES = 1024  # bounds the tensors kept alive when the interval is long
 _NOTHING: Mapping[str, Value] = MappingProxyType({})
 
@@ -124,7 +126,8 @@ class Tracker:
     """Averages per-step logs over intervals of ``every_steps`` and passes them, and measurements, to the writers.
 
     An interval ends with the first step at or past a multiple of ``every_steps``, for any stride of the loop; strides longer
-    than the interval write once a step. ``time/steps_per_second`` is added at each interval's end, that of a run's last one too.
+    than the interval write once a step. ``time/steps_per_second`` is added at each interval's end, that of a run's last one
+    too, and ``time/compile_seconds`` to every step in which something was compiled.
 
     Args:
         writers: Where values go, in this order.
@@ -161,6 +164,7 @@ class Tracker:
         self._step = 0
         self._clock = clock
         self._pause_depth = 0
+        self._compiled = CLOCK.seconds
         self._restart_clock()
 
     def write(self, step: int, logs: Mapping[str, Value], measurements: Mapping[str, Value] = _NOTHING) -> None:
@@ -175,6 +179,8 @@ class Tracker:
         Raises:
             ValueError: A name is both averaged and measured, or a value has more than two axes.
         """
+        if CLOCK.seconds > self._compiled:
+            self._write_compiling(step)
         self._means.add(logs)
         interval_ended = step // self._every_steps > self._step // self._every_steps
         self._step = step
@@ -218,10 +224,6 @@ class Tracker:
             self._pause_depth -= 1
             if self._pause_depth == 0:
                 self._paused_seconds += self._clock() - started
-
-    def exclude(self, seconds: float) -> None:
-        """Keeps time that was spent since the last interval ended out of ``time/steps_per_second``."""
-        self._paused_seconds += seconds
 
     @property
     def steps_per_second(self) -> float:
@@ -275,6 +277,12 @@ class Tracker:
         values[STEPS_PER_SECOND] = self.steps_per_second
         self._restart_clock()
         return values
+
+    def _write_compiling(self, step: int) -> None:
+        """Writes what the process spent on compiling since the last time, and keeps it out of the speed."""
+        seconds, self._compiled = CLOCK.seconds - self._compiled, CLOCK.seconds
+        self._paused_seconds += seconds
+        self._emit(step, {COMPILE_SECONDS: seconds}, {})
 
     def _emit(self, step: int, measurements: Mapping[str, Value], averaged: Mapping[str, Value]) -> None:
         for name in measurements.keys() & averaged.keys():
