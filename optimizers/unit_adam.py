@@ -77,15 +77,19 @@ class UnitAdam(torch.optim.Adam):
     # PyTorch would wrap ``step`` in a profiler's block and calls of registered hooks, which that of the base class has.
     step.hooked = True  # type: ignore[attr-defined]
 
-    def correct_restarts(self) -> None:
-        """Counts a step that was made as the fused kernel makes it, and gives restarted entries the rest of theirs."""
+    def correct_restarts(self, without_grad: bool = False) -> None:
+        """Counts a step that was made as the fused kernel makes it, and gives restarted entries the rest of theirs.
+
+        Args:
+            without_grad: Whether parameters whose ``grad`` is None made the step too, as in a compiled update.
+        """
         refused = getattr(self, "found_inf", None)  # set to 1 by a caller that wants the fused kernel to change nothing
         for index, group in enumerate(self.param_groups):
             group["updates"] = group.get("updates", 0) + 1  # a group that was added later has none
             correction = self._corrections.get(index)
             if correction is None or not correction.matches(group, self.state):
                 correction = self._corrections[index] = RestartCorrection(group, self.state)
-            correction.apply(refused)
+            correction.apply(refused, without_grad)
 
     @torch.no_grad()
     def _step_directly(self) -> bool:

@@ -105,7 +105,7 @@ class AdamRule(StepRule):
     def complete(self) -> None:
         """Corrects entries that were restarted."""
         if isinstance(self._optimizer, UnitAdam):
-            self._optimizer.correct_restarts()
+            self._optimizer.correct_restarts(without_grad=True)
 
 
 def settled(*scalars: Tensor) -> Sequence[Tensor]:

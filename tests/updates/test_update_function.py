@@ -552,6 +552,18 @@ def test_gradients_are_edited_inside_the_step(builder: BuildPart, method: str, o
     assert length(weights(usual), weights(compiled)) > 0.001
 
 
+def test_restarted_entries_are_corrected_where_no_gradient_is_left(builder: BuildPart) -> None:
+    """As in the first updates after a resume: ``grad`` is set by traced updates alone."""
+    methods = {"continual_backprop": lambda: METHODS["continual_backprop"](**CBP, optimizer_state="restart")}
+    settings = OptimizerSettings("adam", 0.01, epsilon=1e-4)
+    plain, compiled = (regression(builder, compile, methods, optimizer=settings) for compile in (False, True))
+    for number in range(1, 13):
+        for parameter in compiled.network.parameters():
+            parameter.grad = None
+        update_alike(plain, compiled, batch(number))
+    assert any("restarted_at" in own for own in compiled.optimizer.state.values())
+
+
 # Hooks
 
 
