@@ -1,4 +1,4 @@
-"""One update as one function of tensors: forward, loss, gradient, finite check and, for plain SGD, the step itself."""
+"""One update as one function of tensors: forward, loss, gradient, finite check and, for SGD and Adam, the step itself."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
