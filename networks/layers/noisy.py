@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from plasticity.networks.layers.initialisers import Initialiser, initialisers_for
-from plasticity.networks.layers.product import Dense, linear
 
 
-class NoisyLinear(Dense):
+class NoisyLinear(nn.Linear):
     """y = W x + b + e_out * (S (e_in * x) + s): factorised Gaussian noise, the paper's equations 9 to 11.
 
     The noisy weight W + S * (e_out e_in^T) is never formed, which costs less than forming a second set of weights. Noise is drawn
@@ -39,12 +39,12 @@ class NoisyLinear(Dense):
         if self.noise is None:
             return mean
         incoming, outgoing = self.noise
-        return mean + outgoing * linear(x * incoming, self.weight_deviation, self.bias_deviation)
+        return mean + outgoing * functional.linear(x * incoming, self.weight_deviation, self.bias_deviation)
 
 
 def dense(inputs: int, outputs: int, noise_deviation: float) -> nn.Linear:
     """Returns a linear map, noisy if the deviation is not 0."""
-    return NoisyLinear(inputs, outputs, noise_deviation) if noise_deviation else Dense(inputs, outputs)
+    return NoisyLinear(inputs, outputs, noise_deviation) if noise_deviation else nn.Linear(inputs, outputs)
 
 
 def map_initialisers(path: str, linear: nn.Linear | nn.Conv2d, kind: str, gain: float) -> dict[str, Initialiser]:

@@ -6,11 +6,11 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from plasticity.networks.heads.head import Readers
 from plasticity.networks.layers.activations import activation_named
 from plasticity.networks.layers.initialisers import Initialiser
-from plasticity.networks.layers.product import linear
 from plasticity.networks.registry import torso
 from plasticity.networks.spec import HeadSpec
 from plasticity.networks.taps import Taps
@@ -47,7 +47,7 @@ class SphereDense(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Maps (B, in) to (B, out)."""
-        mapped = linear(input, self.weight, None)
+        mapped = functional.linear(input, self.weight)
         return mapped if self.scaler is None else mapped * (self.scaler * self._factor)
 
     def initialisers(self, prefix: str) -> dict[str, Initialiser]:

@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from plasticity.networks.layers.convolution import Convolution
 from plasticity.networks.layers.initialisers import Initialiser
-from plasticity.networks.layers.product import Dense
 from plasticity.networks.registry import torso
 from plasticity.networks.spec import HeadSpec
 from plasticity.networks.taps import Taps
@@ -44,7 +43,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, causal: bool) -> None:
         super().__init__()
         self.heads, self.causal = heads, causal
-        self.queries_keys_values, self.outer = Dense(width, 3 * width), Dense(width, width)
+        self.queries_keys_values, self.outer = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, T, width) to the same shape."""
@@ -68,8 +67,8 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.before_attention, self.before = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, spec.attention_heads, causal)
-        self.inner = HiddenLayer(name, Dense(width, width * spec.expansion), spec, spec.activations[0])
-        self.outer = Dense(width * spec.expansion * self.inner.activation.copies, width)
+        self.inner = HiddenLayer(name, nn.Linear(width, width * spec.expansion), spec, spec.activations[0])
+        self.outer = nn.Linear(width * spec.expansion * self.inner.activation.copies, width)
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, T, width) to the same shape."""

@@ -15,8 +15,6 @@ from plasticity.updates.updater import Updater
 SPECS: dict[str, tuple[NetworkSpec, tuple[int, ...]]] = {
     "mlp": (MLPSpec(widths=[5, 4], activations=["tanh"]), (3,)),
     "conv": (ConvSpec(widths=[4], channels=[3], activations=["crelu"], normalisation=["layer"]), (1, 4, 4)),
-    # Large enough for the products of ``plasticity.networks.layers.product``.
-    "wide": (MLPSpec(widths=[160, 160], activations=["tanh"]), (160,)),
 }
 
 
@@ -49,14 +47,12 @@ def test_norm_and_its_gradient_by_hand() -> None:
     assert c.grad is None
 
 
-@pytest.mark.parametrize("layout", ["mlp", "wide"])
-def test_the_update_agrees_with_finite_differences(layout: str) -> None:
+def test_the_update_agrees_with_finite_differences() -> None:
     # The gradient of ||g||^2 is 2 H g, and H g = (g(theta + e g) - g(theta - e g)) / 2e in float64.
-    count = 6 if layout == "mlp" else 128
-    treated, plain = build(layout, coefficient=0.7), build(layout, treated=False)
+    treated, plain = build(coefficient=0.7), build(treated=False)
     start = [value.detach().clone() for value in plain.network.parameters()]
-    treated.step(loss_of(treated, 0, count), None)
-    inputs = torch.randn(count, *plain.network.input_shape, generator=torch.Generator().manual_seed(0)).double()
+    treated.step(loss_of(treated, 0), None)
+    inputs = torch.randn(6, *plain.network.input_shape, generator=torch.Generator().manual_seed(0)).double()
     exact = plain.network.double()
     base = torch.cat([value.flatten().double() for value in start])
 

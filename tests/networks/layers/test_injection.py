@@ -26,7 +26,6 @@ RESNET = ResNetSpec(widths=[], channels=[4, 6], residual_blocks=1, normalisation
 CASES: dict[str, tuple[NetworkSpec, tuple[int, ...], HeadSpec, int, int]] = {
     "mlp": (MLPSpec(widths=[6, 5]), (3,), HeadSpec("q", 4), 1, 2),
     "mlp_all": (MLPSpec(widths=[6, 5], normalisation=["layer"]), (3,), HeadSpec("q", 4), 1, 3),
-    "mlp_by_onednn": (MLPSpec(widths=[300, 300]), (40,), HeadSpec("q", 40), 1, 2),
     "conv_dense": (CREDIT, (1, 6, 6), HeadSpec("categorical", 3, **ATOMS), 1, 3),
     "conv_conv": (ConvSpec(widths=[6], channels=[4, 3], pools=[2, 1]), (1, 12, 12), HeadSpec("policy", 3), 1, 3),
     "conv_head": (ConvSpec(widths=[], channels=[4, 3]), (1, 8, 8), HeadSpec("q", 3), 1, 2),
