@@ -53,16 +53,13 @@ class RestartCorrection:
         return self._group is group and self._state is state
 
     @torch.no_grad()
-    def apply(self, refused: Tensor | None, without_grad: bool = False) -> None:
-        """Corrects the step just made; changes nothing if ``refused`` is given and not 0.
-
-        Parameters whose ``grad`` is None made no step, unless it was made ``without_grad``.
-        """
+    def apply(self, refused: Tensor | None) -> None:
+        """Corrects the step just made by parameters with a ``grad``; changes nothing if ``refused`` is given and not 0."""
         updates, rate = self._group["updates"], self._group["lr"]
         if self._until < updates:
             return
         moved = [
-            (without_grad or parameter.grad is not None) and own[UNTIL] >= updates
+            parameter.grad is not None and own[UNTIL] >= updates
             for parameter, own in zip(self._members, self._states, strict=True)
         ]
         scales, epsilons = self._factors.at([own["step"] for own in self._states])

@@ -25,6 +25,7 @@ class UnitAdam(torch.optim.Adam):
     def __init__(self, params: Any, **settings: Any) -> None:
         super().__init__(params, **settings)
         self._corrections: dict[int, RestartCorrection] = {}
+        self._vectors: list[list[Tensor]] | None = None
         for group in self.param_groups:
             group["updates"] = 0  # on the host, so that comparing counts does not wait for a device; saved with the group
 
@@ -52,12 +53,14 @@ class UnitAdam(torch.optim.Adam):
         restarts[kind].copy_(torch.where(mask, step, recent))
         state[UNTIL] = group["updates"] + horizon
         self._corrections.clear()
+        self._vectors = None
 
     def forget_restarts(self, parameter: Tensor) -> None:
         """Lets all entries of ``parameter`` share the tensor's step count again, which the caller has set to 0."""
         for key in (RESTARTED_AT, UNTIL):
             self.state.get(parameter, {}).pop(key, None)
         self._corrections.clear()
+        self._vectors = None
 
     def restarted_at(self, parameter: Tensor) -> Tensor:
         """Returns the step count at the latest restart of every entry, 0 for none that matters, in the shape of the parameter."""
@@ -71,25 +74,53 @@ class UnitAdam(torch.optim.Adam):
         loss = None
         if closure is not None or not self._step_directly():
             loss = super().step(closure)
-        self.correct_restarts()
+        self.count_step()
+        self._correct_restarts()
         return loss
 
     # PyTorch would wrap ``step`` in a profiler's block and calls of registered hooks, which that of the base class has.
     step.hooked = True  # type: ignore[attr-defined]
 
-    def correct_restarts(self, without_grad: bool = False) -> None:
-        """Counts a step that was made as the fused kernel makes it, and gives restarted entries the rest of theirs.
+    def count_step(self) -> None:
+        """Counts a step; ``step`` does so itself, and one that is made elsewhere needs this call."""
+        for group in self.param_groups:
+            group["updates"] = group.get("updates", 0) + 1  # a group that was added later has none
 
-        Args:
-            without_grad: Whether parameters whose ``grad`` is None made the step too, as in a compiled update.
+    def restarts_matter(self) -> bool:
+        """Whether the next step of any entry differs from that of the others because it was restarted."""
+        return any(
+            self.state[parameter].get(UNTIL, 0) > group.get("updates", 0)
+            for group in self.param_groups
+            for parameter in group["params"]
+        )
+
+    def restart_vectors(self) -> list[list[Tensor]]:
+        """Returns for each parameter its step counts at restarts, 0 for never, each broadcastable to it; each has made a step.
+
+        There is one vector of rows and one of columns, which are made if there was no restart of that kind yet, and any other
+        kind there is.
         """
+        if self._vectors is None:
+            self._vectors = [self._vectors_of(parameter) for group in self.param_groups for parameter in group["params"]]
+        return self._vectors
+
+    def _vectors_of(self, parameter: Tensor) -> list[Tensor]:
+        restarts: dict[str, Tensor] = self.state[parameter].setdefault(RESTARTED_AT, {})
+        for axis in range(min(parameter.ndim, 2) or 1):
+            shape = [size if axis == along else 1 for along, size in enumerate(parameter.shape)]
+            kind = "x".join(map(str, shape))
+            if kind not in restarts:
+                restarts[kind] = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
+        return [restarts[kind] for kind in sorted(restarts)]
+
+    def _correct_restarts(self) -> None:
+        """Gives restarted entries the rest of a step that was made as the fused kernel makes it."""
         refused = getattr(self, "found_inf", None)  # set to 1 by a caller that wants the fused kernel to change nothing
         for index, group in enumerate(self.param_groups):
-            group["updates"] = group.get("updates", 0) + 1  # a group that was added later has none
             correction = self._corrections.get(index)
             if correction is None or not correction.matches(group, self.state):
                 correction = self._corrections[index] = RestartCorrection(group, self.state)
-            correction.apply(refused, without_grad)
+            correction.apply(refused)
 
     @torch.no_grad()
     def _step_directly(self) -> bool:
@@ -133,3 +164,4 @@ class UnitAdam(torch.optim.Adam):
     def __setstate__(self, state: dict[str, Any]) -> None:
         torch.optim.Adam.__setstate__(self, state)
         self._corrections = {}
+        self._vectors = None

@@ -1,13 +1,15 @@
 """An optimizer's step as a function of tensors, to be compiled into an update."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
+from plasticity.optimizers.restart_factors import log_of
 from plasticity.optimizers.unit_adam import UnitAdam
 
 
@@ -39,7 +41,7 @@ class StepRule(ABC):
         """
 
     def complete(self) -> None:  # noqa: B027 (most rules have nothing left to do)
-        """Does what the optimizer does besides ``move``, after a step that was made."""
+        """Does on the host what the optimizer does besides ``move``, after a step that was made."""
 
 
 class SgdRule(StepRule):
@@ -58,7 +60,7 @@ class SgdRule(StepRule):
 
 
 class AdamRule(StepRule):
-    """Algorithm 1 of Kingma and Ba 2015, as PyTorch's fused kernel computes it.
+    """Algorithm 1 of Kingma and Ba 2015, as PyTorch's fused kernel computes it, with counts of their own for restarted entries.
 
     Args:
         optimizer: With one parameter group.
@@ -69,43 +71,84 @@ class AdamRule(StepRule):
 
     @property
     def key(self) -> tuple[Any, ...]:  # type: ignore[override]
-        """Decay rates and epsilon."""
-        return (*self._group["betas"], self._group["eps"])
+        """Decay rates, epsilon, and for each parameter the shapes of its vectors of restarts, which are none if none matters."""
+        shapes = tuple(tuple(own.shape for own in vectors) for vectors in self._restarts())
+        return *self._group["betas"], self._group["eps"], shapes
 
     def state(self) -> list[Tensor]:
-        """First moments, second moments, and the step counts, 0-dim float32."""
+        """First moments, second moments, the step counts, 0-dim float32, and the vectors of restarts."""
         states = [self._optimizer.state[parameter] for parameter in self._group["params"]]
         for parameter, own in zip(self._group["params"], states, strict=True):
             if "step" not in own:
                 own["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 own["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 own["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        return [own[name] for name in ("exp_avg", "exp_avg_sq", "step") for own in states]
+        return [own[name] for name in ("exp_avg", "exp_avg_sq", "step") for own in states] + [*chain(*self._restarts())]
 
     def move(
         self, values: Sequence[Tensor], gradients: Sequence[Tensor], state: Sequence[Tensor], rate: Tensor, finite: Tensor
     ) -> None:
         """See ``StepRule``."""
-        first_decay, second_decay, epsilon = self.key
+        first_decay, second_decay, epsilon, shapes = self.key
         count = len(values)
-        moments, squares, steps = state[:count], state[count : 2 * count], state[2 * count :]
+        moments, squares, steps = state[:count], state[count : 2 * count], state[2 * count : 3 * count]
         counts = torch.stack(list(steps)).double() + 1
-        roots = (1 - second_decay**counts).sqrt()
         # sqrt(1 - b2^k) is taken out of the fraction, so that there is one division for an entry.
-        factors = settled(*(rate * roots / (1 - first_decay**counts)).unbind(), *(roots * epsilon).unbind())
+        if shapes:
+            factors = self._factors_of_restarts(counts.float().unbind(), iter(state[3 * count :]), rate)
+        else:
+            roots = (1 - second_decay**counts).sqrt()
+            shared = settled(*(rate * roots / (1 - first_decay**counts)).unbind(), *(roots * epsilon).unbind())
+            factors = list(zip(shared[:count], shared[count:], strict=True))
         for index, (value, gradient) in enumerate(zip(values, gradients, strict=True)):
+            scale, small = factors[index]
             moment = moments[index] + (gradient - moments[index]) * (1 - first_decay)
             square = squares[index] * second_decay + gradient.square() * (1 - second_decay)
-            change = factors[index] * moment / (square.sqrt() + factors[count + index])
+            change = scale * moment / (square.sqrt() + small)
             value.sub_(torch.where(finite, change, 0.0))
             moments[index].copy_(torch.where(finite, moment, moments[index]))
             squares[index].copy_(torch.where(finite, square, squares[index]))
             steps[index].add_(finite)
 
     def complete(self) -> None:
-        """Corrects entries that were restarted."""
+        """Counts the step."""
         if isinstance(self._optimizer, UnitAdam):
-            self._optimizer.correct_restarts(without_grad=True)
+            self._optimizer.count_step()
+
+    def _restarts(self) -> list[list[Tensor]]:
+        """Returns each parameter's vectors of restarts; none at all if no restart matters any more."""
+        if isinstance(self._optimizer, UnitAdam) and self._optimizer.restarts_matter():
+            return self._optimizer.restart_vectors()
+        return []
+
+    def _factors_of_restarts(
+        self, counts: Sequence[Tensor], vectors: Iterator[Tensor], rate: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Returns both factors of each parameter, broadcastable to it, by the count of an entry since its latest restart.
+
+        See ``plasticity.optimizers.restart_correction``.
+        """
+        first_decay, second_decay, epsilon, shapes = self.key
+        owned = [list(islice(vectors, len(own))) for own in shapes]
+        # An entry that was never restarted holds 0, and has the count of the parameter.
+        pieces = [count - restarts.flatten() for count, own in zip(counts, owned, strict=True) for restarts in own]
+        since = torch.cat(pieces)
+        root, lost = (-torch.expm1(since * log_of(second_decay))).sqrt(), -torch.expm1(since * log_of(first_decay))
+        # A product with the unit matrix for the same reason as in ``settled``.
+        table = torch.eye(2, dtype=since.dtype, device=since.device) @ torch.stack([rate * root / lost, root * epsilon])
+        columns = iter(table.split([len(piece) for piece in pieces], 1))
+        return [_latest(own, [next(columns) for _ in own]) for own in owned]
+
+
+def _latest(restarts: Sequence[Tensor], factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns both factors of the latest restart that concerns each entry."""
+    latest = restarts[0]
+    scale, small = (factor.view(latest.shape) for factor in factors[0])
+    for own, (own_scale, own_small) in zip(restarts[1:], factors[1:], strict=True):
+        later = own >= latest
+        scale, small = (torch.where(later, new.view(own.shape), old) for new, old in ((own_scale, scale), (own_small, small)))
+        latest = torch.maximum(latest, own)
+    return scale, small
 
 
 def settled(*scalars: Tensor) -> Sequence[Tensor]:

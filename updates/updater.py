@@ -213,9 +213,7 @@ class Updater:
         if rule is not None:
             self._written += 1
             self._check.refuse_unless_finite(computed.norm + computed.loss, self.optimizer, self.steps)
-            if self._measures_outside:
-                rule.complete()
-                self.hooks.measure()
+            rule.complete()
             self.hooks.after_step(logs)
             return logs
         for parameter, gradient in zip(self._parameters, computed.gradients, strict=True):
@@ -258,19 +256,13 @@ class Updater:
         # A recorded function reads the optimizer's state where it was, and a fused kernel is as good there.
         return None if self.execution.capture and isinstance(rule, AdamRule) else rule
 
-    @cached_property
-    def _measures_outside(self) -> bool:
-        """Whether the optimizer's step is completed outside of the function, ahead of ``measure``."""
-        return isinstance(self._rule, AdamRule)
-
     def _function(self, objective: Objective[Any], rule: StepRule | None) -> UpdateFunction:
         key = (objective, rule, () if rule is None else rule.key)
         if key not in self._functions:
             bound = None if rule is None else self.max_gradient_norm
-            measuring = [] if self._measures_outside else self.hooks.measuring
-            records = self.hooks.taps_wanted or (self._records and (rule is None or self._measures_outside))
+            records = self.hooks.taps_wanted or (self._records and rule is None)
             self._functions[key] = UpdateFunction(
-                self.network, objective, records, rule, self.hooks.editing, measuring, bound, self.execution
+                self.network, objective, records, rule, self.hooks.editing, self.hooks.measuring, bound, self.execution
             )
         return self._functions[key]
 
