@@ -26,6 +26,7 @@ class UnitAdam(torch.optim.Adam):
         super().__init__(params, **settings)
         self._corrections: dict[int, RestartCorrection] = {}
         self._vectors: list[list[Tensor]] | None = None
+        self._until: list[int] | None = None
         for group in self.param_groups:
             group["updates"] = 0  # on the host, so that comparing counts does not wait for a device; saved with the group
 
@@ -53,14 +54,14 @@ class UnitAdam(torch.optim.Adam):
         restarts[kind].copy_(torch.where(mask, step, recent))
         state[UNTIL] = group["updates"] + horizon
         self._corrections.clear()
-        self._vectors = None
+        self._vectors = self._until = None
 
     def forget_restarts(self, parameter: Tensor) -> None:
         """Lets all entries of ``parameter`` share the tensor's step count again, which the caller has set to 0."""
         for key in (RESTARTED_AT, UNTIL):
             self.state.get(parameter, {}).pop(key, None)
         self._corrections.clear()
-        self._vectors = None
+        self._vectors = self._until = None
 
     def restarted_at(self, parameter: Tensor) -> Tensor:
         """Returns the step count at the latest restart of every entry, 0 for none that matters, in the shape of the parameter."""
@@ -88,11 +89,10 @@ class UnitAdam(torch.optim.Adam):
 
     def restarts_matter(self) -> bool:
         """Whether the next step of any entry differs from that of the others because it was restarted."""
-        return any(
-            self.state[parameter].get(UNTIL, 0) > group.get("updates", 0)
-            for group in self.param_groups
-            for parameter in group["params"]
-        )
+        if self._until is None:
+            untils = ([self.state.get(entry, {}).get(UNTIL, 0) for entry in group["params"]] for group in self.param_groups)
+            self._until = [max(own, default=0) for own in untils]
+        return any(until > group.get("updates", 0) for until, group in zip(self._until, self.param_groups, strict=False))
 
     def restart_vectors(self) -> list[list[Tensor]]:
         """Returns for each parameter its step counts at restarts, 0 for never, each broadcastable to it; each has made a step.
@@ -164,4 +164,4 @@ class UnitAdam(torch.optim.Adam):
     def __setstate__(self, state: dict[str, Any]) -> None:
         torch.optim.Adam.__setstate__(self, state)
         self._corrections = {}
-        self._vectors = None
+        self._vectors = self._until = None
