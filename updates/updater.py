@@ -12,6 +12,7 @@ from plasticity.interventions.base import Intervention, Logs
 from plasticity.networks.network import Network
 from plasticity.networks.objective import AnyBatch, Batch, Objective
 from plasticity.optimizers.schedule import CONSTANT, Moment, Schedule, ScheduledRates
+from plasticity.updates.backward import backward
 from plasticity.updates.compiled_function import CompiledFunction, Function
 from plasticity.updates.execution import EAGER, Execution
 from plasticity.updates.gradient_check import GradientCheck
@@ -197,7 +198,7 @@ class Updater:
         loss = loss if (terms := self.hooks.loss_terms(logs, loss)) is None else loss + terms
         for parameter in self._parameters:
             parameter.grad = None
-        loss.backward()
+        backward(loss)
         return self._finish(loss.detach(), logs)
 
     def _update_as_function(
@@ -223,7 +224,7 @@ class Updater:
         loss = computed.loss
         if (terms := self.hooks.loss_terms(logs)) is not None:
             if terms.requires_grad:
-                terms.backward()
+                backward(terms)
             loss = loss + terms.detach()
         return self._finish(loss, logs)
 
