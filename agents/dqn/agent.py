@@ -108,7 +108,7 @@ class DQN:
         network = self.q.evaluation_network()
         if network not in self._best_actions:
             self._best_actions[network] = self.q.compiled(lambda inputs: [self._best(network, inputs)])
-        with self._with_noise(network), torch.no_grad():
+        with self._with_noise(network):
             if exploring == count:
                 return random
             (best,) = self._best_actions[network](observations.to(self.q.device))
@@ -116,10 +116,10 @@ class DQN:
 
     def greedy(self, observations: Tensor) -> Tensor:
         """Returns the (N,) actions of highest value."""
-        with torch.no_grad():
-            return self._best(self.q.evaluation_network(), observations.to(self.q.device)).cpu()
+        return self._best(self.q.evaluation_network(), observations.to(self.q.device)).cpu()
 
     def _best(self, network: Network, inputs: Tensor) -> Tensor:
+        """Returns the (N,) actions of highest value; ``infer`` makes no graph."""
         return self.q.network.decode(self.q.infer(inputs, network)).argmax(1)
 
     def sampled(self, observations: Tensor, generator: torch.Generator) -> Tensor:
@@ -189,8 +189,10 @@ class DQN:
         return logs
 
     def _loss(self, outputs: Tensor, batch: TargetBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        actions = batch.actions.view(-1, *[1] * (outputs.ndim - 1))
-        chosen = outputs.gather(1, actions.expand(-1, 1, *outputs.shape[2:])).squeeze(1)
+        actions = batch.actions.unsqueeze(1)
+        if self._coding.categorical:
+            actions = actions.unsqueeze(2).expand(-1, 1, outputs.shape[2])
+        chosen = outputs.gather(1, actions).squeeze(1)
         values = batch.targets
         if values.ndim == 2:
             assert self._atoms is not None
@@ -209,6 +211,8 @@ class DQN:
         with self._with_noise(self.target):
             outputs = self.q.infer(batch.next_inputs, self.target)
         next_values = selector = self.target.decode(outputs)
+        if not (self.settings.double or self.settings.loss == CATEGORICAL):
+            return td_targets(batch.rewards, batch.terminated, next_values.amax(1), batch.discounts)
         if self.settings.double:
             with self._with_noise(self.q.network):
                 selector = self.q.network.decode(self.q.infer(batch.next_inputs, self.q.network))
