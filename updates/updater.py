@@ -149,13 +149,14 @@ class Updater:
         # In lower precision weights are cast once for many calls, outside of any function.
         return CompiledFunction(function) if self.execution.compile and self.execution.autocast is None else function
 
-    def update(self, objective: Objective[AnyBatch], batch: AnyBatch) -> Logs:
+    def update(self, objective: Objective[AnyBatch], batch: AnyBatch, remembers: bool = True) -> Logs:
         """Makes one update from an objective: the training forward on ``batch.inputs``, then ``step``.
 
         Args:
             objective: Maps the head's output and the batch to a scalar loss and to measures by name; a pure function of tensors,
                 the same in every call.
             batch: Shown to the interventions.
+            remembers: Whether it is kept in ``examples``, if the agent has declared its objective; if not, the agent adds it.
 
         Returns:
             Logs of the interventions, as ``<name>/<key>``, the objective's measures, and ``train/loss`` without the terms of the
@@ -164,7 +165,7 @@ class Updater:
         Raises:
             FloatingPointError: If the loss or a gradient is not finite; the weights are as before.
         """
-        if self.examples.objective is not None:
+        if remembers and self.examples.objective is not None:
             self.examples.add(batch)
         recompute = None
         if self.hooks.needs_recompute:

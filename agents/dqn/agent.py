@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plasticity.agents.dqn.settings import DQNSettings
 from plasticity.agents.losses.targets import project_categorical, td_targets
-from plasticity.agents.losses.value_coding import CATEGORICAL
+from plasticity.agents.losses.value_coding import CATEGORICAL, POP_ART
 from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.registry import agent
@@ -33,6 +33,7 @@ from plasticity.updates.updater import Updater
 
 _LARGEST_PRIORITY: Final = 100.0
 _PRIORITIES: Final = "priorities"
+_TARGETS: Final = "targets"
 _NO_NOISE: Final = nullcontext()
 
 
@@ -75,7 +76,8 @@ class DQN:
         self.target = deepcopy(self.q.network).eval().requires_grad_(False)
         self.q.copies["target"] = self.target
         self.replay = _replay(settings, self.q, frame_stack)
-        self._objective = self._loss
+        self._objective, self._objective_of_sample = self._loss, self._loss_of_sample
+        self._targets_inside = self._computes_targets_inside()
         self._best_actions: dict[Network, Function] = {}  # by the network that acts
         self._bootstrapped = self.q.compiled(lambda *columns: [self._targets(ReplayBatch(*columns))])
         self.q.examples.declare(self._objective, TargetBatch)
@@ -177,16 +179,34 @@ class DQN:
 
     def _update(self) -> Logs:
         sampled = self.replay.sample(self.settings.batch_size, self._sampling, self.importance)
-        (targets,) = self._bootstrapped(*sampled)
-        scaled = self._scale.normalise(targets)
-        batch = TargetBatch(sampled.inputs, sampled.actions, scaled, sampled.weights, sampled.next_inputs)
-        with self._with_noise(self.q.network):
-            logs = self.q.update(self._objective, batch) | self._scale.measures(targets)
+        if self._targets_inside:
+            logs = self.q.update(self._objective_of_sample, sampled, remembers=False)
+            self.q.examples.add(_with_targets(sampled, torch.as_tensor(logs.pop(_TARGETS))))
+        else:
+            (targets,) = self._bootstrapped(*sampled)
+            batch = _with_targets(sampled, self._scale.normalise(targets))
+            with self._with_noise(self.q.network):
+                logs = self.q.update(self._objective, batch) | self._scale.measures(targets)
         if _PRIORITIES in logs:
             self.replay.set_priorities(sampled.rows, torch.as_tensor(logs.pop(_PRIORITIES)))
         if self.q.steps % self.settings.target_every_updates == 0:
             self.target.load_state_dict(self.q.network.state_dict())
         return logs
+
+    def _computes_targets_inside(self) -> bool:
+        """Whether targets and update are one compiled function, which saves the cost of a second call.
+
+        The function may read the target network and must not read the weights that it changes, as double Q-learning does to
+        choose. PopArt moves its moments between the two, and interventions may read the targets.
+        """
+        execution, settings = self.q.execution, self.settings
+        plain = execution.compile and not execution.capture and execution.autocast is None
+        return plain and not (settings.double or settings.loss == POP_ART or self.q.interventions)
+
+    def _loss_of_sample(self, outputs: Tensor, sampled: ReplayBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        targets = self._targets(sampled)
+        loss, measures = self._loss(outputs, _with_targets(sampled, targets))
+        return loss, {**measures, _TARGETS: targets}
 
     def _loss(self, outputs: Tensor, batch: TargetBatch) -> tuple[Tensor, dict[str, Tensor]]:
         actions = batch.actions.unsqueeze(1)
@@ -227,6 +247,10 @@ class DQN:
     def _with_noise(self, network: Network) -> AbstractContextManager[None]:
         """Draws fresh noise for a network, if its layers are noisy."""
         return fresh_noise(network.noisy_layers, self._noise) if network.noisy_layers else _NO_NOISE
+
+
+def _with_targets(sampled: ReplayBatch, targets: Tensor) -> TargetBatch:
+    return TargetBatch(sampled.inputs, sampled.actions, targets, sampled.weights, sampled.next_inputs)
 
 
 def _replay(settings: DQNSettings, part: Updater, frame_stack: int) -> TransitionMemory:
