@@ -6,8 +6,6 @@ from contextlib import ExitStack
 from typing import Any, Final
 from unittest.mock import patch
 
-import torch
-
 from plasticity.agents.dqn.agent import DQN
 from plasticity.agents.ppo.agent import PPO
 from plasticity.agents.replay.buffer import Replay
@@ -15,6 +13,7 @@ from plasticity.agents.sac.agent import SAC
 from plasticity.envs.simulation.sync_vector import SyncVector
 from plasticity.optimizers.unit_adam import UnitAdam
 from plasticity.training.tracking.tracker import Tracker
+from plasticity.updates import updater
 from plasticity.updates.update_function import UpdateFunction
 from plasticity.updates.updater import Updater
 
@@ -25,7 +24,7 @@ STAGES: Final[Mapping[str, tuple[tuple[Any, str], ...]]] = {
     "add": ((Replay, "add"),),
     "sample": ((Replay, "sample"),),
     "forward": ((Updater, "forward"), (Updater, "infer"), (Updater, "infer_with_graph")),
-    "backward": ((torch.Tensor, "backward"),),
+    "backward": ((updater, "backward"),),
     "step": ((UnitAdam, "step"),),
     "function": ((UpdateFunction, "__call__"),),
     "log": ((Tracker, "write"),),

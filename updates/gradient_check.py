@@ -26,7 +26,7 @@ class GradientCheck:
 
     def norm(self) -> Tensor:
         """Returns the joint norm of the gradients, 0-dim."""
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        gradients = [gradient for parameter in self._parameters if (gradient := parameter.grad) is not None]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         return norm
 

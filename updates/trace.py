@@ -1,7 +1,7 @@
 """What one update was like: its gradient, what the optimizer changed, what the interventions changed after it, and the effect."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -12,6 +12,7 @@ from plasticity.networks.objective import Batch
 
 EVERY_UPDATES: Final = 100
 MOST_REFERENCES: Final = 256
+_NOT_MEASURED: Final = nullcontext()
 MOST_OUTPUTS: Final = 2**20  # of one forward: a sequence of tokens has a million numbers, and all are kept and saved
 
 
@@ -84,12 +85,12 @@ class UpdateTrace:
         if self._compares:
             self._before = self._reference_outputs()
 
-    @contextmanager
-    def of(self, what: str) -> Iterator[None]:
+    def of(self, what: str) -> AbstractContextManager[None]:
         """Takes the norms of the change that the block makes to the parameters."""
-        if not self._armed:
-            yield
-            return
+        return self._measuring(what) if self._armed else _NOT_MEASURED
+
+    @contextmanager
+    def _measuring(self, what: str) -> Iterator[None]:
         parameters = dict(self._network.named_parameters())
         before = [parameter.detach().clone() for parameter in parameters.values()]
         yield

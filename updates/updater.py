@@ -12,6 +12,7 @@ from plasticity.interventions.base import Intervention, Logs
 from plasticity.networks.network import Network
 from plasticity.networks.objective import AnyBatch, Batch, Objective
 from plasticity.optimizers.schedule import CONSTANT, Moment, Schedule, ScheduledRates
+from plasticity.updates.backward import backward
 from plasticity.updates.compiled_function import CompiledFunction, Function
 from plasticity.updates.execution import EAGER, Execution
 from plasticity.updates.gradient_check import GradientCheck
@@ -148,13 +149,14 @@ class Updater:
         # In lower precision weights are cast once for many calls, outside of any function.
         return CompiledFunction(function) if self.execution.compile and self.execution.autocast is None else function
 
-    def update(self, objective: Objective[AnyBatch], batch: AnyBatch) -> Logs:
+    def update(self, objective: Objective[AnyBatch], batch: AnyBatch, remembers: bool = True) -> Logs:
         """Makes one update from an objective: the training forward on ``batch.inputs``, then ``step``.
 
         Args:
             objective: Maps the head's output and the batch to a scalar loss and to measures by name; a pure function of tensors,
                 the same in every call.
             batch: Shown to the interventions.
+            remembers: Whether it is kept in ``examples``, if the agent has declared its objective; if not, the agent adds it.
 
         Returns:
             Logs of the interventions, as ``<name>/<key>``, the objective's measures, and ``train/loss`` without the terms of the
@@ -163,7 +165,7 @@ class Updater:
         Raises:
             FloatingPointError: If the loss or a gradient is not finite; the weights are as before.
         """
-        if self.examples.objective is not None:
+        if remembers and self.examples.objective is not None:
             self.examples.add(batch)
         recompute = None
         if self.hooks.needs_recompute:
@@ -197,7 +199,7 @@ class Updater:
         loss = loss if (terms := self.hooks.loss_terms(logs, loss)) is None else loss + terms
         for parameter in self._parameters:
             parameter.grad = None
-        loss.backward()
+        backward(loss)
         return self._finish(loss.detach(), logs)
 
     def _update_as_function(
@@ -221,7 +223,7 @@ class Updater:
         loss = computed.loss
         if (terms := self.hooks.loss_terms(logs)) is not None:
             if terms.requires_grad:
-                terms.backward()
+                backward(terms)
             loss = loss + terms.detach()
         return self._finish(loss, logs)
 

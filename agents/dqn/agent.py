@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plasticity.agents.dqn.settings import DQNSettings
 from plasticity.agents.losses.targets import project_categorical, td_targets
-from plasticity.agents.losses.value_coding import CATEGORICAL
+from plasticity.agents.losses.value_coding import CATEGORICAL, POP_ART
 from plasticity.agents.losses.value_scale import ValueScale
 from plasticity.agents.parts import PartBuilder
 from plasticity.agents.registry import agent
@@ -33,6 +33,7 @@ from plasticity.updates.updater import Updater
 
 _LARGEST_PRIORITY: Final = 100.0
 _PRIORITIES: Final = "priorities"
+_TARGETS: Final = "targets"
 _NO_NOISE: Final = nullcontext()
 
 
@@ -75,7 +76,8 @@ class DQN:
         self.target = deepcopy(self.q.network).eval().requires_grad_(False)
         self.q.copies["target"] = self.target
         self.replay = _replay(settings, self.q, frame_stack)
-        self._objective = self._loss
+        self._objective, self._objective_of_sample = self._loss, self._loss_of_sample
+        self._targets_inside = self._computes_targets_inside()
         self._best_actions: dict[Network, Function] = {}  # by the network that acts
         self._bootstrapped = self.q.compiled(lambda *columns: [self._targets(ReplayBatch(*columns))])
         self.q.examples.declare(self._objective, TargetBatch)
@@ -108,7 +110,7 @@ class DQN:
         network = self.q.evaluation_network()
         if network not in self._best_actions:
             self._best_actions[network] = self.q.compiled(lambda inputs: [self._best(network, inputs)])
-        with self._with_noise(network), torch.no_grad():
+        with self._with_noise(network):
             if exploring == count:
                 return random
             (best,) = self._best_actions[network](observations.to(self.q.device))
@@ -116,10 +118,10 @@ class DQN:
 
     def greedy(self, observations: Tensor) -> Tensor:
         """Returns the (N,) actions of highest value."""
-        with torch.no_grad():
-            return self._best(self.q.evaluation_network(), observations.to(self.q.device)).cpu()
+        return self._best(self.q.evaluation_network(), observations.to(self.q.device)).cpu()
 
     def _best(self, network: Network, inputs: Tensor) -> Tensor:
+        """Returns the (N,) actions of highest value; ``infer`` makes no graph."""
         return self.q.network.decode(self.q.infer(inputs, network)).argmax(1)
 
     def sampled(self, observations: Tensor, generator: torch.Generator) -> Tensor:
@@ -177,20 +179,40 @@ class DQN:
 
     def _update(self) -> Logs:
         sampled = self.replay.sample(self.settings.batch_size, self._sampling, self.importance)
-        (targets,) = self._bootstrapped(*sampled)
-        scaled = self._scale.normalise(targets)
-        batch = TargetBatch(sampled.inputs, sampled.actions, scaled, sampled.weights, sampled.next_inputs)
-        with self._with_noise(self.q.network):
-            logs = self.q.update(self._objective, batch) | self._scale.measures(targets)
+        if self._targets_inside:
+            logs = self.q.update(self._objective_of_sample, sampled, remembers=False)
+            self.q.examples.add(_with_targets(sampled, torch.as_tensor(logs.pop(_TARGETS))))
+        else:
+            (targets,) = self._bootstrapped(*sampled)
+            batch = _with_targets(sampled, self._scale.normalise(targets))
+            with self._with_noise(self.q.network):
+                logs = self.q.update(self._objective, batch) | self._scale.measures(targets)
         if _PRIORITIES in logs:
             self.replay.set_priorities(sampled.rows, torch.as_tensor(logs.pop(_PRIORITIES)))
         if self.q.steps % self.settings.target_every_updates == 0:
             self.target.load_state_dict(self.q.network.state_dict())
         return logs
 
+    def _computes_targets_inside(self) -> bool:
+        """Whether targets and update are one compiled function, which saves the cost of a second call.
+
+        The function may read the target network and must not read the weights that it changes, as double Q-learning does to
+        choose. PopArt moves its moments between the two, and interventions may read the targets.
+        """
+        execution, settings = self.q.execution, self.settings
+        plain = execution.compile and not execution.capture and execution.autocast is None
+        return plain and not (settings.double or settings.loss == POP_ART or self.q.interventions)
+
+    def _loss_of_sample(self, outputs: Tensor, sampled: ReplayBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        targets = self._targets(sampled)
+        loss, measures = self._loss(outputs, _with_targets(sampled, targets))
+        return loss, {**measures, _TARGETS: targets}
+
     def _loss(self, outputs: Tensor, batch: TargetBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        actions = batch.actions.view(-1, *[1] * (outputs.ndim - 1))
-        chosen = outputs.gather(1, actions.expand(-1, 1, *outputs.shape[2:])).squeeze(1)
+        actions = batch.actions.unsqueeze(1)
+        if self._coding.categorical:
+            actions = actions.unsqueeze(2).expand(-1, 1, outputs.shape[2])
+        chosen = outputs.gather(1, actions).squeeze(1)
         values = batch.targets
         if values.ndim == 2:
             assert self._atoms is not None
@@ -209,6 +231,8 @@ class DQN:
         with self._with_noise(self.target):
             outputs = self.q.infer(batch.next_inputs, self.target)
         next_values = selector = self.target.decode(outputs)
+        if not (self.settings.double or self.settings.loss == CATEGORICAL):
+            return td_targets(batch.rewards, batch.terminated, next_values.amax(1), batch.discounts)
         if self.settings.double:
             with self._with_noise(self.q.network):
                 selector = self.q.network.decode(self.q.infer(batch.next_inputs, self.q.network))
@@ -223,6 +247,10 @@ class DQN:
     def _with_noise(self, network: Network) -> AbstractContextManager[None]:
         """Draws fresh noise for a network, if its layers are noisy."""
         return fresh_noise(network.noisy_layers, self._noise) if network.noisy_layers else _NO_NOISE
+
+
+def _with_targets(sampled: ReplayBatch, targets: Tensor) -> TargetBatch:
+    return TargetBatch(sampled.inputs, sampled.actions, targets, sampled.weights, sampled.next_inputs)
 
 
 def _replay(settings: DQNSettings, part: Updater, frame_stack: int) -> TransitionMemory:

@@ -12,7 +12,7 @@ def td_targets(rewards: Tensor, terminated: Tensor, next_values: Tensor, discoun
 
     A truncated transition bootstraps from its true next observation; only termination stops the sum.
     """
-    return rewards + discount * torch.where(terminated, 0.0, next_values)
+    return rewards + discount * next_values.masked_fill(terminated, 0.0)
 
 
 def two_hot(values: Tensor, atoms: Tensor) -> Tensor:

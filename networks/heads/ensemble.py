@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from plasticity.networks.layers.calls import call
 from plasticity.networks.network import Block, Network
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.taps import Taps
@@ -49,7 +50,7 @@ class Ensemble(Network):
         outputs = []
         for index, member in enumerate(self.networks):
             own = None if taps is None else Taps(taps.keeps_graph)
-            outputs.append(member(inputs, own))
+            outputs.append(call(member, inputs, own))
             if taps is not None and own is not None:
                 for name in own.pre:
                     taps.store(f"{index}.{name}", own.pre[name], own.live.get(name, own.post[name]))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity.networks.heads.head import Head, evenly_spaced, expected_value
+from plasticity.networks.layers.calls import call_map
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.noisy import dense
 from plasticity.networks.registry import HEADS, head
@@ -20,11 +21,11 @@ class LinearHead(Head):
     def __init__(self, features: int, spec: HeadSpec, network: NetworkSpec) -> None:
         super().__init__(features, spec, network)
         self.linear = dense(features, spec.outputs, spec.noise_deviation)
+        self._map = (self.linear,)  # in a tuple, where it is found at once
 
     def forward(self, features: Tensor, taps: Taps | None = None) -> Tensor:
         """Returns (B, outputs)."""
-        outputs: Tensor = self.linear(features)
-        return outputs
+        return call_map(self._map[0], features)
 
     def maps(self, prefix: str) -> dict[str, tuple[nn.Linear, float]]:
         """Returns the one map."""

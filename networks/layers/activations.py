@@ -59,7 +59,7 @@ def _replaced(z: Tensor) -> Tensor:
 
 ACTIVATIONS: Final[Mapping[str, Activation]] = MappingProxyType(
     {
-        "relu": Activation(functional.relu),
+        "relu": Activation(torch.relu),
         "leaky_relu": Activation(functional.leaky_relu, gain=(2 / (1 + 0.01**2)) ** 0.5, both_sides=True),
         "elu": Activation(functional.elu, kinked=False),
         "gelu": Activation(functional.gelu, kinked=False),

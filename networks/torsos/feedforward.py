@@ -8,6 +8,7 @@ from typing import ClassVar, Final, TypeVar
 
 from torch import Tensor, nn
 
+from plasticity.networks.layers.calls import call
 from plasticity.networks.layers.convolution import Convolution
 from plasticity.networks.layers.noisy import dense
 from plasticity.networks.registry import torso
@@ -69,7 +70,7 @@ class Chain(Torso):
         for layer in self.hidden:
             if x.ndim > 2 and isinstance(layer.linear, nn.Linear):
                 x = x.flatten(1)
-            x = layer(x, taps)
+            x = call(layer, x, taps)
         return self.finish(x)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plasticity.networks.layers.activations import activation_named
+from plasticity.networks.layers.calls import call, call_map
 from plasticity.networks.layers.diagonal import Diagonal
 from plasticity.networks.layers.dropout import Dropout
 from plasticity.networks.layers.initialisers import Initialiser
@@ -73,11 +74,11 @@ class HiddenLayer(nn.Module):
 
     def forward(self, x: Tensor, taps: Taps | None = None) -> Tensor:
         """Maps (B, in, ...) to (B, copies * units, ...), and stores pre- and post-activations in ``taps`` if there are any."""
-        z = self._map[0](x) if self.spectral is None else self.spectral(x)
+        z = call_map(self._map[0], x) if self.spectral is None else self.spectral(x)
         if self.diagonal is not None:
             z = self.diagonal(z)
         for norm in self._norms:
-            z = norm(z)
+            z = call(norm, z)
         if self.balance is not None:
             z = self.balance(z)
         if self.offset:

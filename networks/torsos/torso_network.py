@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from plasticity.networks.heads.output_heads import build_head
+from plasticity.networks.layers.calls import call
 from plasticity.networks.layers.dropout import WORDS
 from plasticity.networks.layers.initialisers import Initialiser
 from plasticity.networks.layers.injection import Injection, Tail, with_companions
@@ -46,8 +47,7 @@ class TorsoNetwork(Network):
         taps = self._recording(taps)
         torso, head = self._parts
         if self.injection is None or not self.injection.active.on:
-            plain: Tensor = head(torso(self._values(inputs), taps), taps)
-            return plain
+            return call(head, call(torso, self._values(inputs), taps), taps)
         with self.injection.entering() as entered:
             features = self.features(inputs, taps)
         injected: Tensor = self.injection(entered[0] if entered else features, head(features, taps))

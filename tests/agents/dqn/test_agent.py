@@ -12,6 +12,7 @@ from plasticity.agents.replay.buffer import ReplayBatch
 from plasticity.envs.experience import Examples, Experience, Transitions
 from plasticity.networks.network import Network
 from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
+from plasticity.updates.compiled_function import CompiledFunction
 
 BuildPart = Callable[..., PartBuilder]
 LINEAR = MLPSpec(widths=[])
@@ -380,3 +381,32 @@ def test_uint8_images_stay_so_in_the_replay(builder: BuildPart) -> None:
     agent.learn(Experience(Transitions(images, torch.zeros(4, dtype=torch.int64), torch.ones(4), no, no, images), 0))
     assert agent.q.steps == 4
     assert agent.replay.sample(2, torch.Generator()).inputs.dtype == torch.uint8
+
+
+# Targets inside of a compiled update
+
+
+def weights_and_examples(builder: BuildPart, inside: bool, **settings: Any) -> list[Tensor]:
+    """Returns the weights after five updates, and what is remembered of the latest of them."""
+    agent = small_dqn(builder, part={"compile": True}, target_every_updates=2, **settings)
+    assert agent._targets_inside
+    agent._targets_inside = inside
+    run(agent, advances=5)
+    examples = agent.q.examples.state_dict()
+    assert examples is not None
+    return [*agent.q.network.state_dict().values(), *examples]
+
+
+@pytest.mark.parametrize("settings", [{}, {"prioritised": True, "loss": "categorical", "bins": 5, "n_step": 2}])
+def test_targets_inside_of_the_update_are_those_of_a_call_before_it(
+    builder: BuildPart, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CompiledFunction, "_compile", lambda self, _: self._function)  # the same without waiting for a compiler
+    inside, before = (weights_and_examples(builder, inside, **settings) for inside in (True, False))
+    for got, expected in zip(inside, before, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("settings", [{"double": True}, {"loss": "pop_art"}])
+def test_targets_that_read_what_the_update_changes_stay_outside(builder: BuildPart, settings: dict[str, Any]) -> None:
+    assert not small_dqn(builder, part={"compile": True}, **settings)._targets_inside
