@@ -64,8 +64,8 @@ class Intervention(Settings):
     Hooks run in the order of the config, and the logs that they return appear as ``<name>/<key>``:
 
         build -> [network built] -> [optimizer built] -> attach
-        every update: loss -> [backward] -> after_backward, edit_gradients -> [clip, finite check, optimizer.step] -> measure
-            -> after_step
+        every update: loss -> [backward] -> after_backward, prepare, edit_gradients -> [clip, finite check, optimizer.step]
+            -> measure -> after_step
         at a task switch: task_switch
         where it is added to a run that branches: attach, with the weights and the optimizer as they are there; then branch
 
@@ -112,6 +112,16 @@ class Intervention(Settings):
     def after_backward(self, u: Update) -> Logs:
         """May edit ``.grad`` of the network's parameters; the clipping and the finite check come after it."""
         return {}
+
+    def prepare(self, parameters: Mapping[str, Tensor]) -> None:
+        """Writes those tensors of ``running`` that ``edit_gradients`` reads and that are not to be compiled, such as ranks.
+
+        It is called in every update before ``edit_gradients``; if the update is a function then before and outside of it, so that
+        it sees no gradients.
+
+        Args:
+            parameters: The network's parameters before the step, by name, without a graph; not to be changed.
+        """
 
     def edit_gradients(
         self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], running: Sequence[Tensor]

@@ -15,7 +15,16 @@ from plasticity.networks.taps import Taps
 from plasticity.settings.seeding import restore_generator, torch_generator
 from plasticity.updates.compiled_function import CompiledFunction
 
-_HOOKS: Final = ("loss", "after_backward", "edit_gradients", "measure", "after_step", "task_switch", "evaluation_network")
+_HOOKS: Final = (
+    "loss",
+    "after_backward",
+    "prepare",
+    "edit_gradients",
+    "measure",
+    "after_step",
+    "task_switch",
+    "evaluation_network",
+)
 
 
 class Hooks:
@@ -143,14 +152,20 @@ class Hooks:
         return total
 
     def after_backward(self, logs: Logs) -> None:
-        """Calls that hook and ``edit_gradients``; afterwards the loss can no longer be computed again."""
+        """Calls that hook, ``prepare`` and ``edit_gradients``; afterwards the loss can no longer be computed again."""
         for name, intervention, free, pure in self._after_backward:
             if free:
                 _collect(logs, name, intervention.after_backward(self.view(name)))
             if pure:
+                intervention.prepare(self._named)
                 gradients = {key: value.grad for key, value in self._parameters.items() if value.grad is not None}
                 intervention.edit_gradients(self._named, gradients, intervention.running())
         self._recompute = None
+
+    def prepare(self) -> None:
+        """Calls that hook, ahead of an update whose function calls ``edit_gradients``."""
+        for _, intervention in self._hooked["prepare"]:
+            intervention.prepare(self._named)
 
     def measure(self, without: Collection[str] = ()) -> None:
         """Calls that hook, right after the optimizer's step, but for methods of these names."""

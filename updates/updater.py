@@ -206,6 +206,8 @@ class Updater:
         """Runs as much of the update as possible in the function, and every hook as ``step`` does."""
         self._begin(batch, recompute)
         rule = None if self.trace.armed else self._rule
+        if rule is not None:
+            self.hooks.prepare()
         computed = self._function(objective, rule)(batch, self.optimizer.param_groups[0]["lr"])
         if computed.post:
             self.network.taps.pre, self.network.taps.post = computed.pre, computed.post

@@ -540,7 +540,7 @@ def test_a_method_that_edits_gradients_freely_keeps_the_step_outside(builder: Bu
 @pytest.mark.parametrize(
     "optimizer", [SGD, OptimizerSettings("adam", 0.01, epsilon=1e-4, max_gradient_norm=CLIP)], ids=["sgd", "adam"]
 )
-@pytest.mark.parametrize("method", ["l2", "l2_init", "parseval"])
+@pytest.mark.parametrize("method", ["l2", "l2_init", "parseval", "wasserstein_init"])
 def test_gradients_are_edited_inside_the_step(builder: BuildPart, method: str, optimizer: OptimizerSettings) -> None:
     methods = {method: lambda: METHODS[method](coefficient=2.0)}
     plain, compiled = (regression(builder, compile, methods, optimizer=optimizer) for compile in (False, True))
