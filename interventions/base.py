@@ -31,7 +31,8 @@ class Update(NamedTuple):
             ``task_switch``.
         generator: Private to (seed, part, intervention), on the network's device.
         copies: Other networks that belong to the part, by name: ``target`` for a target network.
-        loss: The agent's own loss with its graph, in the ``loss`` hook of a method with ``needs_graph``; otherwise None.
+        loss: The agent's own loss in the ``loss`` hook, with its graph if a method has ``needs_graph``, otherwise for its value
+            alone; None in the other hooks.
         recompute: Returns the agent's loss on the same batch, and with the same noise, at the weights as they are now; in
             ``after_backward`` of a method with ``needs_recompute``; otherwise None.
         has_terms: Whether interventions added terms to the loss of this update.
@@ -64,7 +65,7 @@ class Intervention(Settings):
     Hooks run in the order of the config, and the logs that they return appear as ``<name>/<key>``:
 
         build -> [network built] -> [optimizer built] -> attach
-        every update: loss -> [backward] -> after_backward, prepare, edit_gradients -> [clip, finite check, optimizer.step]
+        every update: loss, term -> [backward] -> after_backward, prepare, edit_gradients -> [clip, finite check, optimizer.step]
             -> measure -> after_step
         at a task switch: task_switch
         where it is added to a run that branches: attach, with the weights and the optimizer as they are there; then branch
@@ -72,7 +73,8 @@ class Intervention(Settings):
     Attributes:
         name: The registered name.
         needs_taps: Whether ``u.taps`` must hold the activations of the training forward. (``measure`` always receives them.)
-        needs_graph: Whether ``u.loss`` and ``u.taps.live`` must be available in ``loss``, to differentiate through.
+        needs_graph: Whether ``u.loss`` and ``u.taps.live`` in ``loss``, or ``live`` in ``term``, must be there to differentiate
+            through. A method with such a ``loss`` does not work with ``compile``.
         needs_recompute: Whether ``u.recompute`` must be available in ``after_backward``.
         conflicts: Names of methods that this one refuses to run with, and why.
         no_effect: Settings at which the method changes nothing, bit for bit; None for a method that changes the structure.
@@ -107,6 +109,18 @@ class Intervention(Settings):
 
     def loss(self, u: Update) -> Tensor | None:
         """Returns a scalar to add to the loss, or None."""
+        return None
+
+    def term(self, loss: Tensor, parameters: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns a scalar to add to the loss; what ``loss`` may do, as a function of its arguments and the settings alone.
+
+        It does not inspect their values, so that it can be compiled into the update, and returns None always or never.
+
+        Args:
+            loss: The agent's own, with its graph.
+            parameters: The network's parameters that it was computed from, by name.
+            live: Post-activations of the training forward by layer, with their graph; empty unless a method has ``needs_graph``.
+        """
         return None
 
     def after_backward(self, u: Update) -> Logs:

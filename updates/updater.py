@@ -82,7 +82,7 @@ class Updater:
         self.value_errors: Callable[[Tensor, Tensor], Tensor] | None = None
         self.hooks = Hooks(part, network, interventions, seed, self.copies)
         self.interventions = self.hooks.interventions
-        if execution.as_function and (method := self.hooks.needs_graph):
+        if execution.as_function and (method := self.hooks.no_function):
             reason = "which differentiates the training forward"
             raise ValueError(f"{execution.name} does not work with {method}, {reason}; choose {execution.remedy}")
         self.optimizer = optimizer
@@ -214,7 +214,7 @@ class Updater:
         logs: Logs = {**computed.measures, "train/loss": computed.loss}
         if rule is not None:
             self._written += 1
-            self._check.refuse_unless_finite(computed.norm + computed.loss, self.optimizer, self.steps)
+            self._check.refuse_unless_finite(computed.norm + computed.total, self.optimizer, self.steps)
             if self._measures_outside:
                 rule.complete()
                 self.hooks.measure()
@@ -222,8 +222,8 @@ class Updater:
             return logs
         for parameter, gradient in zip(self._parameters, computed.gradients, strict=True):
             parameter.grad = gradient
-        loss = computed.loss
-        if (terms := self.hooks.loss_terms(logs)) is not None:
+        loss = computed.total
+        if (terms := self.hooks.loss_terms(logs, computed.loss, inside=True)) is not None:
             if terms.requires_grad:
                 terms.backward()
             loss = loss + terms.detach()
@@ -272,7 +272,7 @@ class Updater:
             measuring = [] if self._measures_outside else self.hooks.measuring
             records = self.hooks.taps_wanted or (self._records and (rule is None or self._measures_outside))
             self._functions[key] = UpdateFunction(
-                self.network, objective, records, rule, self.hooks.editing, measuring, bound, self.execution
+                self.network, objective, records, rule, self.hooks, measuring, bound, self.execution
             )
         return self._functions[key]
 

@@ -56,7 +56,6 @@ class Churn(Intervention):
     until they span ``average_updates``. The published coefficient starts again with each task, this one does not.
     State: the old networks, the reference inputs, the two means. Optimizer: untouched. A reset by another method counts as a
     change and is penalised for ``lag_updates`` updates. Cost: two more forward passes and one more backward pass.
-    Does not work with: ``compile``, unless ``relative`` is 0.
     """
 
     coefficient: float = setting(50.0, "Strength while it is not adapted.", low=0)
@@ -70,10 +69,6 @@ class Churn(Intervention):
     )
 
     no_effect: ClassVar = {"coefficient": 0.0, "relative": 0.0}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.needs_graph = self.relative > 0  # type: ignore[misc]  # the size of the loss is needed then
 
     def attach(self, u: Update) -> None:
         """Copies the network.
@@ -105,7 +100,8 @@ class Churn(Intervention):
         if churn is None:
             return None
         term = churn * self._strength(u.step)
-        if u.loss is not None:
+        if self.relative > 0:
+            assert u.loss is not None
             self._average(u.loss.detach().abs(), churn.detach())
         return term
 
