@@ -78,6 +78,8 @@ class Churn(Intervention):
         """
         self._readout, self._distance = readout_of(u.network, self.output, self.distance)
         self._old = [frozen_copy(u.network) for _ in range(self.lag_updates)]
+        # Walking the modules at every update would take longer than the copy of a small network.
+        self._values, *self._old_values = [_values(network) for network in (u.network, *self._old)]
         for slot, network in enumerate(self._old):
             for key, value in network.state_dict().items():
                 self.state[f"old_{slot}/{key}"] = value
@@ -91,10 +93,10 @@ class Churn(Intervention):
         if self.coefficient == 0 and self.relative == 0:
             return None
         assert u.batch is not None
-        old, references = self._old[u.step % self.lag_updates], self.state["references"]
+        slot, references = u.step % self.lag_updates, self.state["references"]
         complete = len(references) > self.lag_updates
-        churn = self._churn(u.network, old, references[0]) if complete else None
-        _follow(old, u.network)
+        churn = self._churn(u.network, self._old[slot], references[0]) if complete else None
+        _follow(self._old_values[slot], self._values)
         # A copy, since a view would be saved with the whole tensor behind it; and a new list, which no checkpoint holds.
         self.state["references"] = [*references[complete:], u.batch.inputs.detach().clone()]
         if churn is None:
@@ -171,9 +173,14 @@ def _chosen(network: Network, output: str) -> tuple[HeadSpec, Readout, Readout]:
     return head.second, lambda outputs: pair.split(outputs)[1], pair.second.decode
 
 
+def _values(network: Network) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns a network's parameters and its buffers."""
+    return list(network.parameters()), list(network.buffers())
+
+
 @torch.no_grad()
-def _follow(copy: Network, network: Network) -> None:
-    """Writes a network's parameters and buffers into its copy."""
-    torch._foreach_copy_(list(copy.parameters()), list(network.parameters()))
-    for value, own in zip(copy.buffers(), network.buffers(), strict=True):
-        value.copy_(own)
+def _follow(copy: tuple[list[Tensor], list[Tensor]], values: tuple[list[Tensor], list[Tensor]]) -> None:
+    """Writes a network's parameters and buffers into those of its copy."""
+    for old, own in zip(copy, values, strict=True):
+        if old:
+            torch._foreach_copy_(old, own)
