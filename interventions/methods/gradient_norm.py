@@ -19,11 +19,12 @@ class _SquaredNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, *tensors: Tensor) -> Tensor:
         ctx.save_for_backward(*tensors)
-        return torch.stack(torch._foreach_norm(tensors)).square().sum()
+        return torch.stack([tensor.square().sum() for tensor in tensors]).sum()  # the kept compiled form has no _foreach_norm
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch._foreach_mul(ctx.saved_tensors, 2 * outer[0]))
+        factor = 2 * outer[0]
+        return tuple(tensor * factor for tensor in ctx.saved_tensors)
 
 
 def squared_gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
