@@ -42,7 +42,8 @@ def needs_of(method: type[Intervention]) -> Needs:
     refused = why_not_adopted(method) or ("asks what the outputs stand for" if method.name in _OUTPUTS else "")
     reads = method.needs_taps or method.needs_graph or method.measure is not plain.measure
     switches = "at_task_switch" in settings or method.task_switch is not plain.task_switch
-    return Needs(refused, reads, method.needs_graph, method.loss is not plain.loss, method.needs_recompute, switches)
+    adds = method.loss is not plain.loss or method.term is not plain.term
+    return Needs(refused, reads, method.needs_graph, adds, method.needs_recompute, switches)
 
 
 def rows() -> list[str]:

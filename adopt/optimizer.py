@@ -81,7 +81,7 @@ class AdoptedOptimizer(Optimizer):
             told = " ".join(str(error).split())
             raise ValueError(f"the methods {', '.join(methods)} cannot be attached to this module: {told}") from error
         self._check = GradientCheck(part, self._parameters)
-        self._wants_backward = self._hooks.overrides("loss")
+        self._wants_backward = self._hooks.overrides("loss") or self._hooks.overrides("term")
         self._running = {method.name for method in self._hooks.measuring}
         self._reading = {name for name, method in methods.items() if method.needs_taps or name in self._running}
         self._terms_logged: Logs | None = None
@@ -303,7 +303,9 @@ class AdoptedOptimizer(Optimizer):
 
     def _require(self, closure: Callable[[], Any] | None) -> None:
         if self._wants_backward and self._terms_logged is None:
-            names = [name for name, method in self._hooks.interventions.items() if type(method).loss is not Intervention.loss]
+            adding = (Intervention.loss, Intervention.term)
+            methods = self._hooks.interventions.items()
+            names = [name for name, method in methods if (type(method).loss, type(method).term) != adding]
             raise ValueError(f"{', '.join(names)} adds to the loss: call optimizer.backward(loss) in place of loss.backward()")
         if self._hooks.needs_recompute and closure is None:
             raise ValueError(

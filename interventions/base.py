@@ -31,7 +31,8 @@ class Update(NamedTuple):
             ``task_switch``.
         generator: Private to (seed, part, intervention), on the network's device.
         copies: Other networks that belong to the part, by name: ``target`` for a target network.
-        loss: The agent's own loss with its graph, in the ``loss`` hook of a method with ``needs_graph``; otherwise None.
+        loss: The agent's own loss in the ``loss`` hook, with its graph if a method has ``needs_graph``, otherwise for its value
+            alone; None in the other hooks.
         recompute: Returns the agent's loss on the same batch, and with the same noise, at the weights as they are now; in
             ``after_backward`` of a method with ``needs_recompute``; otherwise None.
         has_terms: Whether interventions added terms to the loss of this update.
@@ -64,15 +65,16 @@ class Intervention(Settings):
     Hooks run in the order of the config, and the logs that they return appear as ``<name>/<key>``:
 
         build -> [network built] -> [optimizer built] -> attach
-        every update: loss -> [backward] -> after_backward, edit_gradients -> [clip, finite check, optimizer.step] -> measure
-            -> after_step
+        every update: loss, term -> [backward] -> after_backward, prepare, edit_gradients -> [clip, finite check, optimizer.step]
+            -> measure -> after_step
         at a task switch: task_switch
         where it is added to a run that branches: attach, with the weights and the optimizer as they are there; then branch
 
     Attributes:
         name: The registered name.
         needs_taps: Whether ``u.taps`` must hold the activations of the training forward. (``measure`` always receives them.)
-        needs_graph: Whether ``u.loss`` and ``u.taps.live`` must be available in ``loss``, to differentiate through.
+        needs_graph: Whether ``u.loss`` and ``u.taps.live`` in ``loss``, or ``live`` in ``term``, must be there to differentiate
+            through. A method with such a ``loss`` does not work with ``compile``.
         needs_recompute: Whether ``u.recompute`` must be available in ``after_backward``.
         conflicts: Names of methods that this one refuses to run with, and why.
         no_effect: Settings at which the method changes nothing, bit for bit; None for a method that changes the structure.
@@ -109,9 +111,31 @@ class Intervention(Settings):
         """Returns a scalar to add to the loss, or None."""
         return None
 
+    def term(self, loss: Tensor, parameters: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns a scalar to add to the loss; what ``loss`` may do, as a function of its arguments and the settings alone.
+
+        It does not inspect their values, so that it can be compiled into the update, and returns None always or never.
+
+        Args:
+            loss: The agent's own, with its graph.
+            parameters: The network's parameters that it was computed from, by name.
+            live: Post-activations of the training forward by layer, with their graph; empty unless a method has ``needs_graph``.
+        """
+        return None
+
     def after_backward(self, u: Update) -> Logs:
         """May edit ``.grad`` of the network's parameters; the clipping and the finite check come after it."""
         return {}
+
+    def prepare(self, parameters: Mapping[str, Tensor]) -> None:
+        """Writes those tensors of ``running`` that ``edit_gradients`` reads and that are not to be compiled, such as ranks.
+
+        It is called in every update before ``edit_gradients``; if the update is a function then before and outside of it, so that
+        it sees no gradients.
+
+        Args:
+            parameters: The network's parameters before the step, by name, without a graph; not to be changed.
+        """
 
     def edit_gradients(
         self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], running: Sequence[Tensor]

@@ -15,7 +15,17 @@ from plasticity.networks.taps import Taps
 from plasticity.settings.seeding import restore_generator, torch_generator
 from plasticity.updates.compiled_function import CompiledFunction
 
-_HOOKS: Final = ("loss", "after_backward", "edit_gradients", "measure", "after_step", "task_switch", "evaluation_network")
+_HOOKS: Final = (
+    "loss",
+    "term",
+    "after_backward",
+    "prepare",
+    "edit_gradients",
+    "measure",
+    "after_step",
+    "task_switch",
+    "evaluation_network",
+)
 
 
 class Hooks:
@@ -31,9 +41,11 @@ class Hooks:
     Attributes:
         interventions: The instances by name.
         copies: The given ones.
+        adding: Those with a ``term`` hook, by name.
         editing: Those with an ``edit_gradients`` hook.
         measuring: Those with a ``measure`` hook.
         needs_graph: Name of the first method that differentiates the training forward, or None.
+        no_function: Name of the first whose ``loss`` hook does, which no function can contain, or None.
         needs_recompute: Name of the first method that computes the loss again, or None.
         taps_wanted: Whether a method reads activations.
     """
@@ -48,6 +60,10 @@ class Hooks:
         self._hooked = {hook: self._overriding(hook) for hook in _HOOKS}
         methods = self.interventions.items()
         self.needs_graph = next((name for name, method in methods if method.needs_graph), None)
+        free = {name for name, _ in self._hooked["loss"]}
+        self.no_function = next((name for name, method in methods if method.needs_graph and name in free), None)
+        self.adding = dict(self._hooked["term"])
+        self._terms = [(name, method, name in free) for name, method in methods if name in free | self.adding.keys()]
         self.needs_recompute = next((name for name, method in methods if method.needs_recompute), None)
         self.editing = [method for _, method in self._hooked["edit_gradients"]]
         self.measuring = [method for _, method in self._hooked["measure"]]
@@ -123,34 +139,44 @@ class Hooks:
         """Starts the update numbered ``step`` on a batch."""
         self._step, self._batch, self._recompute = step, batch, recompute
 
-    def loss_terms(self, logs: Logs, loss: Tensor | None = None) -> Tensor | None:
+    def loss_terms(self, logs: Logs, loss: Tensor, inside: bool = False) -> Tensor | None:
         """Returns the sum of what the interventions add to the loss, or None.
 
         Args:
             logs: Receives each term as ``<name>/loss``.
-            loss: The agent's own with its graph, for methods that differentiate it and the live activations.
+            loss: The agent's own, with its graph for methods that differentiate it and the live activations.
+            inside: Whether the update is a function, which has added what ``term`` returns, so that it is left out here.
         """
-        self._loss = loss if self.needs_graph else None
+        self._loss, live = loss, self._network.taps.live
         total: Tensor | None = None
-        for name, intervention in self._hooked["loss"]:
-            term = intervention.loss(self.view(name))
-            if term is not None:
-                total = term if total is None else total + term
-                logs[f"{name}/loss"] = term.detach()
-        self._has_terms = total is not None
+        for name, intervention, free in self._terms:
+            terms = [intervention.loss(self.view(name))] if free else []
+            if name in self.adding and not inside:
+                terms.append(intervention.term(loss, self._parameters, live))
+            for term in terms:
+                if term is not None:
+                    total = term if total is None else total + term
+                    logs[f"{name}/loss"] = term.detach()
+        self._has_terms = total is not None or (inside and any(f"{name}/loss" in logs for name in self.adding))
         self._loss = None
         self._network.taps.live = {}
         return total
 
     def after_backward(self, logs: Logs) -> None:
-        """Calls that hook and ``edit_gradients``; afterwards the loss can no longer be computed again."""
+        """Calls that hook, ``prepare`` and ``edit_gradients``; afterwards the loss can no longer be computed again."""
         for name, intervention, free, pure in self._after_backward:
             if free:
                 _collect(logs, name, intervention.after_backward(self.view(name)))
             if pure:
+                intervention.prepare(self._named)
                 gradients = {key: value.grad for key, value in self._parameters.items() if value.grad is not None}
                 intervention.edit_gradients(self._named, gradients, intervention.running())
         self._recompute = None
+
+    def prepare(self) -> None:
+        """Calls that hook, ahead of an update whose function calls ``edit_gradients``."""
+        for _, intervention in self._hooked["prepare"]:
+            intervention.prepare(self._named)
 
     def measure(self, without: Collection[str] = ()) -> None:
         """Calls that hook, right after the optimizer's step, but for methods of these names."""

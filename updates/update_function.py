@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from plasticity.interventions.base import Intervention
 from plasticity.networks.network import Network
 from plasticity.networks.objective import Batch, Objective
 from plasticity.networks.taps import Taps
 from plasticity.updates.execution import Execution
+from plasticity.updates.hooks import Hooks
 from plasticity.updates.step_rule import StepRule, settled
 
 Measures = dict[str, Tensor]
@@ -24,7 +24,8 @@ class Computed(NamedTuple):
     Attributes:
         loss: 0-dim.
         norm: Joint norm of the gradient, before clipping.
-        measures: What the objective measured in addition to the loss.
+        total: 0-dim; the loss with the terms that interventions add to it inside.
+        measures: What the objective measured in addition to the loss, and those terms as ``<name>/loss``.
         pre: Pre-activations by layer; empty if they were not requested.
         post: Post-activations by layer.
         gradients: One for each parameter; empty if the step was made inside.
@@ -32,6 +33,7 @@ class Computed(NamedTuple):
 
     loss: Tensor
     norm: Tensor
+    total: Tensor
     measures: Measures
     pre: dict[str, Tensor]
     post: dict[str, Tensor]
@@ -48,8 +50,8 @@ class UpdateFunction:
         records: Whether activations are returned.
         rule: How the step is made, inside, after ``edit_gradients`` of the interventions and before their ``measure``; none of
             these changes anything if the loss or gradient is not finite. None for returning the gradients instead.
-        editing: The interventions with an ``edit_gradients``, called if there is a rule.
-        measuring: Those with a ``measure`` to be called inside if there is a rule.
+        hooks: The interventions: those with a ``term``, and those with an ``edit_gradients`` or a ``measure``, which are called
+            if there is a rule.
         max_gradient_norm: Bound of the joint norm for the rule.
         execution: How the function is run.
     """
@@ -60,14 +62,14 @@ class UpdateFunction:
         objective: Objective[Any],
         records: bool,
         rule: StepRule | None,
-        editing: Sequence[Intervention],
-        measuring: Sequence[Intervention],
+        hooks: Hooks,
         max_gradient_norm: float | None,
         execution: Execution,
     ) -> None:
         self._network, self._objective, self._records, self._rule = network, objective, records, rule
         self._max_gradient_norm, self._autocast = max_gradient_norm, execution.autocast
-        self._editing, self._measuring = ([], []) if rule is None else (list(editing), list(measuring))
+        self._editing, self._measuring = ([], []) if rule is None else (list(hooks.editing), list(hooks.measuring))
+        self._adding, self._needs_graph = dict(hooks.adding), bool(hooks.needs_graph)
         self._running = {id(method): method.running() for method in (*self._editing, *self._measuring)}
         self._names = [name for name, _ in network.named_parameters()]
         self._values = [value.detach() for value in network.parameters()]
@@ -93,11 +95,12 @@ class UpdateFunction:
         # The optimizer may have got other tensors for its state, as it does from a checkpoint.
         moments = [] if self._rule is None else self._rule.state()
         loss, norm, *rest = self._call(*self._fixed, *moments, *batch)
+        total = rest.pop(0) if self._adding else loss
         measures = dict(zip(self._measured, rest, strict=False))
         rest = rest[len(measures) :]
         count = len(self._tapped)
         pre, post = dict(zip(self._tapped, rest, strict=False)), dict(zip(self._tapped, rest[count:], strict=False))
-        return Computed(loss, norm, measures, pre, post, rest[2 * count :])
+        return Computed(loss, norm, total, measures, pre, post, rest[2 * count :])
 
     def _flat_update(self, rate: Tensor, *tensors: Tensor) -> list[Tensor]:
         """The function; if compiled or recorded it runs once for each combination of shapes, and records the names each time."""
@@ -108,16 +111,22 @@ class UpdateFunction:
         moments = list(islice(rest, self._moments))
         moving = [*buffers.values(), *chain.from_iterable(running[id(method)] for method in self._measuring)]
         before = [value.clone() for value in moving] if self._rule is not None else []
-        loss, gradients, measures, taps = self._differentiated(named, buffers, self._batch_type(*rest))
+        loss, total, gradients, measures, taps = self._differentiated(named, buffers, self._batch_type(*rest))
         for method in self._editing:
             method.edit_gradients(named, dict(zip(named, gradients, strict=True)), running[id(method)])
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-        finite, share = (norm + loss).isfinite(), torch.ones_like(norm)
+        finite, share = (norm + total).isfinite(), torch.ones_like(norm)
         if self._max_gradient_norm is not None:
             share = torch.where(finite, self._max_gradient_norm / (norm + 1e-6), share).clamp(max=1.0)
         recorded = [taps.pre, taps.post] if self._records else []
         self._measured, self._tapped = list(measures), list(taps.pre) if self._records else []
-        results = [loss, norm, *measures.values(), *(value.detach() for layer in recorded for value in layer.values())]
+        results = [
+            loss,
+            norm,
+            *([total] if self._adding else []),
+            *measures.values(),
+            *(value.detach() for layer in recorded for value in layer.values()),
+        ]
         if self._rule is None:
             return [*results, *gradients]
         number, share = settled(finite, share)
@@ -134,13 +143,17 @@ class UpdateFunction:
 
     def _differentiated(
         self, named: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch
-    ) -> tuple[Tensor, Sequence[Tensor], Measures, Taps]:
-        """Returns the loss, its gradient for each parameter, the objective's measures and the activations."""
+    ) -> tuple[Tensor, Tensor, Sequence[Tensor], Measures, Taps]:
+        """Returns the loss, the same with terms, the gradient of that for each parameter, the measures and the activations."""
         with torch.enable_grad():
             leaves = {name: value.detach().requires_grad_() for name, value in named.items()}
-            taps = Taps()
+            taps = Taps(keeps_graph=self._needs_graph)
             with torch.autocast(self._rate.device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
                 outputs = functional_call(self._network, {**leaves, **buffers}, (batch.inputs, taps)).float()
             loss, measures = self._objective(outputs, batch)
-            gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        return loss.detach(), gradients, {name: value.detach() for name, value in measures.items()}, taps
+            terms = {name: method.term(loss, leaves, taps.live) for name, method in self._adding.items()}
+            added = {f"{name}/loss": term for name, term in terms.items() if term is not None}
+            total = loss + sum(added.values()) if added else loss
+            gradients = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+        values = {name: value.detach() for name, value in {**measures, **added}.items()}
+        return loss.detach(), total.detach(), gradients, values, taps

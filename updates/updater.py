@@ -83,7 +83,7 @@ class Updater:
         self.value_errors: Callable[[Tensor, Tensor], Tensor] | None = None
         self.hooks = Hooks(part, network, interventions, seed, self.copies)
         self.interventions = self.hooks.interventions
-        if execution.as_function and (method := self.hooks.needs_graph):
+        if execution.as_function and (method := self.hooks.no_function):
             reason = "which differentiates the training forward"
             raise ValueError(f"{execution.name} does not work with {method}, {reason}; choose {execution.remedy}")
         self.optimizer = optimizer
@@ -208,20 +208,22 @@ class Updater:
         """Runs as much of the update as possible in the function, and every hook as ``step`` does."""
         self._begin(batch, recompute)
         rule = None if self.trace.armed else self._rule
+        if rule is not None:
+            self.hooks.prepare()
         computed = self._function(objective, rule)(batch, self.optimizer.param_groups[0]["lr"])
         if computed.post:
             self.network.taps.pre, self.network.taps.post = computed.pre, computed.post
         logs: Logs = {**computed.measures, "train/loss": computed.loss}
         if rule is not None:
             self._written += 1
-            self._check.refuse_unless_finite(computed.norm + computed.loss, self.optimizer, self.steps)
+            self._check.refuse_unless_finite(computed.norm + computed.total, self.optimizer, self.steps)
             rule.complete()
             self.hooks.after_step(logs)
             return logs
         for parameter, gradient in zip(self._parameters, computed.gradients, strict=True):
             parameter.grad = gradient
-        loss = computed.loss
-        if (terms := self.hooks.loss_terms(logs)) is not None:
+        loss = computed.total
+        if (terms := self.hooks.loss_terms(logs, computed.loss, inside=True)) is not None:
             if terms.requires_grad:
                 backward(terms)
             loss = loss + terms.detach()
@@ -263,9 +265,7 @@ class Updater:
         if key not in self._functions:
             bound = None if rule is None else self.max_gradient_norm
             records = self.hooks.taps_wanted or (self._records and rule is None)
-            self._functions[key] = UpdateFunction(
-                self.network, objective, records, rule, self.hooks.editing, self.hooks.measuring, bound, self.execution
-            )
+            self._functions[key] = UpdateFunction(self.network, objective, records, rule, self.hooks, bound, self.execution)
         return self._functions[key]
 
     def task_switch(self, task: int) -> Logs:

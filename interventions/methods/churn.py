@@ -56,7 +56,6 @@ class Churn(Intervention):
     until they span ``average_updates``. The published coefficient starts again with each task, this one does not.
     State: the old networks, the reference inputs, the two means. Optimizer: untouched. A reset by another method counts as a
     change and is penalised for ``lag_updates`` updates. Cost: two more forward passes and one more backward pass.
-    Does not work with: ``compile``, unless ``relative`` is 0.
     """
 
     coefficient: float = setting(50.0, "Strength while it is not adapted.", low=0)
@@ -71,10 +70,6 @@ class Churn(Intervention):
 
     no_effect: ClassVar = {"coefficient": 0.0, "relative": 0.0}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.needs_graph = self.relative > 0  # type: ignore[misc]  # the size of the loss is needed then
-
     def attach(self, u: Update) -> None:
         """Copies the network.
 
@@ -83,6 +78,8 @@ class Churn(Intervention):
         """
         self._readout, self._distance = readout_of(u.network, self.output, self.distance)
         self._old = [frozen_copy(u.network) for _ in range(self.lag_updates)]
+        # Walking the modules at every update would take longer than the copy of a small network.
+        self._values, *self._old_values = [_values(network) for network in (u.network, *self._old)]
         for slot, network in enumerate(self._old):
             for key, value in network.state_dict().items():
                 self.state[f"old_{slot}/{key}"] = value
@@ -96,16 +93,17 @@ class Churn(Intervention):
         if self.coefficient == 0 and self.relative == 0:
             return None
         assert u.batch is not None
-        old, references = self._old[u.step % self.lag_updates], self.state["references"]
+        slot, references = u.step % self.lag_updates, self.state["references"]
         complete = len(references) > self.lag_updates
-        churn = self._churn(u.network, old, references[0]) if complete else None
-        _follow(old, u.network)
+        churn = self._churn(u.network, self._old[slot], references[0]) if complete else None
+        _follow(self._old_values[slot], self._values)
         # A copy, since a view would be saved with the whole tensor behind it; and a new list, which no checkpoint holds.
         self.state["references"] = [*references[complete:], u.batch.inputs.detach().clone()]
         if churn is None:
             return None
         term = churn * self._strength(u.step)
-        if u.loss is not None:
+        if self.relative > 0:
+            assert u.loss is not None
             self._average(u.loss.detach().abs(), churn.detach())
         return term
 
@@ -175,9 +173,14 @@ def _chosen(network: Network, output: str) -> tuple[HeadSpec, Readout, Readout]:
     return head.second, lambda outputs: pair.split(outputs)[1], pair.second.decode
 
 
+def _values(network: Network) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns a network's parameters and its buffers."""
+    return list(network.parameters()), list(network.buffers())
+
+
 @torch.no_grad()
-def _follow(copy: Network, network: Network) -> None:
-    """Writes a network's parameters and buffers into its copy."""
-    torch._foreach_copy_(list(copy.parameters()), list(network.parameters()))
-    for value, own in zip(copy.buffers(), network.buffers(), strict=True):
-        value.copy_(own)
+def _follow(copy: tuple[list[Tensor], list[Tensor]], values: tuple[list[Tensor], list[Tensor]]) -> None:
+    """Writes a network's parameters and buffers into those of its copy."""
+    for old, own in zip(copy, values, strict=True):
+        if old:
+            torch._foreach_copy_(old, own)

@@ -1,6 +1,6 @@
 """Penalty on the norm of the features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,7 +34,7 @@ class FeatureNorm(Intervention):
     Deviations: the paper gives no coefficient; this default is a small one, to be tuned.
     State: none. Optimizer: untouched. The activations are those of the training forward, so there is no second pass; those of a
     convolution are taken before the pooling and summed over positions.
-    Does not work with: ``compile``; networks without hidden layers (refused).
+    Does not work with: networks without hidden layers (refused).
     """
 
     coefficient: float = setting(1e-3, "Strength.", low=0)
@@ -49,10 +49,9 @@ class FeatureNorm(Intervention):
         """Chooses the layers."""
         self._names = require_features(self.name, u)
 
-    def loss(self, u: Update) -> Tensor | None:
+    def term(self, loss: Tensor, parameters: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> Tensor | None:
         """Returns the penalty."""
         if self.coefficient == 0:
             return None
-        live = u.taps.live
         names = self._names if self.layers == "last" else list(live)
         return feature_norm_penalty([live[name] for name in names], self.coefficient)

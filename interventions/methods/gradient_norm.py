@@ -1,21 +1,37 @@
 """Penalty on the norm of the loss's gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
-from plasticity.interventions.base import Intervention, Update
+from plasticity.interventions.base import Intervention
 from plasticity.interventions.registry import intervention
 from plasticity.settings.fields import setting
+
+
+class _SquaredNorm(torch.autograd.Function):
+    """The sum of squares of all entries of some tensors, in a few operations for all of them together."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        return torch.stack([tensor.square().sum() for tensor in tensors]).sum()  # the kept compiled form has no _foreach_norm
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, ...]:
+        factor = 2 * outer[0]
+        return tuple(tensor * factor for tensor in ctx.saved_tensors)
 
 
 def squared_gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Returns the sum of squares of d loss / d parameters, with a graph; parameters that the loss does not reach count 0."""
     gradients = torch.autograd.grad(loss, list(parameters), create_graph=True, allow_unused=True)
-    return torch.stack([gradient.square().sum() for gradient in gradients if gradient is not None]).sum()
+    norm: Tensor = _SquaredNorm.apply(*[gradient for gradient in gradients if gradient is not None])  # type: ignore[no-untyped-call]
+    return norm
 
 
 @intervention("gradient_norm")
@@ -30,21 +46,14 @@ class GradientNorm(Intervention):
     Deviations: none known; no coefficient is given there, so this default is to be tuned.
     State: none. Optimizer: untouched. Cost: the gradient is differentiated again, two to three times the time of an update. The
     second derivative of a relu is taken as 0, as usual.
-    Does not work with: ``compile`` (refused).
     """
 
     coefficient: float = setting(1e-3, "Strength.", low=0)
 
-    needs_graph: ClassVar = True
     no_effect: ClassVar = {"coefficient": 0.0}
 
-    def attach(self, u: Update) -> None:
-        """Lists the parameters, which stay the same objects."""
-        self._parameters = list(u.network.parameters())
-
-    def loss(self, u: Update) -> Tensor | None:
+    def term(self, loss: Tensor, parameters: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> Tensor | None:
         """Returns the penalty."""
         if self.coefficient == 0:
             return None
-        assert u.loss is not None
-        return squared_gradient_norm(u.loss, self._parameters) * self.coefficient
+        return squared_gradient_norm(loss, list(parameters.values())) * self.coefficient

@@ -37,18 +37,38 @@ def parseval_penalty(weight: Tensor, scale: float, groups: int = 1, normalise_ro
 
 
 def parseval_gradient(weight: Tensor, scale: float, groups: int = 1, normalise_rows: bool = False) -> Tensor:
-    """Returns the gradient of ``parseval_penalty`` for ``weight``, from two matrix products: 4 (V V^T V - scale * V), V the rows.
+    """Returns the gradient of ``parseval_penalty`` for ``weight``, from two matrix products: 4 (V V^T - scale * I) V, V the rows.
 
-    V (V^T V) is the cheaper order for a tall matrix. With normalised rows the part along each row is taken out.
+    With normalised rows the part along each row is taken out.
     """
     rows = _grouped(weight, groups)
     inverse = _inverse_norms(rows) if normalise_rows else None
     unit = rows if inverse is None else rows * inverse
-    cubed = unit @ (unit.mT @ unit) if unit.shape[-2] > unit.shape[-1] else (unit @ unit.mT) @ unit
-    gradient = 4 * (cubed - scale * unit)
+    left, right = _factors(unit, scale)
+    gradient = 4 * (left @ right)
     if inverse is not None:
         gradient = (gradient - (gradient * unit).sum(-1, keepdim=True) * unit) * inverse
     return gradient.reshape(weight.shape)
+
+
+def add_parseval_gradient(gradient: Tensor, weight: Tensor, strength: float, scale: float, groups: int = 1) -> None:
+    """Adds ``strength`` times ``parseval_gradient``, without normalised rows, in place: all but the products takes no time.
+
+    Args:
+        gradient: In the shape of ``weight``.
+        weight: See ``parseval_penalty``.
+        strength: Any.
+        scale: s.
+        groups: See ``parseval_penalty``.
+    """
+    if not gradient.is_contiguous():
+        gradient.add_(parseval_gradient(weight, scale, groups), alpha=strength)
+        return
+    left, right = _factors(_grouped(weight, groups), scale)
+    if groups == 1:  # a batch of one product takes longer
+        gradient.view(gradient.shape[0], -1).addmm_(left[0], right[0], alpha=4 * strength)
+    else:
+        _grouped(gradient, groups).baddbmm_(left, right, alpha=4 * strength)
 
 
 @intervention("parseval")
@@ -114,9 +134,12 @@ class Parseval(Intervention):
         if self.coefficient > 0:
             for name in self._weights:
                 if name in gradients:
-                    weight = parameters[name]
-                    pull = parseval_gradient(weight, self.scale, self.groups, self.normalise_rows)
-                    gradients[name].add_(pull, alpha=self._strength(weight))
+                    weight, gradient = parameters[name], gradients[name]
+                    strength = self._strength(weight)
+                    if self.normalise_rows:
+                        gradient.add_(parseval_gradient(weight, self.scale, self.groups, True), alpha=strength)
+                    else:
+                        add_parseval_gradient(gradient, weight, strength, self.scale, self.groups)
 
     def _strength(self, weight: Tensor) -> float:
         width_factor = (self.reference_width / weight.shape[0]) ** 2 if self.reference_width else 1.0
@@ -126,6 +149,14 @@ class Parseval(Intervention):
 def _grouped(weight: Tensor, groups: int) -> Tensor:
     """Returns the rows as (groups, out / groups, in)."""
     return weight.flatten(1).view(groups, -1, weight[0].numel())
+
+
+def _factors(rows: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Returns two tensors whose matrix product is V V^T V - scale * V, by the smaller of the two Gram matrices of V, the rows."""
+    tall = rows.shape[-2] > rows.shape[-1]
+    gram = rows.mT @ rows if tall else rows @ rows.mT
+    gram.diagonal(dim1=-2, dim2=-1).sub_(scale)
+    return (rows, gram) if tall else (gram, rows)
 
 
 def _inverse_norms(rows: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ HOOKS = [
     "build",
     "attach",
     "loss",
+    "term",
     "after_backward",
+    "prepare",
     "edit_gradients",
     "measure",
     "after_step",
@@ -44,9 +46,16 @@ class Taped(Intervention):
         TAPE.append(f"loss {self.name}")
         return None
 
+    def term(self, loss: Tensor, parameters: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> Tensor | None:
+        TAPE.append(f"term {self.name}")
+        return None
+
     def after_backward(self, u: Update) -> Logs:
         TAPE.append(f"after_backward {self.name}")
         return {}
+
+    def prepare(self, parameters: Mapping[str, Tensor]) -> None:
+        TAPE.append(f"prepare {self.name}")
 
     def edit_gradients(self, parameters: Any, gradients: Any, running: Any) -> None:
         TAPE.append(f"edit_gradients {self.name}")
@@ -96,7 +105,7 @@ def test_the_hooks_of_one_update_come_in_their_places(start: Any, register_here:
     TAPE.clear()
     start("supervised", {"only": {}}).go(11)
     hooks = [line.split()[0] for line in TAPE]
-    update = ["loss", "after_backward", "edit_gradients", "measure", "after_step"]
+    update = ["loss", "term", "after_backward", "prepare", "edit_gradients", "measure", "after_step"]
     assert hooks == ["build", "attach"] + 10 * update + ["evaluation_network", "task_switch"] + update
 
 

@@ -118,7 +118,7 @@ class Pair:
         def closure() -> Tensor:
             self.optimizer.zero_grad()
             loss = (self.module(batch.inputs) - batch.targets).square().mean()
-            if type(self.method).loss is not Intervention.loss:
+            if (type(self.method).loss, type(self.method).term) != (Intervention.loss, Intervention.term):
                 self.optimizer.backward(loss)
             else:
                 loss.backward()

@@ -540,7 +540,7 @@ def test_a_method_that_edits_gradients_freely_keeps_the_step_outside(builder: Bu
 @pytest.mark.parametrize(
     "optimizer", [SGD, OptimizerSettings("adam", 0.01, epsilon=1e-4, max_gradient_norm=CLIP)], ids=["sgd", "adam"]
 )
-@pytest.mark.parametrize("method", ["l2", "l2_init", "parseval"])
+@pytest.mark.parametrize("method", ["l2", "l2_init", "parseval", "wasserstein_init"])
 def test_gradients_are_edited_inside_the_step(builder: BuildPart, method: str, optimizer: OptimizerSettings) -> None:
     methods = {method: lambda: METHODS[method](coefficient=2.0)}
     plain, compiled = (regression(builder, compile, methods, optimizer=optimizer) for compile in (False, True))
@@ -550,6 +550,65 @@ def test_gradients_are_edited_inside_the_step(builder: BuildPart, method: str, o
         update_alike(plain, compiled, batch(number))
         usual.update(distance, batch(number))
     assert length(weights(usual), weights(compiled)) > 0.001
+
+
+# Terms of the loss
+
+TERMS: dict[str, Methods] = {
+    "gradient_norm": {"gradient_norm": {"coefficient": 0.3}},
+    "feature_norm": {"feature_norm": {"coefficient": 0.3, "layers": "all"}},
+    "both": {"feature_norm": {"coefficient": 0.3}, "gradient_norm": {"coefficient": 0.3}},
+}
+
+
+@pytest.mark.parametrize(
+    ("methods", "torso", "optimizer"),
+    [
+        case if case == ("both", "mlp", "adam") else pytest.param(*case, marks=pytest.mark.slow)
+        for case in product(TERMS, SHAPES, ("sgd", "adam"))
+    ],
+)
+def test_terms_are_added_inside(builder: BuildPart, methods: str, torso: str, optimizer: str) -> None:
+    made = [build(builder, compile, "supervised", torso, OPTIMIZER_CASES[optimizer], TERMS[methods]) for compile in (False, True)]
+    assert part_of(made[1])._rule is not None
+    usual = build(builder, False, "supervised", torso, OPTIMIZER_CASES[optimizer], {})
+    for logs in learn_alike(*made, 5):
+        assert {f"{name}/loss" for name in TERMS[methods]} <= logs.keys()
+    for index in range(5):
+        usual.learn(experience(usual, index))
+    assert length(weights(part_of(usual)), weights(part_of(made[1]))) > 0.001
+
+
+@pytest.mark.slow
+def test_a_term_inside_and_one_outside_are_both_added(builder: BuildPart) -> None:
+    methods = TERMS["gradient_norm"] | CHOICES["anchor"]
+    plain, compiled = (build(builder, compile, "supervised", "mlp", SGD, methods) for compile in (False, True))
+    logs = learn_alike(plain, compiled, 4)
+    assert {"gradient_norm/loss", "anchor/loss"} <= logs[1].keys()
+    assert part_of(compiled)._rule is None
+
+
+@pytest.mark.slow
+def test_terms_inside_count_for_a_method_that_computes_the_loss_again(builder: BuildPart) -> None:
+    methods: Methods = TERMS["gradient_norm"] | {"sam": {"radius": 0.1}}
+    plain, compiled = (build(builder, compile, "supervised", "mlp", SGD, methods) for compile in (False, True))
+    learn_alike(plain, compiled, 4)
+
+
+def test_a_term_that_is_not_finite_is_refused_before_it_reaches_the_weights(builder: BuildPart) -> None:
+    part = build(builder, True, "supervised", "mlp", SGD, {"feature_norm": {"coefficient": 1e38}})
+    for index in (0, 1):
+        before = weights(part_of(part))
+        with pytest.raises(FloatingPointError, match=f"in update {index + 1}"):
+            part.learn(Experience(Examples(1e3 * torch.ones(8, 4), torch.zeros(8, dtype=torch.int64)), 0))
+        assert all(torch.equal(one, two) for one, two in zip(before, weights(part_of(part)), strict=True))
+
+
+def test_churn_relative_to_the_loss(builder: BuildPart) -> None:
+    methods: Methods = {"churn": {"relative": 0.3, "coefficient": 1.0, "adapt_after_updates": 4}}
+    plain, compiled = (build(builder, compile, "supervised", "mlp", SGD, methods) for compile in (False, True))
+    logs = learn_alike(plain, compiled, 8)
+    assert "churn/loss" in logs[-1]
 
 
 def test_restarted_entries_are_corrected_where_no_gradient_is_left(builder: BuildPart) -> None:

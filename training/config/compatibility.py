@@ -86,6 +86,7 @@ def _hooks(cls: type[Intervention]) -> str:
     names = {
         "build": "structure",
         "loss": "loss",
+        "term": "loss",
         "after_backward": "gradient",
         "edit_gradients": "gradient",
         "measure": "statistics",

@@ -228,11 +228,6 @@ def test_no_strength_is_absence() -> None:
         assert torch.equal(value, other)
 
 
-def test_only_a_relative_strength_needs_the_graph() -> None:
-    assert Churn().needs_graph
-    assert not Churn(relative=0.0).needs_graph
-
-
 def test_dead_networks_and_single_examples() -> None:
     part = build(HeadSpec("policy", 3), relative=0.1, adapt_after_updates=1)
     with torch.no_grad():

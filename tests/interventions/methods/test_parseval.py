@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
-from plasticity.interventions.methods.parseval import Parseval, hidden_weights, parseval_gradient, parseval_penalty
+from plasticity.interventions.methods.parseval import (
+    Parseval,
+    add_parseval_gradient,
+    hidden_weights,
+    parseval_gradient,
+    parseval_penalty,
+)
 from plasticity.interventions.surgery.resets import ResetPolicy, reset_units
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
@@ -80,6 +86,26 @@ def test_gradient_is_that_of_the_penalty(shape: tuple[int, ...], groups: int, no
     torch.testing.assert_close(parseval_penalty(weight, 2.0, groups, normalise), naive)
     (expected,) = torch.autograd.grad(naive, weight)
     torch.testing.assert_close(parseval_gradient(weight.detach(), 2.0, groups, normalise), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_it_is_added_in_place(shape: tuple[int, ...], groups: int, channels_last: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, gradient = torch.randn(2, *shape, generator=generator)
+    if channels_last and len(shape) == 4:
+        weight, gradient = (each.to(memory_format=torch.channels_last) for each in (weight, gradient))
+    expected = gradient + 0.25 * parseval_gradient(weight, 2.0, groups)
+    add_parseval_gradient(gradient, weight, 0.25, 2.0, groups)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_added_by_hand() -> None:
+    # As above, 4 [[12, 6], [24, 6]] / 8 on top of 1.
+    gradient = torch.ones(2, 2)
+    add_parseval_gradient(gradient, torch.tensor([[1.0, 2.0], [3.0, 0.0]]), 0.125, 2.0)
+    assert gradient.tolist() == [[7.0, 4.0], [13.0, 4.0]]
 
 
 def test_rows_and_columns_of_a_tall_matrix_give_the_same_gradient() -> None:

@@ -6,7 +6,12 @@ from torch import Tensor
 
 from plasticity.agents.parts import PartBuilder
 from plasticity.interventions.methods.l2 import included_parameters
-from plasticity.interventions.methods.wasserstein_init import WassersteinInit, sorted_displacement, wasserstein_penalty
+from plasticity.interventions.methods.wasserstein_init import (
+    WassersteinInit,
+    sorted_displacement,
+    sorting_places,
+    wasserstein_penalty,
+)
 from plasticity.networks.spec import HeadSpec, NetworkSpec
 from plasticity.networks.torsos.feedforward import ConvSpec, MLPSpec
 from plasticity.optimizers.factory import OptimizerSettings
@@ -63,6 +68,27 @@ def test_permuted_weights_are_at_no_distance() -> None:
 def test_equal_entries_share_out_the_ranks() -> None:
     moved = sorted_displacement(torch.zeros(4), torch.tensor([-1.0, 0.0, 1.0, 2.0]))
     assert sorted(moved.tolist()) == [-2.0, -1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("count", [1, 7, 5000])
+def test_places_are_those_of_a_comparison_sort(count: int) -> None:
+    values = torch.randn(count, generator=torch.Generator().manual_seed(0)) ** 3
+    assert values.unique().numel() == count  # so that there is one order
+    assert torch.equal(sorting_places(values), values.argsort())
+
+
+def test_places_of_every_kind_of_number() -> None:
+    # Of both signs, tiny, huge, alike in the upper or the lower half of their bits, and ties: each once among 5,000 others.
+    special = torch.tensor([-float("inf"), -3e38, -1.5, -1.5, -1e-40, -0.0, 0.0, 1e-40, 1.0, 1.0000001, 2.0, 3e38, float("inf")])
+    values = torch.cat([special.flip(0), torch.linspace(-2, 2, 5000)])
+    places = sorting_places(values)
+    assert torch.equal(places.sort().values, torch.arange(5013))
+    assert torch.equal(values[places], values.sort().values)
+
+
+def test_places_of_a_diverged_tensor_are_a_permutation() -> None:
+    places = sorting_places(torch.full((5000,), float("nan")))
+    assert torch.equal(places.sort().values, torch.arange(5000))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
