@@ -108,8 +108,12 @@ def _compile_into(place: Path, graph: GraphModule, arguments: Sequence[Tensor]) 
     try:
         library = _compiled(graph, arguments, str(coming))
         shutil.copyfile(library, coming / _LIBRARY)
+        kept, calls = [_LIBRARY], library.with_suffix(".json")
+        if calls.is_file():  # operations that the library calls by name, which PyTorch reads from a file of the library's name
+            kept.append(Path(_LIBRARY).with_suffix(".json").name)
+            shutil.copyfile(calls, coming / kept[-1])
         for other in list(coming.iterdir()):  # sources and the like
-            if other.name != _LIBRARY:
+            if other.name not in kept:
                 shutil.rmtree(other) if other.is_dir() else other.unlink()
         coming.chmod(0o755)
         os.replace(coming, place)

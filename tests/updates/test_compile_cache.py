@@ -75,3 +75,14 @@ def test_tensors_that_a_function_reads_are_read_at_each_call(folder: Path) -> No
     offset.fill_(3.0)
     weight.data.mul_(10)
     assert call(torch.ones(1, 2))[0].tolist() == [[16.0, 16.0]]
+
+
+def test_operations_that_a_library_calls_by_name_are_kept_with_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler has no code of its own for the norms of a list, as ``l2_init`` takes them."""
+
+    def norm(first: Tensor, second: Tensor) -> list[Tensor]:
+        return [torch.stack(torch._foreach_norm([first, second]))]
+
+    assert CompiledFunction(norm)(torch.tensor([3.0, 4.0]), torch.ones(4))[0].tolist() == [5.0, 2.0]
+    monkeypatch.setattr(compile_cache, "_compiled", None)
+    assert CompiledFunction(norm)(torch.tensor([0.0, 1.0]), torch.zeros(4))[0].tolist() == [1.0, 0.0]
