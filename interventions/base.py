@@ -31,8 +31,8 @@ class Update(NamedTuple):
             ``task_switch``.
         generator: Private to (seed, part, intervention), on the network's device.
         copies: Other networks that belong to the part, by name: ``target`` for a target network.
-        loss: The agent's own loss in the ``loss`` hook, with its graph if a method has ``needs_graph``, otherwise for its value
-            alone; None in the other hooks.
+        loss: The agent's own loss in the ``loss`` hook, with its graph for a method that has ``needs_graph``, otherwise for its
+            value alone; None in the other hooks.
         recompute: Returns the agent's loss on the same batch, and with the same noise, at the weights as they are now; in
             ``after_backward`` of a method with ``needs_recompute``; otherwise None.
         has_terms: Whether interventions added terms to the loss of this update.
@@ -130,8 +130,8 @@ class Intervention(Settings):
     def prepare(self, parameters: Mapping[str, Tensor]) -> None:
         """Writes those tensors of ``running`` that ``edit_gradients`` reads and that are not to be compiled, such as ranks.
 
-        It is called in every update before ``edit_gradients``; if the update is a function then before and outside of it, so that
-        it sees no gradients.
+        It is called in every update before ``edit_gradients``, if that is called; if the update is a function then before and
+        outside of it, so that it sees no gradients.
 
         Args:
             parameters: The network's parameters before the step, by name, without a graph; not to be changed.
@@ -162,7 +162,10 @@ class Intervention(Settings):
         """
 
     def running(self) -> list[Tensor]:
-        """Returns the tensors that ``measure`` changes or reads and ``edit_gradients`` reads, always the same objects."""
+        """Returns the tensors that ``measure`` changes or reads, ``prepare`` writes and ``edit_gradients`` reads.
+
+        They are the same objects in every call.
+        """
         return []
 
     def after_step(self, u: Update) -> Logs:

@@ -91,8 +91,10 @@ class _Part(NamedTuple):
     @classmethod
     def of(cls, parameter: Tensor, state: State) -> Self:
         """Checks, on the CPU alone, where reading does not wait, whether much of a large parameter was restarted."""
-        restarts = list(state[RESTARTED_AT].values())
-        large = len(restarts) == 1 and parameter.numel() >= _LARGE and parameter.device.type == "cpu"
+        restarts, on_host = list(state[RESTARTED_AT].values()), parameter.device.type == "cpu"
+        if on_host:  # a compiled step makes vectors of entries that were never restarted
+            restarts = [vector for vector in restarts if bool(vector.any())] or restarts[:1]
+        large = len(restarts) == 1 and parameter.numel() >= _LARGE and on_host
         return cls(parameter, state, restarts, large and _MANY * int(restarts[0].count_nonzero()) > restarts[0].numel())
 
     def correct(self, scales: Tensor, epsilons: Tensor, index: int, start: int, rate: float) -> None:

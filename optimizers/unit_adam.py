@@ -25,8 +25,9 @@ class UnitAdam(torch.optim.Adam):
     def __init__(self, params: Any, **settings: Any) -> None:
         super().__init__(params, **settings)
         self._corrections: dict[int, RestartCorrection] = {}
-        self._vectors: list[list[Tensor]] | None = None
-        self._until: list[int] | None = None
+        # Both are found again when they are None: the parameters that were ever restarted, and all vectors of restarts.
+        self._restarted: list[tuple[Tensor, dict[str, Any]]] | None = None
+        self._vectors: list[tuple[Tensor, dict[str, Tensor], list[Tensor]]] | None = None
         for group in self.param_groups:
             group["updates"] = 0  # on the host, so that comparing counts does not wait for a device; saved with the group
 
@@ -54,14 +55,14 @@ class UnitAdam(torch.optim.Adam):
         restarts[kind].copy_(torch.where(mask, step, recent))
         state[UNTIL] = group["updates"] + horizon
         self._corrections.clear()
-        self._vectors = self._until = None
+        self._vectors = self._restarted = None
 
     def forget_restarts(self, parameter: Tensor) -> None:
         """Lets all entries of ``parameter`` share the tensor's step count again, which the caller has set to 0."""
         for key in (RESTARTED_AT, UNTIL):
             self.state.get(parameter, {}).pop(key, None)
         self._corrections.clear()
-        self._vectors = self._until = None
+        self._vectors = self._restarted = None
 
     def restarted_at(self, parameter: Tensor) -> Tensor:
         """Returns the step count at the latest restart of every entry, 0 for none that matters, in the shape of the parameter."""
@@ -89,10 +90,10 @@ class UnitAdam(torch.optim.Adam):
 
     def restarts_matter(self) -> bool:
         """Whether the next step of any entry differs from that of the others because it was restarted."""
-        if self._until is None:
-            untils = ([self.state.get(entry, {}).get(UNTIL, 0) for entry in group["params"]] for group in self.param_groups)
-            self._until = [max(own, default=0) for own in untils]
-        return any(until > group.get("updates", 0) for until, group in zip(self._until, self.param_groups, strict=False))
+        if self._restarted is None:
+            entries = [(entry, group) for group in self.param_groups for entry in group["params"]]
+            self._restarted = [(entry, group) for entry, group in entries if UNTIL in self.state.get(entry, {})]
+        return any(self.state.get(entry, {}).get(UNTIL, 0) > group.get("updates", 0) for entry, group in self._restarted)
 
     def restart_vectors(self) -> list[list[Tensor]]:
         """Returns for each parameter its step counts at restarts, 0 for never, each broadcastable to it; each has made a step.
@@ -100,18 +101,23 @@ class UnitAdam(torch.optim.Adam):
         There is one vector of rows and one of columns, which are made if there was no restart of that kind yet, and any other
         kind there is.
         """
-        if self._vectors is None:
-            self._vectors = [self._vectors_of(parameter) for group in self.param_groups for parameter in group["params"]]
-        return self._vectors
+        # A state may be cleared or replaced from outside.
+        if self._vectors is None or any(
+            self.state.get(entry, {}).get(RESTARTED_AT) is not held for entry, held, _ in self._vectors
+        ):
+            entries = [entry for group in self.param_groups for entry in group["params"]]
+            self._vectors = [(entry, *self._vectors_of(entry)) for entry in entries]
+        return [vectors for _, _, vectors in self._vectors]
 
-    def _vectors_of(self, parameter: Tensor) -> list[Tensor]:
+    def _vectors_of(self, parameter: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
         restarts: dict[str, Tensor] = self.state[parameter].setdefault(RESTARTED_AT, {})
         for axis in range(min(parameter.ndim, 2) or 1):
             shape = [size if axis == along else 1 for along, size in enumerate(parameter.shape)]
             kind = "x".join(map(str, shape))
             if kind not in restarts:
                 restarts[kind] = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
-        return [restarts[kind] for kind in sorted(restarts)]
+                self._corrections.clear()
+        return restarts, [restarts[kind] for kind in sorted(restarts)]
 
     def _correct_restarts(self) -> None:
         """Gives restarted entries the rest of a step that was made as the fused kernel makes it."""
@@ -164,4 +170,4 @@ class UnitAdam(torch.optim.Adam):
     def __setstate__(self, state: dict[str, Any]) -> None:
         torch.optim.Adam.__setstate__(self, state)
         self._corrections = {}
-        self._vectors = self._until = None
+        self._vectors = self._restarted = None

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 MOST_KEPT: Final = 200  # libraries, of one to two megabytes each; the ones that were not used for longest are deleted
+_FORMAT: Final = 2  # of what is kept; another number makes everything be compiled again
 _LIBRARY: Final = "graph.so"
 _SWITCHES: Final = ("TORCHINDUCTOR_", "AOT_INDUCTOR_", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "CXX")
 _OPTIONS: Final = {"aot_inductor.enable_line_tables": False, "aot_inductor.enable_frame_pointer": False}
@@ -138,7 +139,7 @@ def _digest(graph: GraphModule, arguments: Sequence[Tensor]) -> str:
     layouts = [(tuple(value.shape), value.stride(), str(value.dtype)) for value in arguments]
     switches = sorted((name, value) for name, value in os.environ.items() if name.startswith(_SWITCHES))
     software = (torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), sys.version_info[:2])
-    parts = [graph.code, layouts, switches, software, _processor()]
+    parts = [_FORMAT, graph.code, layouts, switches, software, _processor()]
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
 
 

@@ -19,7 +19,6 @@ _HOOKS: Final = (
     "loss",
     "term",
     "after_backward",
-    "prepare",
     "edit_gradients",
     "measure",
     "after_step",
@@ -45,9 +44,10 @@ class Hooks:
         editing: Those with an ``edit_gradients`` hook.
         measuring: Those with a ``measure`` hook.
         needs_graph: Name of the first method that differentiates the training forward, or None.
-        no_function: Name of the first whose ``loss`` hook does, which no function can contain, or None.
+        refuses_function: Name of the first whose ``loss`` hook does, so that the update cannot be a function, or None.
         needs_recompute: Name of the first method that computes the loss again, or None.
-        taps_wanted: Whether a method reads activations.
+        taps_read: Whether a method reads activations.
+        taps_wanted: Whether a method reads or differentiates them.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Hooks:
         methods = self.interventions.items()
         self.needs_graph = next((name for name, method in methods if method.needs_graph), None)
         free = {name for name, _ in self._hooked["loss"]}
-        self.no_function = next((name for name, method in methods if method.needs_graph and name in free), None)
+        self.refuses_function = next((name for name, method in methods if method.needs_graph and name in free), None)
         self.adding = dict(self._hooked["term"])
         self._terms = [(name, method, name in free) for name, method in methods if name in free | self.adding.keys()]
         self.needs_recompute = next((name for name, method in methods if method.needs_recompute), None)
@@ -71,6 +71,7 @@ class Hooks:
         self._after_backward = [(name, method, name in free, name in pure) for name, method in methods if name in free | pure]
         self._parameters: dict[str, torch.nn.Parameter] = {}
         self._named: dict[str, Tensor] = {}  # the same without a graph
+        self.taps_read = any(method.needs_taps for method in self.interventions.values())
         self.taps_wanted = any(method.needs_taps or method.needs_graph for method in self.interventions.values())
         self._optimizer: Optimizer
         self._measures: dict[str, Callable[[], object]] = {}
@@ -147,7 +148,7 @@ class Hooks:
             loss: The agent's own, with its graph for methods that differentiate it and the live activations.
             inside: Whether the update is a function, which has added what ``term`` returns, so that it is left out here.
         """
-        self._loss, live = loss, self._network.taps.live
+        self._loss, live = loss if self.needs_graph else loss.detach(), self._network.taps.live
         total: Tensor | None = None
         for name, intervention, free in self._terms:
             terms = [intervention.loss(self.view(name))] if free else []
@@ -156,11 +157,17 @@ class Hooks:
             for term in terms:
                 if term is not None:
                     total = term if total is None else total + term
-                    logs[f"{name}/loss"] = term.detach()
-        self._has_terms = total is not None or (inside and any(f"{name}/loss" in logs for name in self.adding))
+                    key, own = f"{name}/loss", term.detach()
+                    logs[key] = logs[key] + own if key in logs else own
+        self.note_terms_inside(logs)
+        self._has_terms |= total is not None
         self._loss = None
         self._network.taps.live = {}
         return total
+
+    def note_terms_inside(self, logs: Logs) -> None:
+        """Notes whether a function added terms, which it returned as ``<name>/loss``."""
+        self._has_terms = any(f"{name}/loss" in logs for name in self.adding)
 
     def after_backward(self, logs: Logs) -> None:
         """Calls that hook, ``prepare`` and ``edit_gradients``; afterwards the loss can no longer be computed again."""
@@ -175,7 +182,7 @@ class Hooks:
 
     def prepare(self) -> None:
         """Calls that hook, ahead of an update whose function calls ``edit_gradients``."""
-        for _, intervention in self._hooked["prepare"]:
+        for intervention in self.editing:
             intervention.prepare(self._named)
 
     def measure(self, without: Collection[str] = ()) -> None:

@@ -17,7 +17,7 @@ class StepRule(ABC):
     """What an optimizer does in a step, the same for all parameters.
 
     Attributes:
-        key: Numbers that are constants of the compiled step.
+        key: What is constant in the compiled step.
     """
 
     key: tuple[Any, ...] = ()

@@ -83,7 +83,7 @@ class Updater:
         self.value_errors: Callable[[Tensor, Tensor], Tensor] | None = None
         self.hooks = Hooks(part, network, interventions, seed, self.copies)
         self.interventions = self.hooks.interventions
-        if execution.as_function and (method := self.hooks.no_function):
+        if execution.as_function and (method := self.hooks.refuses_function):
             reason = "which differentiates the training forward"
             raise ValueError(f"{execution.name} does not work with {method}, {reason}; choose {execution.remedy}")
         self.optimizer = optimizer
@@ -211,13 +211,13 @@ class Updater:
         if rule is not None:
             self.hooks.prepare()
         computed = self._function(objective, rule)(batch, self.optimizer.param_groups[0]["lr"])
-        if computed.post:
-            self.network.taps.pre, self.network.taps.post = computed.pre, computed.post
+        self.network.taps.pre, self.network.taps.post = computed.pre, computed.post
         logs: Logs = {**computed.measures, "train/loss": computed.loss}
         if rule is not None:
             self._written += 1
             self._check.refuse_unless_finite(computed.norm + computed.total, self.optimizer, self.steps)
             rule.complete()
+            self.hooks.note_terms_inside(logs)
             self.hooks.after_step(logs)
             return logs
         for parameter, gradient in zip(self._parameters, computed.gradients, strict=True):
@@ -264,7 +264,7 @@ class Updater:
         key = (objective, rule, () if rule is None else rule.key)
         if key not in self._functions:
             bound = None if rule is None else self.max_gradient_norm
-            records = self.hooks.taps_wanted or (self._records and rule is None)
+            records = self._records if rule is None else self.hooks.taps_read
             self._functions[key] = UpdateFunction(self.network, objective, records, rule, self.hooks, bound, self.execution)
         return self._functions[key]
 

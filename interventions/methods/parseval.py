@@ -52,7 +52,7 @@ def parseval_gradient(weight: Tensor, scale: float, groups: int = 1, normalise_r
 
 
 def add_parseval_gradient(gradient: Tensor, weight: Tensor, strength: float, scale: float, groups: int = 1) -> None:
-    """Adds ``strength`` times ``parseval_gradient``, without normalised rows, in place: all but the products takes no time.
+    """Adds ``strength`` times ``parseval_gradient``, without normalised rows, in place; only the matrix products take time.
 
     Args:
         gradient: In the shape of ``weight``.

@@ -29,17 +29,17 @@ def wasserstein_penalty(parameters: Mapping[str, Tensor], initial: Mapping[str, 
     return torch.stack(distances).sum() * coefficient
 
 
-def sorted_displacement(value: Tensor, initial: Tensor) -> Tensor:
-    """Returns how far each entry of ``value`` is from the initial entry of the same rank, in the shape of ``value``.
+def write_targets(target: Tensor, value: Tensor, initial: Tensor) -> None:
+    """Writes for each entry of ``value`` the initial entry of the same rank; equal entries may trade ranks.
 
-    Equal entries may trade ranks. Half the gradient of ||sort(p) - sort(p0)||^2.
+    Their difference is half the gradient of ||sort(p) - sort(p0)||^2.
 
     Args:
+        target: Contiguous, in the shape of ``value``.
         value: Any shape.
         initial: Its initial entries, sorted, (entries,).
     """
-    flat = value.flatten()
-    return (flat - torch.empty_like(flat).scatter_(0, sorting_places(flat), initial)).view(value.shape)
+    target.view(-1).scatter_(0, sorting_places(value.flatten()), initial)
 
 
 def sorting_places(values: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class WassersteinInit(Intervention):
         """Sorts the parameters and finds their targets."""
         if self.coefficient > 0:
             for name, target in self._targets.items():
-                target.view(-1).scatter_(0, sorting_places(parameters[name].flatten()), self.state[name])
+                write_targets(target, parameters[name], self.state[name])
 
     @torch.no_grad()
     def edit_gradients(

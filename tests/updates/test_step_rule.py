@@ -79,3 +79,21 @@ def test_restarts_cost_nothing_once_they_no_longer_matter() -> None:
         lengths.append(len(rule.state()))
         step_by_rule(parameters, optimizer, [torch.ones(3, 2)])
     assert lengths == [5] * 25 + [3] * 5  # rows and columns
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_a_state_that_is_cleared_from_outside_begins_again(all_of_it: bool) -> None:
+    parameters, optimizer = made()
+    for step in range(9):
+        step_by_rule(parameters, optimizer, gradients(step))
+    for parameter in parameters[:2]:
+        reset_entries(
+            optimizer, parameter, torch.ones(parameter.shape[0], *[1] * (parameter.ndim - 1), dtype=torch.bool), "restart"
+        )
+    step_by_rule(parameters, optimizer, gradients(9))
+    for parameter in parameters if all_of_it else parameters[:1]:
+        optimizer.state[parameter].clear()
+    before = parameters[0].detach().clone()
+    given = gradients(10)
+    step_by_rule(parameters, optimizer, given)
+    torch.testing.assert_close(parameters[0].detach() - before, -RATE * given[0].sign(), rtol=1e-4, atol=1e-7)

@@ -407,6 +407,14 @@ def test_targets_inside_of_the_update_are_those_of_a_call_before_it(
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow  # the compiler takes its time
+@pytest.mark.parametrize("settings", [{}, {"prioritised": True, "loss": "categorical", "bins": 5, "n_step": 2}])
+def test_targets_inside_of_a_compiled_update(builder: BuildPart, settings: dict[str, Any]) -> None:
+    inside, before = (weights_and_examples(builder, inside, **settings) for inside in (True, False))
+    for got, expected in zip(inside, before, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("settings", [{"double": True}, {"loss": "pop_art"}])
 def test_targets_that_read_what_the_update_changes_stay_outside(builder: BuildPart, settings: dict[str, Any]) -> None:
     assert not small_dqn(builder, part={"compile": True}, **settings)._targets_inside
