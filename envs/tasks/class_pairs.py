@@ -6,11 +6,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from plasticity.envs.datasets.array_folder import ArrayFolder
 from plasticity.envs.datasets.dataset_files import DatasetError
 from plasticity.envs.datasets.datasets import names_of_datasets
 from plasticity.envs.experience import Examples
 from plasticity.envs.registry import stream
-from plasticity.envs.tasks.class_images import ArrayFolder, ClassImages, DatasetClasses
+from plasticity.envs.tasks.class_images import ClassImages, DatasetClasses
 from plasticity.envs.tasks.task_data import TaskData
 from plasticity.envs.tasks.task_settings import ImageTaskSettings
 from plasticity.settings.fields import setting

@@ -69,7 +69,9 @@ def test_unknown_names_and_splits_name_the_choices() -> None:
     ):
         load_dataset("fashion_minst")
     with pytest.raises(
-        ValueError, match=r"dataset=zzz is unknown; choose from cifar10, cifar100, digits, fashion_mnist, mnist, quick_draw$"
+        ValueError,
+        match=r"dataset=zzz is unknown; choose from cifar10, cifar100, digits, fashion_mnist, mnist, quick_draw, "
+        r"tiny_imagenet_32$",
     ):
         load_dataset("zzz")
     with pytest.raises(ValueError, match="split must be one of train, test, all, got 'valid'"):
