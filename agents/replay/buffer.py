@@ -89,7 +89,7 @@ class Replay:
         self._columns: _Columns | None = None
         self._ring: Ring  # of the columns
         self._saved: list[Segment] = []
-        self._ones = self._discounts = torch.ones(0, device=self._storage)
+        self._ones = torch.ones(0, device=self._storage)
 
     @property
     def total(self) -> int:
@@ -158,11 +158,11 @@ class Replay:
         rows = rows.to(self._storage)
         if self._ones.shape != rows.shape:  # the same for every batch, and nothing changes them
             self._ones = torch.ones(rows.shape, device=self._storage)
-            self._discounts = torch.full(rows.shape, self.discount, device=self._storage)
         if self.n_step > 1:
             rewards, discounts, last = self._several_steps(rows, columns)
         else:
-            rewards, discounts, last = columns.rewards.index_select(0, rows), self._discounts, rows
+            rewards, last = columns.rewards.index_select(0, rows), rows
+            discounts = torch.full(rows.shape, self.discount, device=self._storage)
         inputs, next_inputs = self._frames.gather(rows, last)
         actions, terminated = columns.actions.index_select(0, rows), columns.terminated.index_select(0, last)
         batch = ReplayBatch(inputs, actions, rewards, terminated, next_inputs, discounts, rows, self._ones)
