@@ -156,8 +156,6 @@ class Replay:
         if columns is None:
             raise ValueError("the replay is empty")
         rows = rows.to(self._storage)
-        if self._ones.shape != rows.shape:  # the same for every batch, and nothing changes them
-            self._ones = torch.ones(rows.shape, device=self._storage)
         if self.n_step > 1:
             rewards, discounts, last = self._several_steps(rows, columns)
         else:
@@ -165,6 +163,8 @@ class Replay:
             discounts = torch.full(rows.shape, self.discount, device=self._storage)
         inputs, next_inputs = self._frames.gather(rows, last)
         actions, terminated = columns.actions.index_select(0, rows), columns.terminated.index_select(0, last)
+        if self._ones.shape != rows.shape:
+            self._ones = torch.ones(rows.shape, device=self._storage)
         batch = ReplayBatch(inputs, actions, rewards, terminated, next_inputs, discounts, rows, self._ones)
         return batch if self._storage == self.device else ReplayBatch(*(value.to(self.device) for value in batch))
 
