@@ -658,6 +658,32 @@ def test_hooks_run_in_the_order_of_the_config(builder: BuildPart) -> None:
     assert [(label, hook[0], number, *hook[1:]) for number in (1, 2) for hook in hooks for label in "ba"] == TAPE
 
 
+SEEN: list[bool] = []
+
+
+@dataclass
+class Watcher(Intervention):
+    """Notes in ``after_step`` whether terms were added to the loss."""
+
+    def after_step(self, u: Update) -> Logs:
+        SEEN.append(u.has_terms)
+        return {}
+
+
+@pytest.mark.parametrize("treated", [True, False])
+def test_terms_that_are_added_inside_the_step_are_known(
+    builder: BuildPart, treated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CompiledFunction, "_compile", lambda self, _: self._function)  # the same without waiting for a compiler
+    methods: dict[str, Callable[[], Intervention]] = {"gradient_norm": lambda: METHODS["gradient_norm"](coefficient=0.1)}
+    part = regression(builder, True, {**(methods if treated else {}), "watcher": Watcher})
+    SEEN.clear()
+    part.update(distance, batch(1))  # traced, and so with the step outside
+    part.hooks._has_terms = not treated  # as after a resume, which does not know
+    part.update(distance, batch(2))
+    assert [treated, treated] == SEEN
+
+
 # State
 
 
