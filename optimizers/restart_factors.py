@@ -35,8 +35,7 @@ class RestartFactors:
         owners = torch.arange(count, device=like.device)
         self._owner = torch.cat([owners, *(owners[index].expand(length) for index, length in enumerate(lengths))])
         self.restarted = self._at > 0
-        self._logs = like.new_tensor([[[log_of(beta)]] for beta in betas])
-        self._eps, self._on_host = eps, like.device.type == "cpu"
+        self._betas, self._eps, self._on_host = betas, eps, like.device.type == "cpu"
         self._steps_ahead = torch.arange(_AHEAD if self._on_host else 1, device=like.device).unsqueeze(1)
         self._first: list[float] = []
         self._computed: list[tuple[Tensor, Tensor]] = []
@@ -62,11 +61,16 @@ class RestartFactors:
 
     def _compute(self, steps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         counts = torch.stack(list(steps)).to(self._at.device, self._at.dtype).index_select(0, self._owner).sub_(self._at)
-        lost = ((counts + self._steps_ahead) * self._logs).expm1_().neg_()  # 1 - b^k
-        root = lost[1].sqrt()
-        factors = torch.stack([root / lost[0], root * self._eps])
+        factors = torch.stack(bias_factors(counts + self._steps_ahead, self._betas, self._eps))
         scales, epsilons = torch.where(self.restarted, factors, factors.index_select(2, self._owner))
         return list(zip(scales.unbind(), epsilons.unbind(), strict=True))
+
+
+def bias_factors(counts: Tensor, betas: Sequence[float], eps: float) -> tuple[Tensor, Tensor]:
+    """Returns scale(k) and epsilon(k), see ``RestartFactors``, in the shape of the counts k, which are at least 1."""
+    first, second = (torch.expm1(counts * log_of(beta)).neg() for beta in betas)  # 1 - b^k
+    root = second.sqrt()
+    return root / first, root * eps
 
 
 def log_of(beta: float) -> float:

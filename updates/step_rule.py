@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
-from plasticity.optimizers.restart_factors import log_of
+from plasticity.optimizers.restart_factors import bias_factors
 from plasticity.optimizers.unit_adam import UnitAdam
 
 
@@ -132,10 +132,9 @@ class AdamRule(StepRule):
         owned = [list(islice(vectors, len(own))) for own in shapes]
         # An entry that was never restarted holds 0, and has the count of the parameter.
         pieces = [count - restarts.flatten() for count, own in zip(counts, owned, strict=True) for restarts in own]
-        since = torch.cat(pieces)
-        root, lost = (-torch.expm1(since * log_of(second_decay))).sqrt(), -torch.expm1(since * log_of(first_decay))
+        scale, small = bias_factors(torch.cat(pieces), (first_decay, second_decay), epsilon)
         # A product with the unit matrix for the same reason as in ``settled``.
-        table = torch.eye(2, dtype=since.dtype, device=since.device) @ torch.stack([rate * root / lost, root * epsilon])
+        table = torch.eye(2, dtype=scale.dtype, device=scale.device) @ torch.stack([rate * scale, small])
         columns = iter(table.split([len(piece) for piece in pieces], 1))
         return [_latest(own, [next(columns) for _ in own]) for own in owned]
 
