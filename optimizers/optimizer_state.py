@@ -57,3 +57,12 @@ def reset_entries(optimizer: Optimizer, parameter: Tensor, mask: Tensor | None, 
             value.zero_()
     if policy == "restart" and isinstance(optimizer, UnitAdam):
         optimizer.forget_restarts(parameter) if mask is None else optimizer.restart(parameter, mask)
+
+
+def expect_resets(optimizer: Optimizer, parameter: Tensor, axis: int, policy: str) -> None:
+    """Tells the optimizer that ``reset_entries`` may reset slices along ``axis`` of a parameter; it changes no step."""
+    if policy != "restart" or not optimizer.state.get(parameter):
+        return
+    owner = owner_of(optimizer, parameter)
+    if isinstance(owner, UnitAdam):
+        owner.expect_restarts(parameter, axis)

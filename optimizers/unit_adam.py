@@ -1,7 +1,8 @@
 """Adam whose bias correction can start again for some entries of a tensor."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any, Final
 
 import torch
@@ -24,12 +25,16 @@ class UnitAdam(torch.optim.Adam):
 
     def __init__(self, params: Any, **settings: Any) -> None:
         super().__init__(params, **settings)
-        self._corrections: dict[int, RestartCorrection] = {}
-        # Both are found again when they are None: the parameters that were ever restarted, and all vectors of restarts.
-        self._restarted: list[tuple[Tensor, dict[str, Any]]] | None = None
-        self._vectors: list[tuple[Tensor, dict[str, Tensor], list[Tensor]]] | None = None
+        self._forget()
         for group in self.param_groups:
             group["updates"] = 0  # on the host, so that comparing counts does not wait for a device; saved with the group
+
+    def _forget(self) -> None:
+        """Lets all that follows from the restarts be found again."""
+        self._corrections: dict[int, RestartCorrection] = {}
+        self._until: list[int] | None = None  # for each group, the update from which on no restart matters
+        self._held: list[dict[str, Tensor] | None] = []  # for each parameter, its vectors of restarts by kind
+        self._vectors: list[list[Tensor]] = []
 
     @torch.no_grad()
     def restart(self, parameter: Tensor, mask: Tensor) -> None:
@@ -44,25 +49,29 @@ class UnitAdam(torch.optim.Adam):
         """
         state = self.state[parameter]
         step = state["step"].to(parameter.device, parameter.dtype)
-        restarts: dict[str, Tensor] = state.setdefault(RESTARTED_AT, {})
-        kind = "x".join(map(str, mask.shape))
-        if kind not in restarts:
-            restarts[kind] = torch.zeros(mask.shape, device=parameter.device, dtype=parameter.dtype)
+        vector = self._vector(parameter, mask.shape)
         group = next(group for group in self.param_groups if any(entry is parameter for entry in group["params"]))
         # Beyond this many steps b^k is below half a unit in the last place of a float32.
         horizon = math.ceil(math.log(2.0**-25) / log_of(max(group["betas"])))
-        recent = torch.where(restarts[kind] > step - horizon, restarts[kind], 0.0)
-        restarts[kind].copy_(torch.where(mask, step, recent))
+        recent = torch.where(vector > step - horizon, vector, 0.0)
+        vector.copy_(torch.where(mask, step, recent))
         state[UNTIL] = group["updates"] + horizon
-        self._corrections.clear()
-        self._vectors = self._restarted = None
+        self._forget()
+
+    def expect_restarts(self, parameter: Tensor, axis: int) -> None:
+        """Makes room for restarts of slices along ``axis`` of a parameter, if it has taken a step.
+
+        It changes no step. ``restart_vectors`` returns what there is room for, and a compiled step is compiled again when that
+        changes, so that whoever restarts one layer after another says first which slices may follow.
+        """
+        if self.state.get(parameter):
+            self._vector(parameter, [size if along == axis else 1 for along, size in enumerate(parameter.shape)])
 
     def forget_restarts(self, parameter: Tensor) -> None:
         """Lets all entries of ``parameter`` share the tensor's step count again, which the caller has set to 0."""
         for key in (RESTARTED_AT, UNTIL):
             self.state.get(parameter, {}).pop(key, None)
-        self._corrections.clear()
-        self._vectors = self._restarted = None
+        self._forget()
 
     def restarted_at(self, parameter: Tensor) -> Tensor:
         """Returns the step count at the latest restart of every entry, 0 for none that matters, in the shape of the parameter."""
@@ -90,34 +99,31 @@ class UnitAdam(torch.optim.Adam):
 
     def restarts_matter(self) -> bool:
         """Whether the next step of any entry differs from that of the others because it was restarted."""
-        if self._restarted is None:
-            entries = [(entry, group) for group in self.param_groups for entry in group["params"]]
-            self._restarted = [(entry, group) for entry, group in entries if UNTIL in self.state.get(entry, {})]
-        return any(self.state.get(entry, {}).get(UNTIL, 0) > group.get("updates", 0) for entry, group in self._restarted)
+        if self._until is None:
+            states = [[self.state.get(entry, {}) for entry in group["params"]] for group in self.param_groups]
+            self._until = [max((own.get(UNTIL, 0) for own in group), default=0) for group in states]
+        return any(until > group.get("updates", 0) for until, group in zip(self._until, self.param_groups, strict=True))
 
     def restart_vectors(self) -> list[list[Tensor]]:
-        """Returns for each parameter its step counts at restarts, 0 for never, each broadcastable to it; each has made a step.
+        """Returns for each parameter its step counts at restarts, 0 for never, in vectors that are each broadcastable to it.
 
-        There is one vector of rows and one of columns, which are made if there was no restart of that kind yet, and any other
-        kind there is.
+        There is a vector for every kind of slice that was restarted or is expected to be; none for a parameter without any.
         """
         # A state may be cleared or replaced from outside.
-        if self._vectors is None or any(
-            self.state.get(entry, {}).get(RESTARTED_AT) is not held for entry, held, _ in self._vectors
-        ):
-            entries = [entry for group in self.param_groups for entry in group["params"]]
-            self._vectors = [(entry, *self._vectors_of(entry)) for entry in entries]
-        return [vectors for _, _, vectors in self._vectors]
+        states = [self.state.get(entry) for group in self.param_groups for entry in group["params"]]
+        held = [own and own.get(RESTARTED_AT) for own in states]
+        if len(held) != len(self._held) or not all(map(is_, held, self._held)):
+            self._held, self._vectors = held, [[own[kind] for kind in sorted(own)] if own else [] for own in held]
+        return self._vectors
 
-    def _vectors_of(self, parameter: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+    def _vector(self, parameter: Tensor, shape: Sequence[int]) -> Tensor:
+        """Returns the step counts at restarts of one kind, of a parameter that has taken a step."""
         restarts: dict[str, Tensor] = self.state[parameter].setdefault(RESTARTED_AT, {})
-        for axis in range(min(parameter.ndim, 2) or 1):
-            shape = [size if axis == along else 1 for along, size in enumerate(parameter.shape)]
-            kind = "x".join(map(str, shape))
-            if kind not in restarts:
-                restarts[kind] = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
-                self._corrections.clear()
-        return restarts, [restarts[kind] for kind in sorted(restarts)]
+        kind = "x".join(map(str, shape))
+        if kind not in restarts:
+            restarts[kind] = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
+            self._forget()
+        return restarts[kind]
 
     def _correct_restarts(self) -> None:
         """Gives restarted entries the rest of a step that was made as the fused kernel makes it."""
@@ -169,5 +175,4 @@ class UnitAdam(torch.optim.Adam):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         torch.optim.Adam.__setstate__(self, state)
-        self._corrections = {}
-        self._vectors = self._restarted = None
+        self._forget()

@@ -68,12 +68,15 @@ class AdamRule(StepRule):
 
     def __init__(self, optimizer: Adam) -> None:
         self._optimizer, self._group = optimizer, optimizer.param_groups[0]
+        self._shaped: tuple[list[list[Tensor]], tuple[Any, ...]] = ([], ())
 
     @property
     def key(self) -> tuple[Any, ...]:  # type: ignore[override]
         """Decay rates, epsilon, and for each parameter the shapes of its vectors of restarts, which are none if none matters."""
-        shapes = tuple(tuple(own.shape for own in vectors) for vectors in self._restarts())
-        return *self._group["betas"], self._group["eps"], shapes
+        vectors = self._restarts()
+        if vectors is not self._shaped[0]:
+            self._shaped = (vectors, tuple(tuple(tuple(one.shape) for one in own) for own in vectors))
+        return *self._group["betas"], self._group["eps"], self._shaped[1]
 
     def state(self) -> list[Tensor]:
         """First moments, second moments, the step counts, 0-dim float32, and the vectors of restarts."""
@@ -129,8 +132,9 @@ class AdamRule(StepRule):
         See ``plasticity.optimizers.restart_correction``.
         """
         first_decay, second_decay, epsilon, shapes = self.key
-        owned = [list(islice(vectors, len(own))) for own in shapes]
-        # An entry that was never restarted holds 0, and has the count of the parameter.
+        # An entry that was never restarted holds 0, and has the count of the parameter, as all have without a vector.
+        never = torch.zeros((), device=rate.device)
+        owned = [list(islice(vectors, len(own))) or [never] for own in shapes]
         pieces = [count - restarts.flatten() for count, own in zip(counts, owned, strict=True) for restarts in own]
         scale, small = bias_factors(torch.cat(pieces), (first_decay, second_decay), epsilon)
         # A product with the unit matrix for the same reason as in ``settled``.

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from plasticity.networks.layers.initialisers import Initialiser, initialisers_for
 from plasticity.networks.network import Network
 from plasticity.networks.units import UnitLayer, UnitSlice
-from plasticity.optimizers.optimizer_state import POLICIES, reset_entries
+from plasticity.optimizers.optimizer_state import POLICIES, expect_resets, reset_entries
 from plasticity.settings.fields import require_choice
 
 INCOMING: Final = ("keep", "resample", "restore", "scale", "xavier", "zero")
@@ -80,6 +80,7 @@ def reset_units(
         raise ValueError("incoming=restore needs the initial parameter values")
     chosen = [_checked(network.units[name], mask) for name, mask in masks.items()]
     write = _Writer(network, optimizer, policy, generator, initial or {})
+    write.announce()
     for layer, mask in chosen:
         for rows in layer.weights:
             write.entries(rows, mask, policy.incoming)
@@ -115,6 +116,19 @@ class _Writer:
     policy: ResetPolicy
     generator: torch.Generator
     initial: Mapping[str, Tensor]
+
+    def announce(self) -> None:
+        """Tells the optimizer which slices may be reset, of any layer: methods reset one layer now and another later."""
+        if self.policy.optimizer_state != "restart":
+            return
+        for layer in self.network.units.layers:
+            slices = [(rows, self.policy.incoming) for rows in layer.weights]
+            slices += [(entries, self.policy.bias) for entries in layer.biases]
+            slices += [(columns, self.policy.outgoing) for consumer in layer.consumers for columns in consumer.slices]
+            slices += [(norm.slice, "fresh" if self.policy.norm else "keep") for norm in layer.norms]
+            for slice_, how in slices:
+                if how != "keep":
+                    expect_resets(self.optimizer, self.network.tensor(slice_.tensor), slice_.axis, "restart")
 
     def entries(self, slice_: UnitSlice, units: Tensor, how: str) -> None:
         if how == "keep":

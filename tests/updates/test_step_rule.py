@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plasticity.optimizers.optimizer_state import reset_entries
+from plasticity.optimizers.optimizer_state import expect_resets, reset_entries
 from plasticity.optimizers.unit_adam import UnitAdam
 from plasticity.updates.step_rule import AdamRule, step_rule
 
@@ -78,7 +78,23 @@ def test_restarts_cost_nothing_once_they_no_longer_matter() -> None:
     for _ in range(30):
         lengths.append(len(rule.state()))
         step_by_rule(parameters, optimizer, [torch.ones(3, 2)])
-    assert lengths == [5] * 25 + [3] * 5  # rows and columns
+    assert lengths == [4] * 25 + [3] * 5
+
+
+def test_restarts_that_are_expected_leave_the_form_of_the_step_alone() -> None:
+    parameters, optimizer = made()
+    step_by_rule(parameters, optimizer, gradients(0))
+    rule = AdamRule(optimizer)
+    for axis in (0, 1):
+        expect_resets(optimizer, parameters[0], axis, "restart")
+    assert not optimizer.restarts_matter()
+    reset_entries(optimizer, parameters[0], ROW, "restart")
+    key = rule.key
+    assert key[-1] == (((1, 2), (3, 1)), (), ())
+    reset_entries(optimizer, parameters[0], COLUMN, "restart")
+    assert rule.key == key
+    reset_entries(optimizer, parameters[1], ROW.flatten(), "restart")
+    assert rule.key != key
 
 
 @pytest.mark.parametrize("all_of_it", [True, False])
