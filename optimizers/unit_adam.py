@@ -35,6 +35,8 @@ class UnitAdam(torch.optim.Adam):
         self._until: list[int] | None = None  # for each group, the update from which on no restart matters
         self._held: list[dict[str, Tensor] | None] = []  # for each parameter, its vectors of restarts by kind
         self._vectors: list[list[Tensor]] = []
+        self._counted: list[Tensor] = []  # step counts, and below their memory
+        self._memory: list[Any] = []
 
     @torch.no_grad()
     def restart(self, parameter: Tensor, mask: Tensor) -> None:
@@ -82,11 +84,12 @@ class UnitAdam(torch.optim.Adam):
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Takes one optimizer step; see ``torch.optim.Adam.step``."""
-        loss = None
+        loss, restarted = None, self.restarts_matter()
         if closure is not None or not self._step_directly():
             loss = super().step(closure)
         self.count_step()
-        self._correct_restarts()
+        if restarted:
+            self._correct_restarts()
         return loss
 
     # PyTorch would wrap ``step`` in a profiler's block and calls of registered hooks, which that of the base class has.
@@ -148,21 +151,20 @@ class UnitAdam(torch.optim.Adam):
             states = [self.state[parameter] for parameter in moved]
             if not group["fused"] or any(group[name] for name in _MORE) or isinstance(group["lr"], Tensor):
                 return False
-            if not all(states) or not all(parameter.device.type == "cpu" for parameter in moved):
+            if not all(states) or any(parameter.device.type != "cpu" for parameter in moved):
                 return False
             gathered.append((group, moved, states))
+        self._count([own["step"] for _, _, states in gathered for own in states])
         for group, moved, states in gathered:
             if not moved:
                 continue
-            steps = [own["step"] for own in states]
-            torch._foreach_add_(steps, 1)
             torch._fused_adam_(
                 moved,
                 [parameter.grad for parameter in moved],
                 [own["exp_avg"] for own in states],
                 [own["exp_avg_sq"] for own in states],
                 [],
-                steps,
+                [own["step"] for own in states],
                 amsgrad=False,
                 lr=group["lr"],
                 beta1=group["betas"][0],
@@ -172,6 +174,13 @@ class UnitAdam(torch.optim.Adam):
                 maximize=False,
             )
         return True
+
+    def _count(self, steps: list[Tensor]) -> None:
+        """Adds 1 to 0-dim tensors on the CPU, through their memory: as tensors that takes as long as much of the step."""
+        if len(steps) != len(self._counted) or not all(map(is_, steps, self._counted)):
+            self._counted, self._memory = steps, [step.numpy().data for step in steps]
+        for memory in self._memory:
+            memory[()] += 1.0
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         torch.optim.Adam.__setstate__(self, state)

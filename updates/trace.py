@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plasticity.networks.network import Network
 from plasticity.networks.objective import Batch
@@ -45,6 +46,10 @@ class UpdateTrace:
         self._details: dict[str, Tensor] = {}
         self._before: Tensor | None = None
 
+    @cached_property
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self._network.named_parameters())  # found by a walk through all modules
+
     @property
     def armed(self) -> bool:
         """Whether the norms of the update that is being made are taken."""
@@ -73,11 +78,10 @@ class UpdateTrace:
             return
         self._forget()
         self._norms["gradient"] = total
-        for name, parameter in self._network.named_parameters():
-            self._details[f"parameter/{name}"] = parameter.detach().norm()
-            if parameter.grad is not None:
-                self._norms[f"gradient/{name}"] = parameter.grad.norm()
-                self._details[f"zeros/{name}"] = (parameter.grad == 0).sum()
+        self._details |= _norms("parameter", {name: value.detach() for name, value in self._parameters.items()})
+        gradients = {name: value.grad for name, value in self._parameters.items() if value.grad is not None}
+        self._norms |= _norms("gradient", gradients)
+        self._details |= {f"zeros/{name}": (gradient == 0).sum() for name, gradient in gradients.items()}
         for layer in self._network.units.layers:
             gradient = self._network.tensor(layer.weight.tensor).grad
             if gradient is not None:
@@ -91,14 +95,11 @@ class UpdateTrace:
 
     @contextmanager
     def _measuring(self, what: str) -> Iterator[None]:
-        parameters = dict(self._network.named_parameters())
-        before = [parameter.detach().clone() for parameter in parameters.values()]
+        values = [parameter.detach() for parameter in self._parameters.values()]
+        before = [value.clone() for value in values]
         yield
-        changes = [parameter.detach() - old for parameter, old in zip(parameters.values(), before, strict=True)]
-        norms = torch._foreach_norm(changes)
-        self._norms[what] = torch.stack(norms).norm()
-        for name, norm in zip(parameters, norms, strict=True):
-            self._norms[f"{what}/{name}"] = norm
+        norms = _norms(what, dict(zip(self._parameters, torch._foreach_sub(values, before), strict=True)))
+        self._norms |= {what: torch.stack(list(norms.values())).norm(), **norms}
 
     def close(self, update: int) -> None:
         """Ends the update numbered ``update`` and publishes what was requested."""
@@ -130,3 +131,8 @@ class UpdateTrace:
         self._network.train(was_training)
         kept = max(1, MOST_OUTPUTS // max(1, outputs[0].numel()))
         return outputs if kept >= outputs.shape[0] else outputs[:kept].clone()
+
+
+def _norms(what: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    norms = torch._foreach_norm(list(tensors.values())) if tensors else ()
+    return {f"{what}/{name}": norm for name, norm in zip(tensors, norms, strict=True)}

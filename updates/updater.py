@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from plasticity.interventions.base import Intervention, Logs
+from plasticity.networks.layers.calls import call
 from plasticity.networks.network import Network
 from plasticity.networks.objective import AnyBatch, Batch, Objective
 from plasticity.optimizers.schedule import CONSTANT, Moment, Schedule, ScheduledRates
@@ -329,8 +330,7 @@ class Updater:
 
     def _forward(self, inputs: Tensor, network: Network) -> Tensor:
         if self.execution.autocast is None:
-            plain: Tensor = network(inputs)
-            return plain
+            return call(network, inputs)
         with torch.autocast(self.device.type, self.execution.autocast):
             outputs: Tensor = network(inputs)
         return outputs.float()

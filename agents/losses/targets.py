@@ -91,7 +91,7 @@ def regression_error(predictions: Tensor, targets: Tensor, huber: bool) -> Tenso
     """Returns (p - t)^2, or Huber's loss with threshold 1: quadratic inside, linear outside, (B,)."""
     if huber:
         return functional.huber_loss(predictions, targets, reduction="none")
-    return (predictions - targets).square()
+    return functional.mse_loss(predictions, targets, reduction="none")
 
 
 def masked_cross_entropy(outputs: Tensor, targets: Tensor, active: Tensor, label_smoothing: float = 0.0) -> Tensor:
