@@ -16,7 +16,7 @@ from plasticity.adopt.tracing import Forward
 from plasticity.interventions.base import Intervention, Logs
 from plasticity.networks.network import Network
 from plasticity.networks.taps import Taps
-from plasticity.updates.gradient_check import GradientCheck
+from plasticity.updates.gradient_check import GradientCheck, joint_norm
 from plasticity.updates.hooks import Hooks
 
 _PATIENCE: Final = 100  # steps without activations of a layer before that is said
@@ -178,7 +178,7 @@ class AdoptedOptimizer(Optimizer):
         self._terms_logged = None
         self._hooks.after_backward(self.logs)
         if self.max_gradient_norm is not None:
-            self._check.clip(self._check.norm(), self.max_gradient_norm)
+            self._check.clip(joint_norm(self._check.norms()), self.max_gradient_norm)
         self.base.step()
         self._after_step(taps)
         self._listen()

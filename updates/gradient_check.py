@@ -24,37 +24,41 @@ class GradientCheck:
         self._on_device = parameters[0].device.type != "cpu"
         self._finite = torch.ones((), dtype=torch.bool, device=parameters[0].device)
 
-    def norm(self) -> Tensor:
-        """Returns the joint norm of the gradients, 0-dim."""
-        gradients = [gradient for parameter in self._parameters if (gradient := parameter.grad) is not None]
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        return norm
+    def norms(self) -> Sequence[Tensor]:
+        """Returns the norm of each gradient, 0-dim."""
+        return torch._foreach_norm([gradient for parameter in self._parameters if (gradient := parameter.grad) is not None])
 
     def clip(self, norm: Tensor, bound: float | None) -> None:
         """Scales the gradients, whose joint norm is given, to the bound if there is one and they are beyond."""
         if bound is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, bound, norm, foreach=True)
 
-    def refuse_unless_finite(self, number: Tensor, optimizer: Optimizer, update: int) -> None:
+    def refuse_unless_finite(self, numbers: Sequence[Tensor], optimizer: Optimizer, update: int) -> None:
         """Refuses the step that ``optimizer`` would make in the update of that number.
 
         Args:
-            number: 0-dim; not finite if the loss or a gradient is not.
+            numbers: 0-dim; one is not finite if the loss or a gradient is not.
             optimizer: On an accelerator it is made to skip the step.
             update: For the message.
 
         Raises:
-            FloatingPointError: On the CPU, if the number is not finite.
+            FloatingPointError: On the CPU, if one is not finite.
         """
         if self._on_device:
-            finite = number.isfinite()
+            finite = torch.stack(list(numbers)).isfinite().all()
             self._finite &= finite
             optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
             optimizer.grad_scale = None  # type: ignore[attr-defined]
-        elif not isfinite(float(number)):
+        elif not all(isfinite(float(number)) for number in numbers):
             raise FloatingPointError(f"part {self._part}: the loss or a gradient is not finite in update {update}")
 
     def raise_if_any(self, update: int) -> None:
         """Raises FloatingPointError if any update up to this one met a number that is not finite."""
         if not bool(self._finite):
             raise FloatingPointError(f"part {self._part}: the loss or a gradient is not finite at or before update {update}")
+
+
+def joint_norm(norms: Sequence[Tensor]) -> Tensor:
+    """Returns the norm of tensors together, 0-dim, from that of each."""
+    joint: Tensor = torch.linalg.vector_norm(torch.stack(list(norms)))
+    return joint

@@ -16,7 +16,7 @@ from plasticity.optimizers.schedule import CONSTANT, Moment, Schedule, Scheduled
 from plasticity.updates.backward import backward
 from plasticity.updates.compiled_function import CompiledFunction, Function
 from plasticity.updates.execution import EAGER, Execution
-from plasticity.updates.gradient_check import GradientCheck
+from plasticity.updates.gradient_check import GradientCheck, joint_norm
 from plasticity.updates.hooks import Hooks
 from plasticity.updates.latest_examples import LatestExamples
 from plasticity.updates.lower_precision import CastCopies
@@ -122,18 +122,17 @@ class Updater:
         """Runs the training forward once more, for a loss that is computed again; its activations are not recorded."""
         return self._forward(inputs, self.network)
 
-    @torch.no_grad()
     def predict(self, inputs: Tensor) -> Tensor:
         """Runs the network that acts and is evaluated, in evaluation mode and without a graph."""
         return self.infer(inputs, self.evaluation_network())
 
-    @torch.no_grad()
     def infer(self, inputs: Tensor, network: Network) -> Tensor:
         """Runs ``network``, this one or a copy, in evaluation mode, without a graph, in the precision of the run."""
         network.eval()
-        if self._cast_copies is not None and not (network.mode_dependent or network.noisy_layers):
-            network = self._cast_copies.of(network, 0 if network in self.copies.values() else self._written)
-        return self._forward(inputs, network)
+        with torch.no_grad():
+            if self._cast_copies is not None and not (network.mode_dependent or network.noisy_layers):
+                network = self._cast_copies.of(network, 0 if network in self.copies.values() else self._written)
+            return self._forward(inputs, network)
 
     def infer_with_graph(self, inputs: Tensor) -> Tensor:
         """Runs the trained network in evaluation mode with a graph, for another part's loss to pass through."""
@@ -216,7 +215,7 @@ class Updater:
         logs: Logs = {**computed.measures, "train/loss": computed.loss}
         if rule is not None:
             self._written += 1
-            self._check.refuse_unless_finite(computed.norm + computed.total, self.optimizer, self.steps)
+            self._check.refuse_unless_finite((computed.norm, computed.total), self.optimizer, self.steps)
             rule.complete()
             self.hooks.note_terms_inside(logs)
             self.hooks.after_step(logs)
@@ -239,10 +238,13 @@ class Updater:
     def _finish(self, loss: Tensor, logs: Logs) -> Logs:
         """Makes the part of an update that follows the backward pass."""
         self.hooks.after_backward(logs)
-        norm = self._check.norm()
-        self.trace.gradients(norm)
-        self._check.refuse_unless_finite(norm + loss, self.optimizer, self.steps)
-        self._check.clip(norm, self.max_gradient_norm)
+        norms = self._check.norms()
+        if self.trace.armed or self.max_gradient_norm is not None:
+            norms = [joint_norm(norms)]
+            self.trace.gradients(norms[0])
+        self._check.refuse_unless_finite((loss, *norms), self.optimizer, self.steps)
+        if self.max_gradient_norm is not None:
+            self._check.clip(norms[0], self.max_gradient_norm)
         with self.trace.of("optimizer"):
             self.optimizer.step()
         self._written += 1
