@@ -35,8 +35,7 @@ class UnitAdam(torch.optim.Adam):
         self._until: list[int] | None = None  # for each group, the update from which on no restart matters
         self._held: list[dict[str, Tensor] | None] = []  # for each parameter, its vectors of restarts by kind
         self._vectors: list[list[Tensor]] = []
-        self._counted: list[Tensor] = []  # step counts, and below their memory
-        self._memory: list[Any] = []
+        self._counts = _StepCounts()
 
     @torch.no_grad()
     def restart(self, parameter: Tensor, mask: Tensor) -> None:
@@ -154,7 +153,7 @@ class UnitAdam(torch.optim.Adam):
             if not all(states) or any(parameter.device.type != "cpu" for parameter in moved):
                 return False
             gathered.append((group, moved, states))
-        self._count([own["step"] for _, _, states in gathered for own in states])
+        self._counts.add_one([own["step"] for _, _, states in gathered for own in states])
         for group, moved, states in gathered:
             if not moved:
                 continue
@@ -175,13 +174,25 @@ class UnitAdam(torch.optim.Adam):
             )
         return True
 
-    def _count(self, steps: list[Tensor]) -> None:
-        """Adds 1 to 0-dim tensors on the CPU, through their memory: as tensors that takes as long as much of the step."""
-        if len(steps) != len(self._counted) or not all(map(is_, steps, self._counted)):
-            self._counted, self._memory = steps, [step.numpy().data for step in steps]
-        for memory in self._memory:
-            memory[()] += 1.0
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         torch.optim.Adam.__setstate__(self, state)
         self._forget()
+
+
+class _StepCounts:
+    """Counts steps in 0-dim tensors on the CPU through their memory: as tensors that takes as long as much of a small step."""
+
+    def __init__(self) -> None:
+        self._steps: list[Tensor] = []
+        self._memory: list[Any] = []
+
+    def add_one(self, steps: list[Tensor]) -> None:
+        """Adds 1 to each."""
+        if len(steps) != len(self._steps) or not all(map(is_, steps, self._steps)):
+            self._steps, self._memory = steps, [step.numpy().data for step in steps]
+        for memory in self._memory:
+            memory[()] += 1.0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_StepCounts":
+        """A copied optimizer has tensors of its own."""
+        return _StepCounts()

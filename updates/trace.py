@@ -72,13 +72,20 @@ class UpdateTrace:
         """Requests the norms of the next update, regardless of its number."""
         self._armed = True
 
-    def gradients(self, total: Tensor) -> None:
-        """Takes the gradient norms, ``total`` being the joint one, and the details from before the optimizer's step."""
+    def before(self) -> None:
+        """Takes what is known of the parameters before the optimizer's step."""
         if not self._armed:
             return
         self._forget()
-        self._norms["gradient"] = total
         self._details |= _norms("parameter", {name: value.detach() for name, value in self._parameters.items()})
+        if self._compares:
+            self._before = self._reference_outputs()
+
+    def gradients(self, total: Tensor) -> None:
+        """Takes the norms of the parameters' gradients, ``total`` being the joint one, and the details of them."""
+        if not self._armed:
+            return
+        self._norms["gradient"] = total
         gradients = {name: value.grad for name, value in self._parameters.items() if value.grad is not None}
         self._norms |= _norms("gradient", gradients)
         self._details |= {f"zeros/{name}": (gradient == 0).sum() for name, gradient in gradients.items()}
@@ -86,8 +93,6 @@ class UpdateTrace:
             gradient = self._network.tensor(layer.weight.tensor).grad
             if gradient is not None:
                 self._details[f"magnitude/{layer.name}"] = layer.weight.sums(gradient.abs()) * (layer.units / gradient.numel())
-        if self._compares:
-            self._before = self._reference_outputs()
 
     def of(self, what: str) -> AbstractContextManager[None]:
         """Takes the norms of the change that the block makes to the parameters."""

@@ -28,7 +28,7 @@ class Computed(NamedTuple):
         measures: What the objective measured in addition to the loss, and those terms as ``<name>/loss``.
         pre: Pre-activations by layer; empty if they were not requested.
         post: Post-activations by layer.
-        gradients: One for each parameter; empty if the step was made inside.
+        gradients: One for each parameter, before clipping; empty if they were not requested.
     """
 
     loss: Tensor
@@ -49,11 +49,12 @@ class UpdateFunction:
         objective: Maps outputs and batch to a scalar loss and measures; a pure function of tensors.
         records: Whether activations are returned.
         rule: How the step is made, inside, after ``edit_gradients`` of the interventions and before their ``measure``; none of
-            these changes anything if the loss or gradient is not finite. None for returning the gradients instead.
+            these changes anything if the loss or gradient is not finite. None for no step.
         hooks: The interventions: those with a ``term``, and those with an ``edit_gradients`` or a ``measure``, which are called
             if there is a rule.
         max_gradient_norm: Bound of the joint norm for the rule.
         execution: How the function is run.
+        gives_gradients: Whether the gradients are returned.
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class UpdateFunction:
         hooks: Hooks,
         max_gradient_norm: float | None,
         execution: Execution,
+        gives_gradients: bool,
     ) -> None:
         self._network, self._objective, self._records, self._rule = network, objective, records, rule
-        self._max_gradient_norm, self._autocast = max_gradient_norm, execution.autocast
+        self._max_gradient_norm, self._autocast, self._gives_gradients = max_gradient_norm, execution.autocast, gives_gradients
         self._editing, self._measuring = ([], []) if rule is None else (list(hooks.editing), list(hooks.measuring))
         self._adding, self._needs_graph = dict(hooks.adding), bool(hooks.needs_graph)
         self._running = {id(method): method.running() for method in (*self._editing, *self._measuring)}
@@ -126,9 +128,10 @@ class UpdateFunction:
             *([total] if self._adding else []),
             *measures.values(),
             *(value.detach() for layer in recorded for value in layer.values()),
+            *(gradients if self._gives_gradients else []),
         ]
         if self._rule is None:
-            return [*results, *gradients]
+            return results
         number, share = settled(finite, share)
         finite = number > 0
         if self._max_gradient_norm is not None:

@@ -1,6 +1,7 @@
 """The one place of training: every backward pass and every optimizer step of the testbed's agents happens in ``Updater.step``."""
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -207,21 +208,24 @@ class Updater:
     ) -> Logs:
         """Runs as much of the update as possible in the function, and every hook as ``step`` does."""
         self._begin(batch, recompute)
-        rule = None if self.trace.armed else self._rule
+        rule, rate = self._rule, self.optimizer.param_groups[0]["lr"]
         if rule is not None:
             self.hooks.prepare()
-        computed = self._function(objective, rule)(batch, self.optimizer.param_groups[0]["lr"])
+            self.trace.before()
+        with self.trace.of("optimizer") if rule is not None else nullcontext():
+            computed = self._function(objective, rule)(batch, rate)
         self.network.taps.pre, self.network.taps.post = computed.pre, computed.post
         logs: Logs = {**computed.measures, "train/loss": computed.loss}
+        for parameter, gradient in zip(self._parameters, computed.gradients, strict=bool(computed.gradients)):
+            parameter.grad = gradient
         if rule is not None:
+            self.trace.gradients(computed.norm)
             self._written += 1
             self._check.refuse_unless_finite((computed.norm, computed.total), self.optimizer, self.steps)
             rule.complete()
             self.hooks.note_terms_inside(logs)
-            self.hooks.after_step(logs)
+            self._end(logs)
             return logs
-        for parameter, gradient in zip(self._parameters, computed.gradients, strict=True):
-            parameter.grad = gradient
         loss = computed.total
         if (terms := self.hooks.loss_terms(logs, computed.loss, inside=True)) is not None:
             if terms.requires_grad:
@@ -238,6 +242,7 @@ class Updater:
     def _finish(self, loss: Tensor, logs: Logs) -> Logs:
         """Makes the part of an update that follows the backward pass."""
         self.hooks.after_backward(logs)
+        self.trace.before()
         norms = self._check.norms()
         if self.trace.armed or self.max_gradient_norm is not None:
             norms = [joint_norm(norms)]
@@ -249,10 +254,13 @@ class Updater:
             self.optimizer.step()
         self._written += 1
         self.hooks.measure()
+        self._end(logs)
+        return logs
+
+    def _end(self, logs: Logs) -> None:
         with self.trace.of("intervention"):
             self.hooks.after_step(logs)
         self.trace.close(self.steps)
-        return logs
 
     @cached_property
     def _rule(self) -> StepRule | None:
@@ -264,11 +272,14 @@ class Updater:
         return None if self.execution.capture and isinstance(rule, AdamRule) else rule
 
     def _function(self, objective: Objective[Any], rule: StepRule | None) -> UpdateFunction:
-        key = (objective, rule, () if rule is None else rule.key)
+        key = (objective, rule, () if rule is None else (self.trace.armed, rule.key))
         if key not in self._functions:
             bound = None if rule is None else self.max_gradient_norm
             records = self._records if rule is None else self.hooks.taps_read
-            self._functions[key] = UpdateFunction(self.network, objective, records, rule, self.hooks, bound, self.execution)
+            gives = rule is None or self.trace.armed
+            self._functions[key] = UpdateFunction(
+                self.network, objective, records, rule, self.hooks, bound, self.execution, gives_gradients=gives
+            )
         return self._functions[key]
 
     def task_switch(self, task: int) -> Logs:
