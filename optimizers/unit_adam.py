@@ -63,7 +63,7 @@ class UnitAdam(torch.optim.Adam):
         """Makes room for restarts of slices along ``axis`` of a parameter, if it has taken a step.
 
         It changes no step. ``restart_vectors`` returns what there is room for, and a compiled step is compiled again when that
-        changes, so that whoever restarts one layer after another says first which slices may follow.
+        changes, so that what restarts one layer after another first says which slices may follow.
         """
         if self.state.get(parameter):
             self._vector(parameter, [size if along == axis else 1 for along, size in enumerate(parameter.shape)])
