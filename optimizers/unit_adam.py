@@ -30,7 +30,7 @@ class UnitAdam(torch.optim.Adam):
             group["updates"] = 0  # on the host, so that comparing counts does not wait for a device; saved with the group
 
     def _forget(self) -> None:
-        """Lets all that follows from the restarts be found again."""
+        """Lets what follows from the state be found again."""
         self._corrections: dict[int, RestartCorrection] = {}
         self._until: list[int] | None = None  # for each group, the update from which on no restart matters
         self._held: list[dict[str, Tensor] | None] = []  # for each parameter, its vectors of restarts by kind
@@ -104,7 +104,8 @@ class UnitAdam(torch.optim.Adam):
         if self._until is None:
             states = [[self.state.get(entry, {}) for entry in group["params"]] for group in self.param_groups]
             self._until = [max((own.get(UNTIL, 0) for own in group), default=0) for group in states]
-        return any(until > group.get("updates", 0) for until, group in zip(self._until, self.param_groups, strict=True))
+        # A group that was added since has no restarts.
+        return any(until > group.get("updates", 0) for until, group in zip(self._until, self.param_groups, strict=False))
 
     def restart_vectors(self) -> list[list[Tensor]]:
         """Returns for each parameter its step counts at restarts, 0 for never, in vectors that are each broadcastable to it.

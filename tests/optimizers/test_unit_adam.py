@@ -51,6 +51,26 @@ def test_without_a_restart_it_is_adam_bit_for_bit(betas: tuple[float, float], we
     assert same(ours, theirs)
 
 
+def test_a_group_that_is_added_later_moves_too() -> None:
+    ours, theirs = parameters(), parameters()
+    optimizers = [kind(own[:2], lr=1e-2, fused=True) for kind, own in ((UnitAdam, ours), (torch.optim.Adam, theirs))]
+    for optimizer, own in zip(optimizers, (ours, theirs), strict=True):
+        steps(optimizer, range(3))
+        optimizer.add_param_group({"params": own[2:]})
+        steps(optimizer, range(3, 9))
+    assert same(ours, theirs)
+
+
+def test_a_copied_optimizer_counts_on_its_own() -> None:
+    ours = parameters()
+    optimizer = UnitAdam(ours, lr=1e-2, fused=True)
+    steps(optimizer, range(3))
+    copied, twins = copy.deepcopy((optimizer, ours))
+    steps(copied, range(3, 5))
+    assert [float(copied.state[twin]["step"]) for twin in twins] == [5.0] * 3
+    assert [float(optimizer.state[own]["step"]) for own in ours] == [3.0] * 3
+
+
 @pytest.mark.parametrize("betas", BETAS)
 def test_restarted_entries_follow_a_fresh_adam_and_the_others_the_old_one(betas: tuple[float, float]) -> None:
     ours, theirs = parameters(), parameters()
