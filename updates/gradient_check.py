@@ -28,10 +28,9 @@ class GradientCheck:
         """Returns the norm of each gradient, 0-dim."""
         return torch._foreach_norm([gradient for parameter in self._parameters if (gradient := parameter.grad) is not None])
 
-    def clip(self, norm: Tensor, bound: float | None) -> None:
-        """Scales the gradients, whose joint norm is given, to the bound if there is one and they are beyond."""
-        if bound is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, bound, norm, foreach=True)
+    def clip(self, norm: Tensor, bound: float) -> None:
+        """Scales the gradients, whose joint norm is given, to the bound if they are beyond."""
+        nn.utils.clip_grads_with_norm_(self._parameters, bound, norm, foreach=True)
 
     def refuse_unless_finite(self, numbers: Sequence[Tensor], optimizer: Optimizer, update: int) -> None:
         """Refuses the step that ``optimizer`` would make in the update of that number.
